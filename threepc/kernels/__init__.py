@@ -1,0 +1,1 @@
+"""Numba kernels on plain arrays of ring words. They know nothing of protocols, parties or files."""
