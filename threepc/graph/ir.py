@@ -1,0 +1,352 @@
+"""The public description of a network: a directed acyclic graph of a few node kinds, without weights.
+
+All three parties hold the same Graph; the client and the provider get it from the server and do not trust it, so
+`Graph` checks everything about itself whenever one is built: kinds, names, order, attributes and their ranges, and every shape
+against `infer_shape`. Weights travel apart (`Weights`) and are known to the server only. No torch here.
+
+=======  ==========================================================================================================
+kind     attributes (plain JSON values)
+=======  ==========================================================================================================
+input    none
+conv     kernel [h, w], stride [h, w], padding [top, left, bottom, right], dilation [h, w], groups
+         weight (O, C / groups, h, w) and bias (O,) in `Weights`; a linear layer is a 1x1 convolution of a (C, 1, 1) map
+relu     none
+clip     max: float; min(max(x, 0), max)
+maxpool  kernel, stride, padding, dilation; padded cells never win
+avgpool  kernel, stride, padding, divisor: float; the sum of each window over zero padding, divided by divisor
+add      none; two or more inputs of one shape
+concat   none; two or more inputs, along channels
+reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
+resize   size [h, w]; broadcasts a (C, 1, 1) map
+output   optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
+=======  ==========================================================================================================
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from threepc.errors import InputError
+
+Shape = tuple[int, int, int]
+Weights = dict[str, dict[str, np.ndarray]]
+
+VERSION = 1
+# Limits on what a stranger's graph may ask for. The largest network we know of (DeepLab at 1024 x 2048) stays far below them.
+MAX_NODES = 10_000
+MAX_NAME = 256
+MAX_JSON = 16 << 20
+MAX_SIDE = 1 << 16
+MAX_KERNEL = 1 << 10
+MAX_ELEMENTS = 1 << 28
+
+
+def _integer(value: Any, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise InputError(f"must be an integer from {low} to {high}")
+
+
+def _integers(count: int, low: int, high: int) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if type(value) is not list or len(value) != count or any(type(v) is not int or not low <= v <= high for v in value):
+            raise InputError(f"must be a list of {count} integers from {low} to {high}")
+
+    return check
+
+
+def _positive_float(value: Any) -> None:
+    if type(value) is not float or not (math.isfinite(value) and value > 0):
+        raise InputError("must be a finite, positive float")
+
+
+def _groups(value: Any) -> None:
+    _integer(value, 1, MAX_ELEMENTS)
+
+
+def _output_resize(value: Any) -> None:
+    if type(value) is not list or len(value) != 3 or type(value[2]) is not bool:
+        raise InputError("must be a list [height, width, align_corners]")
+    _integers(2, 1, MAX_SIDE)(value[:2])
+
+
+_pair = _integers(2, 1, MAX_SIDE)
+_kernel = _integers(2, 1, MAX_KERNEL)
+_padding = _integers(4, 0, MAX_SIDE)
+
+_ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
+    "input": {},
+    "conv": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair, "groups": _groups},
+    "relu": {},
+    "clip": {"max": _positive_float},
+    "maxpool": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair},
+    "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _positive_float},
+    "add": {},
+    "concat": {},
+    "reshape": {},
+    "resize": {"size": _pair},
+    "output": {"resize": _output_resize},
+}
+_OPTIONAL = {("output", "resize")}
+_SEVERAL_INPUTS = {"add", "concat"}
+
+KINDS = tuple(_ATTRIBUTES)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. `shape` is its output (C, H, W) for one image; vectors are (C, 1, 1); the batch is a run-time parameter."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: Shape
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network: nodes in topological order, the first of kind input, the last of kind output.
+
+    Raises InputError, naming the node and what is wrong with it, unless the nodes describe a consistent network.
+    """
+
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.nodes)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    @property
+    def input(self) -> Node:
+        return self.nodes[0]
+
+    @property
+    def output(self) -> Node:
+        return self.nodes[-1]
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """For each node name the nodes that read it, in order; a node that reads it twice is listed twice."""
+        readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in node.inputs:
+                readers[name].append(node)
+        return readers
+
+    def to_json(self) -> str:
+        """The canonical JSON text: equal graphs give equal texts."""
+        nodes = [
+            {"name": n.name, "kind": n.kind, "inputs": list(n.inputs), "shape": list(n.shape), "attrs": n.attrs} for n in self.nodes
+        ]
+        return json.dumps({"version": VERSION, "nodes": nodes}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Graph":
+        """Read a graph from an untrusted source. Raises InputError naming the node and the key that is wrong."""
+        data = _parse(text)
+        if type(data) is not dict or set(data) != {"version", "nodes"}:
+            raise InputError("graph: must be a JSON object with exactly the keys version and nodes")
+        if type(data["version"]) is not int or data["version"] != VERSION:
+            raise InputError(f"graph: version must be {VERSION}; use the same threepc release on all parties")
+        if type(data["nodes"]) is not list:
+            raise InputError("graph: nodes must be a list")
+        if len(data["nodes"]) > MAX_NODES:
+            raise InputError(f"graph: more than {MAX_NODES} nodes")
+        return cls(tuple(_node(index, item) for index, item in enumerate(data["nodes"])))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode("ascii")).hexdigest()
+
+
+def relu_names(graph: Graph) -> list[tuple[str, int, tuple[int, int]]]:
+    """The graph's relu and clip nodes as (name, channels, (height, width)), in order: the layers a relu spec is keyed by."""
+    return [(n.name, n.shape[0], (n.shape[1], n.shape[2])) for n in graph.nodes if n.kind in ("relu", "clip")]
+
+
+def weight_shape(graph: Graph, node: Node) -> tuple[int, int, int, int]:
+    """The shape (O, C / groups, kernel height, kernel width) of a conv node's weight."""
+    height, width = node.attrs["kernel"]
+    return node.shape[0], graph[node.inputs[0]].shape[0] // node.attrs["groups"], height, width
+
+
+def check_weights(graph: Graph, weights: Weights) -> None:
+    """Raises InputError unless `weights` holds exactly a finite float64 weight and bias of the right shape for every conv node."""
+    convs = {node.name: node for node in graph.nodes if node.kind == "conv"}
+    for name in sorted(convs.keys() ^ weights.keys()):
+        raise InputError(f"weights: {name!r} is " + ("missing" if name in convs else "not a conv node of the graph"))
+    for name, node in convs.items():
+        shape = weight_shape(graph, node)
+        for key, expected in (("weight", shape), ("bias", shape[:1])):
+            array = weights[name].get(key)
+            if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.shape != expected:
+                raise InputError(f"weights: {key} of {name!r} must be a float64 array of shape {expected}")
+            if not np.isfinite(array).all():
+                raise InputError(f"weights: {key} of {name!r} holds infinite or undefined numbers; repair the checkpoint")
+
+
+def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], channels: int | None = None) -> Shape:
+    """The output shape of a node whose attributes have been checked.
+
+    Parameters: `inputs`, the (C, H, W) of each input; `channels`, a convolution's output channels (its weight is not at hand).
+    Raises InputError where the operation is not defined on these shapes.
+    """
+    first = inputs[0]
+    match kind:
+        case "relu" | "clip" | "output":
+            return first
+        case "conv":
+            if channels is None or first[0] % attrs["groups"] or channels % attrs["groups"]:
+                raise InputError(f"groups: must divide the {first[0]} input channels and the {channels} output channels")
+            return channels, *_windows(first, attrs, attrs["dilation"])
+        case "maxpool":
+            _check_no_empty_window(first, attrs)
+            return first[0], *_windows(first, attrs, attrs["dilation"])
+        case "avgpool":
+            return first[0], *_windows(first, attrs, [1, 1])
+        case "add":
+            if any(shape != first for shape in inputs):
+                raise InputError(f"inputs: their shapes differ: {', '.join(map(str, inputs))}")
+            return first
+        case "concat":
+            if any(shape[1:] != first[1:] for shape in inputs):
+                raise InputError(f"inputs: their heights or widths differ: {', '.join(map(str, inputs))}")
+            return sum(shape[0] for shape in inputs), first[1], first[2]
+        case "reshape":
+            return math.prod(first), 1, 1
+        case "resize":
+            if first[1:] != (1, 1):
+                raise InputError(f"inputs: only a 1x1 map can be broadcast, not {first[1]}x{first[2]}")
+            return first[0], attrs["size"][0], attrs["size"][1]
+    raise InputError(f"kind: {kind!r} has no shape rule")
+
+
+def _windows(shape: Shape, attrs: dict[str, Any], dilation: list[int]) -> tuple[int, int]:
+    top, left, bottom, right = attrs["padding"]
+    sizes = []
+    for size, kernel, stride, spread in zip(
+        (shape[1] + top + bottom, shape[2] + left + right), attrs["kernel"], attrs["stride"], dilation, strict=True
+    ):
+        reach = spread * (kernel - 1) + 1
+        if reach > size:
+            raise InputError(f"kernel: reaches over {reach} cells, the padded map has {size}")
+        sizes.append((size - reach) // stride + 1)
+    return sizes[0], sizes[1]
+
+
+def _check_no_empty_window(shape: Shape, attrs: dict[str, Any]) -> None:
+    # The maximum of padding alone would be minus infinity. Only windows that hang over an edge can hold no real cell.
+    out = _windows(shape, attrs, attrs["dilation"])
+    for axis in (0, 1):
+        size, kernel, stride, spread = shape[axis + 1], attrs["kernel"][axis], attrs["stride"][axis], attrs["dilation"][axis]
+        before = attrs["padding"][axis]
+        if max(before, attrs["padding"][axis + 2]) > spread * (kernel - 1):
+            raise InputError("padding: a max-pooling window would hold padding only")
+        for index in range(out[axis]):
+            start = index * stride - before
+            first = start + spread * max(0, -(start // spread))
+            if first >= size or first > start + spread * (kernel - 1):
+                raise InputError("padding: a max-pooling window would hold padding only")
+
+
+def _check(nodes: tuple[Node, ...]) -> None:
+    if not 2 <= len(nodes) <= MAX_NODES:
+        raise InputError(f"graph: must have from 2 to {MAX_NODES} nodes")
+    if nodes[0].kind != "input" or nodes[-1].kind != "output":
+        raise InputError("graph: the first node must be of kind input and the last of kind output")
+    shapes: dict[str, Shape] = {}
+    for index, node in enumerate(nodes):
+        name = node.name
+        if type(name) is not str or not 1 <= len(name) <= MAX_NAME or not (name.isascii() and name.isprintable()):
+            raise InputError(f"graph node number {index}: name must be 1 to {MAX_NAME} printable ASCII characters")
+        if name in shapes:
+            raise InputError(f"graph node {name!r}: name: occurs twice")
+        try:
+            _check_node(node, 0 < index < len(nodes) - 1, shapes)
+        except InputError as error:
+            raise InputError(f"graph node {name!r}: {error}") from None
+        shapes[name] = node.shape
+
+
+def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
+    if type(node.kind) is not str or node.kind not in _ATTRIBUTES:
+        raise InputError(f"kind: {str(node.kind)[:40]!r} is none of {', '.join(KINDS)}")
+    if inner and node.kind in ("input", "output"):
+        raise InputError(f"kind: a second node of kind {node.kind}")
+    _check_attributes(node)
+    _check_shape(node.shape)
+    few, many = (0, 0) if node.kind == "input" else (2, MAX_NODES) if node.kind in _SEVERAL_INPUTS else (1, 1)
+    if type(node.inputs) is not tuple or not few <= len(node.inputs) <= many:
+        raise InputError(f"inputs: a node of kind {node.kind} has {few if few == many else f'at least {few}'}")
+    for name in node.inputs:
+        if type(name) is not str or name not in shapes:
+            raise InputError(f"inputs: {str(name)[:MAX_NAME]!r} is no earlier node")
+    if node.kind == "input":
+        return
+    inputs = [shapes[name] for name in node.inputs]
+    if node.kind == "conv" and math.prod(node.attrs["kernel"]) * node.shape[0] * inputs[0][0] // node.attrs["groups"] > MAX_ELEMENTS:
+        raise InputError(f"kernel: the weight would have more than {MAX_ELEMENTS} elements")
+    expected = infer_shape(node.kind, inputs, node.attrs, channels=node.shape[0])
+    if node.shape != expected:
+        raise InputError(f"shape: is {node.shape}, but its inputs and attributes give {expected}")
+
+
+def _check_attributes(node: Node) -> None:
+    allowed = _ATTRIBUTES[node.kind]
+    if type(node.attrs) is not dict or not node.attrs.keys() <= allowed.keys():
+        raise InputError(f"attrs: must be an object with the keys {', '.join(allowed) or 'none'}")
+    for key, check in allowed.items():
+        if key not in node.attrs:
+            if (node.kind, key) in _OPTIONAL:
+                continue
+            raise InputError(f"{key}: is missing")
+        try:
+            check(node.attrs[key])
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None
+
+
+def _check_shape(shape: Any) -> None:
+    if type(shape) is not tuple or len(shape) != 3 or any(type(size) is not int or size < 1 for size in shape):
+        raise InputError("shape: must be three positive integers (channels, height, width)")
+    if max(shape[1:]) > MAX_SIDE or math.prod(shape) > MAX_ELEMENTS:
+        raise InputError(f"shape: {shape} is above the limits ({MAX_SIDE} a side, {MAX_ELEMENTS} elements)")
+
+
+def _parse(text: str) -> Any:
+    def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        pairs = list(pairs)
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return dict(pairs)
+
+    def no_constant(name: str) -> None:
+        raise ValueError(f"{name} is not a number")
+
+    if not isinstance(text, str) or len(text) > MAX_JSON:
+        raise InputError(f"graph: must be JSON text of at most {MAX_JSON} characters")
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"graph: not valid JSON: {error}") from None
+
+
+def _node(index: int, item: Any) -> Node:
+    keys = {"name", "kind", "inputs", "shape", "attrs"}
+    if type(item) is not dict or set(item) != keys:
+        raise InputError(f"graph node number {index}: must be an object with exactly the keys {', '.join(sorted(keys))}")
+    for key in ("inputs", "shape"):
+        if type(item[key]) is not list:
+            raise InputError(f"graph node number {index}: {key}: must be a list")
+    return Node(item["name"], item["kind"], tuple(item["inputs"]), tuple(item["shape"]), item["attrs"])
