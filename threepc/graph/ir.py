@@ -321,7 +321,7 @@ def _check_shape(shape: Any) -> None:
     if type(shape) is not tuple or len(shape) != 3 or any(type(size) is not int or size < 1 for size in shape):
         raise InputError("shape: must be three positive integers (channels, height, width)")
     if max(shape[1:]) > MAX_SIDE or math.prod(shape) > MAX_ELEMENTS:
-        raise InputError(f"shape: {shape} is above the limits ({MAX_SIDE} a side, {MAX_ELEMENTS} elements)")
+        raise InputError(f"shape: is above the limits ({MAX_SIDE} a side, {MAX_ELEMENTS} elements)")
 
 
 def _parse(text: str) -> Any:

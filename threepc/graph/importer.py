@@ -1,0 +1,283 @@
+"""Import of a PyTorch network through torch.export: one Graph, public, and its weights, the server's.
+
+The exported program is read as it is, in torch's own operations and in program order, so that a refusal names what the user wrote
+and names follow modules. Operations in place are followed by hand (`_Tensor`); batch norms are folded in float64.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from threepc.errors import InputError
+from threepc.graph.ir import Graph, Node, Weights, check_weights, infer_shape
+from threepc.graph.operations import OPERATIONS, SUPPORTED, VIEWS, Operation, Value
+from threepc.graph.passes import fold_affine, sweep
+
+_INPUT = "input"
+_OUTPUT = "output"
+# Checks that torch.export leaves in the program; they compute nothing.
+_ASSERTIONS = frozenset({"_assert_tensor_metadata"})
+
+
+def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weights]:
+    """Trace a network and describe it as a Graph.
+
+    Parameters: `model`, a module whose forward takes one float tensor and returns one (logits), itself unchanged on return;
+    `example`, a float (N, C, H, W) tensor of the shape to be served; N is free later, C, H and W are fixed.
+
+    Returns the graph and the float64 weights of its conv nodes. Nodes are named after modules: `layer1.0.conv1`, `layer1.0.relu/1`
+    and `/2` for a module called twice, `layer1.0.add` for an operation written in the forward of `layer1.0`.
+
+    Raises InputError, naming the module and the operation, for anything that has no secure protocol.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
+    if not isinstance(example, torch.Tensor) or example.dim() != 4 or not example.is_floating_point() or 0 in example.shape:
+        raise InputError("the example input must be one float tensor (N, C, H, W), none of them 0")
+    program = _export(model, example)
+    importer = _Importer(model, program, example)
+    graph, weights = fold_affine(*sweep(*importer.run()), frozenset(importer.batch_norms))
+    check_weights(graph, weights)
+    return graph, weights
+
+
+def _export(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
+    training = {module: module.training for module in model.modules()}
+    try:
+        # Not the result of eval(): MMLab's networks return None from it. What torch.export warns of concerns its own internals.
+        # Without gradients a torch.no_grad() block inside the network leaves no trace.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            model.eval()
+            return torch.export.export(model, (example,))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"torch.export cannot trace the model's forward on one tensor of shape {tuple(example.shape)}: {reason}") from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+@dataclass(eq=False)
+class _Tensor:
+    """A tensor object of the traced program: its current value, and all tensors that may share its memory.
+
+    An operation in place gives the tensor a new value; what only may have changed with it has none any more (None) and cannot be read.
+    """
+
+    value: Value | None
+    sharing: "list[_Tensor]" = field(default_factory=list)
+
+    def view(self, value: Value) -> "_Tensor":
+        other = _Tensor(value, self.sharing)
+        self.sharing.append(other)
+        return other
+
+    def assign(self, value: Value) -> None:
+        for other in self.sharing:
+            other.value = None
+        self.value = value
+
+
+class _Importer:
+    """The state of one import: tensors seen so far and nodes made so far."""
+
+    def __init__(self, model: nn.Module, program: ExportedProgram, example: torch.Tensor) -> None:
+        self.model = model
+        self.program = program
+        self.batch = example.shape[0]
+        self.tensors: dict[fx.Node, _Tensor] = {}
+        self.nodes: list[Node] = []
+        self.weights: Weights = {}
+        self.batch_norms: set[str] = set()
+        self.constants = _constants(program)
+        self.names = self._name_nodes(example)
+
+    def run(self) -> tuple[Graph, Weights]:
+        result = self._single_output()
+        live = _live(self.program.graph, result)
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder" and node.name in self.program.graph_signature.user_inputs:
+                shape = tuple(node.meta["val"].shape)
+                self.nodes.append(Node(self.names[node], "input", (), shape[1:]))
+                self._define(node, _Tensor(Value(self.names[node], shape[1:], shape)))
+            elif node.op not in ("placeholder", "output") and node in live:
+                self._convert(node)
+        value = self._read(result)
+        attrs = {} if value.resize is None else {"resize": value.resize}
+        self.nodes.append(Node(self._output_name, "output", (value.node,), value.shape, attrs))
+        return Graph(tuple(self.nodes)), self.weights
+
+    def _single_output(self) -> fx.Node:
+        outputs = [spec for spec in self.program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
+        by_name = {node.name: node for node in self.program.graph.nodes}
+        if len(outputs) != 1 or getattr(outputs[0].arg, "name", None) not in by_name:
+            raise InputError(f"the model returns {len(outputs)} values; it must return one tensor (wrap it in a module that selects the logits)")
+        result = by_name[outputs[0].arg.name]
+        if result.op == "placeholder" and result.name not in self.program.graph_signature.user_inputs:
+            raise InputError("the model returns one of its own parameters; it must return a tensor computed from its input")
+        return result
+
+    def _convert(self, node: fx.Node) -> None:
+        call = _FxCall(self, node)
+        operation = _operation(node)
+        if call.operation in _ASSERTIONS:
+            return
+        if operation is None:
+            call.refuse(f"which has no secure protocol; supported: {SUPPORTED}")
+        value = operation.convert(call)
+        if value.torch_shape != call.torch_shape or value.torch_shape[0] != self.batch or (
+            value.resize is None and call.torch_shape[1:] not in _torch_shapes(value.shape)
+        ):
+            call.refuse(f"giving a tensor of shape {call.torch_shape}; threepc needs (N, C, H, W) or (N, C) with the batch first")
+        source = next((a for a in node.args if isinstance(a, fx.Node)), None)
+        if node.target._schema.is_mutable:
+            tensor = self.tensors[source]
+            tensor.assign(value)
+            self.tensors[node] = tensor
+        elif call.operation in VIEWS:
+            self.tensors[node] = self.tensors[source].view(value)
+        else:
+            self._define(node, _Tensor(value))
+
+    def _define(self, node: fx.Node, tensor: _Tensor) -> None:
+        tensor.sharing.append(tensor)
+        self.tensors[node] = tensor
+
+    def _read(self, node: fx.Node) -> Value:
+        value = self.tensors[node].value
+        if value is None:
+            module = _module_path(node)
+            raise InputError(f"{_where(module)} reads a view of a tensor that has been changed in place; use the out-of-place operation")
+        return value
+
+    def _name_nodes(self, example: torch.Tensor) -> dict[fx.Node, str]:
+        """Names that do not depend on what is dead or folded: every call of a module or an operation counts."""
+        signature = self.program.graph_signature
+        bases = {}
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder" and node.name in signature.user_inputs:
+                bases[node] = _INPUT
+            elif node.op == "call_function":
+                bases[node] = self._base_name(node)
+        if sum(base == _INPUT and node.op == "placeholder" for node, base in bases.items()) != 1:
+            raise InputError("the model must have exactly one input, a tensor")
+        total, seen, names = Counter([*bases.values(), _OUTPUT]), Counter(), {}
+        for node, base in bases.items():
+            seen[base] += 1
+            names[node] = base if total[base] == 1 else f"{base}/{seen[base]}"
+        self._output_name = _OUTPUT if total[_OUTPUT] == 1 else f"{_OUTPUT}/{total[_OUTPUT]}"
+        return names
+
+    def _base_name(self, node: fx.Node) -> str:
+        path, operation = _module_path(node), _operation(node)
+        if operation is not None and path and isinstance(self.model.get_submodule(path), operation.modules):
+            return path
+        return ".".join(filter(None, (path, _operation_name(node))))
+
+
+class _FxCall:
+    """`operations.Call` for one node of torch's graph."""
+
+    def __init__(self, importer: _Importer, node: fx.Node) -> None:
+        self._importer = importer
+        self._node = node
+        self.operation = _operation_name(node)
+        result = node.meta.get("val")
+        self.torch_shape = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+        schema = getattr(node.target, "_schema", None)
+        self.arguments: dict[str, Any] = {}
+        for index, argument in enumerate(schema.arguments if schema else ()):
+            default = argument.default_value if argument.has_default_value() else None
+            self.arguments[argument.name] = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, default)
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise InputError(f"{_where(_module_path(self._node))} uses {_torch_name(self.operation)}, {reason}")
+
+    def activation(self, argument: Any, rank: int | None = None) -> Value:
+        if not isinstance(argument, fx.Node) or argument not in self._importer.tensors:
+            self.refuse("with a constant or a parameter where threepc needs a tensor computed from the input")
+        value = self._importer._read(argument)
+        if value.resize is not None and self.operation not in VIEWS:
+            self.refuse("after a bilinear resize; one that does not start from a 1x1 map can only be the network's last operation")
+        if rank is not None and len(value.torch_shape) != rank:
+            self.refuse(f"on a tensor of shape {value.torch_shape}; threepc needs one of {rank} dimensions")
+        return value
+
+    def constant(self, argument: Any) -> np.ndarray | None:
+        if argument is None:
+            return None
+        tensor = self._importer.constants.get(argument) if isinstance(argument, fx.Node) else None
+        if tensor is None:
+            self.refuse("with a weight that is computed in the forward pass; fold it into a parameter first (torch.nn.utils.parametrize.remove_parametrizations)")
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            self.refuse(f"with a weight of type {tensor.dtype} and layout {tensor.layout}; threepc needs dense floats")
+        return tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
+
+    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
+        importer, inputs, name = self._importer, list(inputs), self._importer.names[self._node]
+        channels = weights["weight"].shape[0] if weights else None
+        try:
+            shape = infer_shape(kind, [value.shape for value in inputs], attrs or {}, channels)
+        except InputError as error:
+            self.refuse(f"which threepc cannot do here: {error}")
+        importer.nodes.append(Node(name, kind, tuple(value.node for value in inputs), shape, attrs or {}))
+        if weights:
+            importer.weights[name] = weights
+        if self.operation == "batch_norm":
+            importer.batch_norms.add(name)
+        return Value(name, shape, self.torch_shape)
+
+
+def _constants(program: ExportedProgram) -> dict[fx.Node, torch.Tensor]:
+    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+    stored = {**program.constants, **program.state_dict}
+    return {node: stored[targets[node.name]] for node in program.graph.nodes if node.op == "placeholder" and targets.get(node.name) in stored}
+
+
+def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
+    """What the result depends on. An operation in place counts always: it may change a tensor that is read later."""
+    pending = [result, *(node for node in graph.nodes if getattr(getattr(node.target, "_schema", None), "is_mutable", False))]
+    live: set[fx.Node] = set()
+    while pending:
+        node = pending.pop()
+        if node not in live:
+            live.add(node)
+            pending.extend(node.all_input_nodes)
+    return live
+
+
+def _torch_shapes(shape: tuple[int, int, int]) -> set[tuple[int, ...]]:
+    return {shape, shape[:1], shape[:2]} if shape[1:] == (1, 1) else {shape}
+
+
+def _operation_name(node: fx.Node) -> str:
+    name = getattr(getattr(node.target, "_schema", None), "name", None) or getattr(node.target, "__name__", str(node.target))
+    name = name.rpartition("::")[2]
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def _operation(node: fx.Node) -> Operation | None:
+    schema = getattr(node.target, "_schema", None)
+    return OPERATIONS.get(_operation_name(node)) if schema is not None and schema.name.startswith("aten::") else None
+
+
+def _module_path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    return list(stack.values())[-1][0] if stack else ""
+
+
+def _where(path: str) -> str:
+    return f"module {path!r}" if path else "the model's own forward"
+
+
+def _torch_name(operation: str) -> str:
+    homes = {"torch": torch, "torch.nn.functional": nn.functional, "torch.Tensor": torch.Tensor}
+    return next((f"{home}.{operation}" for home, namespace in homes.items() if hasattr(namespace, operation)), f"aten.{operation}")

@@ -1,0 +1,300 @@
+"""What each torch operation becomes in a Graph: one function per operation, called by the importer with a `Call`.
+
+A function returns the `Value` that its operation produces: a new node (`Call.emit`), or the input itself where the operation
+changes nothing. It refuses (`Call.refuse`) what has no secure protocol.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+from torch import nn
+
+from threepc.graph.ir import Shape
+
+SUPPORTED = (
+    "conv2d, batch_norm, linear, relu, relu6 and hardtanh and clamp from 0, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over (2, 3), "
+    "add, cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
+)
+
+
+@dataclass(frozen=True)
+class Value:
+    """An activation: the node that computes it, its shape for one image, and the shape torch gives it (which may lack H and W).
+
+    `resize` is a bilinear resize [height, width, align_corners] still to be done, possible only if nothing but the output follows.
+    """
+
+    node: str
+    shape: Shape
+    torch_shape: tuple[int, ...]
+    resize: list[Any] | None = None
+
+
+class Call(Protocol):
+    """One operation of the exported graph. Arguments are named as in the operation's schema, defaults filled in."""
+
+    arguments: dict[str, Any]
+    torch_shape: tuple[int, ...]
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise InputError: module '...' uses torch...., {reason}."""
+
+    def activation(self, argument: Any, rank: int | None = None) -> Value:
+        """The activation behind an argument; refuses constants and, if `rank` is given, a tensor of another rank."""
+
+    def constant(self, argument: Any) -> np.ndarray | None:
+        """The float64 value of a parameter or buffer; None for None. Refuses anything computed from them."""
+
+    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
+        """Add a node to the graph."""
+
+
+def _pair(value: Any) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return [int(v) for v in (values * 2 if len(values) == 1 else values)]
+
+
+def _same(call: Call) -> Value:
+    return replace(call.activation(call.arguments["self"]), torch_shape=call.torch_shape)
+
+
+def _cast(call: Call) -> Value:
+    if call.arguments["dtype"] != call.arguments["self"].meta["val"].dtype:
+        call.refuse(f"which changes the number type to {call.arguments['dtype']}; threepc has one type, the ring")
+    return _same(call)
+
+
+def _dropout(call: Call) -> Value:
+    if call.arguments["train"]:
+        call.refuse("in training mode; drop only while training (training=self.training)")
+    return replace(call.activation(call.arguments["input"]), torch_shape=call.torch_shape)
+
+
+def _conv2d(call: Call) -> Value:
+    x, weight, bias = _linear_operands(call, rank=4)
+    kernel, dilation, padding = list(weight.shape[2:]), _pair(call.arguments["dilation"]), call.arguments["padding"]
+    if isinstance(padding, str):
+        totals = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        # Torch puts the odd cell of an even kernel's padding after the map.
+        sides = [total // 2 for total in totals] + [total - total // 2 for total in totals]
+    else:
+        sides = _pair(padding) * 2
+    return call.emit(
+        "conv",
+        [x],
+        {"kernel": kernel, "stride": _pair(call.arguments["stride"]), "padding": sides, "dilation": dilation, "groups": call.arguments["groups"]},
+        weight=weight,
+        bias=bias,
+    )
+
+
+def _linear(call: Call) -> Value:
+    x, weight, bias = _linear_operands(call, rank=2)
+    return call.emit("conv", [x], _pointwise(groups=1), weight=weight[:, :, None, None], bias=bias)
+
+
+def _linear_operands(call: Call, rank: int) -> tuple[Value, np.ndarray, np.ndarray]:
+    x, weight = call.activation(call.arguments["input"], rank), call.constant(call.arguments["weight"])
+    if weight is None:
+        call.refuse("without a weight")
+    bias = call.constant(call.arguments["bias"])
+    return x, weight, np.zeros(weight.shape[0]) if bias is None else bias
+
+
+def _pointwise(groups: int) -> dict[str, Any]:
+    return {"kernel": [1, 1], "stride": [1, 1], "padding": [0, 0, 0, 0], "dilation": [1, 1], "groups": groups}
+
+
+def _batch_norm(call: Call) -> Value:
+    x = call.activation(call.arguments["input"])
+    mean, variance = call.constant(call.arguments["running_mean"]), call.constant(call.arguments["running_var"])
+    if call.arguments["training"] or mean is None or variance is None:
+        call.refuse("with the statistics of the batch; it needs running statistics (track_running_stats=True)")
+    variance = variance + call.arguments["eps"]
+    if not (variance > 0).all():
+        call.refuse("with a running variance that is not positive; repair the checkpoint")
+    scale = 1 / np.sqrt(variance)
+    gamma, beta = call.constant(call.arguments["weight"]), call.constant(call.arguments["bias"])
+    if gamma is not None:
+        scale = scale * gamma
+    bias = -mean * scale if beta is None else beta - mean * scale
+    return call.emit("conv", [x], _pointwise(groups=x.shape[0]), weight=scale[:, None, None, None], bias=bias)
+
+
+def _relu(call: Call) -> Value:
+    return call.emit("relu", [call.activation(call.arguments["self"])])
+
+
+def _relu6(call: Call) -> Value:
+    return _clip(call, 0, 6)
+
+
+def _hardtanh(call: Call) -> Value:
+    return _clip(call, call.arguments["min_val"], call.arguments["max_val"])
+
+
+def _clamp(call: Call) -> Value:
+    return _clip(call, call.arguments["min"], call.arguments.get("max"))
+
+
+def _clip(call: Call, low: float | None, high: float | None) -> Value:
+    x = call.activation(call.arguments["self"])
+    if low != 0 or (high is not None and not high > 0):
+        call.refuse(f"from {low} to {high}; only clips from 0 to a positive maximum have a secure protocol")
+    return call.emit("relu", [x]) if high is None else call.emit("clip", [x], {"max": float(high)})
+
+
+def _pool(call: Call) -> tuple[Value, dict[str, Any], bool]:
+    """The input, the node's attributes, and whether windows hang over the padded map (ceil_mode), which then gets more padding."""
+    x = call.activation(call.arguments["self"], rank=4)
+    kernel, padding = _pair(call.arguments["kernel_size"]), _pair(call.arguments["padding"])
+    stride = _pair(call.arguments["stride"] or kernel)
+    dilation = _pair(call.arguments.get("dilation", 1))
+    excess = [
+        max(0, (call.torch_shape[2 + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - x.shape[1 + i] - 2 * padding[i]) for i in (0, 1)
+    ]
+    sides = [*padding, padding[0] + excess[0], padding[1] + excess[1]]
+    return x, {"kernel": kernel, "stride": stride, "padding": sides, "dilation": dilation}, any(excess)
+
+
+def _max_pool2d(call: Call) -> Value:
+    x, attrs, _ = _pool(call)
+    return call.emit("maxpool", [x], attrs)
+
+
+def _avg_pool2d(call: Call) -> Value:
+    x, attrs, hangs_over = _pool(call)
+    del attrs["dilation"]
+    divisor = call.arguments["divisor_override"]
+    if divisor is None:
+        if hangs_over or (any(attrs["padding"]) and not call.arguments["count_include_pad"]):
+            call.refuse("whose divisor varies along the border (ceil_mode or count_include_pad=False); threepc needs a constant one")
+        divisor = attrs["kernel"][0] * attrs["kernel"][1]
+    return call.emit("avgpool", [x], attrs | {"divisor": float(divisor)})
+
+
+def _adaptive_avg_pool2d(call: Call) -> Value:
+    x, size = call.activation(call.arguments["self"], rank=4), _pair(call.arguments["output_size"])
+    if x.shape[1:] == (1, 1):
+        return _broadcast(call, x, size)
+    if x.shape[1] % size[0] or x.shape[2] % size[1]:
+        call.refuse(f"from {x.shape[1]}x{x.shape[2]} to {size[0]}x{size[1]}; the output size must divide the map's")
+    return _average(call, x, [x.shape[1] // size[0], x.shape[2] // size[1]])
+
+
+def _average(call: Call, x: Value, kernel: list[int]) -> Value:
+    if kernel == [1, 1]:
+        return replace(x, torch_shape=call.torch_shape)
+    attrs = {"kernel": kernel, "stride": kernel, "padding": [0, 0, 0, 0], "divisor": float(kernel[0] * kernel[1])}
+    return call.emit("avgpool", [x], attrs)
+
+
+def _mean(call: Call) -> Value:
+    x, dimensions = call.activation(call.arguments["self"], rank=4), call.arguments["dim"]
+    if dimensions is None or sorted(d % 4 for d in dimensions) != [2, 3]:
+        call.refuse(f"over dimensions {dimensions}; only the mean over (2, 3) has a secure protocol")
+    return _average(call, x, list(x.shape[1:]))
+
+
+def _add(call: Call) -> Value:
+    left, right = call.arguments["self"], call.arguments["other"]
+    if isinstance(right, (int, float)) and right == 0:
+        return _same(call)  # sum([...]) starts from 0
+    values = [call.activation(left), call.activation(right)]
+    if call.arguments["alpha"] != 1:
+        call.refuse(f"with alpha={call.arguments['alpha']}; only 1 is supported")
+    if any(value.torch_shape != call.torch_shape for value in values):
+        call.refuse(f"of shapes {values[0].torch_shape} and {values[1].torch_shape}; only tensors of one shape can be added")
+    return call.emit("add", values)
+
+
+def _cat(call: Call) -> Value:
+    values = [call.activation(argument) for argument in call.arguments["tensors"]]
+    if call.arguments["dim"] % len(call.torch_shape) != 1:
+        call.refuse(f"along dimension {call.arguments['dim']}; only channels (dimension 1) can be concatenated")
+    return values[0] if len(values) == 1 else call.emit("concat", values)
+
+
+def _reshape(call: Call) -> Value:
+    x = call.activation(call.arguments["self"])
+    batch, channels, height, width = x.torch_shape[0], *x.shape
+    # A vector may have its trailing dimensions of 1 or not: (N, C), (N, C, 1) and (N, C, 1, 1) are one Graph shape.
+    vector = height == width == 1 and call.torch_shape in ((batch, channels), (batch, channels, 1))
+    if vector or call.torch_shape == (batch, *x.shape):
+        return replace(x, torch_shape=call.torch_shape)
+    if call.torch_shape[:2] != (batch, channels * height * width) or len(call.torch_shape) > 4 or any(n != 1 for n in call.torch_shape[2:]):
+        call.refuse(f"from {x.torch_shape} to {call.torch_shape}; only flattening everything but the batch is supported")
+    return call.emit("reshape", [x])
+
+
+def _bilinear(call: Call) -> Value:
+    x, size = call.activation(call.arguments["input"], rank=4), list(call.torch_shape[2:])
+    align, factors = bool(call.arguments["align_corners"]), call.arguments["scale_factors"]
+    if x.shape[1:] == (1, 1) or list(x.shape[1:]) == size:
+        return _broadcast(call, x, size)
+    if factors and not align and any(n * f != m for n, f, m in zip(x.shape[1:], factors, size, strict=True)):
+        call.refuse("with a scale factor that gives no whole number of cells; give the size instead")
+    return replace(x, torch_shape=call.torch_shape, resize=[*size, align])
+
+
+def _nearest(call: Call) -> Value:
+    x, size = call.activation(call.arguments["input"], rank=4), list(call.torch_shape[2:])
+    if x.shape[1:] != (1, 1) and list(x.shape[1:]) != size:
+        call.refuse(f"from {x.shape[1]}x{x.shape[2]}; only a 1x1 map can be resized by nearest neighbour")
+    return _broadcast(call, x, size)
+
+
+def _broadcast(call: Call, x: Value, size: list[int]) -> Value:
+    return replace(x, torch_shape=call.torch_shape) if list(x.shape[1:]) == size else call.emit("resize", [x], {"size": size})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How to import an operation, and the torch class whose modules do nothing else (so that a node can bear the module's name)."""
+
+    convert: Callable[[Call], Value]
+    modules: type | tuple[type, ...] = ()
+
+
+# By name in torch's aten library, without overload; `name_` (in place) is looked up as `name`.
+OPERATIONS = {
+    "conv2d": Operation(_conv2d, nn.Conv2d),
+    "batch_norm": Operation(_batch_norm, nn.modules.batchnorm._BatchNorm),
+    "linear": Operation(_linear, nn.Linear),
+    "relu": Operation(_relu, nn.ReLU),
+    "relu6": Operation(_relu6, nn.ReLU6),
+    "hardtanh": Operation(_hardtanh, nn.Hardtanh),  # nn.ReLU6 is one
+    "clamp": Operation(_clamp),
+    "clamp_min": Operation(_clamp),
+    "max_pool2d": Operation(_max_pool2d, nn.MaxPool2d),
+    "avg_pool2d": Operation(_avg_pool2d, nn.AvgPool2d),
+    "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, nn.AdaptiveAvgPool2d),
+    "mean": Operation(_mean),
+    "add": Operation(_add),
+    "cat": Operation(_cat),
+    "concat": Operation(_cat),
+    "concatenate": Operation(_cat),
+    "flatten": Operation(_reshape, nn.Flatten),
+    "view": Operation(_reshape),
+    "reshape": Operation(_reshape),
+    "squeeze": Operation(_reshape),
+    "unsqueeze": Operation(_reshape),
+    "upsample_bilinear2d": Operation(_bilinear, nn.Upsample),
+    "upsample_nearest2d": Operation(_nearest, nn.Upsample),
+    "dropout": Operation(_dropout, nn.Dropout),
+    "feature_dropout": Operation(_dropout, (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)),
+    "alpha_dropout": Operation(_dropout, nn.AlphaDropout),
+    "feature_alpha_dropout": Operation(_dropout, nn.FeatureAlphaDropout),
+    "to": Operation(_cast),
+    "contiguous": Operation(_same),
+    "clone": Operation(_same),
+    "detach": Operation(_same),
+    "alias": Operation(_same),
+}
+
+# Results of these may share memory with their input, so that a later operation in place on one changes the other.
+VIEWS = frozenset(
+    "flatten view reshape squeeze unsqueeze dropout feature_dropout alpha_dropout feature_alpha_dropout to contiguous detach alias".split()
+)

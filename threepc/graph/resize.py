@@ -1,0 +1,21 @@
+"""The bilinear resize that a segmentation network ends with. It is linear and public, so the client does it after decoding."""
+
+import numpy as np
+
+
+def bilinear(maps: np.ndarray, height: int, width: int, align_corners: bool) -> np.ndarray:
+    """Resize (N, C, H, W) floats to (N, C, height, width), with torch.nn.functional.interpolate's conventions for a given size."""
+    low, high, part = _neighbours(maps.shape[2], height, align_corners)
+    maps = maps[:, :, low] * (1 - part)[:, None] + maps[:, :, high] * part[:, None]
+    low, high, part = _neighbours(maps.shape[3], width, align_corners)
+    return maps[..., low] * (1 - part) + maps[..., high] * part
+
+
+def _neighbours(size: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # Aligned corners: first and last cell centres meet. Otherwise the outer edges of the cells do, and centres are half a cell in.
+    if align_corners:
+        position = np.arange(target) * ((size - 1) / (target - 1) if target > 1 else 0.0)
+    else:
+        position = np.maximum((np.arange(target) + 0.5) * (size / target) - 0.5, 0.0)
+    low = np.minimum(position.astype(np.intp), size - 1)
+    return low, np.minimum(low + 1, size - 1), position - low
