@@ -1,0 +1,150 @@
+"""What a client must know of a model besides its Graph: how images become input, and what the outputs mean. Public, JSON, no weights.
+
+The server reads it from the model's config and sends it in the handshake; the client does not trust it, so every value is checked.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from threepc.errors import InputError
+
+LARGEST_SIDE = 1 << 14
+MOST_CLASSES = 1 << 16
+RESIZE_RULES = ("exact", "stretch", "short_edge", "fit")
+INTERPOLATIONS = {
+    "cv2": ("nearest", "bilinear", "bicubic", "area", "lanczos"),
+    "pillow": ("nearest", "bilinear", "bicubic", "box", "lanczos", "hamming"),
+}
+
+
+def _require(condition: bool, key: str, requirement: str) -> None:
+    if not condition:
+        raise InputError(f"model card: {key} must be {requirement}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes one input of the network: resize, crop or pad, order of channels, (pixel - mean) / std.
+
+    size: (H, W) of the input in pixels.
+    mean, std: per channel, in the units of 8-bit pixels (0 to 255) and in the network's order of channels; one of each for a network of grey
+        images, three for colours.
+    to_rgb: a colour network takes red first (False: blue first, as OpenCV reads).
+    resize: "exact" - the image must have exactly the input's size;
+            "stretch" - resize to the input's size, whatever the aspect ratio;
+            "short_edge" - resize the shorter edge to `short_edge` pixels, keep the aspect ratio, cut `size` out of the centre;
+            "fit" - keep the aspect ratio, make it as large as fits, pad at the right and at the bottom with zeros (after normalisation).
+    interpolation, backend: of the resize; backend "cv2" or "pillow", whose "bilinear" are not the same when an image shrinks.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    to_rgb: bool = True
+    resize: str = "exact"
+    short_edge: int = 0
+    interpolation: str = "bilinear"
+    backend: str = "cv2"
+
+    def __post_init__(self) -> None:
+        for key in ("size", "mean", "std"):
+            value = getattr(self, key)
+            _require(type(value) in (list, tuple), key, "a list of numbers")
+            object.__setattr__(self, key, tuple(value))
+        sides = f"two integers from 1 to {LARGEST_SIDE}"
+        _require(len(self.size) == 2 and all(type(s) is int and 1 <= s <= LARGEST_SIDE for s in self.size), "size", sides)
+        _require(len(self.mean) in (1, 3) and all(map(_is_number, self.mean)), "mean", "one or three finite numbers")
+        _require(len(self.std) == len(self.mean) and all(_is_number(s) and s > 0 for s in self.std), "std", "as many positive numbers as mean has")
+        _require(type(self.to_rgb) is bool, "to_rgb", "true or false")
+        _require(self.resize in RESIZE_RULES, "resize", f"one of {', '.join(RESIZE_RULES)}")
+        if self.resize == "short_edge":
+            needed = f"an integer from the larger side of size to {LARGEST_SIDE}"
+            _require(type(self.short_edge) is int and max(self.size) <= self.short_edge <= LARGEST_SIDE, "short_edge", needed)
+        else:
+            _require(type(self.short_edge) is int and self.short_edge == 0, "short_edge", "0 unless resize is short_edge")
+        _require(self.backend in INTERPOLATIONS, "backend", "cv2 or pillow")
+        allowed = INTERPOLATIONS[self.backend]
+        _require(self.interpolation in allowed, "interpolation", f"one of {', '.join(allowed)}")
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colours."""
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one input."""
+        return (self.channels, *self.size)
+
+    def with_size(self, size: tuple[int, int]) -> "Preprocessing":
+        """The same for another input size (H, W); a short edge grows or shrinks along, so that the crop keeps its share of the image."""
+        short_edge = 0
+        if self.resize == "short_edge":
+            short_edge = math.ceil(self.short_edge * max(size) / max(self.size))
+        return dataclasses.replace(self, size=tuple(size), short_edge=short_edge)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the client is told of a model.
+
+    name: for people.
+    preprocessing: how images become inputs.
+    classes: the names of the output's channels, or () where they are unknown.
+    segmentation: the output is a map of logits (K, h, w) that the client resizes to the image; otherwise one logit per class.
+    align_corners: of that resize, as in `torch.nn.functional.interpolate`.
+    palette: red, green, blue (0 to 255) of each class, or () where unknown.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] = ()
+    segmentation: bool = False
+    align_corners: bool = False
+    palette: tuple[tuple[int, int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(type(self.name) is str and len(self.name) <= 1000, "name", "a text of at most 1000 characters")
+        _require(type(self.preprocessing) is Preprocessing, "preprocessing", "an object")
+        for key in ("segmentation", "align_corners"):
+            _require(type(getattr(self, key)) is bool, key, "true or false")
+        for key in ("classes", "palette"):
+            value = getattr(self, key)
+            _require(type(value) in (list, tuple) and len(value) <= MOST_CLASSES, key, f"a list of at most {MOST_CLASSES} entries")
+            object.__setattr__(self, key, tuple(tuple(v) if type(v) is list else v for v in value))
+        _require(all(type(c) is str and len(c) <= 1000 for c in self.classes), "classes", "texts of at most 1000 characters")
+        colours = all(type(p) is tuple and len(p) == 3 and all(type(v) is int and 0 <= v <= 255 for v in p) for p in self.palette)
+        _require(colours, "palette", "[red, green, blue] from 0 to 255 for each class")
+
+    def class_name(self, index: int) -> str:
+        """The name of class `index`, or "class 7" where names are unknown."""
+        return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
+
+    def to_json(self) -> str:
+        """Canonical JSON text: equal cards give equal texts."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """Read a card from an untrusted source; InputError names the key that is wrong."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"model card: not JSON ({error})") from None
+        fields = _exact_keys(data, cls, "model card")
+        fields["preprocessing"] = Preprocessing(**_exact_keys(fields["preprocessing"], Preprocessing, "model card: preprocessing"))
+        return cls(**fields)
+
+
+def _exact_keys(data: Any, kind: type, where: str) -> dict[str, Any]:
+    keys = {field.name for field in dataclasses.fields(kind)}
+    if type(data) is not dict or set(data) != keys:
+        raise InputError(f"{where}: must be a JSON object with exactly the keys {', '.join(sorted(keys))}")
+    return dict(data)

@@ -1,0 +1,104 @@
+"""Reads a config's test pipeline as a `Preprocessing`, which the client then applies without MMLab."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from threepc.card import Preprocessing
+from threepc.errors import InputError
+
+# transforms that do not change what the network sees at test time
+_NEUTRAL = {"LoadImageFromFile", "RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf"}
+_CIFAR = {"CIFAR10": (32, 32), "CIFAR100": (32, 32)}  # datasets whose images come as arrays, red first, not as files
+
+
+def classifier_preprocessing(config: Any, channels: int = 3) -> Preprocessing:
+    """The preprocessing of an mmcls config, from `data.test.pipeline`; raises InputError naming a transform that threepc does not have.
+
+    channels: 1 or 3, used where the config does not normalise.
+    """
+    dataset, steps = _test_data(config)
+    size = _CIFAR.get(dataset["type"])
+    fields: dict[str, Any] = {"resize": "exact"}
+    for step in steps:
+        match step["type"]:
+            case "Resize":
+                fields |= _interpolation(step)
+                height, width = _pair(step["size"])
+                if width != -1:
+                    size = (height, width)
+                    fields |= {"resize": "stretch", "short_edge": 0}
+                elif step.get("adaptive_side", "short") == "short":
+                    size = (height, height)
+                    fields |= {"resize": "short_edge", "short_edge": height}
+                else:
+                    raise _unsupported(step)
+            case "CenterCrop" if not step.get("efficientnet_style") and fields["resize"] != "stretch":
+                size = _pair(step["crop_size"])
+            case "Normalize" | "ResizeToMultiple" | "Pad" | "CenterCrop":
+                if step["type"] != "Normalize":
+                    raise _unsupported(step)
+            case other if other not in _NEUTRAL:
+                raise _unsupported(step)
+    if size is None:
+        raise InputError("the config's test pipeline does not say the size of the network's input (no Resize, no CenterCrop); give it: --size H W")
+    # images that come as arrays are red first and become blue first by to_rgb, which swaps; files are read blue first
+    from_files = any(step["type"] == "LoadImageFromFile" for step in steps)
+    return Preprocessing(size=size, **fields, **_normalisation(steps, channels, from_files))
+
+
+def segmentor_preprocessing(config: Any) -> Preprocessing:
+    """The preprocessing of an mmsegmentation config.
+
+    Its networks take any size; threepc runs them at one, which is the crop they were trained with: an image is made as large as fits, keeping its
+    aspect ratio as mmsegmentation does, and padded.
+    """
+    _, steps = _test_data(config)
+    for step in steps:
+        resizes = step["type"] == "Resize" and step.get("keep_ratio", True)
+        if not resizes and step["type"] not in _NEUTRAL | {"Normalize", "MultiScaleFlipAug"}:
+            raise _unsupported(step)
+    size = config.get("model").get("test_cfg", {}).get("crop_size") or _training_crop(config)
+    if size is None:
+        raise InputError("the config does not say the size of the network's input (no crop_size); give it: --size H W")
+    return Preprocessing(size=_pair(size), resize="fit", **_normalisation(steps, 3, from_files=True))
+
+
+def _test_data(config: Any) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """The test dataset and its transforms in order, those nested in another one right after it."""
+    dataset = config.get("data", {}).get("test")
+    if not isinstance(dataset, Mapping) or "pipeline" not in dataset:
+        raise InputError("the config has no data.test.pipeline, which says how images become input")
+    steps: list[Mapping[str, Any]] = []
+    for step in dataset["pipeline"]:
+        steps.append(step)
+        steps.extend(step.get("transforms", ()))
+    return dataset, steps
+
+
+def _normalisation(steps: Sequence[Mapping[str, Any]], channels: int, from_files: bool) -> dict[str, Any]:
+    normalise = next((step for step in steps if step["type"] == "Normalize"), {})
+    swaps = normalise.get("to_rgb", True) if normalise else False
+    mean = tuple(float(v) for v in normalise.get("mean", (0.0,) * channels))
+    std = tuple(float(v) for v in normalise.get("std", (1.0,) * channels))
+    return {"mean": mean, "std": std, "to_rgb": swaps == from_files}
+
+
+def _interpolation(step: Mapping[str, Any]) -> dict[str, str]:
+    return {"interpolation": step.get("interpolation", "bilinear"), "backend": step.get("backend", "cv2")}
+
+
+def _training_crop(config: Any) -> Any:
+    train = config.get("data", {}).get("train", {})
+    while isinstance(train, Mapping) and "dataset" in train:  # RepeatDataset and its kind
+        train = train["dataset"]
+    train = train[0] if isinstance(train, (list, tuple)) else train
+    return next((step["crop_size"] for step in train.get("pipeline", ()) if "crop_size" in step), None)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _unsupported(step: Mapping[str, Any]) -> InputError:
+    arguments = ", ".join(f"{key}={value!r}" for key, value in step.items() if key not in ("type", "transforms"))
+    return InputError(f"the config's test pipeline has {step['type']}({arguments}), which threepc's client cannot apply")
