@@ -1,0 +1,8 @@
+"""The paper's ResNet-50 for ImageNet: average instead of max-pooling in the stem. Start from mmcls' resnet50_8xb32_in1k checkpoint and finetune."""
+
+from threepc.mmlab.configs import packaged
+
+_base_ = packaged("mmcls:resnet50_8xb32_in1k")
+custom_imports = dict(imports=["threepc.mmlab.backbones"])
+
+model = dict(backbone=dict(type="ResNetAvgPool"))
