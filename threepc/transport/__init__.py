@@ -1,0 +1,10 @@
+"""Who hears it: channels of typed, counted messages over ZeroMQ or between threads."""
+
+from .channel import Channel
+from .connection import Connection, NoAnswer
+from .framing import PROTOCOL_VERSION, Control
+from .memory import pair
+from .meter import PHASES, Count, Meter
+from .shaping import NETWORKS, Shaper, shaper
+
+__all__ = ["NETWORKS", "PHASES", "PROTOCOL_VERSION", "Channel", "Connection", "Control", "Count", "Meter", "NoAnswer", "Shaper", "pair", "shaper"]

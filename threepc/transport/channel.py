@@ -1,0 +1,227 @@
+"""Typed messages between two parties, and the check that both mean the same message.
+
+A message is a header frame and one frame for each array, sent from where it lies. The header names everything that the
+two ends must agree on: version, session, attempt, op, sequence number, dtype and shape of each array. The receiver
+says what it expects and compares; nothing in a received header decides how much is allocated or what is run. The first
+difference is a RunError that names it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from types import EllipsisType
+
+import numpy as np
+
+from ..errors import RunError
+from .connection import Buffer, Connection, NoAnswer
+from .framing import (
+    ABORT,
+    CONTROL,
+    DATA,
+    HEADER_BYTES,
+    KINDS,
+    NO_ARRIVAL,
+    PROTOCOL_VERSION,
+    SESSION_BYTES,
+    Control,
+    Header,
+    Layout,
+    Malformed,
+    describe,
+    describe_text,
+    pack_control,
+    printable,
+    unpack_control,
+)
+from .meter import PHASES, Meter
+from .shaping import Shaper
+
+TIMEOUT_S = 60.0
+CONTROL_LIMIT = 16 << 20
+ATTACHMENT_LIMIT = 1 << 20
+REASON_LIMIT = 400
+
+Timeout = float | None | EllipsisType
+"""Seconds, None for ever, or ... for the channel's own timeout."""
+
+
+class Channel:
+    """One connection as one party sees it.
+
+    `session` (8 bytes), `attempt`, `meter` and `timeout` may be set at any time: session and attempt go into every message
+    and must be the same at both ends; `timeout` (seconds, None for ever) is the default of the receiving methods. One
+    thread at a time sends and one at a time receives; `abort` and `close` are for any thread.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        link: tuple[str, str],
+        session: bytes = bytes(SESSION_BYTES),
+        meter: Meter | None = None,
+        shaper: Shaper | None = None,
+        timeout: float | None = TIMEOUT_S,
+    ):
+        """`link`: own role and peer's role, such as ("client", "server").
+
+        `shaper`: the simulated pipe towards the peer; either both ends simulate a network or neither does.
+        """
+        self.connection = connection
+        self.link = link
+        self.session = session
+        self.attempt = 0
+        self.meter = meter if meter is not None else Meter()
+        self.timeout = timeout
+        self._shaper = shaper
+        self._sent = 0
+        self._received = 0
+        self._held: list[memoryview] | None = None
+        connection.name = f"the {link[1]} at {connection.where}"
+
+    def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
+        """Send arrays as one message of `op` and count it under `phase` ("setup", "offline" or "online").
+
+        `parts`: C-contiguous arrays of uint8, uint16, uint32 or uint64, sent without copying: they must not be written to
+        afterwards. Raises ValueError for another dtype, layout or phase; RunError when the connection has ended.
+        """
+        described = describe([(part.dtype, part.shape) for part in parts])
+        payload = sum(part.nbytes for part in parts)
+        size = self._transmit(DATA, phase, op, described, parts)
+        self.meter.add(self.link, phase, op, payload)
+        self.meter.add_overhead(self.link, size - payload)
+
+    def receive(self, op: int, layout: Layout, timeout: Timeout = ...) -> list[np.ndarray]:
+        """The arrays of the next message, which must be one of `op` with exactly this layout: read-only views of what arrived.
+
+        Raises NoAnswer after `timeout` seconds (the message may still be received later); RunError, naming the difference, for any
+        other message, for the peer's abort and for the end of the connection.
+        """
+        header, frames = self._next(DATA, op, timeout)
+        described, expected = bytes(frames[0][HEADER_BYTES:]), describe(layout)
+        if header.parts != len(layout) or described != expected:
+            raise RunError(f"{self._expected(DATA, op)} of {describe_text(expected)}, but {self.connection.name} sent {describe_text(described)}")
+        arrays = []
+        for frame, (dtype, shape) in zip(frames[1:], layout):
+            if frame.nbytes != math.prod(shape) * np.dtype(dtype).itemsize:
+                raise RunError(f"{self._expected(DATA, op)}, but an array of {list(shape)} came from {self.connection.name} in {frame.nbytes} bytes")
+            arrays.append(_read_only_array(frame, np.dtype(dtype), shape))
+        payload = sum(array.nbytes for array in arrays)
+        self.meter.add(self.link[::-1], PHASES[header.phase], op, payload)
+        self.meter.add_overhead(self.link[::-1], self._wire_bytes(frames) - payload)
+        return arrays
+
+    def send_control(self, kind: str, fields: Mapping, attachments: Sequence[bytes] = ()) -> None:
+        """Send a control message: `fields` as JSON (16 MiB at most) and `attachments` as they are (1 MiB in all at most).
+
+        Raises ValueError or TypeError for what JSON cannot hold or what is too large; RunError when the connection has ended.
+        """
+        text = pack_control(kind, dict(fields))
+        if len(text) > CONTROL_LIMIT or sum(map(len, attachments)) > ATTACHMENT_LIMIT:
+            raise ValueError(f"the control message {kind!r} is too large")
+        self.meter.add_overhead(self.link, self._transmit(CONTROL, "setup", 0, b"", [text, *attachments]))
+
+    def receive_control(self, *kinds: str, timeout: Timeout = ...) -> Control:
+        """The next message, which must be a control message of one of `kinds`. Raises as `receive` does."""
+        _, frames = self._next(CONTROL, 0, timeout)
+        described, text, attachments = frames[0][HEADER_BYTES:], frames[1:2], frames[2:]
+        if described or not text or text[0].nbytes > CONTROL_LIMIT or sum(part.nbytes for part in attachments) > ATTACHMENT_LIMIT:
+            raise RunError(f"{self.connection.name} sent a malformed control message")
+        try:
+            kind, fields = unpack_control(bytes(text[0]))
+        except Malformed as error:
+            raise RunError(f"{self.connection.name} {error}") from None
+        if kind not in kinds:
+            raise RunError(f"{self.connection.name} sent {printable(kind)!r} where {' or '.join(map(repr, kinds))} was expected")
+        self.meter.add_overhead(self.link[::-1], self._wire_bytes(frames))
+        return Control(kind, fields, [bytes(part) for part in attachments])
+
+    def abort(self, reason: str) -> None:
+        """Tell the peer that the session is over: its pending or next receive raises RunError with this reason.
+
+        `reason` must not depend on any secret value. No effect when the connection has ended already.
+        """
+        try:
+            self._transmit(ABORT, "setup", 0, b"", [reason[:REASON_LIMIT].encode()])
+        except RunError:
+            return  # whoever is gone needs no telling
+
+    def close(self) -> None:
+        """Close the connection; a receive that waits on this channel raises RunError."""
+        self.connection.close()
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _transmit(self, kind: int, phase: str, op: int, described: bytes, parts: Sequence[Buffer]) -> int:
+        """Send one message; its bytes on the wire, framing included."""
+        if phase not in PHASES:
+            raise ValueError(f"a phase is one of {', '.join(PHASES)}, not {phase!r}")
+        sequence = 0 if kind == ABORT else self._sent
+        size = self._wire_bytes([bytes(HEADER_BYTES) + described, *parts])
+        arrival = self._shaper.arrival(size) if self._shaper else NO_ARRIVAL
+        header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
+        self.connection.send([header.pack() + described, *parts])
+        if kind != ABORT:
+            self._sent += 1
+        return size
+
+    def _next(self, kind: int, op: int, timeout: Timeout) -> tuple[Header, list[memoryview]]:
+        """The next message once its header has passed every check; what lies behind the header is still unchecked."""
+        timeout = self.timeout if timeout is ... else timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            frames = self._held or self.connection.receive(timeout)
+        except NoAnswer as error:
+            raise NoAnswer(f"{error}: {self._expected(kind, op)}") from None
+        try:
+            header = Header.unpack(frames[0])
+        except Malformed as error:
+            raise RunError(f"{self.connection.name} {error}") from None
+        if header.arrival != NO_ARRIVAL and self._shaper:
+            self._held = frames
+            if not self._shaper.wait(header.arrival, None if deadline is None else deadline - time.monotonic()):
+                raise NoAnswer(f"{self.connection.name} has not answered for {timeout:g} s: {self._expected(kind, op)}")
+        self._held = None
+        if header.kind == ABORT:
+            reason = bytes(frames[1][:REASON_LIMIT]) if len(frames) > 1 else b"no reason given"
+            raise RunError(f"the {self.link[1]} ended the session: {printable(reason.decode(errors='replace'))}")
+        self._compare(header, kind, op, len(frames) - 1)
+        self._received += 1
+        return header, frames
+
+    def _compare(self, header: Header, kind: int, op: int, parts: int) -> None:
+        for what, got, expected in (
+            ("session", header.session.hex(), self.session.hex()),
+            ("kind", KINDS[header.kind], KINDS[kind]),
+            ("attempt", header.attempt, self.attempt),
+            ("op", header.op, op),
+            ("sequence number", header.sequence, self._received),
+            ("number of frames", header.parts, parts),
+            ("phase", header.phase in range(len(PHASES)), True),
+            ("network simulation", header.arrival != NO_ARRIVAL, self._shaper is not None),
+        ):
+            if got != expected:
+                raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent {what} {got} where it should be {expected}")
+
+    def _expected(self, kind: int, op: int) -> str:
+        message = f"op {op} of attempt {self.attempt}" if kind == DATA else "a control message"
+        return f"expected {message}"
+
+    def _wire_bytes(self, frames: Sequence[Buffer]) -> int:
+        sizes = [memoryview(frame).nbytes for frame in frames]
+        return sum(sizes) + sum(map(self.connection.framing_bytes, sizes))
+
+
+def _read_only_array(frame: memoryview, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """A view of a frame of the right size. Small frames may lie unaligned in libzmq's receive buffer: those are copied."""
+    array = np.frombuffer(frame, dtype).reshape(shape) if frame.nbytes else np.empty(shape, dtype)
+    if not array.flags.aligned:
+        array = array.copy()
+    array.flags.writeable = False
+    return array

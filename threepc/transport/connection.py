@@ -1,0 +1,123 @@
+"""What a channel needs of a connection: ordered multi-frame messages between two parties, without copies of large frames."""
+
+from __future__ import annotations
+
+import queue
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import RunError
+
+Buffer = bytes | bytearray | memoryview | np.ndarray
+
+
+class NoAnswer(RunError):
+    """Nothing arrived within the time allowed; the connection itself still stands."""
+
+
+class Connection(ABC):
+    """An ordered, reliable, two-way connection to one peer.
+
+    Any thread may send, receive or close, also while another thread waits in `receive`. Messages of one connection are
+    received by one thread at a time, or their order is anybody's guess.
+    """
+
+    peer: bytes | None
+    """The peer's authenticated public key (40 characters of z85), or None where the operating system vouches for it."""
+
+    where: str
+    """Where the peer is, for messages, for example tcp://192.0.2.10:7001."""
+
+    name: str
+    """What messages call the peer; a channel that knows its role replaces the default."""
+
+    def __init__(self, where: str, peer: bytes | None = None):
+        self.where = where
+        self.name = f"the party at {where}"
+        self.peer = peer
+
+    @abstractmethod
+    def send(self, frames: Sequence[Buffer]) -> None:
+        """Queue one message; never waits for the peer.
+
+        `frames`: at least one buffer, the first not empty. Large buffers are sent from where they lie: nobody may write to them
+        afterwards. Raises RunError when the connection has ended.
+        """
+
+    @abstractmethod
+    def receive(self, timeout: float | None = None) -> list[memoryview]:
+        """The next message, as one read-only view of bytes for each frame.
+
+        Waits `timeout` seconds, or for ever when None. Raises NoAnswer after that time; RunError, naming the peer, when the
+        connection has ended and everything sent before its end has been received.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the connection, delivering what was sent; a waiting `receive` raises RunError. Closing twice is harmless."""
+
+    def framing_bytes(self, length: int) -> int:
+        """What the wire adds to a frame of `length` bytes."""
+        return 0
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class QueuedConnection(Connection):
+    """A connection whose incoming messages another thread delivers into a queue."""
+
+    def __init__(self, where: str, peer: bytes | None = None):
+        super().__init__(where, peer)
+        self._incoming: queue.SimpleQueue[list[memoryview] | None] = queue.SimpleQueue()
+        self._end: str | None = None
+        self._closed = False
+
+    def receive(self, timeout: float | None = None) -> list[memoryview]:
+        if self._closed:
+            raise closed_here(self)
+        try:
+            frames = self._incoming.get(timeout=None if timeout is None else max(timeout, 0))
+        except queue.Empty:
+            raise no_answer(self, timeout) from None
+        if frames is None:
+            self._incoming.put(None)  # the end stays the end, for every later call and every other waiting thread
+            raise closed_here(self) if self._closed else RunError(f"{self.name} {self._end}")
+        return frames
+
+    def deliver(self, frames: list[memoryview]) -> None:
+        """Hand a message to the receiver."""
+        self._incoming.put(frames)
+
+    def end(self, reason: str) -> None:
+        """Nothing more will come; `reason` completes the sentence "the server ..."."""
+        if self._end is None:
+            self._end = reason
+            self._incoming.put(None)
+
+    def _check_sending(self) -> None:
+        if self._closed:
+            raise closed_here(self)
+        if self._end is not None:
+            raise RunError(f"{self.name} {self._end}")
+
+
+def closed_here(connection: Connection) -> RunError:
+    return RunError(f"the connection to {connection.name} was closed on this side")
+
+
+def no_answer(connection: Connection, timeout: float) -> NoAnswer:
+    return NoAnswer(f"{connection.name} has not answered for {timeout:g} s")
+
+
+def byte_view(buffer: Buffer) -> memoryview:
+    """A buffer's bytes as one flat view. Raises ValueError when they are not contiguous."""
+    view = memoryview(buffer)
+    if not view.c_contiguous:
+        raise ValueError("only C-contiguous buffers are sent")
+    return view.cast("B") if view.nbytes else memoryview(b"")

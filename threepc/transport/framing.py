@@ -1,0 +1,131 @@
+"""The bytes of a message: its header, the descriptions of its arrays, and the JSON of control messages."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+PROTOCOL_VERSION = 1
+MAGIC = b"3PCm"
+SESSION_BYTES = 8
+NO_ARRIVAL = 0
+
+DATA, CONTROL, ABORT = 0, 1, 2
+KINDS = ("data", "control", "abort")
+
+_HEADER = struct.Struct("<4sHBB8sIIQQH")
+HEADER_BYTES = _HEADER.size
+_DTYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
+_CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
+
+Layout = Sequence[tuple[np.dtype | type | str, tuple[int, ...]]]
+"""The dtype (uint8, uint16, uint32 or uint64) and the shape of each array of a message."""
+
+
+class Malformed(Exception):
+    """Received bytes that are no message; the text says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fixed part of every message; integers of 16, 8, 8, 32, 32, 64, 64 and 16 bits and a session of 8 bytes."""
+
+    version: int
+    kind: int
+    phase: int
+    session: bytes
+    attempt: int
+    op: int
+    sequence: int
+    arrival: int
+    """When a simulated network delivers the message, in nanoseconds of CLOCK_MONOTONIC; NO_ARRIVAL without one."""
+    parts: int
+
+    def pack(self) -> bytes:
+        return _HEADER.pack(
+            MAGIC, self.version, self.kind, self.phase, self.session, self.attempt, self.op, self.sequence, self.arrival, self.parts
+        )
+
+    @classmethod
+    def unpack(cls, frame: memoryview) -> Header:
+        """The header at the beginning of a frame. Raises Malformed unless it is one of this protocol version."""
+        if frame.nbytes < HEADER_BYTES or frame[: len(MAGIC)] != MAGIC:
+            raise Malformed("sent something that is no message of this protocol")
+        header = cls(*_HEADER.unpack_from(frame)[1:])
+        if header.version != PROTOCOL_VERSION:
+            raise Malformed(f"speaks protocol version {header.version}, this is version {PROTOCOL_VERSION}: install the same threepc everywhere")
+        if header.kind >= len(KINDS):
+            raise Malformed(f"sent a message of the unknown kind {header.kind}")
+        return header
+
+
+def describe(layout: Layout) -> bytes:
+    """The descriptions of a message's arrays as they follow its header. Raises ValueError for a dtype that does not travel."""
+    return b"".join(_describe_array(np.dtype(dtype), shape) for dtype, shape in layout)
+
+
+def _describe_array(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    if dtype not in _CODES:
+        raise ValueError(f"arrays of {dtype} do not travel, only {', '.join(map(str, _DTYPES))}")
+    return struct.pack(f"<BB{len(shape)}Q", _CODES[dtype], len(shape), *shape)
+
+
+def describe_text(described: bytes) -> str:
+    """Descriptions, also a stranger's, in words for an error message."""
+    arrays, position = [], 0
+    while position < len(described) and len(arrays) < 16:
+        code, dimensions = described[position], int.from_bytes(described[position + 1 : position + 2], "little")
+        end = position + 2 + 8 * dimensions
+        if code >= len(_DTYPES) or end > len(described):
+            return "unreadable arrays"
+        shape = struct.unpack(f"<{dimensions}Q", described[position + 2 : end])
+        arrays.append(f"{_DTYPES[code]}{list(shape)}")
+        position = end
+    return ", ".join(arrays + ["..."] * (position < len(described))) or "no arrays"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control message: JSON fields, and binary attachments, which may be keys and therefore never show."""
+
+    kind: str
+    fields: dict
+    attachments: list[bytes] = field(default_factory=list, repr=False)
+
+
+def pack_control(kind: str, fields: dict) -> bytes:
+    """Control fields as JSON. Raises ValueError for numbers that are not finite, TypeError for what is not plain."""
+    return json.dumps({"kind": kind, "fields": fields}, allow_nan=False).encode()
+
+
+def unpack_control(text: bytes) -> tuple[str, dict]:
+    """Kind and fields of a control message's JSON; strict. Raises Malformed."""
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise Malformed("sent a control message that is not strict JSON") from None
+    if not isinstance(value, dict) or set(value) != {"kind", "fields"}:
+        raise Malformed("sent a control message without kind and fields")
+    if not isinstance(value["kind"], str) or not isinstance(value["fields"], dict):
+        raise Malformed("sent a control message whose kind is no text or whose fields are no mapping")
+    return value["kind"], value["fields"]
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def printable(text: str, limit: int = 400) -> str:
+    """A stranger's text as one short line that cannot disturb a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text[:limit])
