@@ -1,0 +1,90 @@
+"""Products of packed matrices of ring words: panels of ROWS rows on the left, panels of a few vectors of columns on the right.
+
+Blocking after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): the depth is cut into blocks, the
+right-hand block stays in the second-level cache while the left-hand panels, which are the weights, stream past it once.
+"""
+import numpy as np
+
+from threepc.kernels.options import inline
+from threepc.kernels.tile import NARROW, ROWS, VECTOR_BYTES, VECTORS, multiply_narrow, multiply_tile
+
+DEPTH_BLOCK = 256
+BUFFER_BYTES = 1 << 19                                          # of a packed right-hand block: half a usual second-level cache
+
+
+def depth_block(depth: int) -> int:
+    """Depth of the blocks, all but the last equal, into which a matrix of this depth is cut."""
+    return -(-depth // -(-depth // DEPTH_BLOCK))
+
+
+def pack_rows(matrix: np.ndarray) -> np.ndarray:
+    """Pack (groups, rows, depth) words for the left-hand side: blocks of depth, each of panels (depth, ROWS), zero rows at the end."""
+    groups, rows, depth = matrix.shape
+    padded = np.zeros((groups, -(-rows // ROWS) * ROWS, depth), matrix.dtype)
+    padded[:, :rows] = matrix
+    step = depth_block(depth)
+    packed = [
+        np.ascontiguousarray(panel[:, :, k : k + step].transpose(0, 2, 1)).ravel()
+        for panel in padded.reshape(groups, -1, ROWS, depth)
+        for k in range(0, depth, step)
+    ]
+    return np.concatenate(packed)
+
+
+@inline
+def panel_width(columns, lanes):
+    """How many of the `columns` that are left the next right-hand panel takes."""
+    if columns >= VECTORS * lanes:
+        return VECTORS * lanes
+    rest = columns % lanes
+    if rest > NARROW or rest == columns or rest == 0:
+        return columns
+    return columns - rest
+
+
+@inline
+def stored_width(width, lanes):
+    """Words in a row of a right-hand panel of `width` columns: whole vectors, unless it is narrow."""
+    return width if width <= NARROW else (width + lanes - 1) // lanes * lanes
+
+
+@inline
+def multiply_block(panels, a, first_panel, last_panel, rows, buffer, column, columns, depth, bias, first_bias, out, channel, channels, pixels,
+                   tile, fresh, short):
+    """Multiply left-hand panels [first_panel, last_panel) of the block at panels[a] by the packed columns in `buffer`.
+
+    Column n of the product is pixel n % pixels of image n // pixels; the block holds `columns` of them from `column` on. Row r goes to
+    channel `channel + r` of `channels`, for r < rows. The product starts from bias[first_bias + r] if fresh, else adds to out.
+    """
+    lanes = VECTOR_BYTES // out.itemsize
+    for panel in range(first_panel, last_panel):
+        height = min(ROWS, rows - panel * ROWS)
+        at, done = 0, 0
+        while done < columns:
+            width = panel_width(columns - done, lanes)
+            stored = stored_width(width, lanes)
+            image, pixel = divmod(column + done, pixels)
+            place = (image * channels + channel + panel * ROWS) * pixels + pixel
+            if width <= NARROW:
+                multiply_narrow(panels, a + panel * depth * ROWS, buffer, at, tile, 0, depth, width, short)
+            elif width == stored and height == ROWS and pixel + width <= pixels:
+                multiply_tile(panels, a + panel * depth * ROWS, buffer, at, out, place, bias, first_bias + panel * ROWS,
+                              depth, pixels, stored // lanes, fresh, short)
+                at += stored * depth
+                done += width
+                continue
+            else:
+                multiply_tile(panels, a + panel * depth * ROWS, buffer, at, tile, 0, tile, ROWS * VECTORS * lanes,
+                              depth, stored, stored // lanes, True, short)
+            across, down = (ROWS, 1) if width <= NARROW else (1, stored)
+            for n in range(width):
+                for r in range(height):
+                    before = bias[first_bias + panel * ROWS + r] if fresh else out[place + r * pixels]
+                    out[place + r * pixels] = before + tile[n * across + r * down]
+                pixel += 1
+                place += 1
+                if pixel == pixels:
+                    pixel = 0
+                    place += (channels - 1) * pixels
+            at += stored * depth
+            done += width
