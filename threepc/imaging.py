@@ -3,6 +3,7 @@
 Gives what the test pipelines of mmcls and mmsegmentation give for the same config.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from threepc.card import Preprocessing
+from threepc.card import ModelCard, Preprocessing
 from threepc.errors import InputError
 
 _CV2_INTERPOLATION = {
@@ -86,6 +87,31 @@ def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[i
         scale = min(preprocessing.size[0] / height, preprocessing.size[1] / width)
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
     return preprocessing.size
+
+
+def load_labels(path: str | Path, images: Sequence[str | Path], card: ModelCard) -> list[int]:
+    """The true class of each image, from a JSON object: file name without folder to class index or class name.
+
+    Returns one index per entry of `images`, in their order. Raises InputError: no such file, not such an object, an image or a class that is not in it.
+    """
+    path = Path(path)
+    try:
+        labels = json.loads(_read(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if type(labels) is not dict:
+        raise InputError(f"{path} must be a JSON object: image file name to class index or class name")
+    indices = []
+    for image in images:
+        label = labels.get(Path(image).name)
+        if label is None:
+            raise InputError(f"{path} has no entry {Path(image).name!r}")
+        if label in card.classes:
+            label = card.classes.index(label)
+        if type(label) is not int or label < 0 or (card.classes and label >= len(card.classes)):
+            raise InputError(f"{path}: {label!r} of {Path(image).name!r} is no class of {card.name}")
+        indices.append(label)
+    return indices
 
 
 def _load(path: Path, preprocessing: Preprocessing, shape: tuple[int, ...]) -> np.ndarray:
