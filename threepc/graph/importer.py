@@ -42,7 +42,7 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
     if not isinstance(example, torch.Tensor) or example.dim() != 4 or not example.is_floating_point() or 0 in example.shape:
         raise InputError("the example input must be one float tensor (N, C, H, W), none of them 0")
     program = _export(model, example)
-    importer = _Importer(model, program, example)
+    importer = _Importer(model, program, len(example))
     graph, weights = fold_affine(*sweep(*importer.run()), frozenset(importer.batch_norms))
     check_weights(graph, weights)
     return graph, weights
@@ -57,9 +57,11 @@ def _export(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
             warnings.simplefilter("ignore")
             model.eval()
             return torch.export.export(model, (example,))
+    except InputError:
+        raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"torch.export cannot trace the model's forward on one tensor of shape {tuple(example.shape)}: {reason}") from error
+        raise InputError(f"torch.export cannot trace the model on one tensor of shape {tuple(example.shape)}: {reason}") from error
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -89,16 +91,18 @@ class _Tensor:
 class _Importer:
     """The state of one import: tensors seen so far and nodes made so far."""
 
-    def __init__(self, model: nn.Module, program: ExportedProgram, example: torch.Tensor) -> None:
+    def __init__(self, model: nn.Module, program: ExportedProgram, batch: int) -> None:
         self.model = model
         self.program = program
-        self.batch = example.shape[0]
+        self.batch = batch
+        # A module registered in several places goes by its first name, as in named_modules().
+        self.paths = {id(module): path for path, module in model.named_modules()}
         self.tensors: dict[fx.Node, _Tensor] = {}
         self.nodes: list[Node] = []
         self.weights: Weights = {}
         self.batch_norms: set[str] = set()
         self.constants = _constants(program)
-        self.names = self._name_nodes(example)
+        self.names = self._name_nodes()
 
     def run(self) -> tuple[Graph, Weights]:
         result = self._single_output()
@@ -108,18 +112,18 @@ class _Importer:
                 shape = tuple(node.meta["val"].shape)
                 self.nodes.append(Node(self.names[node], "input", (), shape[1:]))
                 self._define(node, _Tensor(Value(self.names[node], shape[1:], shape)))
-            elif node.op not in ("placeholder", "output") and node in live:
+            elif node.op == "call_function" and node in live:
                 self._convert(node)
         value = self._read(result)
         attrs = {} if value.resize is None else {"resize": value.resize}
-        self.nodes.append(Node(self._output_name, "output", (value.node,), value.shape, attrs))
+        self.nodes.append(Node(self.names[self.program.graph.output_node()], "output", (value.node,), value.shape, attrs))
         return Graph(tuple(self.nodes)), self.weights
 
     def _single_output(self) -> fx.Node:
         outputs = [spec for spec in self.program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
         by_name = {node.name: node for node in self.program.graph.nodes}
         if len(outputs) != 1 or getattr(outputs[0].arg, "name", None) not in by_name:
-            raise InputError(f"the model returns {len(outputs)} values; it must return one tensor (wrap it in a module that selects the logits)")
+            raise InputError(f"the model returns {len(outputs)} values; it must return one tensor (wrap it in a module that selects one)")
         result = by_name[outputs[0].arg.name]
         if result.op == "placeholder" and result.name not in self.program.graph_signature.user_inputs:
             raise InputError("the model returns one of its own parameters; it must return a tensor computed from its input")
@@ -130,20 +134,20 @@ class _Importer:
         operation = _operation(node)
         if call.operation in _ASSERTIONS:
             return
+        if not any(source in self.tensors for source in node.all_input_nodes):
+            call.refuse("on parameters alone; store the result as a parameter (torch.nn.utils.parametrize.remove_parametrizations)")
         if operation is None:
             call.refuse(f"which has no secure protocol; supported: {SUPPORTED}")
         value = operation.convert(call)
-        if value.torch_shape != call.torch_shape or value.torch_shape[0] != self.batch or (
-            value.resize is None and call.torch_shape[1:] not in _torch_shapes(value.shape)
-        ):
+        channels, height, width = (value.shape[0], *value.resize[:2]) if value.resize else value.shape
+        ranks = (2, 3, 4) if height == width == 1 else (4,)
+        if len(call.torch_shape) not in ranks or call.torch_shape != (self.batch, channels, height, width)[: len(call.torch_shape)]:
             call.refuse(f"giving a tensor of shape {call.torch_shape}; threepc needs (N, C, H, W) or (N, C) with the batch first")
-        source = next((a for a in node.args if isinstance(a, fx.Node)), None)
         if node.target._schema.is_mutable:
-            tensor = self.tensors[source]
-            tensor.assign(value)
-            self.tensors[node] = tensor
+            self.tensors[node] = self.tensors[node.args[0]]
+            self.tensors[node].assign(value)
         elif call.operation in VIEWS:
-            self.tensors[node] = self.tensors[source].view(value)
+            self.tensors[node] = self.tensors[node.args[0]].view(value)
         else:
             self._define(node, _Tensor(value))
 
@@ -154,31 +158,31 @@ class _Importer:
     def _read(self, node: fx.Node) -> Value:
         value = self.tensors[node].value
         if value is None:
-            module = _module_path(node)
-            raise InputError(f"{_where(module)} reads a view of a tensor that has been changed in place; use the out-of-place operation")
+            raise InputError(f"the result of {self.names[node]!r} is read after a tensor that shares its memory was changed in place; "
+                             "use the operation that is not in place")
         return value
 
-    def _name_nodes(self, example: torch.Tensor) -> dict[fx.Node, str]:
+    def _name_nodes(self) -> dict[fx.Node, str]:
         """Names that do not depend on what is dead or folded: every call of a module or an operation counts."""
-        signature = self.program.graph_signature
+        inputs = self.program.graph_signature.user_inputs
         bases = {}
         for node in self.program.graph.nodes:
-            if node.op == "placeholder" and node.name in signature.user_inputs:
+            if node.op == "placeholder" and node.name in inputs:
                 bases[node] = _INPUT
             elif node.op == "call_function":
                 bases[node] = self._base_name(node)
-        if sum(base == _INPUT and node.op == "placeholder" for node, base in bases.items()) != 1:
-            raise InputError("the model must have exactly one input, a tensor")
-        total, seen, names = Counter([*bases.values(), _OUTPUT]), Counter(), {}
+            elif node.op == "output":
+                bases[node] = _OUTPUT
+        total, seen, names = Counter(bases.values()), Counter(), {}
         for node, base in bases.items():
             seen[base] += 1
             names[node] = base if total[base] == 1 else f"{base}/{seen[base]}"
-        self._output_name = _OUTPUT if total[_OUTPUT] == 1 else f"{_OUTPUT}/{total[_OUTPUT]}"
         return names
 
     def _base_name(self, node: fx.Node) -> str:
-        path, operation = _module_path(node), _operation(node)
-        if operation is not None and path and isinstance(self.model.get_submodule(path), operation.modules):
+        module, operation = self.model.get_submodule(_module_path(node)), _operation(node)
+        path = self.paths[id(module)]
+        if operation is not None and path and isinstance(module, operation.modules):
             return path
         return ".".join(filter(None, (path, _operation_name(node))))
 
@@ -192,6 +196,7 @@ class _FxCall:
         self.operation = _operation_name(node)
         result = node.meta.get("val")
         self.torch_shape = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+        self.dtype = getattr(result, "dtype", None)
         schema = getattr(node.target, "_schema", None)
         self.arguments: dict[str, Any] = {}
         for index, argument in enumerate(schema.arguments if schema else ()):
@@ -216,7 +221,7 @@ class _FxCall:
             return None
         tensor = self._importer.constants.get(argument) if isinstance(argument, fx.Node) else None
         if tensor is None:
-            self.refuse("with a weight that is computed in the forward pass; fold it into a parameter first (torch.nn.utils.parametrize.remove_parametrizations)")
+            self.refuse("with a weight that depends on the input; only constant weights are supported")
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             self.refuse(f"with a weight of type {tensor.dtype} and layout {tensor.layout}; threepc needs dense floats")
         return tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
@@ -239,7 +244,7 @@ class _FxCall:
 def _constants(program: ExportedProgram) -> dict[fx.Node, torch.Tensor]:
     targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
     stored = {**program.constants, **program.state_dict}
-    return {node: stored[targets[node.name]] for node in program.graph.nodes if node.op == "placeholder" and targets.get(node.name) in stored}
+    return {node: stored[targets[node.name]] for node in program.graph.nodes if targets.get(node.name) in stored}
 
 
 def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
@@ -252,10 +257,6 @@ def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
             live.add(node)
             pending.extend(node.all_input_nodes)
     return live
-
-
-def _torch_shapes(shape: tuple[int, int, int]) -> set[tuple[int, ...]]:
-    return {shape, shape[:1], shape[:2]} if shape[1:] == (1, 1) else {shape}
 
 
 def _operation_name(node: fx.Node) -> str:

@@ -4,11 +4,13 @@ A function returns the `Value` that its operation produces: a new node (`Call.em
 changes nothing. It refuses (`Call.refuse`) what has no secure protocol.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
+import torch
 from torch import nn
 
 from threepc.graph.ir import Shape
@@ -37,6 +39,7 @@ class Call(Protocol):
 
     arguments: dict[str, Any]
     torch_shape: tuple[int, ...]
+    dtype: torch.dtype
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise InputError: module '...' uses torch...., {reason}."""
@@ -61,8 +64,8 @@ def _same(call: Call) -> Value:
 
 
 def _cast(call: Call) -> Value:
-    if call.arguments["dtype"] != call.arguments["self"].meta["val"].dtype:
-        call.refuse(f"which changes the number type to {call.arguments['dtype']}; threepc has one type, the ring")
+    if call.dtype != call.arguments["self"].meta["val"].dtype:
+        call.refuse(f"which changes the number type to {call.dtype}; threepc computes in one type, fixed point")
     return _same(call)
 
 
@@ -81,13 +84,9 @@ def _conv2d(call: Call) -> Value:
         sides = [total // 2 for total in totals] + [total - total // 2 for total in totals]
     else:
         sides = _pair(padding) * 2
-    return call.emit(
-        "conv",
-        [x],
-        {"kernel": kernel, "stride": _pair(call.arguments["stride"]), "padding": sides, "dilation": dilation, "groups": call.arguments["groups"]},
-        weight=weight,
-        bias=bias,
-    )
+    stride, groups = _pair(call.arguments["stride"]), call.arguments["groups"]
+    attrs = {"kernel": kernel, "stride": stride, "padding": sides, "dilation": dilation, "groups": groups}
+    return call.emit("conv", [x], attrs, weight=weight, bias=bias)
 
 
 def _linear(call: Call) -> Value:
@@ -141,9 +140,10 @@ def _clamp(call: Call) -> Value:
 
 def _clip(call: Call, low: float | None, high: float | None) -> Value:
     x = call.activation(call.arguments["self"])
-    if low != 0 or (high is not None and not high > 0):
+    high = math.inf if high is None else high
+    if low != 0 or not high > 0:
         call.refuse(f"from {low} to {high}; only clips from 0 to a positive maximum have a secure protocol")
-    return call.emit("relu", [x]) if high is None else call.emit("clip", [x], {"max": float(high)})
+    return call.emit("relu", [x]) if high == math.inf else call.emit("clip", [x], {"max": float(high)})
 
 
 def _pool(call: Call) -> tuple[Value, dict[str, Any], bool]:
@@ -152,9 +152,8 @@ def _pool(call: Call) -> tuple[Value, dict[str, Any], bool]:
     kernel, padding = _pair(call.arguments["kernel_size"]), _pair(call.arguments["padding"])
     stride = _pair(call.arguments["stride"] or kernel)
     dilation = _pair(call.arguments.get("dilation", 1))
-    excess = [
-        max(0, (call.torch_shape[2 + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - x.shape[1 + i] - 2 * padding[i]) for i in (0, 1)
-    ]
+    needed = [(call.torch_shape[2 + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
+    excess = [max(0, needed[i] - x.shape[1 + i] - 2 * padding[i]) for i in (0, 1)]
     sides = [*padding, padding[0] + excess[0], padding[1] + excess[1]]
     return x, {"kernel": kernel, "stride": stride, "padding": sides, "dilation": dilation}, any(excess)
 
@@ -224,14 +223,14 @@ def _reshape(call: Call) -> Value:
     vector = height == width == 1 and call.torch_shape in ((batch, channels), (batch, channels, 1))
     if vector or call.torch_shape == (batch, *x.shape):
         return replace(x, torch_shape=call.torch_shape)
-    if call.torch_shape[:2] != (batch, channels * height * width) or len(call.torch_shape) > 4 or any(n != 1 for n in call.torch_shape[2:]):
+    if call.torch_shape != (batch, channels * height * width, 1, 1)[: max(2, len(call.torch_shape))]:
         call.refuse(f"from {x.torch_shape} to {call.torch_shape}; only flattening everything but the batch is supported")
     return call.emit("reshape", [x])
 
 
 def _bilinear(call: Call) -> Value:
     x, size = call.activation(call.arguments["input"], rank=4), list(call.torch_shape[2:])
-    align, factors = bool(call.arguments["align_corners"]), call.arguments["scale_factors"]
+    align, factors = bool(call.arguments["align_corners"]), call.arguments.get("scale_factors")
     if x.shape[1:] == (1, 1) or list(x.shape[1:]) == size:
         return _broadcast(call, x, size)
     if factors and not align and any(n * f != m for n, f, m in zip(x.shape[1:], factors, size, strict=True)):

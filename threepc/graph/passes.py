@@ -95,21 +95,15 @@ def fold_average(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     readers = graph.consumers()
     weights = dict(weights)
 
-    def convolutions(name: str) -> list[str] | None:
-        found: list[str] = []
-        for reader in readers[name]:
-            further = [reader.name] if reader.kind == "conv" else convolutions(reader.name) if reader.kind in ("reshape", "resize") else None
-            if further is None:
-                return None
-            found += further
-        return found
+    def final_readers(name: str) -> list[Node]:
+        return sum(([r] if r.kind not in ("reshape", "resize") else final_readers(r.name) for r in readers[name]), [])
 
     nodes = []
     for node in graph.nodes:
-        targets = convolutions(node.name) if node.kind == "avgpool" and node.attrs["divisor"] != 1 else None
-        if targets:
-            for name in targets:
-                weights[name] = weights[name] | {"weight": weights[name]["weight"] / node.attrs["divisor"]}
+        targets = final_readers(node.name) if node.kind == "avgpool" and node.attrs["divisor"] != 1 else []
+        if targets and all(target.kind == "conv" for target in targets):
+            for target in targets:
+                weights[target.name] = weights[target.name] | {"weight": weights[target.name]["weight"] / node.attrs["divisor"]}
             node = replace(node, attrs=node.attrs | {"divisor": 1.0})
         nodes.append(node)
     return Graph(tuple(nodes)), weights
