@@ -159,11 +159,11 @@ class _Scratch(threading.local):
         self._buffers = {}
 
     def words(self, purpose: str, count: int, dtype: np.dtype) -> np.ndarray:
-        """A zeroed array of at least `count` words, the same at every call until more are asked for."""
+        """An array of `count` words, zero at first, in memory that lasts until more words are asked for."""
         held = self._buffers.get((purpose, dtype))
         if held is None or held.size < count:
             held = self._buffers[purpose, dtype] = np.zeros(count, dtype)
-        return held
+        return held[:count]
 
 
 _scratch = _Scratch()
