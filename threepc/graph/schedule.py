@@ -153,7 +153,7 @@ class _Scheduler:
             source = self._reduce(source)
             value = self.values[source]
         shift, cut = self._opened(value)
-        truncated = shift if value.form == RAW else value.bits and self.bits - cut
+        truncated = self.bits - cut
         first, width = self.precision.comparison(shift, cut, truncated)
         unit = 1 << first
         bound = None if clip is None else round(clip * 2**self.fraction / unit) * unit
@@ -174,8 +174,10 @@ class _Scheduler:
 
     def _aligned(self, node: Node) -> tuple[list[str], list[int], Value]:
         """Inputs of a sum or concatenation, the shifts that bring them to one scale, and the result's description."""
-        names = [self._reduce(n) if self.values[n].form == CUT else n for n in self._inputs(node)]
-        names = [self.held[i] for i in node.inputs] if len(set(names)) else names
+        for name in self._inputs(node):
+            if self.values[name].form == CUT and name in self.held.values():
+                self._reduce(name)
+        names = self._inputs(node)
         values = [self.values[n] for n in names]
         fraction = max(v.fraction for v in values)
         form = REDUCED if all(v.form == REDUCED for v in values) else RAW

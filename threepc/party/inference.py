@@ -1,0 +1,70 @@
+"""One inference of a plan, seen by each role: steps in order, values released after their last use."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..graph.schedule import Plan
+from ..protocol.roles import Client, Provider, Server
+from ..protocol.steps import InputStep, OutputStep, Step
+
+Note = Callable[[int, Step, float], None]
+"""Called after each step with its index, itself and the seconds it took."""
+
+
+def nothing(index: int, step: Step, seconds: float) -> None:
+    """Note nothing."""
+
+
+def _walk(plan: Plan, act: Callable, note: Note):
+    values = {}
+    for index, step in enumerate(plan.steps):
+        began = time.perf_counter()
+        values[step.name] = act(step, [values[s] for s in step.sources])
+        for name in plan.release[index]:
+            del values[name]
+        note(index, step, time.perf_counter() - began)
+    return values[plan.steps[-1].name]
+
+
+def deal(provider: Provider, plan: Plan, note: Note = nothing) -> None:
+    """P, offline: the correlated randomness of every step, in order."""
+    _walk(plan, lambda step, inputs: step.deal(provider, inputs), note)
+
+
+def prepare(client: Client, plan: Plan, note: Note = nothing) -> tuple[np.ndarray, np.ndarray]:
+    """C, offline: the client's summands of every step. Returns the mask of the input and what the output's opening needs."""
+    mask = None
+
+    def act(step, inputs):
+        nonlocal mask
+        made = step.prepare(client, inputs)
+        if isinstance(step, InputStep):
+            mask = made
+        return made
+
+    output = _walk(plan, act, note)
+    return mask, output
+
+
+def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
+    """S, online: the server's summands of every step."""
+    _walk(plan, lambda step, inputs: step.server(server, inputs), note)
+
+
+def infer(client: Client, plan: Plan, x: np.ndarray, prepared: tuple[np.ndarray, np.ndarray], note: Note = nothing) -> np.ndarray:
+    """C, online: logits (N, C, H, W), float64. x: ring words; prepared: what `prepare` returned."""
+    mask, kept = prepared
+    result = None
+    for index, step in enumerate(plan.steps):
+        began = time.perf_counter()
+        if isinstance(step, InputStep):
+            step.protocol.client(client, x, mask)
+        elif isinstance(step, OutputStep):
+            result = step.reveal(client, kept)
+        else:
+            step.client(client)
+        note(index, step, time.perf_counter() - began)
+    return result

@@ -1,0 +1,23 @@
+"""What a protocol declares: bytes on every link, offline and online, and one-way messages on the online critical path."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Payload bytes by link ("server->client", ...), headers not counted; messages: one-way online messages."""
+
+    offline: Mapping[str, int] = field(default_factory=dict)
+    online: Mapping[str, int] = field(default_factory=dict)
+    setup: Mapping[str, int] = field(default_factory=dict)
+    messages: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        merge = lambda a, b: {link: a.get(link, 0) + b.get(link, 0) for link in {**a, **b}}
+        return Cost(merge(self.offline, other.offline), merge(self.online, other.online), merge(self.setup, other.setup), self.messages + other.messages)
+
+    def total(self, phase: str) -> int:
+        """Bytes of a phase ("offline", "online", "setup") over all links."""
+        return sum(getattr(self, phase).values())

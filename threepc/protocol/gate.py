@@ -1,0 +1,102 @@
+"""Gate: from opened x with mask r and an opened bit b^ = b XOR beta to the masked activation u + d = b * (x - r), lifted to the ring.
+
+With R = r, M = msb(r) * 2^cut, y = x + 2^(cut-2), m = y - 2^(cut-2), n = 1 - msb(y): m and n are public to C and S, and x - r, whose size
+is below 2^(cut-2), equals m - R + n M in the ring of `bits` bits (Dalskov, Escudero, Keller, PoPETs 2020). beta_C, t_0, t_1, w_0, w_1 and d
+come from k_CP, beta_S from k_SP; sigma = 1 - 2 beta_S. Semi-honest, one corruption.
+Offline, P to S: k_0 = -sigma t_0 - beta R - d, k_1 = sigma t_1 - (1 - beta) R - d, q_0 = beta M - sigma w_0, q_1 = (1 - beta) M + sigma w_1.
+Online, C to S: v = beta_C m + t_b^ + n w_b^, one branch, never both. Security: k, q and v are each padded by a word S cannot draw, and the
+pads of the branch not taken stay secret. Without a lift (cut = bits) M and q vanish.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels import gate as kernels
+from ..kernels.packing import packed_bytes
+from ..ring import word_of
+from .roles import GATE, TILE, Client, Provider, Server, scratch
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The gate of `count` elements from a cut ring of `cut` bits to the ring of `bits` bits. `purpose` sets several gates of one op apart."""
+
+    op: int
+    count: int
+    bits: int
+    cut: int
+    purpose: int = GATE
+
+    @property
+    def word(self):
+        """Word type of the ring."""
+        return word_of(self.bits)
+
+    @property
+    def _tile_bits(self) -> int:
+        return 2 * self.bits + 2 * (self.bits - self.cut)
+
+    @property
+    def dealt_bytes(self) -> int:
+        """P to S, offline."""
+        return packed_bytes(self.count, self._tile_bits)
+
+    @property
+    def value_bytes(self) -> int:
+        """C to S, online (message 4): v."""
+        return packed_bytes(self.count, self.bits)
+
+    def _pads(self, open_stream, first):
+        """The stream of t_0, t_1 and, where there is a lift, w."""
+        size = 2 * np.dtype(self.word).itemsize + 4 * (self.bits > self.cut)
+        return open_stream(self.op, self.purpose, first, TILE * size)
+
+    def _draw(self, stream, tile):
+        t0, t1 = (stream.fill(scratch(name, tile.count, self.word)) for name in ("t0", "t1"))
+        w = scratch("w", tile.count, np.uint32)
+        return t0, t1, stream.fill(w) if self.bits > self.cut else w
+
+    def deal(self, provider: Provider, r: np.ndarray, beta_client: np.ndarray, beta_server: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """P: the message for S. r: cut words, padded; beta_*: planes of the elements; d: ring words, padded."""
+        message = np.empty(self.dealt_bytes, np.uint8)
+
+        def work(tiles):
+            stream = self._pads(provider.with_client, tiles[0])
+            for tile in tiles:
+                t0, t1, w = self._draw(stream, tile)
+                space = scratch("work", (5, tile.count), self.word)
+                client, server = tile.rows(beta_client, 1)[0], tile.rows(beta_server, 1)[0]
+                kernels.deal_gate(r[tile.run], client, server, t0, t1, w, d[tile.run], self.bits, self.cut, space, message[tile.packed(self._tile_bits)])
+
+        provider.each_tile(self.count, work)
+        return message
+
+    def client(self, client: Client, x: np.ndarray, opened: np.ndarray, beta: np.ndarray) -> np.ndarray:
+        """C: the message v. x: cut words, padded; opened: planes of b^; beta: planes of beta_C."""
+        message = np.empty(self.value_bytes, np.uint8)
+
+        def work(tiles):
+            stream = self._pads(client.with_provider, tiles[0])
+            for tile in tiles:
+                t0, t1, w = self._draw(stream, tile)
+                bits, mine = tile.rows(opened, 1)[0], tile.rows(beta, 1)[0]
+                kernels.client_gate(x[tile.run], bits, mine, t0, t1, w, self.bits, self.cut, message[tile.packed(self.bits)])
+
+        client.each_tile(self.count, work)
+        return message
+
+    def server(self, server: Server, x: np.ndarray, opened: np.ndarray, beta: np.ndarray, v: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+        """S: u, flat, `count` ring words. x: cut words, padded; opened, beta: planes of b^ and beta_S; v and dealt: the messages of C and P."""
+        u = np.empty(self.count, self.word)
+
+        def work(tiles):
+            for tile in tiles:
+                space = scratch("work", (5, tile.count), self.word)
+                bits, mine = tile.rows(opened, 1)[0], tile.rows(beta, 1)[0]
+                message, material = v[tile.packed(self.bits)], dealt[tile.packed(self._tile_bits)]
+                kernels.server_gate(x[tile.run], bits, mine, message, material, self.bits, self.cut, space, u[tile.run])
+
+        server.each_tile(self.count, work)
+        return u

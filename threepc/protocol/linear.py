@@ -1,0 +1,80 @@
+"""Linear layers with server-known weights: z = W * (u + d) + bias without a message, * any bilinear map.
+
+Setup, once per model: S sends C m_W = W + L_W, where S and P draw L_W from a key of their own for these weights in this ring and precision.
+Then z_C = m_W * d (C, offline), z_P = L_W * d (P, offline), z_S = W * u + bias (S, online), and z_C + z_S - z_P = z.
+Semi-honest, one corruption. Security: L_W is a one-time pad of the weights that C cannot draw; every party does one convolution on what it
+holds. Delphi (Mishra et al., USENIX Security 2020) with the provider in place of homomorphic encryption; ASTRA (Chaudhari et al., CCSW 2019).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.convolution import convolve, pack_weight
+from ..kernels.packing import pack, packed_bytes, padded, unpack
+from ..prf import Keystream
+from ..ring import word_of
+from .cost import Cost
+
+WEIGHT = 8
+"""Purpose of the weight mask's stream."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A convolution of (N, C, H, W) to `shape` (N, O, OH, OW) with weights of `weight_shape` (O, C / groups, kh, kw)."""
+
+    op: int
+    shape: tuple[int, int, int, int]
+    weight_shape: tuple[int, int, int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+    bits: int
+
+    @property
+    def _weights(self) -> int:
+        return int(np.prod(self.weight_shape))
+
+    @property
+    def mask_bytes(self) -> int:
+        """S to C, setup: the masked weights."""
+        return packed_bytes(self._weights, self.bits)
+
+    @property
+    def cost(self) -> Cost:
+        """Nothing but the masked weights travels."""
+        return Cost(setup={"server->client": self.mask_bytes})
+
+    def _mask(self, key: Keystream) -> np.ndarray:
+        return key.stream(0, self.op, WEIGHT).fill(np.empty(padded(self._weights), word_of(self.bits)))
+
+    def _pack(self, words: np.ndarray):
+        return pack_weight(words[: self._weights].reshape(self.weight_shape), self.groups, self.bits)
+
+    def mask_weights(self, key: Keystream, weight: np.ndarray) -> np.ndarray:
+        """S, setup: the message m_W. weight: ring words of weight_shape."""
+        masked, message = self._mask(key), np.empty(self.mask_bytes, np.uint8)
+        masked[: self._weights] += weight.reshape(-1)
+        pack(masked, masked.size, self.bits, message)
+        return message
+
+    def server_weights(self, weight: np.ndarray):
+        """S, setup: the weights as the kernels take them."""
+        return self._pack(weight.reshape(-1))
+
+    def provider_weights(self, key: Keystream):
+        """P, setup: L_W."""
+        return self._pack(self._mask(key))
+
+    def client_weights(self, message: np.ndarray):
+        """C, setup: m_W from S's message."""
+        words = np.empty(padded(self._weights), word_of(self.bits))
+        unpack(message, words.size, self.bits, words)
+        return self._pack(words)
+
+    def apply(self, weights, x: np.ndarray, bias: np.ndarray | None, threads: int) -> np.ndarray:
+        """Any party: its weights * its summand (N, C, H, W), plus at S the bias (O,) at the product's scale."""
+        return convolve(x, weights, stride=self.stride, padding=self.padding, dilation=self.dilation, bias=bias, threads=threads)

@@ -1,0 +1,48 @@
+"""The public geometry of a block ReLU: which channels decide by patches, which pass, which are zero, and which pixels share a decision."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.packing import padded
+from ..kernels.patch import spread_bits, sum_patches
+from .roles import plane_words
+
+IDENTITY, ZERO = (0, 1), (1, 0)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Patch sizes (h, w) of the channels that decide (all others removed), on maps of `height` x `width`, cut at the right and bottom edge."""
+
+    sizes: tuple[tuple[int, int], ...]
+    height: int
+    width: int
+
+    def __post_init__(self):
+        rows, columns = np.arange(self.height)[:, None], np.arange(self.width)[None, :]
+        owner, patches = np.empty((len(self.sizes), self.height, self.width), np.int32), 0
+        for c, (h, w) in enumerate(self.sizes):
+            across = -(-self.width // w)
+            owner[c] = patches + rows // h * across + columns // w
+            patches += -(-self.height // h) * across
+        object.__setattr__(self, "owner", owner.reshape(-1))
+        object.__setattr__(self, "count", patches)
+
+    @property
+    def plain(self) -> bool:
+        """Whether every pixel is a patch of its own."""
+        return self.count == self.owner.size
+
+    def sums(self, values: np.ndarray, images: int, shift: int, cut: int) -> np.ndarray:
+        """Sums of the bits shift..cut-1 of cut words (padded run of pixels) over every patch, padded run of patches."""
+        out = np.empty(padded(images * self.count), values.dtype)
+        sum_patches(values[: images * self.owner.size], shift, cut, self.owner, self.count, out)
+        return out
+
+    def spread(self, planes: np.ndarray, images: int) -> np.ndarray:
+        """Planes of pixels from planes of patches."""
+        out = np.empty(plane_words(images * self.owner.size, 1), np.uint64)
+        spread_bits(planes, self.owner, self.count, images, out)
+        return out

@@ -1,0 +1,201 @@
+"""What every role of every protocol has at hand: its keyed streams, its channels, its threads, and the cut of long runs into tiles.
+
+A run of elements is processed in tiles of 16,384, so that a tile's scratch stays in the L2 cache and tiles can go to several threads. Messages
+and streams are laid out tile after tile, so the cut is part of the protocol: all parties make it alike.
+"""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.convolution import PackedWeight
+from ..kernels.packing import BLOCK, padded
+from ..prf import BLOCK_BYTES, Keystream, Stream
+from ..transport.channel import Channel
+
+TILE = 16384
+TILE_WORDS = TILE // BLOCK
+
+OPEN, ACTIVATION, DECISION, GATE, SECOND_DECISION, SECOND_GATE, IDENTITY = range(1, 8)
+"""Purposes of a stream's address: what the words drawn within one op are for."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Elements begin..begin+count-1 of a run (count a multiple of 64), whose planes are words first_word..first_word+words-1."""
+
+    index: int
+    begin: int
+    count: int
+
+    @property
+    def words(self) -> int:
+        """64-bit words of one bit plane of the tile."""
+        return self.count // BLOCK
+
+    @property
+    def run(self) -> slice:
+        """The tile's elements in an array of the whole padded run."""
+        return slice(self.begin, self.begin + self.count)
+
+    def packed(self, bits: int) -> slice:
+        """The tile's bytes in a message of `bits` bits an element, padding included."""
+        return slice(self.begin // 8 * bits, (self.begin + self.count) // 8 * bits)
+
+    def rows(self, array: np.ndarray, rows: int) -> np.ndarray:
+        """The tile's bit planes (rows, words) in a flat message of bytes or words that holds `rows` planes of every tile."""
+        words = array.view(np.uint64) if array.dtype == np.uint8 else array
+        begin = self.index * rows * TILE_WORDS
+        return words[begin : begin + rows * self.words].reshape(rows, self.words)
+
+
+def tiles_of(count: int) -> list[Tile]:
+    """The tiles of a run of `count` elements."""
+    total = padded(count)
+    return [Tile(i, begin, min(TILE, total - begin)) for i, begin in enumerate(range(0, total, TILE))]
+
+
+def plane_words(count: int, rows: int) -> int:
+    """64-bit words of `rows` bit planes of a run of `count` elements."""
+    return padded(count) // BLOCK * rows
+
+
+class Role:
+    """Common to the roles: the attempt, the packed weights by op, threads. One object for each inference."""
+
+    def __init__(self, attempt: int, weights: Mapping[int, PackedWeight], threads: int = 1):
+        self.attempt, self.weights, self.threads = attempt, weights, threads
+
+    def each_tile(self, count: int, work: Callable[[Sequence[Tile]], None]) -> None:
+        """Run `work` over the tiles of a run, consecutive tiles to one thread each. Errors of `work` come through."""
+        tiles = tiles_of(count)
+        share = -(-len(tiles) // self.threads)
+        parts = [tiles[i : i + share] for i in range(0, len(tiles), share)] if share else []
+        if len(parts) < 2:
+            for part in parts:
+                work(part)
+            return
+        for done in [_pool(self.threads).submit(work, part) for part in parts]:
+            done.result()
+
+    def _stream(self, key: Keystream, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
+        return key.stream(self.attempt, op, purpose, first.index * (tile_bytes // BLOCK_BYTES))
+
+
+class Provider(Role):
+    """P: knows both keys, deals to the server, hears nothing."""
+
+    def __init__(self, attempt: int, weights, client_key: Keystream, server_key: Keystream, to_server: Channel, threads: int = 1):
+        super().__init__(attempt, weights, threads)
+        self.client_key, self.server_key, self.to_server = client_key, server_key, to_server
+
+    def with_client(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
+        """The stream shared with the client from tile `first` on; tile_bytes: what a full tile draws."""
+        return self._stream(self.client_key, op, purpose, first, tile_bytes)
+
+    def with_server(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
+        """The stream shared with the server."""
+        return self._stream(self.server_key, op, purpose, first, tile_bytes)
+
+    def deal(self, op: int, *parts: np.ndarray) -> None:
+        """Send offline material to the server."""
+        self.to_server.send(op, _bytes(parts), "offline")
+
+
+class Client(Role):
+    """C: one channel to the server for what is prepared offline, one for the online messages; the two may run in two threads."""
+
+    def __init__(self, attempt: int, weights, provider_key: Keystream, offline: Channel, online: Channel, threads: int = 1):
+        super().__init__(attempt, weights, threads)
+        self.provider_key, self.offline, self.online = provider_key, offline, online
+
+    def with_provider(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
+        """The stream shared with the provider from tile `first` on."""
+        return self._stream(self.provider_key, op, purpose, first, tile_bytes)
+
+    def prepare(self, op: int, *parts: np.ndarray) -> None:
+        """Send an offline message to the server."""
+        self.offline.send(op, _bytes(parts), "offline")
+
+    def send(self, op: int, *parts: np.ndarray) -> None:
+        """Send an online message to the server."""
+        self.online.send(op, _bytes(parts), "online")
+
+    def receive(self, op: int, *sizes: int) -> list[np.ndarray]:
+        """An online message of the server: byte arrays of the given sizes."""
+        return _receive(self.online, op, sizes)
+
+
+class Server(Role):
+    """S: hears the provider and the client offline, talks with the client online."""
+
+    def __init__(self, attempt: int, weights, biases: Mapping[int, np.ndarray], provider_key: Keystream, provider: Channel, prepared: Channel, online: Channel, threads: int = 1):
+        super().__init__(attempt, weights, threads)
+        self.biases, self.provider_key, self.provider, self.prepared, self.online = biases, provider_key, provider, prepared, online
+
+    def with_provider(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
+        """The stream shared with the provider from tile `first` on."""
+        return self._stream(self.provider_key, op, purpose, first, tile_bytes)
+
+    def dealt(self, op: int, *sizes: int) -> list[np.ndarray]:
+        """The provider's material for an op: byte arrays of the given sizes."""
+        return _receive(self.provider, op, sizes)
+
+    def from_client(self, op: int, *sizes: int) -> list[np.ndarray]:
+        """The client's offline message for an op."""
+        return _receive(self.prepared, op, sizes)
+
+    def send(self, op: int, *parts: np.ndarray) -> None:
+        """Send an online message to the client."""
+        self.online.send(op, _bytes(parts), "online")
+
+    def receive(self, op: int, *sizes: int) -> list[np.ndarray]:
+        """An online message of the client."""
+        return _receive(self.online, op, sizes)
+
+
+def _bytes(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [part.view(np.uint8) for part in parts]
+
+
+def _receive(channel: Channel, op: int, sizes: Sequence[int]) -> list[np.ndarray]:
+    return [_KernelArgument(part).array for part in channel.receive(op, [(np.uint8, (size,)) for size in sizes])]
+
+
+class _KernelArgument:
+    """A received array as kernels take it. numba types read-only arrays apart and would compile every kernel for both; no kernel writes to these."""
+
+    def __init__(self, received: np.ndarray):
+        self._received = received
+        self.__array_interface__ = received.__array_interface__ | {"data": (received.ctypes.data, False)}
+
+    @property
+    def array(self) -> np.ndarray:
+        """A view that keeps the received message alive."""
+        return np.asarray(self)
+
+
+_local = threading.local()
+_pools: dict[int, ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    with _pools_lock:
+        if threads not in _pools:
+            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
+        return _pools[threads]
+
+
+def scratch(name: str, shape: tuple[int, ...] | int, dtype) -> np.ndarray:
+    """A reusable array of this thread for the time of one tile; its content is whatever was there."""
+    size = int(np.prod(shape))
+    held = _local.__dict__.setdefault("arrays", {})
+    key = name, np.dtype(dtype)
+    if key not in held or held[key].size < size:
+        held[key] = np.empty(size, dtype)
+    return held[key][:size].reshape(shape)

@@ -1,0 +1,191 @@
+"""One node of a network as its three roles run it: which summand goes into which protocol.
+
+Forms of a value: "reduced" x = d + u (d at C and P, u at S), what linear layers take and ReLUs give; "raw" z = z_C + z_S - z_P in the ring, what
+linear layers give; "cut" the same in a cut ring without the fractional bits of the weights. In P's hands a reduced value is d, although P's
+summand of it is zero; None stands for a summand of zeros.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ring import word_of
+from .cost import Cost
+from .linear import Linear
+from .local import Cut, Summand
+from .max_pool import MaxPool
+from .relu import Relu
+from .roles import Client, Provider, Server
+from .terminals import Input, Output
+
+REDUCED, RAW, CUT = "reduced", "raw", "cut"
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is public about a value: shape (N, C, H, W), form, fractional bits, bits of its ring."""
+
+    shape: tuple[int, int, int, int]
+    form: str
+    fraction: int
+    bits: int
+
+    def summand(self, held: Summand) -> Summand:
+        """P's summand from what P holds."""
+        return None if self.form == REDUCED else held
+
+    def array(self, summand: Summand) -> np.ndarray:
+        """The summand, zeros for None."""
+        return np.zeros(self.shape, word_of(self.bits)) if summand is None else summand
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scheduled node: `name` and `kind` as in the graph, its inputs' names and public descriptions, its result. Subclasses run it."""
+
+    name: str
+    kind: str
+    op: int
+    sources: tuple[str, ...]
+    inputs: tuple[Value, ...]
+    result: Value
+
+    cost = Cost()
+
+    def client(self, client: Client) -> None:
+        """C, online: nothing, unless the protocol talks."""
+
+
+@dataclass(frozen=True)
+class InputStep(Step):
+    """The client's input; what C feeds in is kept by the party that runs the step."""
+
+    protocol: Input
+
+    @property
+    def cost(self) -> Cost:
+        return self.protocol.cost
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.mask(provider, provider.with_client)
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.mask(client, client.with_provider)
+
+    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.server(server)
+
+
+@dataclass(frozen=True)
+class LinearStep(Step):
+    """A convolution of a reduced value to a raw one; each role's weights are in its `weights`, the server's biases in `biases`."""
+
+    protocol: Linear
+
+    @property
+    def cost(self) -> Cost:
+        return self.protocol.cost
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.apply(provider.weights[self.op], inputs[0], None, provider.threads)
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.apply(client.weights[self.op], inputs[0], None, client.threads)
+
+    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.apply(server.weights[self.op], inputs[0], server.biases[self.op], server.threads)
+
+
+@dataclass(frozen=True)
+class ReluStep(Step):
+    """ReLU of any kind, or truncation alone, from any form to a reduced value."""
+
+    protocol: Relu
+
+    @property
+    def cost(self) -> Cost:
+        return self.protocol.cost
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        (value,) = self.inputs
+        return self.protocol.deal(provider, value.array(value.summand(inputs[0])))
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.prepare(client, inputs[0])
+
+    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.server(server, inputs[0])
+
+    def client(self, client: Client) -> None:
+        self.protocol.client(client)
+
+
+@dataclass(frozen=True)
+class MaxPoolStep(Step):
+    """Max pooling in the cut ring; summands are cut first."""
+
+    protocol: MaxPool
+    cut: Cut
+
+    @property
+    def cost(self) -> Cost:
+        return self.protocol.cost
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        (value,) = self.inputs
+        return self.protocol.deal(provider, self.cut.apply(value.array(value.summand(inputs[0])), at_server=False))
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.prepare(client, self.cut.apply(inputs[0], at_server=False))
+
+    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.server(server, self.cut.apply(inputs[0], at_server=True))
+
+    def client(self, client: Client) -> None:
+        self.protocol.client(client)
+
+
+@dataclass(frozen=True)
+class LocalStep(Step):
+    """An operation that every party applies to its own summands."""
+
+    apply: Callable[[Sequence[Summand]], Summand]
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        if self.result.form != REDUCED:
+            inputs = [value.summand(held) for value, held in zip(self.inputs, inputs)]
+        return self.apply(inputs)
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return self.apply(inputs)
+
+    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.apply(inputs)
+
+
+@dataclass(frozen=True)
+class OutputStep(Step):
+    """The result, to the client alone; `prepare` returns what C keeps for `reveal`."""
+
+    protocol: Output
+
+    @property
+    def cost(self) -> Cost:
+        return self.protocol.cost
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        (value,) = self.inputs
+        self.protocol.deal(provider, value.array(value.summand(inputs[0])))
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.prepare(client, inputs[0])
+
+    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        self.protocol.server(server, inputs[0])
+
+    def reveal(self, client: Client, kept: np.ndarray) -> np.ndarray:
+        """C: the logits (N, C, H, W), float64."""
+        (value,) = self.inputs
+        return self.protocol.client(client, kept, value.fraction).reshape(value.shape)

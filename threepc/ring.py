@@ -1,0 +1,51 @@
+"""The ring Z_{2^l} in machine words, and real numbers in it as fixed-point values."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+
+RING_BITS = (64, 48, 40, 32)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Z_{2^bits}, bits one of 64, 48, 40, 32; words are uint64, for 32 bits uint32. Bits above the ring's mean nothing."""
+
+    bits: int
+
+    def __post_init__(self):
+        if self.bits not in RING_BITS:
+            raise InputError(f"a ring has {', '.join(map(str, RING_BITS))} bits, not {self.bits}")
+
+    @property
+    def word(self) -> type[np.unsignedinteger]:
+        """The word type that holds an element."""
+        return word_of(self.bits)
+
+    def encode(self, values: np.ndarray, fraction: int) -> np.ndarray:
+        """Words of round(values * 2^fraction). Raises InputError for what is not finite or reaches 2^(bits-2), where the protocols' bound is."""
+        scaled = np.rint(np.asarray(values, np.float64) * 2.0**fraction)
+        limit = 2.0 ** (self.bits - 2)
+        if not np.isfinite(scaled).all():
+            raise InputError("a value is not a finite number")
+        if scaled.size and np.abs(scaled).max() >= limit:
+            largest = float(np.abs(scaled).max() / 2.0**fraction)
+            raise InputError(f"a value of size {largest:.6g} does not fit: with {self.bits} bits and {fraction} fractional bits it must stay below {limit / 2.0**fraction:.6g}")
+        return scaled.astype(np.int64).astype(self.word)
+
+    def signed(self, words: np.ndarray) -> np.ndarray:
+        """The elements of -2^(bits-1)..2^(bits-1)-1 that words stand for, int64."""
+        up = np.uint64(64 - self.bits)
+        return (words.astype(np.uint64) << up).view(np.int64) >> np.int64(64 - self.bits)
+
+    def decode(self, words: np.ndarray, fraction: int) -> np.ndarray:
+        """Real values (float64) of words with `fraction` fractional bits."""
+        return self.signed(words) / 2.0**fraction
+
+
+def word_of(bits: int) -> type[np.unsignedinteger]:
+    """The word type for elements of up to `bits` bits: uint32 or uint64."""
+    return np.uint32 if bits <= 32 else np.uint64
