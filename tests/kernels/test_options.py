@@ -10,13 +10,6 @@ from numba.core import config
 from threepc.kernels import options
 from threepc.kernels.convolution import convolve, pack_weight
 
-def words(*shape):
-    return np.arange(np.prod(shape), dtype=np.uint64).reshape(shape) * np.uint64(0x9E3779B97F4A7C15)
-y = [convolve(words(2, 6, 9, 21), pack_weight(words(20, 6 // groups, 3, 3)[: 20 if groups == 1 else 18], groups, 48), padding=(1, 1, 1, 1),
-              stride=(stride, stride)) for groups in (1, 6) for stride in (1, 2)]
-print(options.has_ifma(), options.vector_bits(), *[int((v % 2**48 * np.arange(v.size, dtype=np.uint64).reshape(v.shape)).sum()) for v in y])
-"""
-
 
 def words(*shape):
     return np.arange(np.prod(shape), dtype=np.uint64).reshape(shape) * np.uint64(0x9E3779B97F4A7C15)
