@@ -266,6 +266,7 @@ OPERATIONS = {
     "relu6": Operation(_relu6, nn.ReLU6),
     "hardtanh": Operation(_hardtanh, nn.Hardtanh),  # nn.ReLU6 is one
     "clamp": Operation(_clamp),
+    "clip": Operation(_clamp),
     "clamp_min": Operation(_clamp),
     "max_pool2d": Operation(_max_pool2d, nn.MaxPool2d),
     "avg_pool2d": Operation(_avg_pool2d, nn.AvgPool2d),
