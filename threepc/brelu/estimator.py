@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,27 +20,29 @@ PROJECTIONS = 16
 _ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
-def estimated_distortion(network: Network, images: torch.Tensor, patches: dict[str, np.ndarray],
-                         advance: Callable[[], None] = lambda: None) -> dict[str, np.ndarray]:
+def estimated_distortion(network: Network, images: torch.Tensor, patches: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Sum over images of the estimated mean squared difference of the output: for each ReLU in `patches` float64 (channels, K).
 
-    `images` (S, C, H, W) float32 on the network's device; `advance` is called after each ReLU.
+    `images` (S, C, H, W) float32 on the network's device.
     """
     graph = network.graph
     relus = [graph[name] for name in patches]
     inputs = {node.inputs[0] for node in relus}
     with torch.enable_grad():
         values = network.forward(images.detach().requires_grad_(), inputs | set(patches) | {graph.output.name})
-        output, plain = values[graph.output.name], [values[name] for name in patches]
-        rows = [torch.autograd.grad(output, plain, sign.expand_as(output), retain_graph=True, allow_unused=True)
-                for sign in _projections(output)]
-    scale = 1 / math.prod(output.shape[1:]) / (1 if len(rows) == math.prod(output.shape[1:]) else len(rows))
-    sums = {}
-    for index, node in enumerate(relus):
-        gradients = [row[index] for row in rows if row[index] is not None]
-        before = values[node.inputs[0]].detach()
-        sums[node.name] = _layer(before, plain[index].detach(), gradients, patches[node.name], node.attrs.get("max")) * scale
-        advance()
+    output, plain = values[graph.output.name], [values[name] for name in patches]
+    directions = _projections(output)
+    held = sum(value.numel() for value in plain)
+    step = max(1, _ELEMENTS[images.device.type] * 16 // held)
+    scale = 1 / math.prod(output.shape[1:]) / (1 if len(directions) == math.prod(output.shape[1:]) else len(directions))
+    sums = {node.name: np.zeros((node.shape[0], len(patches[node.name]))) for node in relus}
+    for start in range(0, len(directions), step):
+        rows = [torch.autograd.grad(output, plain, direction.expand_as(output), retain_graph=True, allow_unused=True)
+                for direction in directions[start : start + step]]
+        for index, node in enumerate(relus):
+            gradients = [row[index] for row in rows if row[index] is not None]
+            before = values[node.inputs[0]].detach()
+            sums[node.name] += _layer(before, plain[index].detach(), gradients, patches[node.name], node.attrs.get("max")) * scale
     return sums
 
 

@@ -9,11 +9,9 @@ Activations are held channels-last, the layout in which CPU convolutions run at 
 """
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -260,11 +258,3 @@ def suffix_macs(graph: Graph, relu: str) -> int:
     ranges = reach(graph, relu, 0)
     return sum(macs(graph, node) for node in graph.nodes if node.name in ranges)
 
-
-def content_hash(*arrays: np.ndarray) -> str:
-    """SHA-256 over shapes, dtypes and contents."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
