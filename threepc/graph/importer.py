@@ -4,9 +4,12 @@ The exported program is read as it is, in torch's own operations and in program 
 and names follow modules. Operations in place are followed by hand (`_Tensor`); batch norms are folded in float64.
 """
 
+import contextlib
+import io
+import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights, check_weights, infer_shape
@@ -51,11 +55,9 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
 def _export(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
     training = {module: module.training for module in model.modules()}
     try:
-        # Not the result of eval(): MMLab's networks return None from it. What torch.export warns of concerns its own internals.
         # Without gradients a torch.no_grad() block inside the network leaves no trace.
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            model.eval()
+        with _silence(), torch.no_grad():
+            model.eval()  # returns None in MMLab's networks
             return torch.export.export(model, (example,))
     except InputError:
         raise
@@ -65,6 +67,19 @@ def _export(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    # What torch.export warns of, logs and prints concerns its own internals; what matters of a failure is in the exception.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 @dataclass(eq=False)
@@ -120,14 +135,15 @@ class _Importer:
         return Graph(tuple(self.nodes)), self.weights
 
     def _single_output(self) -> fx.Node:
-        outputs = [spec for spec in self.program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
-        by_name = {node.name: node for node in self.program.graph.nodes}
-        if len(outputs) != 1 or getattr(outputs[0].arg, "name", None) not in by_name:
-            raise InputError(f"the model returns {len(outputs)} values; it must return one tensor (wrap it in a module that selects one)")
-        result = by_name[outputs[0].arg.name]
-        if result.op == "placeholder" and result.name not in self.program.graph_signature.user_inputs:
+        signature = self.program.graph_signature
+        results = [spec.arg for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"]
+        if len(results) != 1 or not isinstance(results[0], TensorArgument):
+            count = f"{len(results)} values" if len(results) != 1 else "no tensor"
+            raise InputError(f"the model returns {count}; it must return one tensor (wrap it in a module that selects one)")
+        node = next(node for node in self.program.graph.nodes if node.name == results[0].name)
+        if node.op == "placeholder" and node.name not in signature.user_inputs:
             raise InputError("the model returns one of its own parameters; it must return a tensor computed from its input")
-        return result
+        return node
 
     def _convert(self, node: fx.Node) -> None:
         call = _FxCall(self, node)
@@ -210,7 +226,7 @@ class _FxCall:
         if not isinstance(argument, fx.Node) or argument not in self._importer.tensors:
             self.refuse("with a constant or a parameter where threepc needs a tensor computed from the input")
         value = self._importer._read(argument)
-        if value.resize is not None and self.operation not in VIEWS:
+        if value.resize is not None and (self.operation not in VIEWS or self.torch_shape != value.torch_shape):
             self.refuse("after a bilinear resize; one that does not start from a 1x1 map can only be the network's last operation")
         if rank is not None and len(value.torch_shape) != rank:
             self.refuse(f"on a tensor of shape {value.torch_shape}; threepc needs one of {rank} dimensions")
@@ -280,5 +296,7 @@ def _where(path: str) -> str:
 
 
 def _torch_name(operation: str) -> str:
+    if operation.startswith("upsample_"):
+        return f"torch.nn.functional.interpolate ({operation.removeprefix('upsample_')})"
     homes = {"torch": torch, "torch.nn.functional": nn.functional, "torch.Tensor": torch.Tensor}
     return next((f"{home}.{operation}" for home, namespace in homes.items() if hasattr(namespace, operation)), f"aten.{operation}")

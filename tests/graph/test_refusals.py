@@ -1,0 +1,210 @@
+"""Every network that cannot be computed securely is refused at import, by the module and the operation that stand in the way."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.graph.networks import Wrapped
+from threepc.errors import InputError
+from threepc.graph.importer import import_module
+
+X = torch.zeros(2, 3, 8, 8)
+
+
+def refused(model, message, example=X):
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        import_module(model, example)
+    assert "\n" not in str(error.value)
+
+
+def test_the_module_the_operation_and_what_is_supported_are_named():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU(), nn.Sigmoid()))
+    refused(model, "module '1.1' uses torch.sigmoid, which has no secure protocol; supported: conv2d, batch_norm, linear, relu")
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (torch.sigmoid, "uses torch.sigmoid, which has no secure protocol"),
+        (F.silu, "uses torch.nn.functional.silu, which has no secure protocol"),
+        (lambda x: F.softmax(x, 1), "uses torch.softmax, which has no secure protocol"),
+        (lambda x: F.leaky_relu(x, 0.1), "uses torch.nn.functional.leaky_relu, which has no secure protocol"),
+        (lambda x: x * 2, "uses torch.mul, which has no secure protocol"),
+        (lambda x: x - x.relu(), "uses torch.sub, which has no secure protocol"),
+        (lambda x: x.split(1, 1)[0], "uses torch.split, which has no secure protocol"),
+        (lambda x: F.pad(x, (1, 1, 1, 1)), "which has no secure protocol"),
+        (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "which has no secure protocol"),
+        (lambda x: F.interpolate(x, 16, mode="bicubic"), "uses torch.nn.functional.interpolate (bicubic2d), which has no secure protocol"),
+        (lambda x: x.transpose(2, 3), "uses torch.transpose, which has no secure protocol"),
+        (lambda x: torch.ops.aten.relu(x).add_(torch.zeros(3, 8, 8)), "uses torch.zeros, on parameters alone"),
+        (lambda x: x + 1, "uses torch.add, with a constant or a parameter"),
+        (lambda x: 1 + x, "uses torch.add, with a constant or a parameter"),
+        (lambda x: torch.add(x, x, alpha=2), "uses torch.add, with alpha=2"),
+        (lambda x: x + x.mean((2, 3), keepdim=True), "only tensors of one shape can be added"),
+        (lambda x: torch.cat([x, x], 2), "only channels (dimension 1) can be concatenated"),
+        (lambda x: torch.cat([x, x]), "only channels (dimension 1) can be concatenated"),
+        (lambda x: x.mean(1), "only the mean over (2, 3) has a secure protocol"),
+        (lambda x: x.mean((2, 3)).mean(1), "threepc needs one of 4 dimensions"),
+        (lambda x: x.mean((0, 2, 3)), "only the mean over (2, 3) has a secure protocol"),
+        (lambda x: x.view(2, 24, 8), "only flattening everything but the batch is supported"),
+        (lambda x: x.reshape(1, -1), "only flattening everything but the batch is supported"),
+        (lambda x: x.view(6, 64), "only flattening everything but the batch is supported"),
+        (lambda x: x.flatten(0), "only flattening everything but the batch is supported"),
+        (lambda x: x.clamp(-1, 1), "from -1 to 1; only clips from 0"),
+        (lambda x: x.clamp(max=6), "from None to 6; only clips from 0"),
+        (lambda x: F.hardtanh(x), "from -1.0 to 1.0; only clips from 0"),
+        (lambda x: x.clamp(0, 0), "from 0 to 0; only clips from 0"),
+        (lambda x: x.clamp(torch.zeros(1)), "uses torch.zeros, on parameters alone"),
+        (lambda x: x.double(), "changes the number type to torch.float64"),
+        (lambda x: F.dropout(x, 0.5, True), "uses torch.dropout, in training mode"),
+        (lambda x: F.adaptive_avg_pool2d(x, 3), "from 8x8 to 3x3; the output size must divide the map's"),
+        (lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True), "whose divisor varies along the border"),
+        (lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), "whose divisor varies along the border"),
+        (lambda x: F.max_pool2d(x[0], 2), "which has no secure protocol"),
+        (lambda x: F.batch_norm(x, None, None, training=True), "with the statistics of the batch"),
+        (lambda x: F.conv2d(x, x), "with a weight that depends on the input"),
+        (lambda x: F.interpolate(x, 16, mode="bilinear").relu(), "can only be the network's last operation"),
+        (lambda x: F.interpolate(F.interpolate(x, 16, mode="bilinear"), 4, mode="bilinear"), "can only be the network's last operation"),
+        (lambda x: F.interpolate(x, 16, mode="bilinear").flatten(1), "can only be the network's last operation"),
+        (lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear"), "give the size instead"),
+        (lambda x: F.interpolate(x, 16), "only a 1x1 map can be resized by nearest neighbour"),
+        (lambda x: F.max_pool2d(x, 2, 1, 1, dilation=9, ceil_mode=True), "would hold padding only"),
+        (lambda x: [x.relu(), x], "returns 2 values"),
+        (lambda x: None, "returns no tensor"),
+        (lambda x: x.relu().sum(), "uses torch.sum, which has no secure protocol"),
+    ],
+)
+def test_operations(forward, message):
+    refused(Wrapped(lambda self, x: forward(x)), message)
+
+
+def test_what_torch_cannot_trace_is_said_in_one_line_and_nothing_else_is_printed(capfd, caplog):
+    model = Wrapped(lambda self, x: x.relu() if x.sum() > 0 else x)
+    refused(model, "torch.export cannot trace the model on one tensor of shape (2, 3, 8, 8): ")
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def changed_view(x):
+    y = x + x
+    flat = y.flatten(1)
+    y.relu_()
+    return flat
+
+
+def changed_base(x):
+    y = x + x
+    F.dropout(y, training=False).relu_()
+    return y
+
+
+@pytest.mark.parametrize("forward", [changed_view, changed_base])
+def test_tensors_that_share_memory_with_one_changed_in_place(forward):
+    refused(Wrapped(lambda self, x: forward(x)), "is read after a tensor that shares its memory was changed in place")
+
+
+class Parameter(nn.Module):
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 3, 1, 1, dtype=dtype), requires_grad=False)
+        self.register_buffer("offset", torch.ones(3, 1, 1))
+
+
+class AddsParameter(Parameter):
+    def forward(self, x):
+        return x + self.offset
+
+
+class ComputesWeight(Parameter):
+    def forward(self, x):
+        return F.conv2d(x, self.weight.abs())
+
+
+class ReturnsParameter(Parameter):
+    def forward(self, x):
+        return self.offset
+
+
+class CountsCalls(Parameter):
+    def forward(self, x):
+        self.offset += 1
+        return x.relu()
+
+
+class QuantizedWeight(Parameter):
+    def __init__(self):
+        super().__init__(dtype=torch.int8)
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight)
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (AddsParameter(), "uses torch.add, with a constant or a parameter"),
+        (ComputesWeight(), "uses torch.abs, on parameters alone"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1)), "on parameters alone; store the result as a parameter"),
+        (ReturnsParameter(), "returns one of its own parameters"),
+        (CountsCalls(), "uses torch.add"),
+        (QuantizedWeight(), "torch.int8"),
+        (TwoInputs(), "torch.export cannot trace"),
+        (nn.BatchNorm2d(3, track_running_stats=False), "with the statistics of the batch"),
+        (nn.Sequential(nn.Linear(8, 8)), "module '0' uses torch.nn.functional.linear, on a tensor of shape (2, 3, 8, 8)"),
+        (nn.Sequential(nn.ConvTranspose2d(3, 3, 2)), "module '0' uses torch.conv_transpose2d, which has no secure protocol"),
+        (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), "which has no secure protocol"),
+        (nn.GroupNorm(1, 3), "uses torch.group_norm, which has no secure protocol"),
+        (nn.InstanceNorm2d(3), "uses torch.instance_norm, which has no secure protocol"),
+        (nn.PReLU(), "uses torch.prelu, which has no secure protocol"),
+        (F.relu, "must be a torch.nn.Module, not function"),
+    ],
+)
+def test_modules(model, message):
+    refused(model, message)
+
+
+@pytest.mark.parametrize(
+    "example", [torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.int64), torch.zeros(0, 3, 8, 8), [X], None]
+)
+def test_examples(example):
+    refused(nn.ReLU(), "the example input must be one float tensor (N, C, H, W)", example)
+
+
+def broken(parameter, value):
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    with torch.no_grad():
+        model.state_dict()[parameter].view(-1)[0] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (broken("0.weight", float("nan")), "weight of '0' holds infinite or undefined numbers"),
+        (broken("1.bias", float("inf")), "bias of '0' holds infinite or undefined numbers"),
+        (broken("1.running_var", -1.0), "module '1' uses torch.batch_norm, with a running variance that is not positive"),
+    ],
+)
+def test_broken_weights(model, message):
+    refused(model, message)
+
+
+def test_names_that_cannot_be_printed():
+    model = nn.Module()
+    model.add_module("conv\n", nn.Conv2d(3, 3, 1))
+    refused(Wrapped(lambda self, x: self.inner.get_submodule("conv\n")(x), inner=model), "name must be 1 to 256 printable ASCII characters")
+
+
+def test_the_model_is_left_as_it_was_found():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid())
+    model[1].eval()
+    refused(model, "torch.sigmoid")
+    assert [module.training for module in model.modules()] == [True, True, False]
