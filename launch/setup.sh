@@ -27,8 +27,9 @@ usable() { # an environment of this place (not one that was moved or copied) who
 }
 
 find_python() {
-    local candidate without_venv=
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3 python; do
+    local candidate without_venv= candidates=(python3.11 python3 python)
+    [[ ${PYTHON:-} ]] && candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
         "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || continue
         if "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
             command -v "$candidate"
@@ -39,27 +40,31 @@ find_python() {
     if [[ $without_venv ]]; then
         fail "$without_venv is Python 3.11 but lacks the venv module; install it (Debian, Ubuntu: apt-get install python3.11-venv) and try again"
     fi
+    [[ ${PYTHON:-} ]] && fail "PYTHON=$PYTHON is not Python 3.11"
     fail "Python 3.11 not found; install it, or name it: PYTHON=/path/to/python3.11 $root/launch/setup.sh"
 }
 
 step() { # step NAME COMMAND...: one progress line, a dot for every package; on failure the step's name and the end of its output
     local name=$1 start=$SECONDS
     shift
-    printf 'setup: %s ' "$name"
+    printf 'setup: %s .' "$name"
     : >"$log"
-    touch "$installing"
     if "$@" 2>&1 | tee -a "$log" | awk '/^(Collecting|Requirement|  *Downloading|Building|Installing)/ { printf "."; fflush() }'; then
-        rm -f "$installing"
         printf ' done (%d s)\n' $((SECONDS - start))
     else
-        rm -f "$installing"
         printf ' failed\n'
         tail -n 20 "$log" >&2
         fail "the step \"$name\" failed (above: the end of $log); mend the cause and call $root/launch/setup.sh again"
     fi
 }
 
-install() { "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --constraint "$constraints" "$@"; }
+install() {
+    local status=0
+    touch "$installing"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --constraint "$constraints" "$@" || status=$?
+    ((status > 128)) || rm -f "$installing"
+    return "$status"
+}
 
 # mmcv builds only with the setuptools of this environment; its compiled operations are not needed. mmcv-full is used where it was put in its place.
 install_mmcv() {
@@ -68,7 +73,7 @@ install_mmcv() {
 }
 
 # Imports in the order and with the placeholders that threepc uses: an environment that installs but does not work is found here, not by the user.
-check() { "$venv/bin/python" -c 'import cv2, numba, zmq, cryptography, torch; from threepc.mmlab import compat; compat.import_mmlab()'; }
+check() { cd / && "$venv/bin/python" -c 'import cv2, numba, zmq, cryptography, torch; from threepc.mmlab import compat; compat.import_mmlab()'; }
 
 if complete; then exit 0; fi
 exec 9<"${BASH_SOURCE[0]}"
