@@ -69,7 +69,8 @@ def random_networks(draw: st.DrawFn) -> tuple[nn.Module, torch.Tensor]:
     """A network of up to eight random operations with skips between them, and an input for it."""
     torch.manual_seed(draw(st.integers(0, 2**16)))
     net = Steps()
-    x = torch.randn(draw(st.integers(1, 2)), draw(st.integers(1, 4)), draw(st.integers(5, 11)), draw(st.integers(5, 11)), dtype=torch.float64)
+    batch, channels, height, width = (draw(st.integers(*limits)) for limits in ((1, 2), (1, 4), (5, 11), (5, 11)))
+    x = torch.randn(batch, channels, height, width, dtype=torch.float64)
     values, fresh = [x.clone()], False
 
     def add(step: Step) -> None:
@@ -80,7 +81,7 @@ def random_networks(draw: st.DrawFn) -> tuple[nn.Module, torch.Tensor]:
             values.append(step(net, values))
 
     for _ in range(draw(st.integers(1, 8))):
-        kind = draw(st.sampled_from(["conv", "conv", "norm", "relu", "inplace", "clip", "max", "average", "add", "cat", "nothing", "broadcast"]))
+        kind = draw(st.sampled_from(sorted(_STEPS)))
         index = draw(st.integers(0, len(values) - 1))
         if kind == "inplace" and not fresh:
             kind = "relu"
@@ -116,7 +117,8 @@ def _norm(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int) -
 
 
 def _relu(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int) -> Step:
-    function = draw(st.sampled_from([F.relu, torch.relu, torch.Tensor.relu, lambda x: x.clamp(min=0), lambda x: torch.clamp_min(x, 0), None]))
+    functions = [F.relu, torch.relu, lambda x: x.relu(), lambda x: x.clamp(min=0), lambda x: torch.clamp_min(x, 0), None]
+    function = draw(st.sampled_from(functions))
     return lambda net, values: (function or net.relu)(values[index])
 
 
@@ -128,7 +130,8 @@ def _inplace(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int
         x += x
         return x
 
-    function = draw(st.sampled_from([torch.relu_, lambda x: F.relu(x, inplace=True), lambda x: x.clamp_(0, 3), nn.ReLU6(inplace=True), add_]))
+    functions = [torch.relu_, lambda x: F.relu(x, inplace=True), lambda x: x.clamp_(0, 3), nn.ReLU6(inplace=True), add_]
+    function = draw(st.sampled_from(functions))
     return lambda net, values: function(values[last])
 
 

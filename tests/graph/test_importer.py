@@ -132,14 +132,18 @@ def test_ways_to_write_relu(relu):
     assert kinds(graph) == ["input", "add", "relu", "output"]
 
 
-@pytest.mark.parametrize("clip", [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, nn.Hardtanh(0, 6), lambda x: x.clamp(0, 6), lambda x: x.clamp_(0, 6)])
+@pytest.mark.parametrize(
+    "clip", [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, nn.Hardtanh(0, 6), lambda x: x.clamp(0, 6), lambda x: x.clamp_(0, 6)]
+)
 def test_ways_to_write_relu6(clip):
     graph, _ = import_module(Wrapped(lambda self, x: clip(x + x)), X)
     assert kinds(graph) == ["input", "add", "clip", "output"]
     assert graph.nodes[2].attrs == {"max": 6.0}
 
 
-@pytest.mark.parametrize("flatten", [nn.Flatten(), lambda x: x.view(x.size(0), -1), lambda x: x.reshape(len(x), -1), lambda x: torch.flatten(x, 1)])
+@pytest.mark.parametrize(
+    "flatten", [nn.Flatten(), lambda x: x.view(x.size(0), -1), lambda x: x.reshape(len(x), -1), lambda x: torch.flatten(x, 1)]
+)
 def test_ways_to_flatten(flatten):
     model = randomize(Wrapped(lambda self, x: self.fc(flatten(x)), fc=nn.Linear(192, 4)))
     graph, weights = import_module(model, X)
@@ -149,8 +153,9 @@ def test_ways_to_flatten(flatten):
 
 @pytest.mark.parametrize(
     "pool",
-    [lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1), lambda x: x.mean((2, 3)), lambda x: x.mean([-1, -2], keepdim=True).squeeze(3).squeeze(2),
-     lambda x: F.avg_pool2d(x, 8).view(2, 3), lambda x: x.mean((3, 2), keepdim=True).squeeze(-1).unsqueeze(2).flatten(1)],
+    [lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1), lambda x: x.mean((2, 3)), lambda x: F.avg_pool2d(x, 8).view(2, 3),
+     lambda x: x.mean([-1, -2], keepdim=True).squeeze(3).squeeze(2),
+     lambda x: x.mean((3, 2), keepdim=True).squeeze(-1).unsqueeze(2).flatten(1)],
 )  # fmt: skip
 def test_ways_to_average_globally(pool):
     model = randomize(Wrapped(lambda self, x: self.fc(pool(x)), fc=nn.Linear(3, 4)))
@@ -203,8 +208,8 @@ def test_resize_from_one_cell_is_a_broadcast(mode):
 
 
 def test_a_batch_norm_is_folded_into_the_one_convolution_before_it():
-    model = randomize(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Dropout(), nn.BatchNorm2d(4, affine=False), nn.Flatten(),
-                                    nn.Linear(144, 5), nn.BatchNorm1d(5)))  # fmt: skip
+    features = [nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Dropout(), nn.BatchNorm2d(4, affine=False)]
+    model = randomize(nn.Sequential(*features, nn.Flatten(), nn.Linear(144, 5), nn.BatchNorm1d(5)))
     graph, weights = import_module(model, X)
     assert names(graph) == ["input", "0", "4", "5", "output"]
     assert_same_function(model, graph, weights, X)

@@ -81,11 +81,10 @@ def test_operations(forward, message):
     refused(Wrapped(lambda self, x: forward(x)), message)
 
 
-def test_what_torch_cannot_trace_is_said_in_one_line_and_nothing_else_is_printed(capfd, caplog):
+def test_what_torch_cannot_trace_is_said_in_one_line_and_nothing_else_is_printed(capfd):
     model = Wrapped(lambda self, x: x.relu() if x.sum() > 0 else x)
     refused(model, "torch.export cannot trace the model on one tensor of shape (2, 3, 8, 8): ")
     assert capfd.readouterr() == ("", "")
-    assert not caplog.records
 
 
 def changed_view(x):
