@@ -25,15 +25,18 @@ class Ring:
         """The word type that holds an element."""
         return word_of(self.bits)
 
-    def encode(self, values: np.ndarray, fraction: int) -> np.ndarray:
-        """Words of round(values * 2^fraction). Raises InputError for what is not finite or reaches 2^(bits-2), where the protocols' bound is."""
+    def encode(self, values: np.ndarray, fraction: int, what: str = "a value", headroom: int = 0) -> np.ndarray:
+        """Words of round(values * 2^fraction).
+
+        Raises InputError, naming `what`, for what is not finite or reaches 2^(bits-2-headroom), the protocols' bound with `headroom` bits to spare.
+        """
         scaled = np.rint(np.asarray(values, np.float64) * 2.0**fraction)
-        limit = 2.0 ** (self.bits - 2)
+        limit = 2.0 ** (self.bits - 2 - headroom)
         if not np.isfinite(scaled).all():
-            raise InputError("a value is not a finite number")
-        if scaled.size and np.abs(scaled).max() >= limit:
-            largest = float(np.abs(scaled).max() / 2.0**fraction)
-            raise InputError(f"a value of size {largest:.6g} does not fit: with {self.bits} bits and {fraction} fractional bits it must stay below {limit / 2.0**fraction:.6g}")
+            raise InputError(f"{what}: not a finite number")
+        largest = float(np.abs(scaled).max(initial=0.0))
+        if largest >= limit:
+            raise InputError(f"{what}: size {largest / 2.0**fraction:.6g} does not fit a ring of {self.bits} bits with {fraction} fractional bits; it must stay below {limit / 2.0**fraction:.6g}")
         return scaled.astype(np.int64).astype(self.word)
 
     def signed(self, words: np.ndarray) -> np.ndarray:

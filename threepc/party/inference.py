@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -34,19 +35,16 @@ def deal(provider: Provider, plan: Plan, note: Note = nothing) -> None:
     _walk(plan, lambda step, inputs: step.deal(provider, inputs), note)
 
 
-def prepare(client: Client, plan: Plan, note: Note = nothing) -> tuple[np.ndarray, np.ndarray]:
-    """C, offline: the client's summands of every step. Returns the mask of the input and what the output's opening needs."""
-    mask = None
+def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None]) -> np.ndarray:
+    """C, offline: the client's summands of every step. Hands the mask of the input to `on_mask` at once; returns what the output's opening needs."""
 
     def act(step, inputs):
-        nonlocal mask
         made = step.prepare(client, inputs)
         if isinstance(step, InputStep):
-            mask = made
+            on_mask(made)
         return made
 
-    output = _walk(plan, act, note)
-    return mask, output
+    return _walk(plan, act, nothing)
 
 
 def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
@@ -54,16 +52,22 @@ def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
     _walk(plan, lambda step, inputs: step.server(server, inputs), note)
 
 
-def infer(client: Client, plan: Plan, x: np.ndarray, prepared: tuple[np.ndarray, np.ndarray], note: Note = nothing) -> np.ndarray:
-    """C, online: logits (N, C, H, W), float64. x: ring words; prepared: what `prepare` returned."""
-    mask, kept = prepared
+class Prepared(Protocol):
+    """What the online phase needs of the offline phase, perhaps still to come."""
+
+    mask: np.ndarray
+    kept: np.ndarray
+
+
+def infer(client: Client, plan: Plan, x: np.ndarray, prepared: Prepared, note: Note = nothing) -> np.ndarray:
+    """C, online: logits (N, C, H, W), float64. x: ring words; prepared: the input's mask and what `prepare` returned."""
     result = None
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
         if isinstance(step, InputStep):
-            step.protocol.client(client, x, mask)
+            step.protocol.client(client, x, prepared.mask)
         elif isinstance(step, OutputStep):
-            result = step.reveal(client, kept)
+            result = step.reveal(client, prepared.kept)
         else:
             step.client(client)
         note(index, step, time.perf_counter() - began)

@@ -163,10 +163,10 @@ def _bytes(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _receive(channel: Channel, op: int, sizes: Sequence[int]) -> list[np.ndarray]:
-    return [_KernelArgument(part).array for part in channel.receive(op, [(np.uint8, (size,)) for size in sizes])]
+    return [KernelArgument(part).array for part in channel.receive(op, [(np.uint8, (size,)) for size in sizes])]
 
 
-class _KernelArgument:
+class KernelArgument:
     """A received array as kernels take it. numba types read-only arrays apart and would compile every kernel for both; no kernel writes to these."""
 
     def __init__(self, received: np.ndarray):

@@ -199,7 +199,8 @@ class Channel:
         for what, got, expected in (
             ("session", header.session.hex(), self.session.hex()),
             ("kind", KINDS[header.kind], KINDS[kind]),
-            ("attempt", header.attempt, self.attempt),
+            # control messages (credit, say) may belong to the attempt before or after
+            ("attempt", header.attempt, self.attempt if kind == DATA else header.attempt),
             ("op", header.op, op),
             ("sequence number", header.sequence, self._received),
             ("number of frames", header.parts, parts),

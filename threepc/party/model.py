@@ -1,0 +1,103 @@
+"""What a server serves: the public description that all parties compare, and the weights that only the server holds."""
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..card import ModelCard
+from ..errors import InputError
+from ..graph.ir import Graph, Weights, check_weights
+from ..graph.precision import Precision
+from ..graph.schedule import Plan, fingerprint, schedule
+
+Sizes = dict[str, tuple[tuple[int, int], ...]]
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """Graph, precision, patch sizes of block ReLUs (None: every ReLU is plain) and the card for clients."""
+
+    graph: Graph
+    precision: Precision
+    sizes: Sizes | None
+    card: ModelCard
+    reveal: str = "logits"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of graph, precision and spec: equal at all parties or the session ends."""
+        return fingerprint(self.graph, self.precision, self.sizes)
+
+    @lru_cache(maxsize=4)
+    def plan(self, batch: int) -> Plan:
+        """The steps for a batch."""
+        return schedule(self.graph, self.precision, self.sizes, batch)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def to_plain(self) -> dict:
+        """JSON-plain, for the handshake."""
+        sizes = {name: [list(s) for s in layer] for name, layer in self.sizes.items()} if self.sizes else None
+        return {
+            "graph": self.graph.to_json(), "precision": self.precision.to_plain(), "sizes": sizes, "card": self.card.to_json(), "reveal": self.reveal,
+        }
+
+    @classmethod
+    def from_plain(cls, data: dict) -> PublicModel:
+        """Inverse of `to_plain` for data of a stranger; raises InputError naming what is wrong."""
+        if set(data) != {"graph", "precision", "sizes", "card", "reveal"} or not all(isinstance(data[k], str) for k in ("graph", "card", "reveal")):
+            raise InputError("the server's description of its model has other keys than this version of threepc expects")
+        sizes = data["sizes"]
+        if sizes is not None:
+            if not isinstance(sizes, dict):
+                raise InputError("the server's relu spec is malformed")
+            sizes = {name: _layer(name, layer) for name, layer in sizes.items()}
+        return cls(Graph.from_json(data["graph"]), Precision.from_plain(data["precision"]), sizes, ModelCard.from_json(data["card"]), data["reveal"])
+
+
+def _layer(name: str, layer: object) -> tuple[tuple[int, int], ...]:
+    good = isinstance(layer, list) and all(isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 <= v < 1 << 16 for v in s) for s in layer)
+    if not good:
+        raise InputError(f"the server's relu spec for {name!r} is malformed")
+    return tuple((h, w) for h, w in layer)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A public model and its weights (float64, see `graph.ir.Weights`)."""
+
+    public: PublicModel
+    weights: Weights
+
+    def __post_init__(self):
+        check_weights(self.public.graph, self.weights)
+
+    def save(self, directory: Path) -> None:
+        """Write model.json and weights.npz to a directory that only this user can read."""
+        self._write(directory / "model.json", lambda f: f.write(json.dumps(self.public.to_plain()).encode()))
+        flat = {f"{name}\n{key}": array for name, part in self.weights.items() for key, array in part.items()}
+        self._write(directory / "weights.npz", lambda f: np.savez(f, **{str(i): a for i, a in enumerate(flat.values())}, names=np.array(list(flat))))
+
+    @staticmethod
+    def _write(path: Path, write) -> None:
+        temporary = path.with_suffix(".part")
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            write(file)
+        temporary.rename(path)
+
+    @classmethod
+    def load(cls, directory: Path) -> ServedModel:
+        """Read what `save` wrote."""
+        public = PublicModel.from_plain(json.loads((directory / "model.json").read_text()))
+        weights: Weights = {}
+        with np.load(directory / "weights.npz", allow_pickle=False) as file:
+            for i, name in enumerate(file["names"]):
+                node, key = str(name).split("\n")
+                weights.setdefault(node, {})[key] = file[str(i)]
+        return cls(public, weights)

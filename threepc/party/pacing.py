@@ -1,0 +1,56 @@
+"""Byte budgets: who runs ahead stops when the receiver has this much waiting, and goes on as it is used up.
+
+The receiver grants credit for what it has consumed, in control messages that depend on sizes alone; so no party's memory grows with the depth
+of a network, and nobody polls.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..transport.channel import Channel, Layout
+
+SHARES = 16
+"""Credit is granted each time a sixteenth of the budget has been consumed."""
+
+
+class PacedSender:
+    """The sending end: `send` waits for credit while more than `budget` bytes would be outstanding (one message always passes)."""
+
+    def __init__(self, channel: Channel, budget: int):
+        self._channel, self._budget, self._outstanding = channel, budget, 0
+
+    def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
+        """As `Channel.send`. Raises also what receiving raises, when the receiver has gone."""
+        size = sum(part.nbytes for part in parts)
+        while self._outstanding and self._outstanding + size > self._budget:
+            self._outstanding -= int(self._channel.receive_control("credit").fields.get("bytes", 0))
+        self._outstanding += size
+        self._channel.send(op, parts, phase)
+
+    def settle(self) -> None:
+        """Wait until the receiver has consumed all that was sent."""
+        while self._outstanding > 0:
+            self._outstanding -= int(self._channel.receive_control("credit").fields.get("bytes", 0))
+
+
+class PacedReceiver:
+    """The receiving end."""
+
+    def __init__(self, channel: Channel, budget: int):
+        self._channel, self._share, self._consumed = channel, budget // SHARES, 0
+
+    def receive(self, op: int, layout: Layout) -> list[np.ndarray]:
+        """As `Channel.receive`."""
+        parts = self._channel.receive(op, layout)
+        self._consumed += sum(part.nbytes for part in parts)
+        if self._consumed > self._share:
+            self.settle()
+        return parts
+
+    def settle(self) -> None:
+        """Grant credit for everything consumed so far."""
+        if self._consumed:
+            self._channel.send_control("credit", {"bytes": self._consumed})
+            self._consumed = 0

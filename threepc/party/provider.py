@@ -1,0 +1,166 @@
+"""The crypto provider: deals correlated randomness to the server, session by session. It holds keys and public descriptions, nothing else."""
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..errors import InputError, RunError, ThreepcError
+from ..graph.schedule import Plan
+from ..prf import KEY_BYTES, Keystream
+from ..protocol.roles import Provider
+from ..transport.channel import PROTOCOL_VERSION, Channel, Control
+from ..transport.meter import Meter
+from . import inference
+from .model import PublicModel
+from .network import Network
+from .pacing import PacedSender
+from .session import Options, ending_together, log, number_field, open_channel, peak_rss_mb, session_field, text_field
+from .warmup import warm_up
+
+GREETING_TIMEOUT = 10.0
+MAX_BATCH = 1024
+
+
+@dataclass
+class _Meeting:
+    """The two halves of a session that find each other here."""
+
+    arrived: threading.Condition = field(default_factory=threading.Condition)
+    halves: dict[str, tuple[Channel, Control]] = field(default_factory=dict)
+    taken: bool = False
+
+
+class ProviderParty:
+    """Serves sessions until stopped. `weights_kept`: masks of how many models stay packed in memory."""
+
+    def __init__(self, network: Network, options: Options):
+        self._options = options
+        self._listener = network.listen("provider")
+        self._lock = threading.Lock()
+        self._meetings: dict[bytes, _Meeting] = {}
+        self._stopping = threading.Event()
+
+    def serve(self) -> None:
+        """Accept parties until `stop`; one thread a session. Errors of a session are logged and end that session alone."""
+        threads: list[threading.Thread] = []
+        while not self._stopping.is_set():
+            try:
+                connection = self._listener.accept(0.5)
+            except RunError:
+                break
+            if connection is None:
+                continue
+            threads = [t for t in threads if t.is_alive()]
+            threads.append(threading.Thread(target=self._greet, args=(connection,), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(self._options.timeout)
+
+    def stop(self) -> None:
+        """End `serve` and all connections."""
+        self._stopping.set()
+        self._listener.close()
+
+    def _greet(self, connection) -> None:
+        channel = open_channel(connection, "provider", "peer", self._options, Meter())
+        try:
+            hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
+            role, session = text_field(hello, "role"), session_field(hello)
+            if role not in ("client", "server"):
+                raise RunError("a greeting of an unknown role")
+            channel.link = ("provider", role)
+            with self._lock:
+                meeting = self._meetings.setdefault(session, _Meeting())
+            with meeting.arrived:
+                if role in meeting.halves:
+                    raise RunError(f"a second {role} in one session")
+                meeting.halves[role] = (channel, hello)
+                meeting.arrived.notify_all()
+                complete = meeting.arrived.wait_for(lambda: len(meeting.halves) == 2, self._options.timeout)
+                first = not meeting.taken
+                meeting.taken = True
+            with self._lock:
+                self._meetings.pop(session, None)
+            if not complete:
+                other = "server" if role == "client" else "client"
+                raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s")
+            if first:
+                self._session(session, meeting.halves)
+        except ThreepcError as error:
+            log.warning("session ended: %s", error)
+            channel.abort(str(error))
+            channel.close()
+
+    def _session(self, session: bytes, halves: dict[str, tuple[Channel, Control]]) -> None:
+        (client, client_hello), (server, server_hello) = halves["client"], halves["server"]
+        with ending_together([client, server]):
+            for channel, role in ((client, "client"), (server, "server")):
+                channel.link = ("provider", role)
+            model, keys = compare(client_hello, server_hello)
+            for channel in (client, server):
+                channel.session = session
+            with_client, with_server, weight_key = (Keystream(key) for key in keys)
+            try:
+                warm_up(model.precision)
+                weight_key.begin_attempt(0)
+                weights = {step.op: step.protocol.provider_weights(weight_key) for step in model.plan(1).linear}
+                weight_key.erase()
+                for channel in (client, server):
+                    channel.send_control("ready", {"fingerprint": model.fingerprint})
+                self._deal_on_demand(model, weights, client, server, with_client, with_server)
+            finally:
+                with_client.erase()
+                with_server.erase()
+
+    def _deal_on_demand(self, model: PublicModel, weights, client: Channel, server: Channel, with_client: Keystream, with_server: Keystream) -> None:
+        paced = PacedSender(server, self._options.budget)
+        while True:
+            request = client.receive_control("deal", "bye", timeout=None)
+            if request.kind == "bye":
+                return
+            attempt, batch = number_field(request, "attempt"), number_field(request, "batch")
+            plan = checked_plan(model, batch)
+            for key in (with_client, with_server):
+                key.begin_attempt(attempt)
+            client.attempt = server.attempt = attempt
+            began, seconds = time.perf_counter(), [0.0] * len(plan.steps)
+            role = Provider(attempt, weights, with_client, with_server, paced, self._options.threads)
+            inference.deal(role, plan, noting(seconds))
+            for key in (with_client, with_server):
+                key.end_attempt(attempt)
+            client.send_control("dealt", {"seconds": time.perf_counter() - began, "layers": seconds, "peak_rss_mb": peak_rss_mb()})
+
+
+def noting(seconds: list[float]) -> Callable:
+    """A `Note` that keeps each step's seconds."""
+
+    def note(index, step, taken):
+        seconds[index] = taken
+
+    return note
+
+
+def checked_plan(model: PublicModel, batch: int) -> Plan:
+    """The plan for a batch that a stranger asked for. Raises RunError for a batch that is none."""
+    if not 1 <= batch <= MAX_BATCH:
+        raise RunError(f"a batch of {batch} images was asked for; 1 to {MAX_BATCH} are possible")
+    return model.plan(batch)
+
+
+def compare(client_hello: Control, server_hello: Control) -> tuple[PublicModel, list[bytes]]:
+    """The model that client and server agree on, and k_CP, k_SP and the key of the weight mask. Raises RunError naming a difference."""
+    for hello in (client_hello, server_hello):
+        if hello.fields.get("version") != PROTOCOL_VERSION:
+            raise RunError(f"a party speaks protocol version {hello.fields.get('version')}, the provider {PROTOCOL_VERSION}")
+    try:
+        model = PublicModel.from_plain(server_hello.fields["model"])
+    except (KeyError, TypeError, AttributeError, InputError) as error:
+        raise RunError(f"the server's description of its model is malformed: {error}") from None
+    if client_hello.fields.get("fingerprint") != model.fingerprint:
+        raise RunError("client and server disagree on the model, its ring, precision or relu spec: their fingerprints differ")
+    keys = [*client_hello.attachments, *server_hello.attachments]
+    if len(client_hello.attachments) != 1 or len(server_hello.attachments) != 2 or any(len(k) != KEY_BYTES for k in keys):
+        raise RunError("a greeting with another number or size of keys than expected")
+    return model, keys

@@ -1,0 +1,147 @@
+"""The server: holds the weights, evaluates the online phase with each client, learns nothing about inputs or results."""
+from __future__ import annotations
+
+import queue
+import threading
+import time
+
+from ..errors import RunError, ThreepcError
+from ..prf import Keystream, new_key
+from ..protocol.roles import Server
+from ..ring import Ring
+from ..transport.channel import PROTOCOL_VERSION, Channel
+from ..transport.meter import Meter
+from . import inference
+from .model import ServedModel
+from .network import Network
+from .pacing import PacedReceiver
+from .provider import GREETING_TIMEOUT, checked_plan, noting
+from .session import Options, ending_together, log, number_field, open_channel, peak_rss_mb, session_field, text_field
+from .warmup import warm_up
+
+
+class ServerParty:
+    """Serves clients until stopped; one thread a client.
+
+    The weights are encoded, masked and packed once; the key of their mask is made here and goes to the provider with each session.
+    """
+
+    def __init__(self, model: ServedModel, network: Network, options: Options):
+        """Raises InputError, naming the layer, for weights that do not fit the ring."""
+        self._public, self._options, self._network = model.public, options, network
+        precision, ring = model.public.precision, Ring(model.public.precision.bits)
+        self._weight_key, self._weights, self._biases, self._masked = new_key(), {}, {}, {}
+        mask = Keystream(self._weight_key)
+        mask.begin_attempt(0)
+        for step in model.public.plan(1).linear:
+            part = model.weights[step.name]
+            words = ring.encode(part["weight"], precision.of_weights(step.name), f"the weights of {step.name}")
+            self._biases[step.op] = ring.encode(part["bias"], step.result.fraction, f"the bias of {step.name}")
+            self._masked[step.op] = step.protocol.mask_weights(mask, words)
+            self._weights[step.op] = step.protocol.server_weights(words)
+        mask.erase()
+        self._waiting: dict[bytes, queue.SimpleQueue] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._listener = network.listen("server")
+
+    def serve(self) -> None:
+        """Accept clients until `stop`. Errors of a session are logged and end that session alone."""
+        threads: list[threading.Thread] = []
+        while not self._stopping.is_set():
+            try:
+                connection = self._listener.accept(0.5)
+            except RunError:
+                break
+            if connection is None:
+                continue
+            threads = [t for t in threads if t.is_alive()]
+            threads.append(threading.Thread(target=self._greet, args=(connection,), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(self._options.timeout)
+
+    def stop(self) -> None:
+        """End `serve` and all connections."""
+        self._stopping.set()
+        self._listener.close()
+
+    def _greet(self, connection) -> None:
+        channel = open_channel(connection, "server", "client", self._options, Meter())
+        try:
+            hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
+            session, purpose = session_field(hello), text_field(hello, "purpose")
+            if hello.fields.get("version") != PROTOCOL_VERSION:
+                raise RunError(f"the client speaks protocol version {hello.fields.get('version')}, the server {PROTOCOL_VERSION}")
+            if purpose == "offline":
+                with self._lock:
+                    waiting = self._waiting.get(session)
+                if waiting is None:
+                    raise RunError("an offline connection for a session that is not open")
+                waiting.put(channel)
+            elif purpose == "online":
+                self._session(session, channel)
+            else:
+                raise RunError("a connection for an unknown purpose")
+        except ThreepcError as error:
+            log.warning("session ended: %s", error)
+            channel.abort(str(error))
+            channel.close()
+
+    def _session(self, session: bytes, online: Channel) -> None:
+        channels = [online]
+        with ending_together(channels):
+            with self._lock:
+                if session in self._waiting:
+                    raise RunError("a session identifier that is in use")
+                arriving = self._waiting[session] = queue.SimpleQueue()
+            try:
+                key = new_key()
+                provider = open_channel(self._network.connect("provider"), "server", "provider", self._options, online.meter)
+                channels.append(provider)
+                fields = {"version": PROTOCOL_VERSION, "role": "server", "session": session.hex(), "model": self._public.to_plain()}
+                provider.send_control("hello", fields, [key, self._weight_key])
+                online.send_control("model", self._public.to_plain())
+                try:
+                    offline = arriving.get(timeout=self._options.timeout)
+                except queue.Empty:
+                    raise RunError(f"the client did not open its offline connection within {self._options.timeout:g} s") from None
+                channels.append(offline)
+            finally:
+                with self._lock:
+                    del self._waiting[session]
+            for channel in channels:
+                channel.session = session
+            offline.meter = online.meter
+            self._set_up(offline)
+            warm_up(self._public.precision)
+            if text_field(provider.receive_control("ready"), "fingerprint") != self._public.fingerprint:
+                raise RunError("the provider confirmed another model")
+            online.send_control("ready", {})
+            stream = Keystream(key)
+            try:
+                self._answer(online, offline, provider, stream)
+            finally:
+                stream.erase()
+
+    def _set_up(self, offline: Channel) -> None:
+        for op, message in self._masked.items():
+            offline.send(op, [message], "setup")
+
+    def _answer(self, online: Channel, offline: Channel, provider: Channel, stream: Keystream) -> None:
+        dealt, prepared = PacedReceiver(provider, self._options.budget), PacedReceiver(offline, self._options.budget)
+        while True:
+            request = online.receive_control("infer", "bye", timeout=None)
+            if request.kind == "bye":
+                return
+            attempt = number_field(request, "attempt")
+            plan = checked_plan(self._public, number_field(request, "batch"))
+            stream.begin_attempt(attempt)
+            online.attempt = offline.attempt = provider.attempt = attempt
+            began, seconds = time.perf_counter(), [0.0] * len(plan.steps)
+            role = Server(attempt, self._weights, self._biases, stream, dealt, prepared, online, self._options.threads)
+            inference.serve(role, plan, noting(seconds))
+            stream.end_attempt(attempt)
+            for receiver in (dealt, prepared):
+                receiver.settle()
+            online.send_control("done", {"seconds": time.perf_counter() - began, "layers": seconds, "peak_rss_mb": peak_rss_mb()})

@@ -1,0 +1,95 @@
+"""What the three parties' sessions have in common: options, opening a channel with a greeting, ending all channels with one reason."""
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..errors import RunError, ThreepcError
+from ..transport.channel import SESSION_BYTES, Channel, Control
+from ..transport.connection import Connection
+from ..transport.meter import Meter
+from ..transport.shaping import Shaper
+
+log = logging.getLogger("threepc")
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """timeout: seconds that a party waits for a message; budget: bytes that may wait for a receiver; threads: of this party's kernels.
+
+    shaper: makes the simulated pipe for a link direction (sender, receiver), or None.
+    """
+
+    timeout: float = 60.0
+    budget: int = 512 * MEBIBYTE
+    threads: int = 1
+    shaper: Callable[[str, str], Shaper | None] = lambda sender, receiver: None
+
+
+def new_session() -> bytes:
+    """A random session identifier."""
+    return secrets.token_bytes(SESSION_BYTES)
+
+
+def open_channel(connection: Connection, here: str, there: str, options: Options, meter: Meter) -> Channel:
+    """A channel on a new connection, before its session is known."""
+    return Channel(connection, (here, there), meter=meter, shaper=options.shaper(here, there), timeout=options.timeout)
+
+
+def text_field(control: Control, name: str) -> str:
+    """A text field of a control message. Raises RunError where it is missing or something else."""
+    value = control.fields.get(name)
+    if not isinstance(value, str):
+        raise RunError(f"a {control.kind!r} message without a proper {name!r}")
+    return value
+
+
+def number_field(control: Control, name: str) -> int:
+    """A non-negative integer field of a control message. Raises RunError where it is missing or something else."""
+    value = control.fields.get(name)
+    if type(value) is not int or value < 0:
+        raise RunError(f"a {control.kind!r} message without a proper {name!r}")
+    return value
+
+
+def session_field(control: Control) -> bytes:
+    """The session identifier of a greeting."""
+    try:
+        session = bytes.fromhex(text_field(control, "session"))
+    except ValueError:
+        session = b""
+    if len(session) != SESSION_BYTES:
+        raise RunError("a greeting without a proper session identifier")
+    return session
+
+
+@contextlib.contextmanager
+def ending_together(channels: list[Channel]) -> Iterator[None]:
+    """Close all channels at the end; after an error tell every peer the reason first, so that nobody waits for what will not come."""
+    try:
+        yield
+    except ThreepcError as error:
+        _abort(channels, str(error))
+        raise
+    except BaseException as error:
+        _abort(channels, f"{type(error).__name__} in this party")  # no text: it might quote a value
+        raise
+    finally:
+        for channel in channels:
+            channel.close()
+
+
+def _abort(channels: list[Channel], reason: str) -> None:
+    for channel in channels:
+        channel.abort(reason)
+
+
+def peak_rss_mb() -> float:
+    """This process's largest resident set so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
