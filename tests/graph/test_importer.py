@@ -259,3 +259,16 @@ def test_networks_that_turn_gradients_off_inside():
 
     graph, _ = import_module(Wrapped(forward), X)
     assert kinds(graph) == ["input", "relu", "add", "output"]
+
+
+def test_modules_that_are_not_registered_count_as_functions():
+    def forward(self, x):
+        return nn.ReLU()(self.features[1:](self.features[:1](x)))
+
+    graph, _ = import_module(Wrapped(forward, features=nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())), X.float())
+    assert names(graph) == ["input", "features.0", "features.1", "relu", "output"]
+
+
+def test_dropout_in_place_changes_nothing():
+    graph, _ = import_module(nn.Sequential(nn.ReLU(), nn.Dropout(inplace=True), nn.Dropout2d(inplace=True), nn.ReLU()), X)
+    assert names(graph) == ["input", "0", "3", "output"]

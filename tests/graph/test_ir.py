@@ -92,7 +92,7 @@ def test_reading_a_graph():
         (lambda d, n: n["relu"].update(shape=[4, 4, 4.0]), "'relu': shape: must be three positive integers"),
         (lambda d, n: n["relu"].update(shape=[4, 4, True]), "'relu': shape: must be three positive integers"),
         (lambda d, n: n["relu"].update(shape=[4, 4, 0]), "'relu': shape: must be three positive integers"),
-        (lambda d, n: n["relu"].update(shape=[4, 4, 5]), r"'relu': shape: is \(4, 4, 5\), but its inputs and attributes give \(4, 4, 4\)"),
+        (lambda d, n: n["relu"].update(shape=[4, 4, 5]), r"'relu': shape: is \(4, 4, 5\), but .* give \(4, 4, 4\)"),
         (lambda d, n: n["conv"].update(shape=[5, 4, 5]), r"'conv': shape: is \(5, 4, 5\), but .* give \(5, 4, 4\)"),
         (lambda d, n: n["image"].update(shape=[3, 8, 1 << 17]), "'image': shape: is above the limits"),
         (lambda d, n: n["image"].update(shape=[3, 1 << 15, 1 << 15]), "'image': shape: is above the limits"),
@@ -109,16 +109,17 @@ def test_reading_a_graph():
         (lambda d, n: n["conv"]["attrs"].update(padding=[-1, 1, 1, 1]), "'conv': padding: must be a list of 4 integers from 0"),
         (lambda d, n: n["conv"]["attrs"].update(kernel=[1025, 1]), "'conv': kernel: must be a list of 2 integers from 1 to 1024"),
         (lambda d, n: n["conv"]["attrs"].update(dilation=[9, 1]), "'conv': kernel: reaches over 19 cells, the padded map has 10"),
-        (lambda d, n: (n["conv"]["attrs"].update(kernel=[1000, 1000]), n["conv"].update(shape=[100, 4, 4])), "'conv': kernel: the weight would"),
+        (lambda d, n: n["conv"].update(shape=[100, 4, 4], attrs=CONV | {"kernel": [1000, 1000]}), "'conv': kernel: the weight would"),
         (lambda d, n: n["clip"]["attrs"].update(max=6), "'clip': max: must be a finite, positive float"),
         (lambda d, n: n["clip"]["attrs"].update(max=0.0), "'clip': max: must be a finite, positive float"),
         (lambda d, n: n["clip"]["attrs"].update(max="6.0"), "'clip': max: must be a finite, positive float"),
         (lambda d, n: n["avgpool"]["attrs"].update(divisor=-4.0), "'avgpool': divisor: must be a finite, positive float"),
-        (lambda d, n: n["maxpool"]["attrs"].update(padding=[2, 2, 2, 2]), "'maxpool': padding: a max-pooling window would hold padding only"),
-        (lambda d, n: n["maxpool"]["attrs"].update(padding=[0, 0, 0, 9]), "'maxpool': padding: a max-pooling window would hold padding only"),
+        (lambda d, n: n["maxpool"]["attrs"].update(padding=[2, 2, 2, 2]), "'maxpool': padding: a max-pooling window would hold"),
+        (lambda d, n: n["maxpool"]["attrs"].update(padding=[0, 0, 0, 9]), "'maxpool': padding: a max-pooling window would hold"),
         (lambda d, n: n["resize"]["attrs"].update(size=[2, 3]), r"'resize': shape: is \(4, 2, 2\), but .* give \(4, 2, 3\)"),
         (lambda d, n: n["output"]["attrs"].update(resize=[3, 5]), "'output': resize: must be a list"),
         (lambda d, n: n["output"]["attrs"].update(resize=[3, 5, 1]), "'output': resize: must be a list"),
+        (lambda d, n: n["output"]["attrs"].update(resize=[1 << 14, 1 << 14, True]), "'output': resize: the result would have more than"),
         (lambda d, n: n["output"]["attrs"].update(resize=[3, 1 << 20, True]), "'output': resize: must be a list of 2 integers"),
     ],
 )
@@ -130,7 +131,7 @@ def test_a_tampered_graph_is_refused_by_node_and_key(change, message):
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[" * 100_000, '{"version": 1, "version": 1, "nodes": []}', b"{}", None, "9" * 10_000, " " * ((16 << 20) + 1),
-     EVERY_KIND.to_json().replace("6.0", "Infinity"), EVERY_KIND.to_json().replace("6.0", "NaN"), EVERY_KIND.to_json().replace("6.0", "1e999")],
+     *(EVERY_KIND.to_json().replace("6.0", number) for number in ("Infinity", "NaN", "1e999"))],
 )  # fmt: skip
 def test_text_that_is_no_graph(text):
     with pytest.raises(InputError, match="graph"):

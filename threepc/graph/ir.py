@@ -297,6 +297,8 @@ def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
     inputs = [shapes[name] for name in node.inputs]
     if node.kind == "conv" and math.prod(node.attrs["kernel"]) * node.shape[0] * inputs[0][0] // node.attrs["groups"] > MAX_ELEMENTS:
         raise InputError(f"kernel: the weight would have more than {MAX_ELEMENTS} elements")
+    if math.prod(node.attrs.get("resize", [1, 1, True])[:2]) * node.shape[0] > MAX_ELEMENTS:
+        raise InputError(f"resize: the result would have more than {MAX_ELEMENTS} elements")
     expected = infer_shape(node.kind, inputs, node.attrs, channels=node.shape[0])
     if node.shape != expected:
         raise InputError(f"shape: is {node.shape}, but its inputs and attributes give {expected}")

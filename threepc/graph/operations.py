@@ -72,7 +72,8 @@ def _cast(call: Call) -> Value:
 def _dropout(call: Call) -> Value:
     if call.arguments["train"]:
         call.refuse("in training mode; drop only while training (training=self.training)")
-    return replace(call.activation(call.arguments["input"]), torch_shape=call.torch_shape)
+    x = call.arguments["input"] if "input" in call.arguments else call.arguments["self"]  # the latter where it works in place
+    return replace(call.activation(x), torch_shape=call.torch_shape)
 
 
 def _conv2d(call: Call) -> Value:

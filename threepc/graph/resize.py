@@ -4,18 +4,19 @@ import numpy as np
 
 
 def bilinear(maps: np.ndarray, height: int, width: int, align_corners: bool) -> np.ndarray:
-    """Resize (N, C, H, W) floats to (N, C, height, width), with torch.nn.functional.interpolate's conventions for a given size."""
-    low, high, part = _neighbours(maps.shape[2], height, align_corners)
+    """Resize (N, C, H, W) floats to (N, C, height, width), of the same dtype, as torch.nn.functional.interpolate does for a given size."""
+    low, high, part = _neighbours(maps.shape[2], height, align_corners, maps.dtype)
     maps = maps[:, :, low] * (1 - part)[:, None] + maps[:, :, high] * part[:, None]
-    low, high, part = _neighbours(maps.shape[3], width, align_corners)
+    low, high, part = _neighbours(maps.shape[3], width, align_corners, maps.dtype)
     return maps[..., low] * (1 - part) + maps[..., high] * part
 
 
-def _neighbours(size: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neighbours(size: int, target: int, align_corners: bool, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each target cell the two source cells that it lies between, and how far (0 to 1) from the first to the second."""
     # Aligned corners: first and last cell centres meet. Otherwise the outer edges of the cells do, and centres are half a cell in.
     if align_corners:
         position = np.arange(target) * ((size - 1) / (target - 1) if target > 1 else 0.0)
     else:
         position = np.maximum((np.arange(target) + 0.5) * (size / target) - 0.5, 0.0)
     low = np.minimum(position.astype(np.intp), size - 1)
-    return low, np.minimum(low + 1, size - 1), position - low
+    return low, np.minimum(low + 1, size - 1), (position - low).astype(dtype)

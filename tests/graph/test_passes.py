@@ -1,0 +1,129 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.graph.networks import Wrapped, assert_same_function, randomize
+from threepc.graph import Graph, check_weights
+from threepc.graph.importer import import_module
+from threepc.graph.passes import fold_average, merge_additions, pool_before_relu, standard_passes, sweep
+
+X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def imported(forward, **modules):
+    model = randomize(Wrapped(forward, **modules))
+    return model, *import_module(model, X)
+
+
+def same_after(rewrite, model, graph, weights):
+    """Apply a pass, check that it kept the function and its argument, and return what it made."""
+    before = graph.fingerprint(), {name: (w["weight"].copy(), w["bias"].copy()) for name, w in weights.items()}
+    result, new_weights = rewrite(graph, weights)
+    assert before[0] == graph.fingerprint()
+    assert all((weights[name]["weight"] == w).all() and (weights[name]["bias"] == b).all() for name, (w, b) in before[1].items())
+    check_weights(result, new_weights)
+    assert_same_function(model, result, new_weights, X)
+    return result
+
+
+def chain(graph):
+    return [(node.kind, node.name) for node in graph.nodes]
+
+
+def test_pooling_moves_before_the_relu_which_keeps_its_name():
+    graph = same_after(pool_before_relu, *imported(lambda self, x: self.pool(self.act(x)) + 0, act=nn.ReLU(), pool=nn.MaxPool2d(3, 2, 1)))
+    assert chain(graph) == [("input", "input"), ("maxpool", "pool"), ("relu", "act"), ("output", "output")]
+    assert graph["act"].shape == (3, 4, 4)
+
+
+def test_pooling_moves_before_a_clip_and_through_several_poolings():
+    pool = nn.MaxPool2d(2, 1)
+    graph = same_after(pool_before_relu, *imported(lambda self, x: self.pool(self.pool(self.act(x))), act=nn.ReLU6(), pool=pool))
+    assert [kind for kind, _ in chain(graph)] == ["input", "maxpool", "maxpool", "clip", "output"]
+
+
+def test_all_readers_of_the_pooling_read_the_relu_afterwards():
+    def forward(self, x):
+        pooled = F.max_pool2d(F.relu(x), 2)
+        return pooled + F.max_pool2d(pooled, 1)
+
+    graph = same_after(pool_before_relu, *imported(forward))
+    assert graph["add"].inputs == ("relu", "max_pool2d/2")
+
+
+def test_pooling_stays_where_the_relu_has_another_reader():
+    def forward(self, x):
+        y = F.relu(x)
+        return F.max_pool2d(y, 3, 1, 1) + y
+
+    model, graph, weights = imported(forward)
+    assert pool_before_relu(graph, weights)[0] == graph
+
+
+def test_pooling_stays_behind_a_block_relu():
+    model, graph, weights = imported(lambda self, x: F.max_pool2d(F.relu(x), 2))
+    assert pool_before_relu(graph, weights, blocks=frozenset({"relu"}))[0] == graph
+    assert standard_passes(graph, weights, blocks=frozenset({"relu"}))[0] == graph
+    assert standard_passes(graph, weights)[0] != graph
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1)),
+        lambda self, x: self.wide(F.adaptive_avg_pool2d(x, 4).flatten(1)),
+        lambda self, x: self.conv(F.avg_pool2d(x, 3, 2, 1)),
+        lambda self, x: self.conv(F.interpolate(x.mean((2, 3), keepdim=True), size=(5, 6), mode="bilinear")),
+        lambda self, x: (lambda mean: self.conv(mean).flatten(1) + self.fc(mean.flatten(1)))(x.mean((2, 3), keepdim=True)),
+    ],
+)
+def test_an_average_before_convolutions_becomes_a_sum(forward):
+    graph = same_after(fold_average, *imported(forward, fc=nn.Linear(3, 5), wide=nn.Linear(48, 5), conv=nn.Conv2d(3, 5, 1)))
+    assert [node.attrs["divisor"] for node in graph.nodes if node.kind == "avgpool"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: F.avg_pool2d(x, 2),
+        lambda self, x: self.conv(F.relu(F.avg_pool2d(x, 2))),
+        lambda self, x: self.conv(F.avg_pool2d(x, 2) + F.max_pool2d(x, 2)),
+        lambda self, x: (lambda mean: self.conv(mean) + mean)(F.avg_pool2d(x, 2)),
+        lambda self, x: (lambda mean: torch.cat([mean.flatten(1), self.fc(mean.flatten(1))], 1))(x.mean((2, 3), keepdim=True)),
+    ],
+)
+def test_an_average_that_others_read_keeps_its_divisor(forward):
+    model, graph, weights = imported(forward, conv=nn.Conv2d(3, 3, 1), fc=nn.Linear(3, 5))
+    assert fold_average(graph, weights)[0] == graph
+
+
+def test_sums_of_sums_are_merged():
+    def forward(self, x):
+        return self.conv(x) + ((x + F.relu(x)) + (x + x))
+
+    graph = same_after(merge_additions, *imported(forward, conv=nn.Conv2d(3, 3, 1)))
+    assert graph["add/4"].inputs == ("conv", "input", "relu", "input", "input")
+    assert [node.name for node in graph.nodes if node.kind == "add"] == ["add/4"]
+
+
+def test_a_sum_with_another_reader_is_not_merged():
+    def forward(self, x):
+        y = x + x
+        return torch.cat([y, y + x], 1)
+
+    model, graph, weights = imported(forward)
+    assert merge_additions(graph, weights)[0] == graph
+
+
+def test_a_sum_added_to_itself_is_not_merged():
+    model, graph, weights = imported(lambda self, x: (lambda y: y + y)(x + x))
+    assert merge_additions(graph, weights)[0] == graph
+
+
+def test_what_the_output_does_not_need_is_swept():
+    model, graph, weights = imported(lambda self, x: self.a(x) + self.b(x), a=nn.Conv2d(3, 3, 1), b=nn.Conv2d(3, 3, 1))
+    output = graph.output
+    cut = Graph((*graph.nodes[:-1], type(output)(output.name, "output", ("a",), output.shape)))
+    swept, left = sweep(cut, weights)
+    assert [node.name for node in swept.nodes] == ["input", "a", "output"] and list(left) == ["a"]
