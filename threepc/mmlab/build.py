@@ -13,7 +13,6 @@ from threepc.card import ModelCard
 from threepc.errors import InputError
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
-from threepc.mmlab.configs import did_you_mean
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
 
 # A residual branch whose last batch norm starts at zero, as MMLab's do, contributes nothing: random networks start it at this instead, small enough
@@ -79,8 +78,7 @@ def build(config: Any, name: str, checkpoint: str | Path | None, seed: int) -> t
         settings.pop("auxiliary_head", None)
         preprocessing = segmentor_preprocessing(config)
     else:
-        hint = did_you_mean(str(kind), ("ImageClassifier", "EncoderDecoder"))
-        raise InputError(f"{name}: model type {kind!r} is not supported (ImageClassifier of mmcls and EncoderDecoder of mmsegmentation are){hint}")
+        raise InputError(f"{name}: model type {kind!r} is not supported (ImageClassifier of mmcls and EncoderDecoder of mmsegmentation are)")
     settings["pretrained"] = None
     model = _construct(registry, settings, name)
     if checkpoint is None:

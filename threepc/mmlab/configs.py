@@ -3,9 +3,12 @@
 A config is a Python program that runs when it is read: it is trusted code of whoever operates the server, never something a client sent.
 """
 
+import contextlib
 import difflib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +30,18 @@ def packaged(name: str) -> str:
         raise InputError(f"{name}: a packaged config is mmcls:NAME or mmseg:NAME")
     files = _packaged_files(package)
     if stem not in files:
-        raise InputError(f"{package} has no config {stem!r}{did_you_mean(stem, files, f'{package}:')}")
+        raise InputError(f"{package} has no config {stem!r}{did_you_mean(stem, {known: f'{package}:{known}' for known in files})}")
     return str(files[stem])
 
 
 def suggestions(name: str) -> str:
     """For messages about an unknown config: "; did you mean ...?" with the nearest of all packaged names, or ""."""
-    names = [f"{package}:{stem}" for package in PACKAGES for stem in _packaged_files(package)]
-    return did_you_mean(name, names) or did_you_mean(name, [n.partition(":")[2] for n in names])
+    return did_you_mean(name, {stem: f"{package}:{stem}" for package in PACKAGES for stem in _packaged_files(package)})
 
 
-def did_you_mean(word: str, known: Any, prefix: str = "") -> str:
-    """ "; did you mean A, B or C?" with the entries of `known` nearest to `word`, or "" where none is near."""
-    near = [prefix + match for match in difflib.get_close_matches(word, known, n=3)]
+def did_you_mean(word: str, known: Mapping[str, str]) -> str:
+    """ "; did you mean A or B or C?" with the values of `known` whose keys are nearest to `word`, or "" where none is near."""
+    near = [known[match] for match in difflib.get_close_matches(word, known, n=3)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -63,9 +65,19 @@ def read_config(config: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # a config runs arbitrary code, so anything may come of it
+        _close_leftovers(error)
         raise InputError(f"config {config} cannot be read: {type(error).__name__}: {_one_line(error)}") from error
     finally:
         sys.path[:] = search_path  # mmcv leaves its temporary folder there when a config fails
+
+
+def _close_leftovers(error: Exception) -> None:
+    """mmcv leaves a temporary file open when a config fails, which would complain on standard error when it is collected."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        leftover = frame.f_locals.get("temp_config_file")
+        if leftover is not None:
+            with contextlib.suppress(FileNotFoundError):  # its folder is gone already
+                leftover.close()
 
 
 def _packaged_files(package: str) -> dict[str, Path]:

@@ -80,7 +80,7 @@ def _normalisation(steps: Sequence[Mapping[str, Any]], channels: int, from_files
     swaps = normalise.get("to_rgb", True) if normalise else False
     mean = tuple(float(v) for v in normalise.get("mean", (0.0,) * channels))
     std = tuple(float(v) for v in normalise.get("std", (1.0,) * channels))
-    return {"mean": mean, "std": std, "to_rgb": swaps == from_files}
+    return {"mean": mean, "std": std, "to_rgb": len(mean) == 1 or swaps == from_files}
 
 
 def _interpolation(step: Mapping[str, Any]) -> dict[str, str]:

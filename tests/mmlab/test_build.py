@@ -1,0 +1,161 @@
+"""MMLab configs become torch modules: the paper's networks, their names, their weights, and what is refused."""
+
+import pytest
+import torch
+
+from threepc.errors import InputError
+from threepc.mmlab.build import build
+from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
+from threepc.mmlab.configs import read_config
+
+import_mmlab()
+
+from mmcv import Config  # noqa: E402
+
+TINY = """
+from threepc.mmlab.configs import packaged
+_base_ = packaged("mmcls:resnet18_8xb16_cifar10")
+model = dict(backbone=dict(stem_channels=8, base_channels=8{extra}), head=dict(in_channels=64))
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A config of a ResNet-18 with eight channels; `extra` goes into its backbone."""
+
+    def read(extra=""):
+        path = tmp_path / "tiny.py"
+        path.write_text(TINY.format(extra=extra))
+        return read_config(str(path))
+
+    return read
+
+
+@pytest.fixture
+def tiny_segmentor():
+    """The config of a MobileNetV2-DeepLabV3 for ADE20K with few channels."""
+    config = read_config("mmseg:deeplabv3_m-v2-d8_512x512_160k_ade20k")
+    config.model.backbone.widen_factor = 0.25
+    config.model.decode_head.update(in_channels=80, channels=8)
+    return config
+
+
+@pytest.mark.parametrize(
+    "config, classes, output",
+    [
+        ("mmcls:resnet50_8xb32_in1k", 1000, (1, 1000)),
+        ("mmcls:resnet18_8xb16_cifar10", 10, (1, 10)),
+        ("mmcls:mobilenet-v2_8xb32_in1k", 1000, (1, 1000)),
+        ("mmseg:deeplabv3_m-v2-d8_512x512_160k_ade20k", 150, (1, 150, 8, 8)),
+        ("mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug", 21, (1, 21, 8, 8)),
+    ],
+)
+def test_the_five_networks_build_run_and_export(config, classes, output):
+    module, card = build(read_config(config), config, None, 0)
+    images = torch.randn(1, 3, 64, 64)
+    logits = module(images)
+    assert logits.shape == output and not module.training
+    assert 0.3 < logits.abs().max() < 300  # neither faded nor exploded
+    assert len(card.classes) == classes and card.segmentation == config.startswith("mmseg")
+    assert len(card.palette) == (classes if card.segmentation else 0)
+    exported = torch.export.export(module, (images,)).module()
+    torch.testing.assert_close(exported(images), logits)
+
+
+def test_parts_keep_the_names_of_mmcls(tiny):
+    from mmcls.models import build_classifier
+
+    module, _ = build(tiny(), "tiny", None, 0)
+    assert list(module.state_dict()) == list(build_classifier(tiny().model).state_dict())
+
+
+def test_logits_are_those_of_mmcls_before_its_softmax(tiny):
+    from mmcls.models import build_classifier
+
+    module, _ = build(tiny(), "tiny", None, 0)
+    classifier = build_classifier(tiny().model).eval()
+    classifier.load_state_dict(module.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    probabilities = torch.from_numpy(classifier.simple_test(images, None, post_process=False).detach().numpy())
+    torch.testing.assert_close(module(images).softmax(1), probabilities)
+
+
+def test_logits_are_those_of_mmsegmentation_before_its_resize(tiny_segmentor):
+    from mmseg.models import build_segmentor
+
+    module, card = build(tiny_segmentor, "tiny", None, 0)
+    settings = tiny_segmentor.model
+    settings.pretrained = settings.auxiliary_head = None
+    for part in (settings.backbone, settings.decode_head):
+        part.norm_cfg.type = "BN"
+    with known_warnings_silenced():
+        segmentor = build_segmentor(settings).eval()
+    segmentor.load_state_dict(module.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    resized = torch.nn.functional.interpolate(module(images), size=(64, 64), mode="bilinear", align_corners=card.align_corners)
+    torch.testing.assert_close(resized, segmentor.encode_decode(images, None).detach())
+
+
+def test_random_weights_follow_the_seed_alone_and_leave_torch_alone(tiny):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = build(tiny(), "tiny", None, 7)[0].state_dict()
+    assert torch.equal(torch.rand(1), expected)
+    second = build(tiny(), "tiny", None, 7)[0].state_dict()
+    third = build(tiny(), "tiny", None, 8)[0].state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["backbone.conv1.weight"], third["backbone.conv1.weight"])
+
+
+def test_no_random_layer_is_without_effect(tiny):
+    module, _ = build(tiny(), "tiny", None, 0)
+    images = torch.randn(1, 3, 32, 32)
+    logits = module(images)
+    for name, parameter in module.named_parameters():
+        before = parameter.clone()
+        parameter.mul_(1.5).add_(0.1)
+        assert not torch.equal(module(images), logits), name
+        parameter.copy_(before)
+
+
+def test_a_checkpoint_brings_weights_and_classes(tiny, tmp_path):
+    module, _ = build(tiny(), "tiny", None, 3)
+    names = [f"kind {index}" for index in range(10)]
+    torch.save({"state_dict": module.state_dict(), "meta": {"CLASSES": names}}, tmp_path / "a.pth")
+    loaded, card = build(tiny(), "tiny", tmp_path / "a.pth", 0)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in module.state_dict().items())
+    assert card.classes == tuple(names)
+    torch.save({"state_dict": module.state_dict(), "meta": {"CLASSES": ["only one"]}}, tmp_path / "b.pth")
+    assert build(tiny(), "tiny", tmp_path / "b.pth", 0)[1].classes == ()
+
+
+def test_a_segmentation_checkpoint_with_an_auxiliary_head_loads(tiny_segmentor, tmp_path):
+    module, _ = build(tiny_segmentor, "tiny", None, 0)
+    torch.save({"state_dict": module.state_dict() | {"auxiliary_head.conv_seg.weight": torch.zeros(1)}}, tmp_path / "a.pth")
+    loaded, _ = build(tiny_segmentor, "tiny", tmp_path / "a.pth", 1)
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(loaded(images), module(images))
+
+
+def test_nothing_pretrained_is_fetched(tiny, monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("fetches weights"))
+    build(tiny(", init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth')"), "tiny", None, 0)
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (dict(type="DINO"), "model type 'DINO' is not supported"),
+        (dict(type="ImageClassifier", backbone=dict(type="NoNet")), "net: the model cannot be built: KeyError: .*NoNet"),
+        (dict(type="ImageClassifier", backbone=dict(type="ResNet", depth=51)), "cannot be built: KeyError: .*invalid depth 51"),
+        (dict(type="ImageClassifier", backbone=dict(type="ResNet", depth=18)), "has no head"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_in_one_line(model, message):
+    settings = read_config("mmcls:resnet50_8xb32_in1k")
+    with pytest.raises(InputError, match=message) as caught:
+        build(Config(dict(model=model, data=settings.data)), "net", None, 0)
+    assert "\n" not in str(caught.value)
+
+

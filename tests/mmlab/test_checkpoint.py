@@ -1,0 +1,137 @@
+"""Checkpoints load strictly, and nothing in them runs."""
+
+import collections
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from threepc.errors import InputError
+from threepc.mmlab.checkpoint import load_checkpoint
+from threepc.mmlab.compat import import_mmlab
+
+
+def network():
+    return nn.Sequential(collections.OrderedDict(conv=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(4), fc=nn.Linear(4, 2)))
+
+
+@pytest.fixture
+def trained():
+    model = network()
+    for value in model.state_dict().values():
+        value.fill_(2) if value.dtype == torch.int64 else value.uniform_(0.5, 1)
+    return model
+
+
+def assert_loaded(model, trained):
+    for name, value in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_a_checkpoint_as_mmcv_saves_it(tmp_path, trained):
+    import_mmlab()
+    from mmcv.runner import save_checkpoint
+
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+    save_checkpoint(trained, str(tmp_path / "a.pth"), optimizer, meta={"CLASSES": ("cat", "dog"), "epoch": 3, "config": "model = ..."})
+    model = network()
+    meta = load_checkpoint(model, tmp_path / "a.pth")
+    assert_loaded(model, trained)
+    assert meta["CLASSES"] == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state},
+        lambda state: {"module." + name: value for name, value in state.items()},
+        lambda state: state | {"auxiliary_head.weight": torch.zeros(3)},
+    ],
+)
+def test_the_usual_layouts(tmp_path, trained, save):
+    torch.save(save(trained.state_dict()), tmp_path / "a.pth")
+    model = network()
+    assert load_checkpoint(model, tmp_path / "a.pth", ignore=("auxiliary_head.",)) == {}
+    assert_loaded(model, trained)
+
+
+def test_half_precision_and_old_checkpoints_without_batch_counts(tmp_path, trained):
+    state = {name: value.half() for name, value in trained.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "a.pth")
+    model = network()
+    load_checkpoint(model, tmp_path / "a.pth")
+    assert model.conv.weight.dtype == torch.float32
+    assert torch.equal(model.conv.weight, trained.conv.weight.half().float())
+
+
+def test_a_foreign_checkpoint_is_refused_with_counts_and_names(tmp_path, trained):
+    state = trained.state_dict()
+    state["fc.weight"] = torch.zeros(5, 4)
+    del state["conv.bias"]
+    for index in range(5):
+        state[f"extra.{index}"] = torch.zeros(1)
+    torch.save(state, tmp_path / "a.pth")
+    model = network()
+    before = model.conv.weight.clone()
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(model, tmp_path / "a.pth")
+    assert str(caught.value).endswith(
+        "a.pth is for another model: 1 missing (conv.bias); 5 unexpected (extra.0, extra.1, extra.2, ...); "
+        "1 of another shape (fc.weight (5, 4) instead of (2, 4))"
+    )
+    assert torch.equal(model.conv.weight, before)
+
+
+class Executed(RuntimeError):
+    pass
+
+
+def execute():
+    raise Executed("a checkpoint ran code")
+
+
+class Bomb:
+    def __reduce__(self):
+        return execute, ()
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs(tmp_path, trained):
+    torch.save({"state_dict": trained.state_dict(), "meta": Bomb()}, tmp_path / "zip.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(InputError, match="zip.pth holds other Python objects than tensors and plain containers"):
+        load_checkpoint(network(), tmp_path / "zip.pth")
+    with pytest.raises(InputError, match="plain.pth is not a PyTorch checkpoint"):
+        load_checkpoint(network(), tmp_path / "plain.pth")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "damaged or not a PyTorch checkpoint"),
+        (b"not a checkpoint", "not a PyTorch checkpoint"),
+        (b"PK\x03\x04 cut off", "not a PyTorch checkpoint"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, content, message):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(network(), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {}, {"state_dict": {}}, {"epoch": 3}])
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="holds"):
+        load_checkpoint(network(), tmp_path / "a.pth")
+
+
+def test_missing_and_not_finite(tmp_path, trained):
+    with pytest.raises(InputError, match="does not exist"):
+        load_checkpoint(network(), tmp_path / "a.pth")
+    state = trained.state_dict()
+    state["conv.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="NaN or infinity: 1 such tensors"):
+        load_checkpoint(network(), tmp_path / "a.pth")
