@@ -142,11 +142,11 @@ def test_a_lost_message_is_noticed():
 def test_kinds_are_not_confused():
     client, server = channels()
     client.send_control("hello", {})
-    with pytest.raises(RunError, match="kind control where it should be data"):
+    with pytest.raises(RunError, match="kind of message 1 where it should be 0"):
         server.receive(12, LAYOUT)
     client, server = channels()
     client.send(12, PARTS, "online")
-    with pytest.raises(RunError, match="expected a control message, but the client at memory sent kind data"):
+    with pytest.raises(RunError, match="expected a control message, but the client at memory sent kind of message 0 "):
         server.receive_control("hello")
 
 

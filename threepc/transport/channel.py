@@ -22,7 +22,6 @@ from .framing import (
     CONTROL,
     DATA,
     HEADER_BYTES,
-    KINDS,
     NO_ARRIVAL,
     PROTOCOL_VERSION,
     SESSION_BYTES,
@@ -43,6 +42,8 @@ TIMEOUT_S = 60.0
 CONTROL_LIMIT = 16 << 20
 ATTACHMENT_LIMIT = 1 << 20
 REASON_LIMIT = 400
+
+_COMPARED = ("session", "kind of message", "attempt", "op", "sequence number", "number of frames", "network simulation")
 
 Timeout = float | None | EllipsisType
 """Seconds, None for ever, or ... for the channel's own timeout."""
@@ -90,8 +91,7 @@ class Channel:
         described = describe([(part.dtype, part.shape) for part in parts])
         payload = sum(part.nbytes for part in parts)
         size = self._transmit(DATA, phase, op, described, parts)
-        self.meter.add(self.link, phase, op, payload)
-        self.meter.add_overhead(self.link, size - payload)
+        self.meter.add(self.link, phase, op, payload, size - payload)
 
     def receive(self, op: int, layout: Layout, timeout: Timeout = ...) -> list[np.ndarray]:
         """The arrays of the next message, which must be one of `op` with exactly this layout: read-only views of what arrived.
@@ -109,8 +109,7 @@ class Channel:
                 raise RunError(f"{self._expected(DATA, op)}, but an array of {list(shape)} came from {self.connection.name} in {frame.nbytes} bytes")
             arrays.append(_read_only_array(frame, np.dtype(dtype), shape))
         payload = sum(array.nbytes for array in arrays)
-        self.meter.add(self.link[::-1], PHASES[header.phase], op, payload)
-        self.meter.add_overhead(self.link[::-1], self._wire_bytes(frames) - payload)
+        self.meter.add(self.link[::-1], PHASES[header.phase], op, payload, self._wire_bytes(frames) - payload)
         return arrays
 
     def send_control(self, kind: str, fields: Mapping, attachments: Sequence[bytes] = ()) -> None:
@@ -163,7 +162,7 @@ class Channel:
         if phase not in PHASES:
             raise ValueError(f"a phase is one of {', '.join(PHASES)}, not {phase!r}")
         sequence = 0 if kind == ABORT else self._sent
-        size = self._wire_bytes([bytes(HEADER_BYTES) + described, *parts])
+        size = self._wire_bytes([bytes(HEADER_BYTES + len(described)), *parts])
         arrival = self._shaper.arrival(size) if self._shaper else NO_ARRIVAL
         header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
         self.connection.send([header.pack() + described, *parts])
@@ -196,27 +195,26 @@ class Channel:
         return header, frames
 
     def _compare(self, header: Header, kind: int, op: int, parts: int) -> None:
-        for what, got, expected in (
-            ("session", header.session.hex(), self.session.hex()),
-            ("kind", KINDS[header.kind], KINDS[kind]),
-            # control messages (credit, say) may belong to the attempt before or after
-            ("attempt", header.attempt, self.attempt if kind == DATA else header.attempt),
-            ("op", header.op, op),
-            ("sequence number", header.sequence, self._received),
-            ("number of frames", header.parts, parts),
-            ("phase", header.phase in range(len(PHASES)), True),
-            ("network simulation", header.arrival != NO_ARRIVAL, self._shaper is not None),
-        ):
-            if got != expected:
-                raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent {what} {got} where it should be {expected}")
+        shaped = self._shaper is not None
+        got = header.session, header.kind, header.attempt, header.op, header.sequence, header.parts, header.arrival != NO_ARRIVAL
+        expected = self.session, kind, self.attempt, op, self._received, parts, shaped
+        if header.phase >= len(PHASES):
+            raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent the unknown phase {header.phase}")
+        if got != expected:
+            what, one, other = next(difference for difference in zip(_COMPARED, got, expected) if difference[1] != difference[2])
+            raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent {what} {_shown(one)} where it should be {_shown(other)}")
 
     def _expected(self, kind: int, op: int) -> str:
         message = f"op {op} of attempt {self.attempt}" if kind == DATA else "a control message"
         return f"expected {message}"
 
     def _wire_bytes(self, frames: Sequence[Buffer]) -> int:
-        sizes = [memoryview(frame).nbytes for frame in frames]
+        sizes = [len(frame) if isinstance(frame, bytes) else frame.nbytes for frame in frames]
         return sum(sizes) + sum(map(self.connection.framing_bytes, sizes))
+
+
+def _shown(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _read_only_array(frame: memoryview, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

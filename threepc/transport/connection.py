@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -20,8 +21,8 @@ class NoAnswer(RunError):
 class Connection(ABC):
     """An ordered, reliable, two-way connection to one peer.
 
-    Any thread may send, receive or close, also while another thread waits in `receive`. Messages of one connection are
-    received by one thread at a time, or their order is anybody's guess.
+    Any thread may send, receive or close, also while another thread waits in `receive`. One thread receives at a time;
+    others wait their turn, beyond their own timeout if need be.
     """
 
     peer: bytes | None
@@ -75,20 +76,22 @@ class QueuedConnection(Connection):
     def __init__(self, where: str, peer: bytes | None = None):
         super().__init__(where, peer)
         self._incoming: queue.SimpleQueue[list[memoryview] | None] = queue.SimpleQueue()
+        self._receiving = threading.Lock()
         self._end: str | None = None
         self._closed = False
 
     def receive(self, timeout: float | None = None) -> list[memoryview]:
-        if self._closed:
-            raise closed_here(self)
-        try:
-            frames = self._incoming.get(timeout=None if timeout is None else max(timeout, 0))
-        except queue.Empty:
-            raise no_answer(self, timeout) from None
-        if frames is None:
-            self._incoming.put(None)  # the end stays the end, for every later call and every other waiting thread
-            raise closed_here(self) if self._closed else RunError(f"{self.name} {self._end}")
-        return frames
+        with self._receiving:
+            if self._closed:
+                raise closed_here(self)
+            try:
+                frames = self._take(None if timeout is None else max(timeout, 0))
+            except queue.Empty:
+                raise no_answer(self, timeout) from None
+            if frames is None:
+                self._incoming.put(None)  # the end stays the end, for every later call
+                raise closed_here(self) if self._closed else RunError(f"{self.name} {self._end}")
+            return frames
 
     def deliver(self, frames: list[memoryview]) -> None:
         """Hand a message to the receiver."""
@@ -99,6 +102,10 @@ class QueuedConnection(Connection):
         if self._end is None:
             self._end = reason
             self._incoming.put(None)
+
+    def _take(self, timeout: float | None) -> list[memoryview] | None:
+        """The next item of the queue. Raises queue.Empty after `timeout` seconds."""
+        return self._incoming.get(timeout=timeout)
 
     def _check_sending(self) -> None:
         if self._closed:

@@ -6,6 +6,8 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,6 @@ SESSION_BYTES = 8
 NO_ARRIVAL = 0
 
 DATA, CONTROL, ABORT = 0, 1, 2
-KINDS = ("data", "control", "abort")
 
 _HEADER = struct.Struct("<4sHBB8sIIQQH")
 HEADER_BYTES = _HEADER.size
@@ -30,8 +31,7 @@ class Malformed(Exception):
     """Received bytes that are no message; the text says why."""
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The fixed part of every message; integers of 16, 8, 8, 32, 32, 64, 64 and 16 bits and a session of 8 bytes."""
 
     version: int
@@ -46,9 +46,7 @@ class Header:
     parts: int
 
     def pack(self) -> bytes:
-        return _HEADER.pack(
-            MAGIC, self.version, self.kind, self.phase, self.session, self.attempt, self.op, self.sequence, self.arrival, self.parts
-        )
+        return _HEADER.pack(MAGIC, *self)
 
     @classmethod
     def unpack(cls, frame: memoryview) -> Header:
@@ -58,17 +56,19 @@ class Header:
         header = cls(*_HEADER.unpack_from(frame)[1:])
         if header.version != PROTOCOL_VERSION:
             raise Malformed(f"speaks protocol version {header.version}, this is version {PROTOCOL_VERSION}: install the same threepc everywhere")
-        if header.kind >= len(KINDS):
+        if header.kind not in (DATA, CONTROL, ABORT):
             raise Malformed(f"sent a message of the unknown kind {header.kind}")
         return header
 
 
 def describe(layout: Layout) -> bytes:
     """The descriptions of a message's arrays as they follow its header. Raises ValueError for a dtype that does not travel."""
-    return b"".join(_describe_array(np.dtype(dtype), shape) for dtype, shape in layout)
+    return b"".join([_describe_array(dtype, tuple(shape)) for dtype, shape in layout])
 
 
-def _describe_array(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+@lru_cache(maxsize=4096)
+def _describe_array(dtype: np.dtype | type | str, shape: tuple[int, ...]) -> bytes:
+    dtype = np.dtype(dtype)
     if dtype not in _CODES:
         raise ValueError(f"arrays of {dtype} do not travel, only {', '.join(map(str, _DTYPES))}")
     return struct.pack(f"<BB{len(shape)}Q", _CODES[dtype], len(shape), *shape)

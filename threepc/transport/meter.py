@@ -33,18 +33,21 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[tuple[Link, str, int], Count] = {}
+        self._counts: dict[tuple[Link, str, int], list[int]] = defaultdict(lambda: [0, 0])  # bytes, messages
         self._overhead: dict[Link, int] = defaultdict(int)
 
-    def add(self, link: Link, phase: str, op: int, payload: int) -> None:
-        """Count one message of `payload` bytes. Raises ValueError for an unknown phase."""
+    def add(self, link: Link, phase: str, op: int, payload: int, overhead: int = 0) -> None:
+        """Count one message of `payload` bytes and the bytes around it. Raises ValueError for an unknown phase."""
         if phase not in PHASES:
             raise ValueError(f"a phase is one of {', '.join(PHASES)}, not {phase!r}")
         with self._lock:
-            self._counts[link, phase, op] = self._counts.get((link, phase, op), Count()) + Count(payload, 1)
+            counter = self._counts[link, phase, op]
+            counter[0] += payload
+            counter[1] += 1
+            self._overhead[link] += overhead
 
     def add_overhead(self, link: Link, count: int) -> None:
-        """Count bytes that are no payload: headers, control messages, framing."""
+        """Count bytes of a message without payload, such as a control message."""
         with self._lock:
             self._overhead[link] += count
 
@@ -55,7 +58,7 @@ class Meter:
     def counts(self) -> dict[tuple[Link, str, int], Count]:
         """A copy of the single counters, by (link, phase, op)."""
         with self._lock:
-            return dict(self._counts)
+            return {key: Count(*counter) for key, counter in self._counts.items()}
 
     def overhead(self, link: Link | None = None) -> int:
         """Bytes that were no payload, on one link direction or on all."""

@@ -1,0 +1,59 @@
+"""Addresses that parties listen on, and what must hold before they are used."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from pathlib import Path
+
+from ..errors import InputError
+
+_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]*]+):(?P<port>[0-9]{1,5})")
+# sockaddr_un holds 108 bytes, the last of them zero.
+_IPC_PATH_LIMIT = 107
+
+
+def is_tcp(address: str) -> bool:
+    """True for tcp://HOST:PORT, False for ipc://PATH. Raises InputError for anything else."""
+    match = _TCP.fullmatch(address)
+    if match and int(match["port"]) < 65536:
+        return True
+    if address.startswith("ipc:///"):
+        return False
+    raise InputError(f"{address!r} is no address: write tcp://HOST:PORT, or ipc:///PATH with an absolute path")
+
+
+def check_ipc_directory(address: str) -> Path:
+    """The path of an ipc address, once its directory is known to be closed to all other users.
+
+    ipc connections are not encrypted: the operating system keeps others out. Raises InputError when it would not.
+    """
+    path = Path(address.removeprefix("ipc://"))
+    if len(os.fsencode(path)) > _IPC_PATH_LIMIT:
+        raise InputError(f"the path of {address} is longer than {_IPC_PATH_LIMIT} bytes: choose a shorter directory")
+    directory = path.parent
+    try:
+        status = os.lstat(directory)
+    except OSError as error:
+        raise InputError(f"the directory of {address} cannot be used: {error.strerror}: create it with mode 0700") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{directory} is not a directory, so {address} cannot be used")
+    if status.st_uid != os.geteuid():
+        raise InputError(f"the directory {directory} belongs to another user: choose one of your own for {address}")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise InputError(f"other users may enter {directory}: run 'chmod 700 {directory}' or choose another directory for {address}")
+    return path
+
+
+def check_ipc_free(path: Path) -> None:
+    """Raises InputError when somebody listens on `path`; libzmq itself would silently take its place."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            raise InputError(f"{path} cannot be used as a socket: {error.strerror}") from None
+    raise InputError(f"the address ipc://{path} is in use: end the other process or choose another path")

@@ -1,0 +1,191 @@
+"""The connecting end of a ZeroMQ connection, used directly by the threads that send and receive: no hop through another thread."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Sequence
+
+import zmq
+
+from ..errors import InputError, RunError
+from .addresses import check_ipc_directory, is_tcp
+from .connection import Buffer, Connection, closed_here, no_answer
+from .framing import printable
+from .keys import KeyPair, is_key
+from .waker import Waker
+from .zmq_sockets import (
+    CLOSED,
+    HELLO,
+    LINGER_MS,
+    REASON_LIMIT,
+    WATCHED,
+    close_monitored,
+    events,
+    framing_bytes,
+    goodbye,
+    is_readable,
+    new_socket,
+    read_only,
+    receive_frames,
+    send_frames,
+)
+
+_RETRY_S = 0.05
+
+
+def connect(
+    address: str, *, keys: KeyPair | None = None, server_key: bytes | None = None, timeout: float = 30.0, name: str = "the party"
+) -> Connection:
+    """A connection to the `Listener` at `address`, trying for `timeout` seconds until somebody listens there.
+
+    `keys`: own key pair, and `server_key`: the only public key that the listener is believed with (both for tcp:// only and required
+    there). `name` is what messages call the listener. Raises InputError for a bad address, missing keys, or an ipc directory
+    that others may enter; RunError when nobody answers, or when one side does not accept the other's key.
+    """
+    if is_tcp(address):
+        if server_key is None or not is_key(server_key):
+            raise InputError(f"{name} at {address} cannot be recognised without its public key: 'threepc keygen DIR' makes keys")
+    else:
+        check_ipc_directory(address)
+    deadline = time.monotonic() + timeout
+    context = zmq.Context()
+    try:
+        while True:
+            socket = new_socket(context, zmq.DEALER, address, keys)
+            if server_key is not None:
+                socket.curve_serverkey = server_key
+            monitor = socket.get_monitor_socket(WATCHED)
+            try:
+                socket.connect(address)
+                failure = _handshake(monitor, deadline)
+                if failure is None:
+                    connection = DealerConnection(context, socket, monitor, address, server_key)
+                    connection.name = f"{name} at {address}"
+                    return connection
+            except BaseException:
+                close_monitored(socket, monitor, 0)
+                raise
+            close_monitored(socket, monitor, 0)
+            if failure in _FAILURES:
+                raise RunError(f"{name} at {address} {_FAILURES[failure]}")
+            if time.monotonic() + _RETRY_S > deadline:
+                raise RunError(f"{name} has not answered at {address} for {timeout:g} s: is it running there, and does a firewall let this host through?")
+            time.sleep(_RETRY_S)
+    except BaseException:
+        context.term()
+        raise
+
+
+_FAILURES = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "does not accept this party's public key: add it to that party's deployment.yaml and restart it there",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "hung up during the handshake: its public key here is probably not the one it has there; "
+    "copy its .public file anew ('threepc keygen DIR' makes keys)",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "does not speak this protocol, or its public key here is not the one it has there",
+}
+
+
+def _handshake(monitor: zmq.Socket, deadline: float) -> int | None:
+    """Wait for a new connection's handshake: None once it succeeded, else the event that stands for what went wrong."""
+    while True:
+        for event, _ in events(monitor):
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                return None
+            if event in _FAILURES or event in (zmq.EVENT_CLOSED, zmq.EVENT_CONNECT_RETRIED, zmq.EVENT_DISCONNECTED):
+                return event
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return zmq.EVENT_CLOSED
+        monitor.poll(remaining * 1000)
+
+
+class DealerConnection(Connection):
+    """A connected DEALER socket in a context of its own, so that bulk on one connection does not hold up another's I/O thread."""
+
+    def __init__(self, context: zmq.Context, socket: zmq.Socket, monitor: zmq.Socket, address: str, peer: bytes | None):
+        super().__init__(address, peer)
+        self._context = context
+        self._socket = socket
+        self._monitor = monitor
+        self._encrypted = is_tcp(address)
+        self._waker = Waker()
+        self._poll = select.poll()
+        for descriptor in (socket.fd, monitor.fd, self._waker.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+        self._receiving = threading.Lock()  # held through a whole receive: one receiver at a time
+        self._lock = threading.Lock()  # held for each operation on the sockets; taken after _receiving
+        self._waiting = False
+        self._lost = False
+        self._end: str | None = None
+        self._closed = False
+        send_frames(socket, HELLO)
+
+    def send(self, frames: Sequence[Buffer]) -> None:
+        with self._lock:
+            if self._closed:
+                raise closed_here(self)
+            self._look_for_loss()
+            if self._end is not None or self._lost:
+                raise RunError(f"{self.name} {self._end or CLOSED}")
+            send_frames(self._socket, frames)
+            if self._waiting and is_readable(self._socket):
+                self._waker.set()
+
+    def receive(self, timeout: float | None = None) -> list[memoryview]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._receiving:
+            while True:
+                with self._lock:
+                    frames = self._take()
+                    if frames is not None:
+                        return frames
+                    self._waiting = True
+                try:
+                    remaining = None if deadline is None else (deadline - time.monotonic()) * 1000
+                    if remaining is not None and remaining <= 0:
+                        raise no_answer(self, timeout)
+                    self._poll.poll(remaining)
+                finally:
+                    self._waiting = False
+
+    def close(self) -> None:
+        self._closed = True
+        with self._lock:
+            if self._socket.closed:
+                return
+            self._waker.set()
+        with self._receiving, self._lock:
+            if self._socket.closed:
+                return
+            self._look_for_loss()
+            ended = self._lost or self._end is not None
+            if not ended:
+                send_frames(self._socket, goodbye(CLOSED))
+            close_monitored(self._socket, self._monitor, 0 if ended else LINGER_MS)
+            self._waker.close()
+        self._context.term()
+
+    def framing_bytes(self, length: int) -> int:
+        return framing_bytes(length, self._encrypted)
+
+    def _take(self) -> list[memoryview] | None:
+        """The next message if there is one. What had arrived before the connection broke is still received."""
+        if self._closed:
+            raise closed_here(self)
+        self._waker.clear()
+        self._look_for_loss()
+        while self._end is None and is_readable(self._socket):
+            frames = receive_frames(self._socket)
+            if len(frames[0]) > 0:
+                return read_only(frames)
+            if len(frames) > 1:
+                self._end = printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace"))
+        if self._end is not None or self._lost:
+            raise RunError(f"{self.name} {self._end or CLOSED + ' unexpectedly: has it ended?'}")
+        return None
+
+    def _look_for_loss(self) -> None:
+        for event, _ in events(self._monitor):
+            if event == zmq.EVENT_DISCONNECTED:
+                self._lost = True

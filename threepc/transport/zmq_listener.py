@@ -1,0 +1,297 @@
+"""The listening end of ZeroMQ connections: one ROUTER socket on a party's one port, and the threads that use them take turns at it.
+
+A thread of the listener itself only answers which keys may enter and notices broken wires.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import threading
+from collections.abc import Iterable, Sequence
+
+import zmq
+from zmq.utils import z85
+
+from ..errors import InputError, RunError
+from .addresses import check_ipc_directory, check_ipc_free, is_tcp
+from .connection import Buffer, Connection, QueuedConnection
+from .framing import printable
+from .keys import KeyPair, is_key
+from .turns import Turns
+from .waker import Waker
+from .zmq_sockets import (
+    CLOSED,
+    HELLO,
+    LINGER_MS,
+    REASON_LIMIT,
+    WATCHED,
+    close_monitored,
+    events,
+    framing_bytes,
+    goodbye,
+    is_readable,
+    new_socket,
+    read_only,
+    receive_frames,
+    send_frames,
+)
+
+_IO_THREADS = 2
+_ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where RFC 27 has libzmq ask whether a key may enter
+
+
+class AcceptedConnection(QueuedConnection):
+    """One peer's connection to a `Listener`."""
+
+    def __init__(self, listener: Listener, identity: bytes, where: str, peer: bytes | None):
+        super().__init__(where, peer)
+        self.identity = identity
+        self._listener = listener
+
+    def send(self, frames: Sequence[Buffer]) -> None:
+        self._check_sending()
+        self._listener.send_to(self, frames)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.end("was closed")
+            self._listener.dismiss(self, CLOSED)
+
+    def framing_bytes(self, length: int) -> int:
+        return framing_bytes(length, self.peer is not None)
+
+    def _take(self, timeout: float | None) -> list[memoryview] | None:
+        return self._listener.turns.get(self._incoming, timeout)
+
+
+class Listener:
+    """Accepts connections at one address.
+
+    Over tcp:// only peers whose public key is in `authorised` get past the CURVE handshake, and each message is attributed to the
+    key that the handshake proved. ipc:// needs a directory that no other user may enter.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        keys: KeyPair | None = None,
+        authorised: Iterable[bytes] = (),
+        max_connections: int = 64,
+        max_pending: int = 16,
+    ):
+        """`address`: tcp://HOST:PORT (port 0: any free one) or ipc:///PATH. `keys`: own pair, `authorised`: z85 public keys; both for tcp:// only.
+
+        `max_connections` may be open at once and `max_pending` of them not yet accepted; more are turned away. Raises InputError for a
+        bad address, one that is in use, missing keys, or an ipc directory that others may enter.
+        """
+        self._encrypted = is_tcp(address)
+        if not self._encrypted:
+            check_ipc_free(check_ipc_directory(address))
+        self._authorised = frozenset(authorised)
+        if not all(map(is_key, self._authorised)):
+            raise InputError(f"an authorised key of {address} is no CURVE key of 40 characters")
+        self._limits = (max_connections, max_pending)
+        self._lock = threading.RLock()  # guards the router and all that follows
+        self._connections: dict[bytes, AcceptedConnection] = {}
+        self._dismissed: set[bytes] = set()
+        self._identities: dict[int, bytes] = {}  # by file descriptor, which is what events of the wire name
+        self._dead_descriptors: set[int] = set()
+        self._pending: queue.SimpleQueue[AcceptedConnection | None] = queue.SimpleQueue()
+        self._accepting = threading.Lock()
+        self._closing = False
+        self._context = zmq.Context(io_threads=_IO_THREADS)
+        self._zap = self._context.socket(zmq.REP)
+        self._zap.bind(_ZAP_ENDPOINT)
+        try:
+            self._router = new_socket(self._context, zmq.ROUTER, address, keys)
+        except InputError:
+            self._zap.close(0)
+            self._context.term()
+            raise
+        self._router.router_mandatory = True
+        if self._encrypted:
+            self._router.curve_server = True
+        self._monitor = self._router.get_monitor_socket(WATCHED)
+        self._waker = Waker()
+        try:
+            self._router.bind(address)
+        except zmq.ZMQError as error:
+            self._release(0)
+            hint = "end the other process or choose another port" if error.errno == zmq.EADDRINUSE else "is it an address of this host?"
+            raise InputError(f"cannot listen at {address}: {error.strerror}: {hint}") from None
+        self.address = self._router.last_endpoint.decode()
+        self.turns = Turns(self._drain, [self._router.fd])
+        self._thread = threading.Thread(target=self._run, name=f"listener {self.address}", daemon=True)
+        self._thread.start()
+
+    def accept(self, timeout: float | None = None) -> Connection | None:
+        """The next new connection, or None after `timeout` seconds without one. Raises RunError when the listener is closed."""
+        with self._accepting:
+            try:
+                connection = self.turns.get(self._pending, None if timeout is None else max(timeout, 0))
+            except queue.Empty:
+                return None
+            if connection is None:
+                self._pending.put(None)
+                raise RunError(f"{self.address} no longer listens")
+            return connection
+
+    def close(self) -> None:
+        """End all connections, delivering what was sent on them, and stop listening. Closing twice is harmless."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            for connection in list(self._connections.values()):
+                connection.close()
+        self._waker.set()
+        self._thread.join()
+        self.turns.close()
+        self._release(LINGER_MS)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def send_to(self, connection: AcceptedConnection, frames: Sequence[Buffer]) -> None:
+        """Send a message to one peer, for `AcceptedConnection`."""
+        with self._lock:
+            if self._reaches(connection.identity, frames):
+                if is_readable(self._router):
+                    self.turns.wake()
+                return
+        connection.end(CLOSED)
+        self.turns.wake()
+        raise RunError(f"{connection.name} {CLOSED}")
+
+    def dismiss(self, connection: AcceptedConnection, reason: str) -> None:
+        """Say goodbye to a peer and hear nothing more of it."""
+        with self._lock:
+            if self._connections.pop(connection.identity, None) is not None:
+                self._dismissed.add(connection.identity)
+                self._reaches(connection.identity, goodbye(reason))
+        self.turns.wake()
+
+    def _run(self) -> None:
+        poll = select.poll()
+        for descriptor in (self._monitor.fd, self._zap.fd, self._waker.fileno()):
+            poll.register(descriptor, select.POLLIN)
+        try:
+            while not self._closing:
+                self._answer_zap()
+                with self._lock:
+                    lost = self._lost_identities()
+                    if lost:
+                        self._drain()
+                    for identity in lost:
+                        self._forget(identity)
+                self.turns.wake()
+                poll.poll()
+        finally:
+            with self._lock:
+                for connection in self._connections.values():
+                    connection.end("was closed")
+            self._pending.put(None)
+            self.turns.wake()
+
+    def _answer_zap(self) -> None:
+        """Tell libzmq which keys may enter (RFC 27). Without a handler it would let everybody in."""
+        while is_readable(self._zap):
+            version, request, _, _, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
+            key = z85.encode(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else b""
+            status = [b"200", b"OK", key] if key in self._authorised else [b"400", b"unknown key", b""]
+            self._zap.send_multipart([version, request, *status, b""], zmq.NOBLOCK)
+
+    def _lost_identities(self) -> list[bytes]:
+        """The peers whose wires broke since the last call."""
+        lost = []
+        for event, descriptor in events(self._monitor):
+            if event == zmq.EVENT_ACCEPTED:
+                self._dead_descriptors.discard(descriptor)
+            elif event == zmq.EVENT_DISCONNECTED:
+                if descriptor in self._identities:
+                    lost.append(self._identities.pop(descriptor))
+                else:
+                    self._dead_descriptors.add(descriptor)
+        return lost
+
+    def _forget(self, identity: bytes) -> None:
+        self._dismissed.discard(identity)
+        connection = self._connections.pop(identity, None)
+        if connection is not None:
+            connection.end(f"{CLOSED} unexpectedly: has it ended?")
+
+    def _drain(self) -> None:
+        """Hand out all that has arrived."""
+        with self._lock:
+            while not self._closing and is_readable(self._router):
+                identity, *frames = receive_frames(self._router)
+                self._dispatch(identity.bytes, frames)
+
+    def _dispatch(self, identity: bytes, frames: list[zmq.Frame]) -> None:
+        peer = _user_id(frames[0]) if self._encrypted else None
+        connection = self._connections.get(identity)
+        if connection is None:
+            if identity not in self._dismissed:
+                self._welcome(identity, peer, frames)
+        elif peer != connection.peer:
+            connection.end("was taken over by another key")
+        elif len(frames[0]) > 0:
+            connection.deliver(read_only(frames))
+        elif len(frames) > 1:
+            connection.end(printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace")))
+
+    def _welcome(self, identity: bytes, peer: bytes | None, frames: list[zmq.Frame]) -> None:
+        """Make a connection of a new peer's first message, which must be a hello."""
+        for lost in self._lost_identities():
+            self._forget(lost)
+        where = frames[0].get("Peer-Address") if self._encrypted else self.address
+        connection = AcceptedConnection(self, identity, where, peer)
+        self._connections[identity] = connection
+        self._register(identity, frames[0].get(zmq.SRCFD))
+        max_connections, max_pending = self._limits
+        if len(frames) > 1 or len(frames[0]) > 0:
+            self.dismiss(connection, "did not understand the greeting")
+        elif len(self._connections) > max_connections or self._pending.qsize() >= max_pending:
+            self.dismiss(connection, "has too many connections: try again later")
+        else:
+            self._pending.put(connection)
+
+    def _register(self, identity: bytes, descriptor: int) -> None:
+        """Note whose wire a descriptor is, so that its loss is noticed, be it before its first message was read."""
+        earlier = self._identities.get(descriptor)
+        if descriptor in self._dead_descriptors:
+            self._dead_descriptors.discard(descriptor)
+            self._connections[identity].end(CLOSED)
+        elif earlier is None or not self._reaches(earlier, HELLO):
+            self._identities[descriptor] = identity
+            if earlier is not None:
+                self._forget(earlier)
+        else:
+            self._connections[identity].end(CLOSED)
+
+    def _reaches(self, identity: bytes, frames: Sequence[Buffer]) -> bool:
+        """Send to a peer; False when it is gone."""
+        try:
+            send_frames(self._router, [identity, *frames])
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        return True
+
+    def _release(self, linger_ms: int) -> None:
+        close_monitored(self._router, self._monitor, linger_ms)
+        self._zap.close(0)
+        self._waker.close()
+        self._context.term()
+
+
+def _user_id(frame: zmq.Frame) -> bytes:
+    """The public key that the sender of a frame has proved in its handshake, as `_answer_zap` named it."""
+    return frame.get("User-Id").encode()

@@ -1,0 +1,118 @@
+"""What ZeroMQ's two ends have in common: socket options, CURVE, events of the wire, and frames in and out.
+
+Sockets are shared between threads under a lock (libzmq asks for a memory barrier between threads, which a lock is).
+Waiting happens outside the lock on the sockets' file descriptors. These are edge-triggered: any operation may swallow the
+signal of a message that came meanwhile, so whoever operates a socket looks afterwards whether it has become readable.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+import zmq
+
+from ..errors import InputError
+from .addresses import is_tcp
+from .connection import Buffer, byte_view
+from .keys import KeyPair, is_key
+
+# A first frame that is empty marks ZeroMQ-level messages: alone it says hello, followed by a text it says goodbye.
+HELLO = [b""]
+CLOSED = "closed the connection"
+REASON_LIMIT = 200
+LINGER_MS = 5000
+HANDSHAKE_MS = 10_000
+MAX_FRAME_BYTES = 1 << 32
+# A dead process is noticed at once. Heartbeats are for hosts and cables: the answer to one waits behind the frame that is on its way,
+# so the limit must let tens of megabytes through a slow line.
+HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 5000, 30_000
+# A connection that broke stays broken. libzmq would connect again by itself, as a stranger in the middle of a session; to turn that off
+# altogether would drop what has arrived and is not yet read, so the next try is put off for a week.
+RECONNECT_MS = 7 * 24 * 3600 * 1000
+
+_KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+_EVENT = struct.Struct("=HI")
+WATCHED = (
+    zmq.EVENT_ACCEPTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+
+def new_socket(context: zmq.Context, kind: int, address: str, keys: KeyPair | None) -> zmq.Socket:
+    """A socket with the options of every connection. Raises InputError for a TCP address without keys."""
+    tcp = is_tcp(address)
+    if tcp and (keys is None or not is_key(keys.public) or not is_key(keys.secret)):
+        raise InputError(f"{address} needs a key pair, as TCP is always encrypted: 'threepc keygen DIR' makes them")
+    options = {
+        zmq.SNDHWM: 0,
+        zmq.RCVHWM: 0,
+        zmq.LINGER: LINGER_MS,
+        zmq.MAXMSGSIZE: MAX_FRAME_BYTES,
+        zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
+        zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
+        zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
+        zmq.RECONNECT_IVL: RECONNECT_MS,
+    }
+    if tcp:
+        options |= _KEEPALIVE | {zmq.IPV6: int("[" in address), zmq.CURVE_PUBLICKEY: keys.public, zmq.CURVE_SECRETKEY: keys.secret}
+    socket = context.socket(kind)
+    for option, value in options.items():
+        socket.setsockopt(option, value)
+    return socket
+
+
+def is_readable(socket: zmq.Socket) -> bool:
+    """Whether a message waits, whatever the file descriptor says."""
+    return bool(socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
+
+def receive_frames(socket: zmq.Socket) -> list[zmq.Frame]:
+    """All frames of the message that waits on a readable socket."""
+    frames = [socket.recv(zmq.NOBLOCK, copy=False)]
+    while frames[-1].more:
+        frames.append(socket.recv(zmq.NOBLOCK, copy=False))
+    return frames
+
+
+def send_frames(socket: zmq.Socket, frames: Sequence[Buffer]) -> None:
+    """Queue a message. pyzmq copies small frames and sends large ones from where they lie."""
+    *rest, last = map(byte_view, frames)
+    for frame in rest:
+        socket.send(frame, zmq.NOBLOCK | zmq.SNDMORE, copy=False)
+    socket.send(last, zmq.NOBLOCK, copy=False)
+
+
+def read_only(frames: Sequence[zmq.Frame]) -> list[memoryview]:
+    """What `Connection.receive` hands out."""
+    return [frame.buffer.toreadonly() for frame in frames]
+
+
+def goodbye(reason: str) -> list[bytes]:
+    """The message that ends a connection; `reason` completes the sentence "the server ..."."""
+    return [b"", reason.encode()[:REASON_LIMIT]]
+
+
+def events(monitor: zmq.Socket) -> Iterator[tuple[int, int]]:
+    """The waiting events of a monitored socket and their values."""
+    while is_readable(monitor):
+        yield _EVENT.unpack(monitor.recv_multipart(zmq.NOBLOCK)[0])
+
+
+def close_monitored(socket: zmq.Socket, monitor: zmq.Socket, linger_ms: int) -> None:
+    """Close a socket and its monitor; messages still to be sent have `linger_ms` to leave."""
+    socket.disable_monitor()
+    monitor.close(0)
+    socket.close(linger_ms)
+
+
+def framing_bytes(length: int, encrypted: bool) -> int:
+    """What ZMTP adds to a frame: flags and length; under CURVE also a command name, nonce, authenticator and inner flags."""
+    curve = 8 + 8 + 16 + 1 if encrypted else 0
+    return curve + (2 if length + curve < 256 else 9)
