@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,23 +17,9 @@ from . import inference
 from .model import PublicModel
 from .network import Network
 from .pacing import PacedSender
-from .session import Options, ending_together, new_session, open_channel
+from .record import Record, by_link, by_step, difference
+from .session import Options, ending_together, new_session, number, numbers, open_channel, peak_rss_mb
 from .warmup import warm_up
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One inference in seconds: offline until all is dealt and prepared, online from the first online message to the decoded result, in all.
-
-    Where the phases overlap, total is less than their sum. layers: the server's seconds for each step, waiting included.
-    """
-
-    offline: float
-    online: float
-    total: float
-    layers: list[float]
-    provider_rss_mb: float
-    server_rss_mb: float
 
 
 class ClientSession:
@@ -90,6 +75,7 @@ class ClientSession:
         if ready.fields.get("fingerprint") != self.model.fingerprint:
             raise RunError("the provider confirmed another model")
         self._online.receive_control("ready")
+        self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
         self._paced = PacedSender(self._offline, self._options.budget)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -100,8 +86,8 @@ class ClientSession:
         precision = self.model.precision
         return Ring(precision.bits).encode(images, precision.fraction, "the image", headroom=precision.fraction)
 
-    def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Timing]:
-        """Logits (N, ...) float64 of images (N, C, H, W), real numbers, and the seconds it took.
+    def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
+        """Logits (N, ...) float64 of images (N, C, H, W), real numbers, and what it cost.
 
         separate: finish the offline phase before the online one begins, which needs all its bytes within the budget. Raises InputError before
         anything is sent, RunError when the run fails; then the session is over.
@@ -116,8 +102,8 @@ class ClientSession:
             self.__exit__(type(error), error, error.__traceback__)
             raise
 
-    def _infer(self, words: np.ndarray, plan: Plan, separate: bool) -> tuple[np.ndarray, Timing]:
-        attempt = self._attempt
+    def _infer(self, words: np.ndarray, plan: Plan, separate: bool) -> tuple[np.ndarray, Record]:
+        attempt, before = self._attempt, self.meter.counts()
         self._attempt += 1
         self._stream.begin_attempt(attempt)
         began = time.perf_counter()
@@ -128,7 +114,7 @@ class ClientSession:
         if separate:
             ahead.join()
             dealt = self._provider.receive_control("dealt")
-        start = time.perf_counter()
+        offline, start = time.perf_counter() - began, time.perf_counter()
         self._online.send_control("infer", {"attempt": attempt, "batch": plan.batch})
         self._online.attempt = attempt
         try:
@@ -140,11 +126,18 @@ class ClientSession:
         ahead.join()
         if not separate:
             dealt = self._provider.receive_control("dealt")
+            offline = max(ahead.seconds, number(dealt, "seconds"))
         done = self._online.receive_control("done")
         self._stream.end_attempt(attempt)
-        seconds = done.fields.get("layers", [])
-        offline = max(ahead.seconds, float(dealt.fields.get("seconds", 0.0)))
-        return logits, Timing(offline, end - start, end - began, seconds, dealt.fields.get("peak_rss_mb", 0.0), done.fields.get("peak_rss_mb", 0.0))
+        record = Record({"offline": offline, "online": end - start, "total": end - began})
+        record.peak_rss_mb = {"client": peak_rss_mb(), "server": number(done, "peak_rss_mb"), "provider": number(dealt, "peak_rss_mb")}
+        counts = difference(self.meter.counts(), before)
+        dealt_bytes = numbers(done, "dealt", len(plan.steps))
+        record.links = by_link(counts)
+        record.links["provider->server"] = {"offline": [int(sum(dealt_bytes)), sum(map(bool, dealt_bytes))]}
+        for step, (size, messages), more, seconds in zip(plan.steps, by_step(plan, counts), dealt_bytes, numbers(done, "layers", len(plan.steps))):
+            record.layers.append({"name": step.name, "kind": step.kind, "seconds": seconds, "bytes": size + int(more), "messages": messages})
+        return logits, record
 
     def __enter__(self) -> ClientSession:
         return self

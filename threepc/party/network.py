@@ -2,16 +2,20 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..errors import RunError
-from ..transport import memory
+from ..transport import memory, zmq_dealer, zmq_listener
 from ..transport.connection import Connection
+from ..transport.keys import KeyPair
 
 
 class Listener(Protocol):
     """Where a party is reached."""
+
+    address: str
 
     def accept(self, timeout: float | None = None) -> Connection | None:
         """The next connection, None after `timeout` seconds; raises RunError once closed."""
@@ -28,6 +32,29 @@ class Network(Protocol):
 
     def connect(self, role: str) -> Connection:
         """A new connection to `role`."""
+
+
+@dataclass(frozen=True)
+class ZmqNetwork:
+    """Parties reached over ZeroMQ as one of them sees it.
+
+    addresses: of the server and the provider, ipc:///PATH or tcp://HOST:PORT. For tcp: `keys`, the party's own pair; `public`, the public keys
+    that server and provider are recognised by; `authorised`, the public keys that may connect here.
+    """
+
+    addresses: Mapping[str, str]
+    keys: KeyPair | None = None
+    public: Mapping[str, bytes] = field(default_factory=dict)
+    authorised: tuple[bytes, ...] = ()
+    timeout: float = 30.0
+
+    def listen(self, role: str) -> Listener:
+        """See `Network`. Raises InputError when the address is in use."""
+        return zmq_listener.Listener(self.addresses[role], keys=self.keys, authorised=self.authorised)
+
+    def connect(self, role: str) -> Connection:
+        """See `Network`. Raises RunError when nobody answers in time or a key is not accepted."""
+        return zmq_dealer.connect(self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}")
 
 
 @dataclass
@@ -49,6 +76,8 @@ class MemoryNetwork:
 
 class MemoryListener:
     """Accepts what was connected in this process."""
+
+    address = "memory"
 
     def __init__(self, waiting: queue.SimpleQueue):
         self._waiting = waiting

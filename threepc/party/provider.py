@@ -42,6 +42,11 @@ class ProviderParty:
         self._meetings: dict[bytes, _Meeting] = {}
         self._stopping = threading.Event()
 
+    @property
+    def address(self) -> str:
+        """Where the party listens."""
+        return self._listener.address
+
     def serve(self) -> None:
         """Accept parties until `stop`; one thread a session. Errors of a session are logged and end that session alone."""
         threads: list[threading.Thread] = []

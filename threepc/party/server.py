@@ -16,6 +16,7 @@ from .model import ServedModel
 from .network import Network
 from .pacing import PacedReceiver
 from .provider import GREETING_TIMEOUT, checked_plan, noting
+from .record import by_step, difference
 from .session import Options, ending_together, log, number_field, open_channel, peak_rss_mb, session_field, text_field
 from .warmup import warm_up
 
@@ -44,6 +45,11 @@ class ServerParty:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._listener = network.listen("server")
+
+    @property
+    def address(self) -> str:
+        """Where the party listens."""
+        return self._listener.address
 
     def serve(self) -> None:
         """Accept clients until `stop`. Errors of a session are logged and end that session alone."""
@@ -138,10 +144,13 @@ class ServerParty:
             plan = checked_plan(self._public, number_field(request, "batch"))
             stream.begin_attempt(attempt)
             online.attempt = offline.attempt = provider.attempt = attempt
+            before = provider.meter.counts()
             began, seconds = time.perf_counter(), [0.0] * len(plan.steps)
             role = Server(attempt, self._weights, self._biases, stream, dealt, prepared, online, self._options.threads)
             inference.serve(role, plan, noting(seconds))
             stream.end_attempt(attempt)
             for receiver in (dealt, prepared):
                 receiver.settle()
-            online.send_control("done", {"seconds": time.perf_counter() - began, "layers": seconds, "peak_rss_mb": peak_rss_mb()})
+            fields = {"seconds": time.perf_counter() - began, "layers": seconds, "peak_rss_mb": peak_rss_mb()}
+            from_provider = {key: count for key, count in difference(provider.meter.counts(), before).items() if key[0] == ("provider", "server")}
+            online.send_control("done", fields | {"dealt": [size for size, _ in by_step(plan, from_provider)]})

@@ -58,6 +58,22 @@ def number_field(control: Control, name: str) -> int:
     return value
 
 
+def number(control: Control, name: str) -> float:
+    """A measured number that a peer reports. Raises RunError where it is missing or something else."""
+    value = control.fields.get(name)
+    if not isinstance(value, int | float):
+        raise RunError(f"a {control.kind!r} message without a proper {name!r}")
+    return float(value)
+
+
+def numbers(control: Control, name: str, count: int) -> list[float]:
+    """`count` measured numbers that a peer reports. Raises RunError where they are missing or something else."""
+    values = control.fields.get(name)
+    if not isinstance(values, list) or len(values) != count or not all(isinstance(v, int | float) for v in values):
+        raise RunError(f"a {control.kind!r} message without a proper {name!r}")
+    return [float(v) for v in values]
+
+
 def session_field(control: Control) -> bytes:
     """The session identifier of a greeting."""
     try:

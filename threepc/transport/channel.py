@@ -52,7 +52,7 @@ Timeout = float | None | EllipsisType
 class Channel:
     """One connection as one party sees it.
 
-    `session` (8 bytes), `attempt`, `meter` and `timeout` may be set at any time: session and attempt go into every message
+    `session` (8 bytes), `attempt`, `meter` and `timeout` may be set at any time: session and attempt go into every message (control messages of any attempt are read)
     and must be the same at both ends; `timeout` (seconds, None for ever) is the default of the receiving methods. One
     thread at a time sends and one at a time receives; `abort` and `close` are for any thread.
     """
@@ -165,7 +165,11 @@ class Channel:
         size = self._wire_bytes([bytes(HEADER_BYTES + len(described)), *parts])
         arrival = self._shaper.arrival(size) if self._shaper else NO_ARRIVAL
         header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
-        self.connection.send([header.pack() + described, *parts])
+        try:
+            self.connection.send([header.pack() + described, *parts])
+        except RunError:
+            self._raise_abort()
+            raise
         if kind != ABORT:
             self._sent += 1
         return size
@@ -188,16 +192,32 @@ class Channel:
                 raise NoAnswer(f"{self.connection.name} has not answered for {timeout:g} s: {self._expected(kind, op)}")
         self._held = None
         if header.kind == ABORT:
-            reason = bytes(frames[1][:REASON_LIMIT]) if len(frames) > 1 else b"no reason given"
-            raise RunError(f"the {self.link[1]} ended the session: {printable(reason.decode(errors='replace'))}")
+            raise self._aborted(frames)
         self._compare(header, kind, op, len(frames) - 1)
         self._received += 1
         return header, frames
 
+    def _raise_abort(self) -> None:
+        """Raise the peer's abort if that is why the connection has ended: it says more than that a send failed."""
+        while True:
+            try:
+                frames = self.connection.receive(0)
+                is_abort = Header.unpack(frames[0]).kind == ABORT
+            except (RunError, Malformed):
+                return  # nothing more arrived, or no message: the failed send remains the news
+            if is_abort:
+                raise self._aborted(frames)
+
+    def _aborted(self, frames: list[memoryview]) -> RunError:
+        reason = bytes(frames[1][:REASON_LIMIT]).decode(errors="replace") if len(frames) > 1 else "no reason given"
+        return RunError(f"the {self.link[1]} ended the session: {printable(reason)}")
+
     def _compare(self, header: Header, kind: int, op: int, parts: int) -> None:
         shaped = self._shaper is not None
         got = header.session, header.kind, header.attempt, header.op, header.sequence, header.parts, header.arrival != NO_ARRIVAL
-        expected = self.session, kind, self.attempt, op, self._received, parts, shaped
+        # what is not data may belong to an attempt that just ended: credit for its last bytes, say
+        attempt = self.attempt if kind == DATA else header.attempt
+        expected = self.session, kind, attempt, op, self._received, parts, shaped
         if header.phase >= len(PHASES):
             raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent the unknown phase {header.phase}")
         if got != expected:

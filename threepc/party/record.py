@@ -1,0 +1,102 @@
+"""What one inference cost, as measured, and the report that users read."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..graph.schedule import Plan
+from ..transport.meter import Count
+from .model import PublicModel
+
+Counts = dict[tuple[tuple[str, str], str, int], Count]
+
+
+@dataclass
+class Record:
+    """One inference: seconds by phase, [bytes, messages] by link and phase, seconds, bytes and online messages of every step, memory.
+
+    offline: until all is dealt and prepared; online: from the first online message to the decoded result; total: wall clock from input ready to
+    result decoded, less than the sum where the phases overlap. layers: the server's seconds for the step, waiting included.
+    """
+
+    seconds: dict[str, float]
+    links: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    layers: list[dict] = field(default_factory=list)
+    peak_rss_mb: dict[str, float] = field(default_factory=dict)
+
+    def to_plain(self) -> dict:
+        """JSON-plain."""
+        return dataclasses.asdict(self)
+
+
+def difference(after: Counts, before: Counts) -> Counts:
+    """What was counted between two readings of a meter."""
+    grown = {key: Count(count.bytes - before[key].bytes, count.messages - before[key].messages) if key in before else count for key, count in after.items()}
+    return {key: count for key, count in grown.items() if count.messages}
+
+
+def by_link(counts: Counts) -> dict[str, dict[str, list[int]]]:
+    """[bytes, messages] by "sender->receiver" and phase."""
+    links: dict[str, dict[str, list[int]]] = {}
+    for ((sender, receiver), phase, _), count in counts.items():
+        entry = links.setdefault(f"{sender}->{receiver}", {}).setdefault(phase, [0, 0])
+        entry[0] += count.bytes
+        entry[1] += count.messages
+    return links
+
+
+def by_step(plan: Plan, counts: Counts) -> list[list[int]]:
+    """[bytes, online messages] of every step, whose addresses run from its op to the next step's."""
+    starts = [step.op for step in plan.steps] + [1 << 32]
+    result = []
+    for begin, end in zip(starts, starts[1:]):
+        mine = [(phase, count) for (_, phase, op), count in counts.items() if begin <= op < end and phase != "setup"]
+        result.append([sum(c.bytes for _, c in mine), sum(c.messages for phase, c in mine if phase == "online")])
+    return result
+
+
+def merged(records: Iterable[Record]) -> Record:
+    """The sum of several inferences of one plan; memory is the largest."""
+    records = list(records)
+    total = Record({phase: sum(r.seconds[phase] for r in records) for phase in records[0].seconds})
+    for record in records:
+        for link, phases in record.links.items():
+            for phase, (size, messages) in phases.items():
+                entry = total.links.setdefault(link, {}).setdefault(phase, [0, 0])
+                entry[0] += size
+                entry[1] += messages
+        for party, peak in record.peak_rss_mb.items():
+            total.peak_rss_mb[party] = max(peak, total.peak_rss_mb.get(party, 0.0))
+    for layer in zip(*(r.layers for r in records)):
+        total.layers.append(layer[0] | {key: sum(part[key] for part in layer) for key in ("seconds", "bytes", "messages")})
+    return total
+
+
+def report(model: PublicModel, record: Record, images: int, spec: str | None, setup: Mapping[str, list[int]], setup_seconds: float) -> dict:
+    """The report of one or several inferences under its stable names. setup: [bytes, messages] by link, spent once."""
+    plan = model.plan(1)
+    links = {link: dict(phases) for link, phases in record.links.items()}
+    for link, count in setup.items():
+        links.setdefault(link, {})["setup"] = list(count)
+    size = lambda phase: sum(phases[phase][0] for phases in links.values() if phase in phases)
+    sizes = {phase: size(phase) for phase in ("setup", "offline", "online")}
+    window = model.precision.comparison(0, model.precision.bits - model.precision.fraction, model.precision.fraction)
+    return {
+        "model": model.card.name,
+        "fingerprint": model.fingerprint,
+        "ring_bits": model.precision.bits,
+        "frac_bits": model.precision.fraction,
+        "weight_frac_bits": dict(model.precision.weight_fraction),
+        "drelu_window": [model.precision.fraction + window[0], model.precision.fraction + sum(window)],
+        "relu_spec": spec,
+        "images": images,
+        "relus": plan.relus * images,
+        "drelus": plan.drelus * images,
+        "seconds": {"setup": setup_seconds, **record.seconds},
+        "bytes": {**sizes, "total": sizes["offline"] + sizes["online"]},
+        "links": {link: {phase: {"bytes": c[0], "messages": c[1]} for phase, c in phases.items()} for link, phases in sorted(links.items())},
+        "messages_online": sum(phases["online"][1] for phases in record.links.values() if "online" in phases),
+        "peak_rss_mb": record.peak_rss_mb,
+        "layers": record.layers,
+    }
