@@ -49,42 +49,49 @@ def stored_width(width, lanes):
 
 
 @inline
-def multiply_block(panels, a, first_panel, last_panel, rows, buffer, column, columns, depth, bias, first_bias, out, channel, channels, pixels,
-                   tile, fresh, short):
+def _scatter(tile, across, down, width, height, bias, first_bias, out, place, pixel, channels, pixels, fresh):
+    """Add a tile to the rows of bias if fresh, else to out, from out[place] on; columns run on into the next image after `pixels`.
+
+    The word of row r and column n is tile[n * across + r * down]; `pixel` is the first column's within its image.
+    """
+    for n in range(width):
+        for r in range(height):
+            before = bias[first_bias + r] if fresh else out[place + r * pixels]
+            out[place + r * pixels] = before + tile[n * across + r * down]
+        pixel += 1
+        place += 1
+        if pixel == pixels:
+            pixel = 0
+            place += (channels - 1) * pixels
+
+
+@inline
+def multiply_block(panels, a, first_panel, last_panel, rows, buffer, column, columns, depth, bias, first_bias,
+                   out, channel, channels, pixels, tile, fresh, short):
     """Multiply left-hand panels [first_panel, last_panel) of the block at panels[a] by the packed columns in `buffer`.
 
     Column n of the product is pixel n % pixels of image n // pixels; the block holds `columns` of them from `column` on. Row r goes to
     channel `channel + r` of `channels`, for r < rows. The product starts from bias[first_bias + r] if fresh, else adds to out.
+    `tile` is scratch for the products that do not lie in `out` as tiles do, followed by ROWS zeros.
     """
     lanes = VECTOR_BYTES // out.itemsize
     for panel in range(first_panel, last_panel):
         height = min(ROWS, rows - panel * ROWS)
-        at, done = 0, 0
+        left, start = a + panel * depth * ROWS, first_bias + panel * ROWS
+        right, done = 0, 0
         while done < columns:
             width = panel_width(columns - done, lanes)
             stored = stored_width(width, lanes)
+            vectors = stored // lanes
             image, pixel = divmod(column + done, pixels)
             place = (image * channels + channel + panel * ROWS) * pixels + pixel
             if width <= NARROW:
-                multiply_narrow(panels, a + panel * depth * ROWS, buffer, at, tile, 0, depth, width, short)
+                multiply_narrow(panels, left, buffer, right, tile, 0, depth, width, short)
+                _scatter(tile, ROWS, 1, width, height, bias, start, out, place, pixel, channels, pixels, fresh)
             elif width == stored and height == ROWS and pixel + width <= pixels:
-                multiply_tile(panels, a + panel * depth * ROWS, buffer, at, out, place, bias, first_bias + panel * ROWS,
-                              depth, pixels, stored // lanes, fresh, short)
-                at += stored * depth
-                done += width
-                continue
+                multiply_tile(panels, left, buffer, right, out, place, bias, start, depth, pixels, vectors, fresh, short)
             else:
-                multiply_tile(panels, a + panel * depth * ROWS, buffer, at, tile, 0, tile, ROWS * VECTORS * lanes,
-                              depth, stored, stored // lanes, True, short)
-            across, down = (ROWS, 1) if width <= NARROW else (1, stored)
-            for n in range(width):
-                for r in range(height):
-                    before = bias[first_bias + panel * ROWS + r] if fresh else out[place + r * pixels]
-                    out[place + r * pixels] = before + tile[n * across + r * down]
-                pixel += 1
-                place += 1
-                if pixel == pixels:
-                    pixel = 0
-                    place += (channels - 1) * pixels
-            at += stored * depth
+                multiply_tile(panels, left, buffer, right, tile, 0, tile, tile.size - ROWS, depth, stored, vectors, True, short)
+                _scatter(tile, 1, stored, width, height, bias, start, out, place, pixel, channels, pixels, fresh)
+            right += stored * depth
             done += width

@@ -11,10 +11,11 @@ from numba.extending import intrinsic
 from threepc.kernels.options import has_ifma, inline, vector_bits, vector_registers
 
 ROWS, VECTORS = (8, 3) if vector_registers() == 32 else (4, 2)  # accumulators, operands and temporaries fill the registers
-NARROW = ROWS // 2                                              # up to so many columns, vectors lie better along the rows
+NARROW = ROWS                                                   # up to so many columns, vectors lie better along the rows
 ROW_VECTORS = 4                                                 # of one row of a depthwise convolution, summed side by side
 VECTOR_BYTES = vector_bits() // 8
 _CHAINS = 8                                                     # independent sums that hide the latency of a multiply-add
+_AHEAD = 8192                                                   # that the stream of left-hand panels, the weights, is fetched ahead
 
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
@@ -32,15 +33,13 @@ class _Emitter:
         self.word = ir.IntType(self.bits)
         self.lanes = VECTOR_BYTES * 8 // self.bits
 
-    def pointer(self, array_type, array, place, *more):
-        """Address of word `place` + `more`... of an array."""
-        data = self.context.make_array(array_type)(self.context, self.builder, array).data
-        return self.shift(data, place, *more)
+    def pointer(self, array_type, array, place):
+        """Address of a word of an array."""
+        return self.shift(self.context.make_array(array_type)(self.context, self.builder, array).data, place)
 
-    def shift(self, pointer, *places):
-        for place in places:
-            pointer = self.builder.gep(pointer, [place])
-        return pointer
+    def shift(self, pointer, places):
+        """The address so many places, of the pointer's type, further on."""
+        return self.builder.gep(pointer, [places])
 
     def load(self, pointer, lanes=None):
         """Load a word, or a vector of so many words."""
@@ -50,6 +49,13 @@ class _Emitter:
 
     def store(self, vector, pointer):
         self.builder.store(vector, self.builder.bitcast(pointer, vector.type.as_pointer()), align=self.bits // 8)
+
+    def prefetch(self, pointer):
+        """Fetch the cache line that lies _AHEAD bytes after a word."""
+        byte, flags = self.builder.bitcast(pointer, ir.IntType(8).as_pointer()), [ir.Constant(_I32, flag) for flag in (0, 3, 1)]
+        function = ir.FunctionType(ir.VoidType(), [byte.type, _I32, _I32, _I32])
+        function = self.builder.module.declare_intrinsic("llvm.prefetch", (byte.type,), function)
+        self.builder.call(function, [self.shift(byte, _index(_AHEAD)), *flags])
 
     def zero(self, lanes):
         return ir.Constant(ir.VectorType(self.word, lanes), [0] * lanes)
@@ -155,6 +161,7 @@ def multiply_tile(typingctx, a, i, b, j, c, k, start, s, depth, leading, vectors
                 row_of_b = emit.shift(b, builder.mul(k, _index(count * lanes)))
                 row_of_b = [emit.load(emit.shift(row_of_b, _index(v * lanes)), lanes) for v in range(count)]
                 row_of_a = emit.shift(a, builder.mul(k, _index(ROWS)))
+                emit.prefetch(row_of_a)
                 for i in range(ROWS):
                     factor = emit.spread(emit.load(emit.shift(row_of_a, _index(i))), lanes)
                     for v in range(count):
@@ -186,7 +193,7 @@ def multiply_narrow(typingctx, a, i, b, j, c, k, depth, columns, short):
 
         def product(count, ifma):
             ifma = ifma and ROWS * emit.bits == 512
-            chains = max(1, _CHAINS // count)
+            chains = -(-_CHAINS // count)
 
             def step(k, sums):
                 for chain in range(len(sums) // count):
@@ -287,8 +294,9 @@ def stride_reach(stride, lanes):
 def lanes_within(column, length, stride, wide):
     """Bits for `gather`, of the words that `length` pixels `stride` apart read from `column` on in a row of `wide` pixels."""
     step = stride if stride <= 2 else 1
-    first = (step - 1 - column) // step if column < 0 else 0
-    last = min(length - 1, (wide - 1 - column) // step)
+    half = step - 1                                             # shifting by it divides by step
+    first = (half - column) >> half if column < 0 else 0
+    last = min(length - 1, (wide - 1 - column) >> half)
     return (1 << (step * last + 1)) - (1 << (step * first)) if first <= last else 0
 
 
