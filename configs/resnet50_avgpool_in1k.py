@@ -1,4 +1,7 @@
-"""The paper's ResNet-50 for ImageNet: average instead of max-pooling in the stem. Start from mmcls' resnet50_8xb32_in1k checkpoint and finetune."""
+"""The paper's ResNet-50 for ImageNet: average instead of max-pooling in the stem.
+
+Its training starts from mmcls' own checkpoint of resnet50_8xb32_in1k, which fits.
+"""
 
 from threepc.mmlab.configs import packaged
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv in the repository root, with all that threepc needs, from nothing but Python 3.11.
-# Returns at once when it is there already. May be interrupted and called again at any time. PYTHON=/path/to/python3.11 chooses the interpreter.
+# Returns at once when it is there already. May be interrupted and called again at any time.
+# PYTHON=/path/to/python3.11 chooses the interpreter.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -38,7 +39,7 @@ find_python() {
         without_venv=$candidate
     done
     if [[ $without_venv ]]; then
-        fail "$without_venv is Python 3.11 but lacks the venv module; install it (Debian, Ubuntu: apt-get install python3.11-venv) and try again"
+        fail "$without_venv is Python 3.11 but lacks the venv module; install it (Debian, Ubuntu: apt-get install python3.11-venv)"
     fi
     [[ ${PYTHON:-} ]] && fail "PYTHON=$PYTHON is not Python 3.11"
     fail "Python 3.11 not found; install it, or name it: PYTHON=/path/to/python3.11 $root/launch/setup.sh"
@@ -66,14 +67,17 @@ install() {
     return "$status"
 }
 
-# mmcv builds only with the setuptools of this environment; its compiled operations are not needed. mmcv-full is used where it was put in its place.
+# mmcv builds only with the setuptools of this environment; its compiled operations are not needed.
+# Where somebody has put mmcv-full in its place, that is used.
 install_mmcv() {
     compgen -G "$venv/lib/python3.11/site-packages/mmcv_full-*" >/dev/null && return
     MMCV_WITH_OPS=0 install --no-build-isolation mmcv
 }
 
-# Imports in the order and with the placeholders that threepc uses: an environment that installs but does not work is found here, not by the user.
-check() { cd / && "$venv/bin/python" -c 'import cv2, numba, zmq, cryptography, torch; from threepc.mmlab import compat; compat.import_mmlab()'; }
+# An environment that installs but does not work is found here, not by the user.
+check() {
+    cd / && "$venv/bin/python" -c 'import cv2, numba, zmq, cryptography, torch; from threepc.mmlab import compat; compat.import_mmlab()'
+}
 
 if complete; then exit 0; fi
 exec 9<"${BASH_SOURCE[0]}"

@@ -66,7 +66,15 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
 
 @pytest.mark.parametrize(
     "key, value",
-    [("name", 3), ("classes", "ab"), ("classes", [1]), ("segmentation", 0), ("align_corners", None), ("palette", [[0, 0, 256]]), ("palette", [[0, 0]])],
+    [
+        ("name", 3),
+        ("classes", "ab"),
+        ("classes", [1]),
+        ("segmentation", 0),
+        ("align_corners", None),
+        ("palette", [[0, 0, 256]]),
+        ("palette", [[0, 0]]),
+    ],
 )
 def test_a_wrong_value_of_the_card_itself_is_refused(key, value):
     data = json.loads(CARD.to_json()) | {key: value}

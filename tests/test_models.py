@@ -107,5 +107,7 @@ def test_an_unknown_config_is_refused_with_a_hint(config, message):
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"is for another model: 1\d\d missing \(backbone.conv1.weight, .*\); 2 unexpected \(weight, bias\)"):
+    with pytest.raises(
+        InputError, match=r"is for another model: 1\d\d missing \(backbone.conv1.weight, .*\); 2 unexpected \(weight, bias\)"
+    ):
         load_model("mmcls:resnet18_8xb16_cifar10", tmp_path / "a.pth")

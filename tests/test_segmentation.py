@@ -22,7 +22,9 @@ def test_labels_are_those_of_mmsegmentation(image_size, align_corners):
     card = card_of((64, 96), align_corners)
     logits = np.random.default_rng(1).normal(size=(7, 8, 12)).astype(np.float32)
     height, width = resized_size(image_size, card.preprocessing)
-    at_input = interpolate(torch.from_numpy(logits)[None], size=(64, 96), mode="bilinear", align_corners=align_corners)[:, :, :height, :width]
+    at_input = interpolate(torch.from_numpy(logits)[None], size=(64, 96), mode="bilinear", align_corners=align_corners)[
+        :, :, :height, :width
+    ]
     at_image = interpolate(at_input, size=image_size, mode="bilinear", align_corners=align_corners)[0]
     labels = pixel_labels(logits, card, image_size)
     assert labels.shape == image_size and labels.dtype == np.uint16

@@ -34,8 +34,8 @@ class Preprocessing:
     """How an image file becomes one input of the network: resize, crop or pad, order of channels, (pixel - mean) / std.
 
     size: (H, W) of the input in pixels.
-    mean, std: per channel, in the units of 8-bit pixels (0 to 255) and in the network's order of channels; one of each for a network of grey
-        images, three for colours.
+    mean, std: per channel, in the units of 8-bit pixels (0 to 255) and in the network's order of channels; one of each for a
+        network of grey images, three for colours.
     to_rgb: a colour network takes red first (False: blue first, as OpenCV reads).
     resize: "exact" - the image must have exactly the input's size;
             "stretch" - resize to the input's size, whatever the aspect ratio;
@@ -61,7 +61,11 @@ class Preprocessing:
         sides = f"two integers from 1 to {LARGEST_SIDE}"
         _require(len(self.size) == 2 and all(type(s) is int and 1 <= s <= LARGEST_SIDE for s in self.size), "size", sides)
         _require(len(self.mean) in (1, 3) and all(map(_is_number, self.mean)), "mean", "one or three finite numbers")
-        _require(len(self.std) == len(self.mean) and all(_is_number(s) and s > 0 for s in self.std), "std", "as many positive numbers as mean has")
+        _require(
+            len(self.std) == len(self.mean) and all(_is_number(s) and s > 0 for s in self.std),
+            "std",
+            "as many positive numbers as mean has",
+        )
         _require(type(self.to_rgb) is bool, "to_rgb", "true or false")
         _require(self.resize in RESIZE_RULES, "resize", f"one of {', '.join(RESIZE_RULES)}")
         if self.resize == "short_edge":

@@ -26,8 +26,8 @@ _CV2_INTERPOLATION = {
 def load_images(paths: Sequence[str | Path], preprocessing: Preprocessing, shape: Sequence[int] | None = None) -> np.ndarray:
     """Read image files, or `.npy` arrays of ready inputs, as one batch.
 
-    paths: image files of any format that OpenCV reads, or `.npy` files with numbers of shape (C, H, W) or (N, C, H, W), which are taken as they
-        are. Pickled objects in a `.npy` are refused.
+    paths: image files of any format that OpenCV reads, or `.npy` files with numbers of shape (C, H, W) or (N, C, H, W), which are
+        taken as they are. Pickled objects in a `.npy` are refused.
     shape: (C, H, W) that the network takes; by default what `preprocessing` makes.
     Returns float32 (N, C, H, W), C-contiguous, finite, in the order of `paths`.
     Raises InputError naming the file: missing, unreadable, of a shape that the model does not take, or with NaN or infinity in it.
@@ -55,7 +55,10 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
 
 
 def preprocess(image: np.ndarray, preprocessing: Preprocessing, source: str = "the image") -> np.ndarray:
-    """One image, as `read_image` gives it, to float32 (C, H, W). Raises InputError naming `source` where it does not have the exact size wanted."""
+    """One image, as `read_image` gives it, to float32 (C, H, W).
+
+    Raises InputError naming `source` where the model wants an exact size and the image does not have it.
+    """
     height, width = preprocessing.size
     if preprocessing.resize == "exact":
         if image.shape[:2] != preprocessing.size:
@@ -92,7 +95,8 @@ def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[i
 def load_labels(path: str | Path, images: Sequence[str | Path], card: ModelCard) -> list[int]:
     """The true class of each image, from a JSON object: file name without folder to class index or class name.
 
-    Returns one index per entry of `images`, in their order. Raises InputError: no such file, not such an object, an image or a class that is not in it.
+    Returns one index per entry of `images`, in their order.
+    Raises InputError: no such file, not such an object, an image that is not in it, a class that the model does not have.
     """
     path = Path(path)
     try:

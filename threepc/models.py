@@ -4,11 +4,12 @@ CONFIG is one of
 
 - `mmcls:NAME` or `mmseg:NAME`, a config that ships with those packages;
 - the path of an MMLab config file;
-- `package.module:factory`, any function without arguments that returns a torch module of one input, images (N, C, H, W), and one output. The
-  module may say how images become its input and what its outputs mean by an attribute `model_card`, a `ModelCard`; without one, threepc assumes
-  what most networks for ImageNet take: 224 x 224 pixels, red first, and ImageNet's mean and deviation.
+- `package.module:factory`, any function without arguments that returns a torch module of one input, images (N, C, H, W), and one
+  output. The module may say how images become its input and what its outputs mean by an attribute `model_card`, a `ModelCard`;
+  without one, threepc assumes what most networks for ImageNet take: 224 x 224 pixels, red first, ImageNet's mean and deviation.
 
-All three run Python code that they name: a CONFIG is trusted code of whoever operates the server. Checkpoints are not code, and are not trusted.
+All three run the Python code that they name: a CONFIG is trusted code of whoever operates the server. Checkpoints are not code, and
+are not trusted.
 """
 
 import importlib
@@ -71,14 +72,14 @@ def load_model(config: str, checkpoint: str | Path | None = None, seed: int = 0,
     """
     if config.partition(":")[0] in PACKAGES or Path(config).suffix in (".py", ".json", ".yaml", ".yml"):
         name = config if config.partition(":")[0] in PACKAGES else Path(config).stem
-        module, card = build(read_config(config), name, checkpoint, seed)
+        module, card = build(read_config(config), name, checkpoint, seed, size)
     elif _FACTORY.fullmatch(config):
         module, card = _call_factory(config, checkpoint, seed)
+        if size is not None:
+            card = replace(card, preprocessing=card.preprocessing.with_size(size))
     else:
         hint = suggestions(config) or "; it is mmcls:NAME, mmseg:NAME, the path of an MMLab config file, or package.module:factory"
         raise InputError(f"unknown config {config}{hint}")
-    if size is not None:
-        card = replace(card, preprocessing=card.preprocessing.with_size(size))
     return LoadedModel(module, card, random_weights=checkpoint is None)
 
 

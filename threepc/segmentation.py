@@ -21,10 +21,10 @@ LEGEND_WIDTH = 300
 def pixel_labels(output: np.ndarray, card: ModelCard, image_size: tuple[int, int]) -> np.ndarray:
     """The class of every pixel of the image.
 
-    output: logits (K, h, w) at the network's output stride; or the classes themselves, an integer array (h, w), where only these were revealed.
+    output: logits (K, h, w) at the network's output stride; or the classes themselves, integers (h, w), where only these were revealed.
     image_size: (H, W) of the image file before preprocessing.
-    Returns uint16 (H, W). Logits are resized twice as mmsegmentation does, to the network's input and, less the padding, to the image, and the
-    largest taken; classes are repeated to the nearest pixel.
+    Returns uint16 (H, W). Logits are resized twice as mmsegmentation does, to the network's input and, less the padding, to the image,
+    and the largest taken; classes are repeated to the nearest pixel.
     """
     if output.ndim == 2:
         rows, columns = (_nearest(*sizes) for sizes in _axes(output.shape, card.preprocessing, image_size))

@@ -3,8 +3,8 @@
 
     .venv/bin/python examples/digits/train.py
 
-writes, next to itself, resnet18_digits.pth (as mmcls saves it), the first held-out image of each digit to images/, and their labels to labels.json.
-The same seed on the same machine with as many threads gives the same network.
+writes, next to itself, resnet18_digits.pth (as mmcls saves it), the first held-out image of each digit to images/, and their labels
+to labels.json. The same seed on the same machine with as many threads gives the same network.
 """
 
 import json

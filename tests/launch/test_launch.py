@@ -60,7 +60,12 @@ def installs(copy):
     return [line.split("constraints.txt ")[1] for line in calls(copy) if "pip install" in line]
 
 
-ALL_STEPS = ["setuptools wheel", "torch opencv-python-headless", "--no-build-isolation mmcv", "--no-build-isolation --editable {}[mmlab,test]"]
+ALL_STEPS = [
+    "setuptools wheel",
+    "torch opencv-python-headless",
+    "--no-build-isolation mmcv",
+    "--no-build-isolation --editable {}[mmlab,test]",
+]
 
 
 def test_setup_installs_in_order_and_then_rests(copy):

@@ -2,7 +2,9 @@
 
 import collections
 import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -84,6 +86,16 @@ def test_a_foreign_checkpoint_is_refused_with_counts_and_names(tmp_path, trained
     assert torch.equal(model.conv.weight, before)
 
 
+@pytest.mark.parametrize("numpy_module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_numpy_numbers_beside_the_weights_are_data(tmp_path, trained, numpy_module):
+    scores = {"best": np.float64(0.75), "of": [np.float32(1.5), np.int64(3)]}
+    torch.save({"state_dict": trained.state_dict(), "meta": {"hook_msgs": scores}}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "a.pth", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core.multiarray", numpy_module))
+    assert load_checkpoint(network(), tmp_path / "a.pth") == {"hook_msgs": scores}
+
+
 class Executed(RuntimeError):
     pass
 
@@ -120,7 +132,9 @@ def test_a_damaged_file_is_refused(tmp_path, content, message):
         load_checkpoint(network(), tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {}, {"state_dict": {}}, {"epoch": 3}])
+@pytest.mark.parametrize(
+    "content", [[1, 2], torch.zeros(3), {}, {"state_dict": {}}, {"epoch": 3}, {3: torch.zeros(1)}, {"a": torch.zeros(1).to_sparse()}]
+)
 def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(InputError, match="holds"):

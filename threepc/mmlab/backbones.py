@@ -1,7 +1,7 @@
 """ResNets with average pooling in the stem, where the originals have max-pooling.
 
-A 3x3 max-pool costs eight secure comparisons a pixel, an average nothing but local arithmetic; the paper's recipes therefore train with averages.
-Parameters have the same names and shapes as the originals', so their checkpoints load. Configs reach these by
+A 3x3 max-pool costs eight secure comparisons a pixel, an average nothing but local arithmetic; the paper's recipes therefore train
+with averages. Parameters have the same names and shapes as the originals', so their checkpoints load. Configs reach these by
 `custom_imports = dict(imports=["threepc.mmlab.backbones"])` and `type="ResNetAvgPool"` or `type="ResNetV1cAvgPool"`.
 """
 

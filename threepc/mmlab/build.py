@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
 
-# A residual branch whose last batch norm starts at zero, as MMLab's do, contributes nothing: random networks start it at this instead, small enough
-# that sixteen blocks keep the activations within one order of magnitude.
+# A residual branch whose last batch norm starts at zero, as MMLab's do, contributes nothing: random networks start it at this
+# instead, small enough that sixteen blocks keep the activations within one order of magnitude.
 RESIDUAL_GAMMA = 0.5
 CALIBRATION_IMAGES = 8
 CALIBRATION_SIDE = 96
@@ -41,7 +41,7 @@ class ClassifierLogits(nn.Module):
 
 
 class SegmentorLogits(nn.Module):
-    """An mmsegmentation encoder and decoder: (N, 3, H, W) to logits (N, K, h, w) as the decode head gives them, before the resize to the image."""
+    """An mmsegmentation encoder and decoder before its resize to the image: (N, 3, H, W) to the decode head's logits (N, K, h, w)."""
 
     def __init__(self, segmentor: nn.Module) -> None:
         super().__init__()
@@ -57,9 +57,12 @@ class SegmentorLogits(nn.Module):
         return self.decode_head(features)
 
 
-def build(config: Any, name: str, checkpoint: str | Path | None, seed: int) -> tuple[nn.Module, ModelCard]:
+def build(
+    config: Any, name: str, checkpoint: str | Path | None, seed: int = 0, size: tuple[int, int] | None = None
+) -> tuple[nn.Module, ModelCard]:
     """Build the network of an `mmcv.Config` in evaluation mode, with the weights of `checkpoint` or, without one, seeded random ones.
 
+    size: (H, W) of the input in pixels where it shall not be the config's own.
     Nothing is downloaded: pretrained parts that the config names are left out. Synchronised batch norms become plain ones.
     Raises InputError for a model type, layer or transform that is not known, and as `load_checkpoint` does.
     """
@@ -72,13 +75,14 @@ def build(config: Any, name: str, checkpoint: str | Path | None, seed: int) -> t
     if kind == "ImageClassifier":
         registry, wrapper = CLASSIFIERS, ClassifierLogits
         settings.pop("train_cfg", None)
-        preprocessing = classifier_preprocessing(config, settings["backbone"].get("in_channels", 3))
+        preprocessing = classifier_preprocessing(config, settings["backbone"].get("in_channels", 3), size)
     elif kind == "EncoderDecoder":
         registry, wrapper = SEGMENTORS, SegmentorLogits
         settings.pop("auxiliary_head", None)
-        preprocessing = segmentor_preprocessing(config)
+        preprocessing = segmentor_preprocessing(config, size)
     else:
-        raise InputError(f"{name}: model type {kind!r} is not supported (ImageClassifier of mmcls and EncoderDecoder of mmsegmentation are)")
+        supported = "ImageClassifier of mmcls and EncoderDecoder of mmsegmentation are"
+        raise InputError(f"{name}: model type {kind!r} is not supported ({supported})")
     settings["pretrained"] = None
     model = _construct(registry, settings, name)
     if checkpoint is None:
@@ -89,13 +93,14 @@ def build(config: Any, name: str, checkpoint: str | Path | None, seed: int) -> t
     segmentation = kind == "EncoderDecoder"
     head = model.decode_head if segmentation else model.head
     dataset = _dataset_class(config, segmentation)
+    names, colours = ((meta.get(key), getattr(dataset, key, None)) for key in ("CLASSES", "PALETTE"))
     card = ModelCard(
         name=name,
         preprocessing=preprocessing,
-        classes=_of_count(meta.get("CLASSES") or getattr(dataset, "CLASSES", None), head, str),
+        classes=tuple(map(str, _one_for_each_output(names, head))),
         segmentation=segmentation,
         align_corners=bool(getattr(head, "align_corners", False)),
-        palette=_of_count(meta.get("PALETTE") or getattr(dataset, "PALETTE", None), head, lambda rgb: tuple(map(int, rgb))) if segmentation else (),
+        palette=tuple(tuple(map(int, colour)) for colour in _one_for_each_output(colours, head)) if segmentation else (),
     )
     return wrapper(model).eval().requires_grad_(False), card
 
@@ -182,7 +187,7 @@ def _dataset_class(config: Any, segmentation: bool) -> type | None:
     return (SEG_DATASETS if segmentation else CLS_DATASETS).get(name) if isinstance(name, str) else None
 
 
-def _of_count(values: Any, head: nn.Module, convert: Any) -> tuple[Any, ...]:
-    """Class names or colours where there is one for every output of the head, else ()."""
+def _one_for_each_output(candidates: Iterable[Any], head: nn.Module) -> Sequence[Any]:
+    """The first of the candidates that is a list with one entry for every output of the head, or ()."""
     count = getattr(head, "num_classes", None)
-    return tuple(map(convert, values)) if isinstance(values, (list, tuple)) and len(values) == count else ()
+    return next((values for values in candidates if isinstance(values, (list, tuple)) and len(values) == count), ())

@@ -6,12 +6,20 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from threepc.errors import InputError
 
 NAMES_SHOWN = 3
+# MMLab's checkpoints hold the best accuracy so far as a numpy number, in a pickle a constructor, a type and bytes: data, no code
+_NUMPY_SCALARS = [
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 named it
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
+]
 
 
 def load_checkpoint(module: nn.Module, path: str | Path, ignore: Collection[str] = ()) -> dict[str, Any]:
@@ -25,8 +33,9 @@ def load_checkpoint(module: nn.Module, path: str | Path, ignore: Collection[str]
     """
     checkpoint = _read(Path(path))
     state = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"checkpoint {path} holds no state dict of tensors; save it with mmcv's save_checkpoint or torch.save(model.state_dict(), ...)")
+    if not isinstance(state, Mapping) or not state or not all(_is_entry(name, value) for name, value in state.items()):
+        how = "save it with mmcv's save_checkpoint or torch.save(model.state_dict(), ...)"
+        raise InputError(f"checkpoint {path} holds no state dict of plain tensors; {how}")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     own = module.state_dict()
     unexpected = [name for name in state if name not in own and not name.startswith(tuple(ignore))]
@@ -52,8 +61,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise InputError(f"checkpoint {path} does not exist")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # a file that is no checkpoint, which is refused below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            # said of files that are no checkpoints, which are refused below
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            with torch.serialization.safe_globals(_NUMPY_SCALARS):
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             raise InputError(
@@ -66,6 +77,12 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise InputError(f"checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict")
     return checkpoint
+
+
+def _is_entry(name: Any, value: Any) -> bool:
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_complex() and not value.is_quantized
 
 
 def _count(names: list[str], what: str) -> str:

@@ -1,13 +1,13 @@
 """Imports mmcv, mmcls and mmsegmentation where two things that they want to import are missing.
 
 mmcv 1.7 imports torchvision only to list the addresses of its pretrained models, and mmsegmentation imports `mmcv.ops`, mmcv's compiled
-operations, only for losses and heads that ResNet, MobileNet and DeepLab do not use. Where one is absent, a placeholder stands in for it while
-MMLab is imported: whatever is taken from it raises `InputError`, naming itself and the package to install, when it is really called. Where they
-are installed (torchvision; mmcv-full), nothing is replaced. The placeholders are withdrawn afterwards, so that nobody else takes the missing
-packages for present: torch, for one, looks for torchvision.
+operations, only for losses and heads that ResNet, MobileNet and DeepLab do not use. Where one is absent, a placeholder stands in
+for it while MMLab is imported: whatever is taken from it raises `InputError`, naming itself and the package to install, when it is
+really called. Where they are installed (torchvision; mmcv-full), nothing is replaced. The placeholders are withdrawn afterwards, so
+that nobody else takes the missing packages for present: torch, for one, looks for torchvision.
 
-The packages are no longer maintained, and warn of that and of what does not concern inference; exactly the warnings listed here are silenced,
-only while the packages are imported and their models built.
+The packages are no longer maintained, and warn of that and of what does not concern inference; exactly the warnings listed here are
+silenced, only while the packages are imported and their models built.
 """
 
 import contextlib

@@ -6,18 +6,19 @@ from typing import Any
 from threepc.card import Preprocessing
 from threepc.errors import InputError
 
-# transforms that do not change what the network sees at test time
-_NEUTRAL = {"LoadImageFromFile", "RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf"}
+# transforms that move no pixel at test time
+_NEUTRAL = {"LoadImageFromFile", "RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf", "Normalize"}
 _CIFAR = {"CIFAR10": (32, 32), "CIFAR100": (32, 32)}  # datasets whose images come as arrays, red first, not as files
 
 
-def classifier_preprocessing(config: Any, channels: int = 3) -> Preprocessing:
-    """The preprocessing of an mmcls config, from `data.test.pipeline`; raises InputError naming a transform that threepc does not have.
+def classifier_preprocessing(config: Any, channels: int = 3, size: tuple[int, int] | None = None) -> Preprocessing:
+    """The preprocessing of an mmcls config, from `data.test.pipeline`.
 
-    channels: 1 or 3, used where the config does not normalise.
+    channels: 1 or 3, used where the config does not normalise. size: (H, W) in pixels where it shall not be the config's own.
+    Raises InputError naming a transform that threepc does not have, or where neither the config nor `size` says the size.
     """
     dataset, steps = _test_data(config)
-    size = _CIFAR.get(dataset["type"])
+    own_size = _CIFAR.get(dataset["type"])
     fields: dict[str, Any] = {"resize": "exact"}
     for step in steps:
         match step["type"]:
@@ -25,41 +26,41 @@ def classifier_preprocessing(config: Any, channels: int = 3) -> Preprocessing:
                 fields |= _interpolation(step)
                 height, width = _pair(step["size"])
                 if width != -1:
-                    size = (height, width)
+                    own_size = (height, width)
                     fields |= {"resize": "stretch", "short_edge": 0}
                 elif step.get("adaptive_side", "short") == "short":
-                    size = (height, height)
+                    own_size = (height, height)
                     fields |= {"resize": "short_edge", "short_edge": height}
                 else:
                     raise _unsupported(step)
             case "CenterCrop" if not step.get("efficientnet_style") and fields["resize"] != "stretch":
-                size = _pair(step["crop_size"])
-            case "Normalize" | "ResizeToMultiple" | "Pad" | "CenterCrop":
-                if step["type"] != "Normalize":
-                    raise _unsupported(step)
+                own_size = _pair(step["crop_size"])
             case other if other not in _NEUTRAL:
                 raise _unsupported(step)
-    if size is None:
-        raise InputError("the config's test pipeline does not say the size of the network's input (no Resize, no CenterCrop); give it: --size H W")
+    if own_size is None and size is None:
+        raise InputError(
+            "the config's test pipeline does not say the size of the network's input (no Resize, no CenterCrop); give it with --size"
+        )
     # images that come as arrays are red first and become blue first by to_rgb, which swaps; files are read blue first
     from_files = any(step["type"] == "LoadImageFromFile" for step in steps)
-    return Preprocessing(size=size, **fields, **_normalisation(steps, channels, from_files))
+    preprocessing = Preprocessing(size=own_size or size, **fields, **_normalisation(steps, channels, from_files))
+    return preprocessing.with_size(size) if size else preprocessing
 
 
-def segmentor_preprocessing(config: Any) -> Preprocessing:
+def segmentor_preprocessing(config: Any, size: tuple[int, int] | None = None) -> Preprocessing:
     """The preprocessing of an mmsegmentation config.
 
-    Its networks take any size; threepc runs them at one, which is the crop they were trained with: an image is made as large as fits, keeping its
-    aspect ratio as mmsegmentation does, and padded.
+    Its networks take any size; threepc runs them at one: `size` (H, W), or the crop they were trained with. An image is made as large
+    as fits, keeping its aspect ratio as mmsegmentation does, and padded. Raises InputError as `classifier_preprocessing` does.
     """
     _, steps = _test_data(config)
     for step in steps:
         resizes = step["type"] == "Resize" and step.get("keep_ratio", True)
-        if not resizes and step["type"] not in _NEUTRAL | {"Normalize", "MultiScaleFlipAug"}:
+        if not resizes and step["type"] not in _NEUTRAL | {"MultiScaleFlipAug"}:
             raise _unsupported(step)
-    size = config.get("model").get("test_cfg", {}).get("crop_size") or _training_crop(config)
+    size = size or config.get("model").get("test_cfg", {}).get("crop_size") or _training_crop(config)
     if size is None:
-        raise InputError("the config does not say the size of the network's input (no crop_size); give it: --size H W")
+        raise InputError("the config does not say the size of the network's input (no crop_size); give it with --size")
     return Preprocessing(size=_pair(size), resize="fit", **_normalisation(steps, 3, from_files=True))
 
 
