@@ -236,7 +236,7 @@ def allocate(distortion: Distortion, *, ratio: float | None = None, drelus: int 
     counts = [layer.shape[0] for layer in distortion.layers]
     full = fixed + sum(count * price[_plain(layer)] for count, price, layer in zip(counts, prices, distortion.layers))
     least = fixed + sum(_cheapest(layer.distortion, price) for layer, price in zip(distortion.layers, prices))
-    budget = amount * full if kind == "ratio" else float(amount)
+    budget = float(amount * full if kind == "ratio" else amount)
     if not least <= budget <= full:
         scale = full if kind == "ratio" else 1.0
         raise InputError(f"{kind} {amount:g} is out of range: from {least / scale:g} to {full / scale:g} for this network")

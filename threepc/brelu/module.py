@@ -1,8 +1,8 @@
 """The trainable block ReLU, and how a relu spec is put into any torch module.
 
 One decision serves a patch: b = [sum of its pixels >= 0], and every pixel of the patch leaves as b * x. Gradients flow
-through x alone; the decision is not differentiated (Gorski et al. 2023). Only buffers that are not saved are added to a
-model, so its checkpoint's keys stay those of the plain network.
+through x alone; the decision is not differentiated (Gorski et al. 2023). A block ReLU has neither parameters nor buffers, so
+a checkpoint's keys stay those of the plain network.
 """
 from __future__ import annotations
 
@@ -48,8 +48,12 @@ class BlockReLU(nn.Module):
         self.maximum = maximum
         self.groups = [(int(height), int(width), int(count)) for (height, width), count in
                        zip(sizes, np.bincount(group.reshape(-1), minlength=len(sizes)))]
-        self.register_buffer("order", torch.from_numpy(order), persistent=False)
-        self.register_buffer("inverse", torch.from_numpy(np.argsort(order)), persistent=False)
+        # Not buffers: mmcv saves even those marked as not persistent, and a checkpoint's keys are to stay the plain network's.
+        self.order, self.inverse = torch.from_numpy(order), torch.from_numpy(np.argsort(order))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> BlockReLU:
+        self.order, self.inverse = fn(self.order), fn(self.inverse)
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         return f"{self.channels} channels, {len(self.groups)} patch sizes" + ("" if self.maximum is None else f", max={self.maximum}")
@@ -70,9 +74,9 @@ class BlockReLU(nn.Module):
         x = x.detach()
         if len(self.groups) == 1:
             return _decide_one(x, *self.groups[0][:2], identity)
-        parts = x.index_select(1, self.order).split([count for _, _, count in self.groups], dim=1)
+        parts = x.index_select(1, self.order.to(x.device)).split([count for _, _, count in self.groups], dim=1)
         decided = [_decide_one(part, height, width, identity) for part, (height, width, _) in zip(parts, self.groups)]
-        return torch.cat(decided, dim=1).index_select(1, self.inverse)
+        return torch.cat(decided, dim=1).index_select(1, self.inverse.to(x.device))
 
 
 def _decide_one(x: torch.Tensor, height: int, width: int, identity: bool) -> torch.Tensor:
