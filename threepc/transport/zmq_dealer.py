@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 import zmq
@@ -12,17 +13,17 @@ import zmq
 from ..errors import InputError, RunError
 from .addresses import check_ipc_directory, is_tcp
 from .connection import Buffer, Connection, closed_here, no_answer
-from .framing import printable
 from .keys import KeyPair, is_key
 from .waker import Waker
 from .zmq_sockets import (
     CLOSED,
     HELLO,
     LINGER_MS,
-    REASON_LIMIT,
+    LOST,
     WATCHED,
     close_monitored,
     events,
+    farewell,
     framing_bytes,
     goodbye,
     is_readable,
@@ -44,7 +45,8 @@ def connect(
     there). `name` is what messages call the listener. Raises InputError for a bad address, missing keys, or an ipc directory
     that others may enter; RunError when nobody answers, or when one side does not accept the other's key.
     """
-    if is_tcp(address):
+    tcp = is_tcp(address)
+    if tcp:
         if server_key is None or not is_key(server_key):
             raise InputError(f"{name} at {address} cannot be recognised without its public key: 'threepc keygen DIR' makes keys")
     else:
@@ -54,14 +56,14 @@ def connect(
     try:
         while True:
             socket = new_socket(context, zmq.DEALER, address, keys)
-            if server_key is not None:
+            if tcp:
                 socket.curve_serverkey = server_key
             monitor = socket.get_monitor_socket(WATCHED)
             try:
                 socket.connect(address)
                 failure = _handshake(monitor, deadline)
                 if failure is None:
-                    connection = DealerConnection(context, socket, monitor, address, server_key)
+                    connection = DealerConnection(context, socket, monitor, address, server_key if tcp else None)
                     connection.name = f"{name} at {address}"
                     return connection
             except BaseException:
@@ -116,7 +118,7 @@ class DealerConnection(Connection):
         self._receiving = threading.Lock()  # held through a whole receive: one receiver at a time
         self._lock = threading.Lock()  # held for each operation on the sockets; taken after _receiving
         self._waiting = False
-        self._lost = False
+        self._arrived: deque[list[memoryview]] = deque()
         self._end: str | None = None
         self._closed = False
         send_frames(socket, HELLO)
@@ -125,12 +127,13 @@ class DealerConnection(Connection):
         with self._lock:
             if self._closed:
                 raise closed_here(self)
-            self._look_for_loss()
-            if self._end is not None or self._lost:
-                raise RunError(f"{self.name} {self._end or CLOSED}")
-            send_frames(self._socket, frames)
-            if self._waiting and is_readable(self._socket):
+            self._drain()
+            if self._end is None:
+                send_frames(self._socket, frames)
+            if self._waiting and (self._arrived or self._end is not None or is_readable(self._socket)):
                 self._waker.set()
+            if self._end is not None:
+                raise RunError(f"{self.name} {self._end}")
 
     def receive(self, timeout: float | None = None) -> list[memoryview]:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -158,11 +161,10 @@ class DealerConnection(Connection):
         with self._receiving, self._lock:
             if self._socket.closed:
                 return
-            self._look_for_loss()
-            ended = self._lost or self._end is not None
-            if not ended:
+            self._drain()
+            if self._end is None:
                 send_frames(self._socket, goodbye(CLOSED))
-            close_monitored(self._socket, self._monitor, 0 if ended else LINGER_MS)
+            close_monitored(self._socket, self._monitor, LINGER_MS if self._end is None else 0)
             self._waker.close()
         self._context.term()
 
@@ -170,22 +172,26 @@ class DealerConnection(Connection):
         return framing_bytes(length, self._encrypted)
 
     def _take(self) -> list[memoryview] | None:
-        """The next message if there is one. What had arrived before the connection broke is still received."""
+        """The next message if there is one. What had arrived before the connection ended is still received."""
         if self._closed:
             raise closed_here(self)
         self._waker.clear()
-        self._look_for_loss()
+        if not self._arrived:
+            self._drain()
+        if self._arrived:
+            return self._arrived.popleft()
+        if self._end is not None:
+            raise RunError(f"{self.name} {self._end}")
+        return None
+
+    def _drain(self) -> None:
+        """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye."""
+        lost = any([event == zmq.EVENT_DISCONNECTED for event, _ in events(self._monitor)])
         while self._end is None and is_readable(self._socket):
             frames = receive_frames(self._socket)
             if len(frames[0]) > 0:
-                return read_only(frames)
-            if len(frames) > 1:
-                self._end = printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace"))
-        if self._end is not None or self._lost:
-            raise RunError(f"{self.name} {self._end or CLOSED + ' unexpectedly: has it ended?'}")
-        return None
-
-    def _look_for_loss(self) -> None:
-        for event, _ in events(self._monitor):
-            if event == zmq.EVENT_DISCONNECTED:
-                self._lost = True
+                self._arrived.append(read_only(frames))
+            elif len(frames) > 1:
+                self._end = farewell(frames)
+        if lost and self._end is None:
+            self._end = LOST

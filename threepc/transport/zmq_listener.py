@@ -16,7 +16,6 @@ from zmq.utils import z85
 from ..errors import InputError, RunError
 from .addresses import check_ipc_directory, check_ipc_free, is_tcp
 from .connection import Buffer, Connection, QueuedConnection
-from .framing import printable
 from .keys import KeyPair, is_key
 from .turns import Turns
 from .waker import Waker
@@ -24,10 +23,11 @@ from .zmq_sockets import (
     CLOSED,
     HELLO,
     LINGER_MS,
-    REASON_LIMIT,
+    LOST,
     WATCHED,
     close_monitored,
     events,
+    farewell,
     framing_bytes,
     goodbye,
     is_readable,
@@ -224,7 +224,7 @@ class Listener:
         self._dismissed.discard(identity)
         connection = self._connections.pop(identity, None)
         if connection is not None:
-            connection.end(f"{CLOSED} unexpectedly: has it ended?")
+            connection.end(LOST)
 
     def _drain(self) -> None:
         """Hand out all that has arrived."""
@@ -244,7 +244,7 @@ class Listener:
         elif len(frames[0]) > 0:
             connection.deliver(read_only(frames))
         elif len(frames) > 1:
-            connection.end(printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace")))
+            connection.end(farewell(frames))
 
     def _welcome(self, identity: bytes, peer: bytes | None, frames: list[zmq.Frame]) -> None:
         """Make a connection of a new peer's first message, which must be a hello."""
@@ -267,13 +267,13 @@ class Listener:
         earlier = self._identities.get(descriptor)
         if descriptor in self._dead_descriptors:
             self._dead_descriptors.discard(descriptor)
-            self._connections[identity].end(CLOSED)
+            self._connections[identity].end(LOST)
         elif earlier is None or not self._reaches(earlier, HELLO):
             self._identities[descriptor] = identity
             if earlier is not None:
                 self._forget(earlier)
         else:
-            self._connections[identity].end(CLOSED)
+            self._connections[identity].end(LOST)
 
     def _reaches(self, identity: bytes, frames: Sequence[Buffer]) -> bool:
         """Send to a peer; False when it is gone."""

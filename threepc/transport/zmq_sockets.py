@@ -15,11 +15,13 @@ import zmq
 from ..errors import InputError
 from .addresses import is_tcp
 from .connection import Buffer, byte_view
+from .framing import printable
 from .keys import KeyPair, is_key
 
 # A first frame that is empty marks ZeroMQ-level messages: alone it says hello, followed by a text it says goodbye.
 HELLO = [b""]
 CLOSED = "closed the connection"
+LOST = "closed the connection unexpectedly: has it ended?"
 REASON_LIMIT = 200
 LINGER_MS = 5000
 HANDSHAKE_MS = 10_000
@@ -97,6 +99,11 @@ def read_only(frames: Sequence[zmq.Frame]) -> list[memoryview]:
 def goodbye(reason: str) -> list[bytes]:
     """The message that ends a connection; `reason` completes the sentence "the server ..."."""
     return [b"", reason.encode()[:REASON_LIMIT]]
+
+
+def farewell(frames: Sequence[zmq.Frame]) -> str:
+    """The reason in a peer's goodbye."""
+    return printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace"))
 
 
 def events(monitor: zmq.Socket) -> Iterator[tuple[int, int]]:
