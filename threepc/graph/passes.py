@@ -1,5 +1,6 @@
 """Rewritings of a network that keep what it computes. Each is pure: (Graph, Weights) in, a new pair out."""
 
+import math
 from dataclasses import replace
 
 from threepc.graph.ir import Graph, Node, Weights
@@ -88,9 +89,10 @@ def _swap(nodes: list[Node], relu: Node, pool: Node) -> list[Node]:
 
 
 def fold_average(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
-    """Where only convolutions read an average pooling (directly, or flattened or broadcast), they take its division into their weights.
+    """Where only convolutions read an average pooling (directly, or flattened or broadcast), they take part of its division into their weights.
 
-    The pooling becomes a sum (divisor 1), which is exact and needs no truncation; its values are larger by the divisor.
+    What stays is the next power of two, by which fixed-point values are divided without arithmetic: the sum is read as one with more
+    fractional bits. The weights keep their size to a factor of two, and with it their precision.
     """
     readers = graph.consumers()
     weights = dict(weights)
@@ -102,8 +104,9 @@ def fold_average(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     for node in graph.nodes:
         targets = final_readers(node.name) if node.kind == "avgpool" and node.attrs["divisor"] != 1 else []
         if targets and all(target.kind == "conv" for target in targets):
+            power = 2.0 ** math.ceil(math.log2(node.attrs["divisor"]))
             for target in targets:
-                weights[target.name] = weights[target.name] | {"weight": weights[target.name]["weight"] / node.attrs["divisor"]}
-            node = replace(node, attrs=node.attrs | {"divisor": 1.0})
+                weights[target.name] = weights[target.name] | {"weight": weights[target.name]["weight"] * (power / node.attrs["divisor"])}
+            node = replace(node, attrs=node.attrs | {"divisor": power})
         nodes.append(node)
     return Graph(tuple(nodes)), weights

@@ -64,14 +64,12 @@ class Precision:
             raise InputError("precision: window must be a pair or null, weight_fraction an object")
         return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None)
 
-    def comparison(self, shift: int, cut: int, truncated: int) -> tuple[int, int]:
-        """(first bit, width) of the comparison within opened bits shift..shift+cut-1 of a value whose lowest `truncated` bits are fractions of weights.
-
-        Raises InputError where the window does not fit.
-        """
+    def comparison(self, cut: int) -> tuple[int, int]:
+        """(first bit, width) of the comparison within the `cut` highest bits of the ring. Raises InputError where nothing is left to compare."""
         if self.window is None:
             return 0, min(cut - 2, WIDEST_WINDOW)
-        first, high = max(0, self.window[0] - truncated), min(self.window[1] - truncated, cut - 2)
+        below = self.bits - cut
+        first, high = max(0, self.window[0] - below), min(self.window[1] - below, cut - 2)
         if high <= first:
-            raise InputError(f"drelu-window {self.window[0]}:{self.window[1]}: nothing of it is left above the {truncated} bits that a truncation removes")
+            raise InputError(f"drelu-window {self.window[0]}:{self.window[1]}: nothing of it is left above the {below} bits that a truncation removes")
         return first, high - first

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,9 @@ from ..protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep
 from ..protocol.terminals import Input, Output
 from .ir import Graph, Node
 from .precision import MAX_TRUNCATION, Precision
+
+OUTPUT_BITS = 8
+"""Bits above the point that a result keeps when its fraction grows by an average's divisor."""
 
 Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 """Patch sizes of every channel, by relu name."""
@@ -77,6 +81,7 @@ def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, bat
 class _Scheduler:
     def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int):
         self.graph, self.precision, self.sizes, self.batch = graph, precision, sizes, batch
+        self.readers = graph.consumers()
         self.bits, self.fraction = precision.bits, precision.fraction
         self.steps: list[Step] = []
         self.op = 0
@@ -106,30 +111,34 @@ class _Scheduler:
         self.held[node.name] = name
         return name
 
-    def _opened(self, value: Value) -> tuple[int, int]:
-        """(shift, cut) that bring a value to the activations' fraction."""
+    def _opened(self, name: str) -> tuple[int, int]:
+        """(shift, cut) that bring a value to the activations' fraction. Raises InputError where a gate cannot lift what remains."""
+        value = self.values[name]
         shift = value.fraction - self.fraction
+        if not 0 <= shift <= MAX_TRUNCATION or (value.form == RAW and shift == 0):
+            raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {MAX_TRUNCATION}")
         if value.form == CUT:
             return 0, value.bits
-        if value.form == RAW:
-            return shift, self.bits - shift
-        return 0, self.bits - min(self.fraction, MAX_TRUNCATION)
+        return shift, self.bits - (shift if value.form == RAW else min(self.fraction, MAX_TRUNCATION))
 
     def _reduce(self, name: str) -> str:
-        """A value in reduced form; a raw or cut one is truncated once, for all that read it later."""
+        """A value in reduced form at the activations' fraction; any other is truncated once, for all that read it later."""
         value = self.values[name]
-        if value.form == REDUCED:
+        if value.form == REDUCED and value.fraction == self.fraction:
             return name
-        node = next(n for n in self.graph.nodes if self.held.get(n.name) == name)
-        also = [n for n, held in self.held.items() if held == name]
-        if value.form == RAW and not 1 <= value.fraction - self.fraction <= MAX_TRUNCATION:
-            raise InputError(f"{node.name}: a truncation by {value.fraction - self.fraction} bits is outside 1 to {MAX_TRUNCATION}")
-        shift, cut = self._opened(value)
-        relu = Relu(self.op, value.shape, value.bits, shift, cut, self.bits, 0, 1, sizes=((0, 1),) * value.shape[1])
+        readers = [n for n, held in self.held.items() if held == name]
+        shift, cut = self._opened(name)
+        through = ((0, 1),) * value.shape[1]
+        relu = Relu(self.op, value.shape, value.bits, shift, cut, self.bits, 0, 1, sizes=through)
         result = Value(value.shape, REDUCED, self.fraction, self.bits)
+        node = self.graph[readers[0]]
         truncated = self._append(ReluStep, node, f"{name}/truncation", [name], result, OPS, kind="truncation", protocol=relu)
-        self.held.update(dict.fromkeys(also, truncated))
+        self.held.update(dict.fromkeys(readers, truncated))
         return truncated
+
+    def _ends_here(self, node: Node) -> bool:
+        """Whether nothing but the output reads a node, flattened or not."""
+        return all(reader.kind == "output" or (reader.kind == "reshape" and self._ends_here(reader)) for reader in self.readers[node.name])
 
     # One method for each kind of node
 
@@ -138,23 +147,23 @@ class _Scheduler:
         self._append(InputStep, node, node.name, [], Value(shape, REDUCED, self.fraction, self.bits), 1, protocol=Input(self.op, shape, self.bits))
 
     def _conv(self, node: Node) -> None:
-        source = self._reduce(self._inputs(node)[0])
-        channels, a = self.values[source].shape[1], node.attrs
-        weight_shape = (node.shape[0], channels // a["groups"], *a["kernel"])
+        (source,) = self._inputs(node)
+        value, own = self.values[source], self.precision.of_weights(node.name)
+        fits = value.fraction + own + OUTPUT_BITS <= self.bits - 2
+        if value.form != REDUCED or value.fraction != self.fraction and not (fits and self._ends_here(node)):
+            source = self._reduce(source)
+            value = self.values[source]
+        a = node.attrs
+        weight_shape = (node.shape[0], value.shape[1] // a["groups"], *a["kernel"])
         geometry = [tuple(a[key]) for key in ("stride", "padding", "dilation")]
-        fraction = self.values[source].fraction + self.precision.of_weights(node.name)
         protocol = Linear(self.op, self._shape(node), weight_shape, *geometry, a["groups"], self.bits)
-        self._append(LinearStep, node, node.name, [source], Value(self._shape(node), RAW, fraction, self.bits), 1, protocol=protocol)
+        self._append(LinearStep, node, node.name, [source], Value(self._shape(node), RAW, value.fraction + own, self.bits), 1, protocol=protocol)
 
     def _relu(self, node: Node, clip: float | None = None) -> None:
         (source,) = self._inputs(node)
         value = self.values[source]
-        if value.form == RAW and not 1 <= value.fraction - self.fraction <= MAX_TRUNCATION:
-            source = self._reduce(source)
-            value = self.values[source]
-        shift, cut = self._opened(value)
-        truncated = self.bits - cut
-        first, width = self.precision.comparison(shift, cut, truncated)
+        shift, cut = self._opened(source)
+        first, width = self.precision.comparison(cut)
         unit = 1 << first
         bound = None if clip is None else round(clip * 2**self.fraction / unit) * unit
         relu = Relu(self.op, value.shape, value.bits, shift, cut, self.bits, first, width, self.sizes.get(node.name), bound)
@@ -166,7 +175,7 @@ class _Scheduler:
     def _maxpool(self, node: Node) -> None:
         (source,) = self._inputs(node)
         value = self.values[source]
-        shift, cut = self._opened(value)
+        shift, cut = self._opened(source)
         a = node.attrs
         pool = MaxPool(self.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut)
         result = Value(self._shape(node), CUT, self.fraction, cut)
@@ -193,17 +202,21 @@ class _Scheduler:
         self._append(LocalStep, node, node.name, names, value, 0, apply=partial(local.concat, lefts=lefts, shapes=shapes))
 
     def _avgpool(self, node: Node) -> None:
-        source = self._inputs(node)[0]
-        divisor, a = node.attrs["divisor"], node.attrs
-        if self.values[source].form == CUT or (divisor != 1 and self.values[source].form == RAW):
+        (source,) = self._inputs(node)
+        a, divisor = node.attrs, node.attrs["divisor"]
+        power = max(0, math.ceil(math.log2(divisor)))
+        if self.values[source].form == CUT or (divisor != 2**power and self.values[source].form == RAW):
             source = self._reduce(source)
         value = self.values[source]
-        apply, fraction, form = partial(_pool, a["kernel"], a["stride"], a["padding"], self._shape(node)), value.fraction, value.form
-        if divisor != 1:
-            # the factor's fractional bits go with the next truncation, so the result is no longer reduced
-            factor = round(2**self.fraction / divisor)
-            apply, fraction, form = partial(_average, apply, factor), fraction + self.fraction, RAW
-        self._append(LocalStep, node, node.name, [source], Value(self._shape(node), form, fraction, self.bits), 0, apply=apply)
+        # a sum of n values, read with log2(n) more fractional bits, is their average
+        averaged = Value(self._shape(node), value.form, value.fraction + power, self.bits)
+        pool = partial(_pool, a["kernel"], a["stride"], a["padding"], averaged.shape)
+        name = self._append(LocalStep, node, node.name, [source], averaged, 0, apply=pool)
+        if divisor != 2**power:
+            source = self._reduce(name)
+            factor = round(2 ** (self.fraction + power) / divisor)
+            scaled = Value(averaged.shape, RAW, 2 * self.fraction, self.bits)
+            self._append(LocalStep, node, f"{name}/scale", [source], scaled, 0, apply=partial(_scale, factor))
 
     def _reshape(self, node: Node) -> None:
         self._in_place(node, partial(local.reshape, shape=self._shape(node)))
@@ -234,5 +247,5 @@ def _pool(kernel, stride, padding, shape, inputs):
     return local.window_sums(inputs[0], kernel, stride, padding, shape)
 
 
-def _average(pool, factor, inputs):
-    return local.multiply(pool(inputs), factor)
+def _scale(factor, inputs):
+    return local.multiply(inputs[0], factor)

@@ -81,7 +81,7 @@ def report(model: PublicModel, record: Record, images: int, spec: str | None, se
         links.setdefault(link, {})["setup"] = list(count)
     size = lambda phase: sum(phases[phase][0] for phases in links.values() if phase in phases)
     sizes = {phase: size(phase) for phase in ("setup", "offline", "online")}
-    window = model.precision.comparison(0, model.precision.bits - model.precision.fraction, model.precision.fraction)
+    window = model.precision.comparison(model.precision.bits - model.precision.fraction)
     return {
         "model": model.card.name,
         "fingerprint": model.fingerprint,
