@@ -134,6 +134,17 @@ def test_each_bad_file_is_refused_in_one_line_that_names_it(tmp_path):
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp"])
+def test_half_an_image_is_refused_and_nothing_else_is_said(tmp_path, photos, suffix, capfd):
+    encoded = cv2.imencode(suffix, cv2.imread(str(photos[0])))[1].tobytes()
+    (tmp_path / f"half{suffix}").write_bytes(encoded[: len(encoded) // 2])
+    with pytest.raises(InputError, match=f"half{suffix} is not an image that OpenCV can read .* or it is damaged"):
+        read_image(tmp_path / f"half{suffix}")
+    assert capfd.readouterr() == ("", "")
+    (tmp_path / f"whole{suffix}").write_bytes(encoded)
+    assert read_image(tmp_path / f"whole{suffix}").shape == (427, 640, 3)
+
+
 def test_no_image_and_a_model_of_another_shape_are_refused(tmp_path):
     with pytest.raises(InputError, match="no image"):
         load_images([], PLAIN)

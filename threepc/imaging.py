@@ -3,7 +3,9 @@
 Gives what the test pipelines of mmcls and mmsegmentation give for the same config.
 """
 
+import io
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,12 +45,7 @@ def load_images(paths: Sequence[str | Path], preprocessing: Preprocessing, shape
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
     """An image file as uint8 pixels: (H, W, 3) blue first, or (H, W) for `channels` = 1. Raises InputError naming the file."""
     path = Path(path)
-    data = np.frombuffer(_read(path), np.uint8)
-    flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    try:
-        image = cv2.imdecode(data, flag) if data.size else None
-    except cv2.error:  # also OpenCV's own limit on the number of pixels
-        image = None
+    image = _decode(_read(path), cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise InputError(f"{path} is not an image that OpenCV can read (PNG, JPEG, BMP, TIFF, WebP ...), or it is damaged")
     return image
@@ -139,6 +136,20 @@ def _load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN, infinity or numbers beyond 32-bit floats")
     return array
+
+
+def _decode(data: bytes, flag: int) -> np.ndarray | None:
+    """The pixels, or None; quietly, where OpenCV and libpng would write about damaged files to standard error."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        if data.startswith(b"\x89PNG"):
+            with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # it is the user's own image
+                Image.open(io.BytesIO(data)).verify()
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    except (cv2.error, OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # cv2.error also for too many pixels
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _read(path: Path) -> bytes:

@@ -126,8 +126,9 @@ def test_a_checkpoint_brings_weights_and_classes(tiny, tmp_path):
     loaded, card = build(tiny(), "tiny", tmp_path / "a.pth", 0)
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in module.state_dict().items())
     assert card.classes == tuple(names)
-    torch.save({"state_dict": module.state_dict(), "meta": {"CLASSES": ["only one"]}}, tmp_path / "b.pth")
-    assert build(tiny(), "tiny", tmp_path / "b.pth", 0)[1].classes[3] == "cat"  # the dataset's own, of the right number
+    for bad in (["only one"], 10, [1] * 10):
+        torch.save({"state_dict": module.state_dict(), "meta": {"CLASSES": bad}}, tmp_path / "b.pth")
+        assert build(tiny(), "tiny", tmp_path / "b.pth", 0)[1].classes[3] == "cat"  # the dataset's own
 
 
 def test_a_segmentation_checkpoint_with_an_auxiliary_head_loads(tiny_segmentor, tmp_path):

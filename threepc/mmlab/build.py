@@ -1,8 +1,6 @@
 """From an MMLab config to one torch module: image in, logits out, named as mmcls and mmsegmentation name their parts."""
 
-import contextlib
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,7 @@ from threepc.errors import InputError
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
-
-# A residual branch whose last batch norm starts at zero, as MMLab's do, contributes nothing: random networks start it at this
-# instead, small enough that sixteen blocks keep the activations within one order of magnitude.
-RESIDUAL_GAMMA = 0.5
-CALIBRATION_IMAGES = 8
-CALIBRATION_SIDE = 96
+from threepc.mmlab.random_weights import initialise
 
 
 class ClassifierLogits(nn.Module):
@@ -85,22 +78,24 @@ def build(
         raise InputError(f"{name}: model type {kind!r} is not supported ({supported})")
     settings["pretrained"] = None
     model = _construct(registry, settings, name)
+    segmentation = kind == "EncoderDecoder"
     if checkpoint is None:
-        _initialise(model, wrapper(model), seed, preprocessing.shape)
+        any_size = segmentation or any(isinstance(module, nn.AdaptiveAvgPool2d) for module in model.modules())
+        initialise(model, wrapper(model), seed, preprocessing.shape, any_size)
         meta = {}
     else:
         meta = load_checkpoint(model, checkpoint, ignore=("auxiliary_head.",))
-    segmentation = kind == "EncoderDecoder"
     head = model.decode_head if segmentation else model.head
+    outputs = getattr(head, "num_classes", None) or getattr(model.backbone, "num_classes", None)
     dataset = _dataset_class(config, segmentation)
-    names, colours = ((meta.get(key), getattr(dataset, key, None)) for key in ("CLASSES", "PALETTE"))
+    palette = _labels((meta.get("PALETTE"), getattr(dataset, "PALETTE", None)), outputs, _is_colour) if segmentation else ()
     card = ModelCard(
         name=name,
         preprocessing=preprocessing,
-        classes=tuple(map(str, _one_for_each_output(names, head))),
+        classes=_labels((meta.get("CLASSES"), getattr(dataset, "CLASSES", None)), outputs, lambda name: isinstance(name, str)),
         segmentation=segmentation,
         align_corners=bool(getattr(head, "align_corners", False)),
-        palette=tuple(tuple(map(int, colour)) for colour in _one_for_each_output(colours, head)) if segmentation else (),
+        palette=tuple(map(tuple, palette)),
     )
     return wrapper(model).eval().requires_grad_(False), card
 
@@ -134,51 +129,6 @@ def _construct(registry: Any, settings: dict[str, Any], name: str) -> nn.Module:
     return model
 
 
-def _initialise(model: nn.Module, forward: nn.Module, seed: int, shape: tuple[int, int, int]) -> None:
-    """Random weights as MMLab starts a training, and batch norms that know the statistics of random images.
-
-    Without the latter, activations fade layer by layer (MobileNetV2's logits to 1e-9), and a comparison with such a network shows nothing.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    with torch.random.fork_rng(devices=[]), _quiet("mmcv"), torch.no_grad():
-        torch.manual_seed(seed)
-        model.init_weights()
-        for norm in norms:
-            if not norm.weight.any():
-                nn.init.constant_(norm.weight, RESIDUAL_GAMMA)
-        model.eval()
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.train()
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain average, here of one batch
-        forward(_random_images(shape, any_size=any(isinstance(module, nn.AdaptiveAvgPool2d) for module in forward.modules())))
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum = momentum
-
-
-def _random_images(shape: tuple[int, int, int], any_size: bool) -> torch.Tensor:
-    """Normalised images of coarse random patches, of different brightness and contrast, so that even their global averages vary."""
-    channels, height, width = shape
-    if any_size:
-        height, width = min(height, CALIBRATION_SIDE), min(width, CALIBRATION_SIDE)
-    count = CALIBRATION_IMAGES
-    patches = torch.randn(count, channels, 8, 8) * torch.rand(count, 1, 1, 1) + torch.randn(count, channels, 1, 1)
-    return nn.functional.interpolate(patches, size=(height, width)) + 0.1 * torch.randn(count, channels, height, width)
-
-
-@contextlib.contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    """mmcv reports every parameter's initialisation; nobody asked."""
-    logger = logging.getLogger(logger_name)
-    disabled = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled
-
-
 def _dataset_class(config: Any, segmentation: bool) -> type | None:
     from mmcls.datasets import DATASETS as CLS_DATASETS
     from mmseg.datasets import DATASETS as SEG_DATASETS
@@ -187,7 +137,13 @@ def _dataset_class(config: Any, segmentation: bool) -> type | None:
     return (SEG_DATASETS if segmentation else CLS_DATASETS).get(name) if isinstance(name, str) else None
 
 
-def _one_for_each_output(candidates: Iterable[Any], head: nn.Module) -> Sequence[Any]:
-    """The first of the candidates that is a list with one entry for every output of the head, or ()."""
-    count = getattr(head, "num_classes", None)
-    return next((values for values in candidates if isinstance(values, (list, tuple)) and len(values) == count), ())
+def _labels(candidates: Iterable[Any], outputs: int | None, valid: Callable[[Any], bool]) -> tuple[Any, ...]:
+    """The first of the candidates that is a list with one valid entry for every output of the network, or ()."""
+    for values in candidates:
+        if isinstance(values, (list, tuple)) and len(values) == outputs and all(map(valid, values)):
+            return tuple(values)
+    return ()
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value)
