@@ -91,7 +91,8 @@ def finetune(config: str, checkpoint: str | Path | None, spec: ReluSpec | None, 
 def _use_average_pooling(settings: Any, config: str) -> None:
     backbone = settings.model.backbone
     if backbone.type not in AVERAGE_POOLING and backbone.type not in AVERAGE_POOLING.values():
-        raise InputError(f"{config}: the backbone {backbone.type} has no max-pooling that threepc can replace (known: {', '.join(AVERAGE_POOLING)})")
+        raise InputError(f"{config}: the backbone {backbone.type} has no max-pooling that threepc can replace "
+                         f"(known: {', '.join(AVERAGE_POOLING)})")
     backbone.type = AVERAGE_POOLING.get(backbone.type, backbone.type)
     imports = list(settings.get("custom_imports", {}).get("imports", ()))
     settings.custom_imports = {"imports": [*dict.fromkeys([*imports, "threepc.mmlab.backbones"])]}

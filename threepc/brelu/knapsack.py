@@ -5,8 +5,8 @@
 The bound is Lagrangian: L(m) = sum_i min_j (d + m c) - m (budget - fixed), maximised over m >= 0 by bisection; its value is that of
 the linear relaxation, since each minimum falls on the lower convex hull of a channel's choices (LP-dominated ones never win). With
 r[i, j] = d + m c - min_j (d + m c), any solution costs L + sum r + m * (unspent budget), all terms non-negative: a choice with r above
-the gap between a known solution and L is in no better solution. What such fixing leaves, the core, is solved by a dynamic program over the few states within the gap
-(Pisinger, A minimal algorithm for the multiple-choice knapsack problem, EJOR 1995).
+the gap between a known solution and L is in no better solution. What such fixing leaves, the core, is solved by a dynamic program over
+the few states within the gap (Pisinger, A minimal algorithm for the multiple-choice knapsack problem, EJOR 1995).
 """
 from __future__ import annotations
 
