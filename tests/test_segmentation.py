@@ -75,6 +75,8 @@ def test_colours_without_a_palette_are_distinct(tmp_path):
     write_overlay(tmp_path / "map.png", np.zeros((2, 128, 3), np.uint8), labels, card_of((32, 32)))
     page = cv2.imread(str(tmp_path / "map.png"))
     assert len({tuple(colour) for colour in page[0, :128].tolist()}) == 32
+    assert page.shape[0] == 13 * 24 + 8  # twelve classes, and how many more there are
+    assert (page[-30:, 128 + 32 :] < 128).any() and (page[-30:, 128:150] == 255).all()
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path):

@@ -16,6 +16,7 @@ ROWS_AT_ONCE = 32  # bounds memory: K x 32 x width floats at a time
 OPACITY = 0.6
 ENTRY_HEIGHT = 24  # of the legend, in pixels
 LEGEND_WIDTH = 300
+LEGEND_ENTRIES = 12  # at least; more where the image is high enough
 
 
 def pixel_labels(output: np.ndarray, card: ModelCard, image_size: tuple[int, int]) -> np.ndarray:
@@ -52,7 +53,8 @@ def write_overlay(path: str | Path, image: np.ndarray, labels: np.ndarray, card:
     colours = _colours(card, int(classes[-1]) + 1)
     painted = cv2.addWeighted(colours[labels], OPACITY, image, 1 - OPACITY, 0)
     order = np.argsort(-counts, kind="stable")
-    legend = _legend(card, colours, classes[order], counts[order] / labels.size)
+    most = max(LEGEND_ENTRIES, image.shape[0] // ENTRY_HEIGHT - 1)
+    legend = _legend(card, colours, classes[order], counts[order] / labels.size, most)
     height = max(painted.shape[0], legend.shape[0])
     page = np.full((height, painted.shape[1] + legend.shape[1], 3), 255, np.uint8)
     page[: painted.shape[0], : painted.shape[1]] = painted
@@ -96,13 +98,18 @@ def _colours(card: ModelCard, count: int) -> np.ndarray:
     return np.round(np.array(hues) * 255).astype(np.uint8)[:, ::-1]
 
 
-def _legend(card: ModelCard, colours: np.ndarray, classes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """A white column with a coloured square, the name and the share of the image for each class."""
-    legend = np.full((ENTRY_HEIGHT * len(classes) + 8, LEGEND_WIDTH, 3), 255, np.uint8)
-    for row, (index, share) in enumerate(zip(classes, shares)):
+def _legend(card: ModelCard, colours: np.ndarray, classes: np.ndarray, shares: np.ndarray, most: int) -> np.ndarray:
+    """A white column with a coloured square, the name and the share of the image for each of the first `most` classes."""
+    rows = len(classes) if len(classes) <= most else most + 1
+    legend = np.full((ENTRY_HEIGHT * rows + 8, LEGEND_WIDTH, 3), 255, np.uint8)
+    for row in range(rows):
         top = 4 + row * ENTRY_HEIGHT
-        cv2.rectangle(legend, (8, top + 4), (24, top + 20), colours[index].tolist(), cv2.FILLED)
-        text = f"{card.class_name(int(index))[:22]} {share:.1%}"
+        if row < most:
+            index = int(classes[row])
+            cv2.rectangle(legend, (8, top + 4), (24, top + 20), colours[index].tolist(), cv2.FILLED)
+            text = f"{card.class_name(index)[:22]} {shares[row]:.1%}"
+        else:
+            text = f"and {len(classes) - most} more {shares[most:].sum():.1%}"
         cv2.putText(legend, text, (32, top + 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return legend
 
