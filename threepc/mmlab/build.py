@@ -77,7 +77,7 @@ def build(
         supported = "ImageClassifier of mmcls and EncoderDecoder of mmsegmentation are"
         raise InputError(f"{name}: model type {kind!r} is not supported ({supported})")
     settings["pretrained"] = None
-    model = _construct(registry, settings, name)
+    model = _construct(registry, settings, name, seed)
     segmentation = kind == "EncoderDecoder"
     if checkpoint is None:
         any_size = segmentation or any(isinstance(module, nn.AdaptiveAvgPool2d) for module in model.modules())
@@ -116,9 +116,10 @@ def _pretrained(init_cfg: Any) -> bool:
     return isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained"
 
 
-def _construct(registry: Any, settings: dict[str, Any], name: str) -> nn.Module:
+def _construct(registry: Any, settings: dict[str, Any], name: str, seed: int) -> nn.Module:
     try:
-        with torch.random.fork_rng(devices=[]), known_warnings_silenced():  # constructors draw weights too, which are then replaced
+        with torch.random.fork_rng(devices=[]), known_warnings_silenced():
+            torch.manual_seed(seed)  # constructors draw weights too, and `init_weights` leaves some of them
             model = registry.build(settings)
     except InputError:
         raise
