@@ -18,7 +18,8 @@ def blocks_by_definition(key: bytes, attempt: int, op: int, purpose: int, first:
     """AES-CTR written out: each counter block encrypted on its own."""
     encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
     counters = [
-        attempt.to_bytes(4, "big") + op.to_bytes(3, "big") + purpose.to_bytes(1, "big") + (first + i).to_bytes(8, "big") for i in range(count)
+        attempt.to_bytes(4, "big") + op.to_bytes(3, "big") + purpose.to_bytes(1, "big") + (first + i).to_bytes(8, "big")
+        for i in range(count)
     ]
     return encryptor.update(b"".join(counters))
 
@@ -147,7 +148,8 @@ def test_attempts_only_increase():
 
 
 @pytest.mark.parametrize(
-    "address, field", [((2**32, 0, 0), "attempt"), ((1, 2**24, 0), "op"), ((1, 0, 256), "purpose"), ((1, -1, 0), "op"), ((1, 0, 0, 2**64), "start_block")]
+    "address, field",
+    [((2**32, 0, 0), "attempt"), ((1, 2**24, 0), "op"), ((1, 0, 256), "purpose"), ((1, -1, 0), "op"), ((1, 0, 0, 2**64), "start_block")],
 )
 def test_fields_out_of_range_are_refused(address, field):
     with pytest.raises(ValueError, match=f"the {field} of"):

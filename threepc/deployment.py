@@ -118,7 +118,8 @@ class Deployment:
             raise InputError(f"{secret_path} does not belong to {name}.public beside it: copy both files again from where they were made")
         known = {"server": (self.server.public_key,), "provider": (self.provider.public_key,)}.get(name, self.clients)
         if public not in known:
-            raise InputError(f"{self.path} does not list the key in {name}.public: add it under '{name if name in ('server', 'provider') else 'clients'}'")
+            place = name if name in ("server", "provider") else "clients"
+            raise InputError(f"{self.path} does not list the key in {name}.public: add it under '{place}'")
         return pair
 
 
@@ -205,7 +206,8 @@ class _Section:
         self.path = path
         self._prefix = prefix
         if not isinstance(values, dict):
-            raise InputError(f"{path}: {prefix.rstrip('.') or 'the file'} must be a mapping of keys to values: see the comments that 'threepc keygen DIR' writes")
+            what = prefix.rstrip(".") or "the file"
+            raise InputError(f"{path}: {what} must be a mapping of keys to values, as in the file that 'threepc keygen DIR' writes")
         self._values = dict(values)
 
     def wrong(self, key: str, what: str) -> InputError:

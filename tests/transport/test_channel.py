@@ -230,6 +230,17 @@ def test_control_messages_arrive_as_sent():
     assert "kkkk" not in repr(control)
 
 
+def test_control_messages_may_be_of_another_attempt():
+    client, server = channels()
+    client.attempt = 3
+    client.send_control("credit", {"bytes": 5})
+    assert server.receive_control("credit").fields == {"bytes": 5}
+    client.session = b"another_"
+    client.send_control("credit", {})
+    with pytest.raises(RunError, match="session"):
+        server.receive_control("credit")
+
+
 def test_unexpected_control_kinds_are_named():
     client, server = channels()
     client.send_control("he\x1b[31mllo", {})
@@ -262,7 +273,10 @@ def test_malformed_control_messages_are_refused(text, words):
         server.receive_control("a")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+plain = st.none() | st.booleans() | st.integers() | st.text()
+
+
+@given(st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_any_json_value_is_a_field(value):
     client, server = channels()
     client.send_control("a", {"value": value})

@@ -1,6 +1,7 @@
 """Real sockets: ipc in a private directory, CURVE over TCP on loopback, and everything that must be refused."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -320,6 +321,17 @@ def test_a_killed_client_is_noticed(link):
         server.send([b"anyone?"])
 
 
+def test_a_client_killed_before_it_was_accepted(link):
+    arguments = [CLIENT.public, CLIENT.secret, SERVER.public] if link.encrypted else ["", "", ""]
+    with subprocess.Popen([sys.executable, "-c", DYING, link.listener.address, *arguments]) as process:
+        assert select.select([link.listener._router.fd], [], [], 20)[0]  # its greeting has arrived and nobody has read it
+        process.send_signal(signal.SIGKILL)
+    server = link.listener.accept(PATIENCE)
+    with pytest.raises(RunError, match="closed the connection unexpectedly"):
+        assert texts(server.receive(PATIENCE)) == [b"alive"]  # unless that was still on its way
+        server.receive(PATIENCE)
+
+
 SERVING = """
 import sys
 from threepc.transport import KeyPair, Listener
@@ -424,7 +436,9 @@ def test_malformed_authorised_keys_are_refused():
         Listener("tcp://127.0.0.1:0", keys=SERVER, authorised=[CLIENT.public, b"nonsense"])
 
 
-@pytest.mark.parametrize("address", ["", "localhost:7000", "tcp://host", "tcp://host:99999", "tcp://*:7000", "ipc://relative", "inproc://x", "udp://h:1"])
+@pytest.mark.parametrize(
+    "address", ["", "localhost:7000", "tcp://host", "tcp://host:99999", "tcp://*:7000", "ipc://relative", "inproc://x", "udp://h:1"]
+)
 def test_other_addresses_are_refused(address):
     with pytest.raises(InputError, match="is no address: write tcp://HOST:PORT"):
         Listener(address, keys=SERVER)

@@ -52,9 +52,9 @@ Timeout = float | None | EllipsisType
 class Channel:
     """One connection as one party sees it.
 
-    `session` (8 bytes), `attempt`, `meter` and `timeout` may be set at any time: session and attempt go into every message (control messages of any attempt are read)
-    and must be the same at both ends; `timeout` (seconds, None for ever) is the default of the receiving methods. One
-    thread at a time sends and one at a time receives; `abort` and `close` are for any thread.
+    `session` (8 bytes), `attempt`, `meter` and `timeout` may be set at any time: session and attempt go into every message and
+    must be the same at both ends (control messages of any attempt are read); `timeout` (seconds, None for ever) is the
+    default of the receiving methods. One thread at a time sends and one at a time receives; `abort` and `close` are for any thread.
     """
 
     def __init__(
@@ -102,11 +102,13 @@ class Channel:
         header, frames = self._next(DATA, op, timeout)
         described, expected = bytes(frames[0][HEADER_BYTES:]), describe(layout)
         if header.parts != len(layout) or described != expected:
-            raise RunError(f"{self._expected(DATA, op)} of {describe_text(expected)}, but {self.connection.name} sent {describe_text(described)}")
+            difference = f"{describe_text(expected)}, but {self.connection.name} sent {describe_text(described)}"
+            raise RunError(f"{self._expected(DATA, op)} of {difference}")
         arrays = []
         for frame, (dtype, shape) in zip(frames[1:], layout):
             if frame.nbytes != math.prod(shape) * np.dtype(dtype).itemsize:
-                raise RunError(f"{self._expected(DATA, op)}, but an array of {list(shape)} came from {self.connection.name} in {frame.nbytes} bytes")
+                received = f"an array of {list(shape)} came from {self.connection.name} in {frame.nbytes} bytes"
+                raise RunError(f"{self._expected(DATA, op)}, but {received}")
             arrays.append(_read_only_array(frame, np.dtype(dtype), shape))
         payload = sum(array.nbytes for array in arrays)
         self.meter.add(self.link[::-1], PHASES[header.phase], op, payload, self._wire_bytes(frames) - payload)
@@ -222,7 +224,8 @@ class Channel:
             raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent the unknown phase {header.phase}")
         if got != expected:
             what, one, other = next(difference for difference in zip(_COMPARED, got, expected) if difference[1] != difference[2])
-            raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent {what} {_shown(one)} where it should be {_shown(other)}")
+            difference = f"{self.connection.name} sent {what} {_shown(one)} where it should be {_shown(other)}"
+            raise RunError(f"{self._expected(kind, op)}, but {difference}")
 
     def _expected(self, kind: int, op: int) -> str:
         message = f"op {op} of attempt {self.attempt}" if kind == DATA else "a control message"

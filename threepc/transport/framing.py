@@ -55,7 +55,8 @@ class Header(NamedTuple):
             raise Malformed("sent something that is no message of this protocol")
         header = cls(*_HEADER.unpack_from(frame)[1:])
         if header.version != PROTOCOL_VERSION:
-            raise Malformed(f"speaks protocol version {header.version}, this is version {PROTOCOL_VERSION}: install the same threepc everywhere")
+            versions = f"protocol version {header.version}, this is version {PROTOCOL_VERSION}"
+            raise Malformed(f"speaks {versions}: install the same threepc everywhere")
         if header.kind not in (DATA, CONTROL, ABORT):
             raise Malformed(f"sent a message of the unknown kind {header.kind}")
         return header

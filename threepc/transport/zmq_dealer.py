@@ -73,7 +73,8 @@ def connect(
             if failure in _FAILURES:
                 raise RunError(f"{name} at {address} {_FAILURES[failure]}")
             if time.monotonic() + _RETRY_S > deadline:
-                raise RunError(f"{name} has not answered at {address} for {timeout:g} s: is it running there, and does a firewall let this host through?")
+                hint = "is it running there, and does a firewall let this host through?"
+                raise RunError(f"{name} has not answered at {address} for {timeout:g} s: {hint}")
             time.sleep(_RETRY_S)
     except BaseException:
         context.term()

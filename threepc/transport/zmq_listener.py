@@ -82,7 +82,7 @@ class Listener:
         max_connections: int = 64,
         max_pending: int = 16,
     ):
-        """`address`: tcp://HOST:PORT (port 0: any free one) or ipc:///PATH. `keys`: own pair, `authorised`: z85 public keys; both for tcp:// only.
+        """`address`: tcp://HOST:PORT (port 0: any free one) or ipc:///PATH. `keys`: own pair, `authorised`: z85 public keys (tcp:// only).
 
         `max_connections` may be open at once and `max_pending` of them not yet accepted; more are turned away. Raises InputError for a
         bad address, one that is in use, missing keys, or an ipc directory that others may enter.
@@ -99,6 +99,7 @@ class Listener:
         self._dismissed: set[bytes] = set()
         self._identities: dict[int, bytes] = {}  # by file descriptor, which is what events of the wire name
         self._dead_descriptors: set[int] = set()
+        self._broken: list[bytes] = []  # peers to forget once all that they sent has been handed out
         self._pending: queue.SimpleQueue[AcceptedConnection | None] = queue.SimpleQueue()
         self._accepting = threading.Lock()
         self._closing = False
@@ -185,12 +186,10 @@ class Listener:
             while not self._closing:
                 self._answer_zap()
                 with self._lock:
-                    lost = self._lost_identities()
-                    if lost:
+                    self._note_losses()
+                    if self._broken:
                         self._drain()
-                    for identity in lost:
-                        self._forget(identity)
-                self.turns.wake()
+                        self.turns.wake()
                 poll.poll()
         finally:
             with self._lock:
@@ -207,18 +206,16 @@ class Listener:
             status = [b"200", b"OK", key] if key in self._authorised else [b"400", b"unknown key", b""]
             self._zap.send_multipart([version, request, *status, b""], zmq.NOBLOCK)
 
-    def _lost_identities(self) -> list[bytes]:
-        """The peers whose wires broke since the last call."""
-        lost = []
+    def _note_losses(self) -> None:
+        """Find out whose wires have broken."""
         for event, descriptor in events(self._monitor):
             if event == zmq.EVENT_ACCEPTED:
                 self._dead_descriptors.discard(descriptor)
             elif event == zmq.EVENT_DISCONNECTED:
                 if descriptor in self._identities:
-                    lost.append(self._identities.pop(descriptor))
+                    self._broken.append(self._identities.pop(descriptor))
                 else:
                     self._dead_descriptors.add(descriptor)
-        return lost
 
     def _forget(self, identity: bytes) -> None:
         self._dismissed.discard(identity)
@@ -232,6 +229,8 @@ class Listener:
             while not self._closing and is_readable(self._router):
                 identity, *frames = receive_frames(self._router)
                 self._dispatch(identity.bytes, frames)
+            while self._broken:
+                self._forget(self._broken.pop())
 
     def _dispatch(self, identity: bytes, frames: list[zmq.Frame]) -> None:
         peer = _user_id(frames[0]) if self._encrypted else None
@@ -248,8 +247,7 @@ class Listener:
 
     def _welcome(self, identity: bytes, peer: bytes | None, frames: list[zmq.Frame]) -> None:
         """Make a connection of a new peer's first message, which must be a hello."""
-        for lost in self._lost_identities():
-            self._forget(lost)
+        self._note_losses()
         where = frames[0].get("Peer-Address") if self._encrypted else self.address
         connection = AcceptedConnection(self, identity, where, peer)
         self._connections[identity] = connection
@@ -267,13 +265,13 @@ class Listener:
         earlier = self._identities.get(descriptor)
         if descriptor in self._dead_descriptors:
             self._dead_descriptors.discard(descriptor)
-            self._connections[identity].end(LOST)
+            self._broken.append(identity)
         elif earlier is None or not self._reaches(earlier, HELLO):
             self._identities[descriptor] = identity
             if earlier is not None:
-                self._forget(earlier)
+                self._broken.append(earlier)
         else:
-            self._connections[identity].end(LOST)
+            self._broken.append(identity)
 
     def _reaches(self, identity: bytes, frames: Sequence[Buffer]) -> bool:
         """Send to a peer; False when it is gone."""
