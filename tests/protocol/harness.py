@@ -1,0 +1,196 @@
+"""The three roles of a protocol in one process, over the in-memory connection, with a copy of everything that travels or is drawn."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from threepc.errors import RunError
+from threepc.prf import Keystream, new_key
+from threepc.protocol.cost import Cost
+from threepc.protocol.roles import Client, Provider, Server
+from threepc.ring import Ring, word_of
+from threepc.transport import memory
+from threepc.transport.channel import Channel
+from threepc.transport.meter import Meter
+
+CP, SP, WEIGHTS = b"client, provider", b"server, provider", b"mask of weights."
+"""Keys of tests that compare runs under the same keys."""
+
+CUTS = {64: (16, 48), 48: (16, 32), 40: (12, 28), 32: (15, 17)}
+"""The truncation and the bits that are left of it, by ring, as networks have them."""
+
+
+class Recorder(Channel):
+    """A channel that keeps (op, phase, arrays) of everything sent and counts what is received."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.sent: list[tuple[int, str, list[np.ndarray]]] = []
+        self.receptions = 0
+
+    def send(self, op, parts, phase):
+        self.sent.append((op, phase, [np.array(part) for part in parts]))
+        super().send(op, parts, phase)
+
+    def receive(self, *arguments, **options):
+        self.receptions += 1
+        return super().receive(*arguments, **options)
+
+    def bytes_sent(self) -> list[tuple[int, str, list[bytes]]]:
+        """What was sent, comparable with ==."""
+        return [(op, phase, [part.tobytes() for part in parts]) for op, phase, parts in self.sent]
+
+
+class RecordedKeystream(Keystream):
+    """A keystream that keeps a copy of every array that was drawn, in order."""
+
+    def __init__(self, key: bytes):
+        super().__init__(key)
+        self.drawn: list[np.ndarray] = []
+
+    def stream(self, *address):
+        return _RecordedStream(super().stream(*address), self.drawn)
+
+
+@dataclass
+class _RecordedStream:
+    stream: Any
+    drawn: list[np.ndarray]
+
+    def fill(self, array):
+        self.stream.fill(array)
+        self.drawn.append(array.copy())
+        return array
+
+
+@dataclass
+class Trio:
+    """One attempt of the three roles. Keys are fresh unless given; `dealt`, `prepared`, `online` hold both ends of each channel."""
+
+    attempt: int = 0
+    threads: int = 1
+    keys: tuple[bytes, bytes] | None = None
+    weights: Mapping[str, Mapping] = field(default_factory=lambda: {"provider": {}, "server": {}, "client": {}})
+    biases: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        cp, sp = self.keys or (new_key(), new_key())
+        self.streams = {name: RecordedKeystream(cp if "C" in name else sp) for name in ("CP", "PC", "SP", "PS")}
+        for stream in self.streams.values():
+            stream.begin_attempt(self.attempt)
+        self.meters = {role: Meter() for role in ("provider", "server", "client")}
+        self.dealt, self.prepared, self.online = (self._pair(*ends) for ends in (("provider", "server"), ("client", "server"), ("client", "server")))
+        self.provider = Provider(self.attempt, self.weights["provider"], self.streams["PC"], self.streams["PS"], self.dealt[0], self.threads)
+        self.client = Client(self.attempt, self.weights["client"], self.streams["CP"], self.prepared[0], self.online[0], self.threads)
+        self.server = Server(
+            self.attempt, self.weights["server"], self.biases, self.streams["SP"], self.dealt[1], self.prepared[1], self.online[1], self.threads
+        )
+
+    def _pair(self, a: str, b: str) -> tuple[Recorder, Recorder]:
+        channels = [Recorder(end, link, meter=self.meters[link[0]], timeout=60) for end, link in zip(memory.pair(), ((a, b), (b, a)))]
+        for channel in channels:
+            channel.attempt = self.attempt
+        return tuple(channels)
+
+    def together(self, server: Callable, client: Callable) -> tuple[Any, Any]:
+        """The online phase: server(self.server) in a thread, client(self.client) here; their results."""
+        outcome: dict[str, Any] = {}
+
+        def serve():
+            try:
+                outcome["server"] = server(self.server)
+            except BaseException as error:
+                outcome["error"] = error
+                self.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            result = client(self.client)
+        except BaseException as error:
+            self.close()
+            thread.join()
+            if isinstance(error, RunError) and "error" in outcome:
+                raise outcome["error"] from error
+            raise
+        thread.join()
+        if "error" in outcome:
+            raise outcome["error"]
+        return outcome["server"], result
+
+    def close(self) -> None:
+        """Close every channel."""
+        for pair in (self.dealt, self.prepared, self.online):
+            for channel in pair:
+                channel.close()
+
+    @property
+    def measured(self) -> Cost:
+        """What travelled, as the server counted it, the client's and the provider's counts agreeing."""
+        counts = self.meters["server"].counts()
+        for role in ("provider", "client"):
+            assert self.meters[role].counts() == {key: count for key, count in counts.items() if role in key[0]}
+        phases: dict[str, dict[str, int]] = {"offline": {}, "online": {}, "setup": {}}
+        for ((sender, receiver), phase, _), count in counts.items():
+            link = f"{sender}->{receiver}"
+            phases[phase][link] = phases[phase].get(link, 0) + count.bytes
+        return Cost(**phases, messages=sum(count.messages for (_, phase, _), count in counts.items() if phase == "online"))
+
+
+def without_zeros(cost: Cost) -> Cost:
+    """A cost without links that carry nothing."""
+    clean = lambda links: {link: size for link, size in links.items() if size}
+    return Cost(clean(cost.offline), clean(cost.online), clean(cost.setup), cost.messages)
+
+
+def shares(rng: np.random.Generator, values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Summands (client, server, provider) of values: c + s - p in the ring of `bits` bits, with garbage above its bits."""
+    word = word_of(bits)
+    full = lambda: rng.integers(0, np.iinfo(word).max, np.shape(values), word, endpoint=True)
+    client, provider = full(), full()
+    garbage = full() << word(bits) if bits < 8 * np.dtype(word).itemsize else word(0)
+    return client, values.astype(np.int64).astype(word) - client + provider + garbage, provider
+
+
+def run(protocol, summands, **options):
+    """A protocol with deal, prepare, server and client on summands (client, server, provider): ((C's, S's, P's result), the Trio)."""
+    trio = Trio(**options)
+    client, server, provider = summands
+    dealt = protocol.deal(trio.provider, provider)
+    prepared = protocol.prepare(trio.client, client)
+    served, _ = trio.together(lambda role: protocol.server(role, server), protocol.client)
+    assert trio.dealt[0].receptions == 0 and not trio.dealt[1].sent
+    return (prepared, served, dealt), trio
+
+
+def opened(results, bits: int) -> np.ndarray:
+    """Signed values of a masked activation: d at C, u at S."""
+    client, server, provider = results
+    mask = np.uint64((1 << bits) - 1)
+    assert np.array_equal(client.astype(np.uint64) & mask, provider.astype(np.uint64) & mask)
+    return Ring(bits).signed(client + server) if bits in (64, 48, 40, 32) else signed(client + server, bits)
+
+
+def signed(words: np.ndarray, bits: int) -> np.ndarray:
+    """The numbers of -2^(bits-1)..2^(bits-1)-1 that the low bits of words stand for."""
+    up = np.uint64(64 - bits)
+    return (words.astype(np.uint64) << up).view(np.int64) >> np.int64(64 - bits)
+
+
+def edges(limit: int) -> np.ndarray:
+    """Numbers at which arithmetic goes wrong if it does: 0, ±1, ±2^k and neighbours, up to ±limit."""
+    powers = [1 << k for k in range(limit.bit_length())]
+    near = {0, limit, limit - 1} | {p + i for p in powers for i in (-1, 0, 1)}
+    return np.array(sorted({v for n in near for v in (n, -n) if abs(v) <= limit}), np.int64)
+
+
+def values_up_to(rng: np.random.Generator, limit: int, count: int) -> np.ndarray:
+    """`count` numbers of all sizes up to ±limit: the edges first, then numbers of random size."""
+    some = edges(limit)[:count]
+    sizes = rng.integers(0, limit.bit_length() + 1, count - len(some))
+    rest = np.clip(rng.integers(0, 1 << 62, count - len(some)) >> (62 - sizes), 0, limit)
+    return np.concatenate([some, rest * rng.choice((-1, 1), rest.size)])
