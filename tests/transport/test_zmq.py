@@ -14,6 +14,7 @@ import zmq
 
 from threepc.errors import InputError, RunError
 from threepc.transport import Channel, KeyPair, Listener, NoAnswer, connect
+from threepc.transport.zmq_sockets import is_readable
 
 SERVER, CLIENT, STRANGER = KeyPair.new(), KeyPair.new(), KeyPair.new()
 PATIENCE = 10  # seconds; only a failing test waits that long
@@ -321,10 +322,18 @@ def test_a_killed_client_is_noticed(link):
         server.send([b"anyone?"])
 
 
+def arrived(router, lock):
+    """Whether a greeting waits that nobody has read."""
+    with lock:
+        return is_readable(router)
+
+
 def test_a_client_killed_before_it_was_accepted(link):
     arguments = [CLIENT.public, CLIENT.secret, SERVER.public] if link.encrypted else ["", "", ""]
     with subprocess.Popen([sys.executable, "-c", DYING, link.listener.address, *arguments]) as process:
-        assert select.select([link.listener._router.fd], [], [], 20)[0]  # its greeting has arrived and nobody has read it
+        router, lock = link.listener._router, link.listener._lock
+        while not arrived(router, lock):
+            assert select.select([router.fd], [], [], 20)[0]
         process.send_signal(signal.SIGKILL)
     server = link.listener.accept(PATIENCE)
     with pytest.raises(RunError, match="closed the connection unexpectedly"):
