@@ -18,7 +18,7 @@ from .model import PublicModel
 from .network import Network
 from .pacing import PacedSender
 from .record import Record, by_link, by_step, difference
-from .session import Options, ending_together, new_session, number, numbers, open_channel, peak_rss_mb
+from .session import Options, Usage, ending_together, new_session, number, numbers, open_channel
 from .warmup import warm_up
 
 
@@ -106,7 +106,7 @@ class ClientSession:
         attempt, before = self._attempt, self.meter.counts()
         self._attempt += 1
         self._stream.begin_attempt(attempt)
-        began = time.perf_counter()
+        usage, began = Usage(), time.perf_counter()
         self._provider.send_control("deal", {"attempt": attempt, "batch": plan.batch})
         role = Client(attempt, self._weights, self._stream, self._paced, self._online, self._options.threads)
         self._provider.attempt = self._offline.attempt = attempt
@@ -130,7 +130,8 @@ class ClientSession:
         done = self._online.receive_control("done")
         self._stream.end_attempt(attempt)
         record = Record({"offline": offline, "online": end - start, "total": end - began})
-        record.peak_rss_mb = {"client": peak_rss_mb(), "server": number(done, "peak_rss_mb"), "provider": number(dealt, "peak_rss_mb")}
+        for key, measured in (("peak_rss_mb", record.peak_rss_mb), ("cpu_seconds", record.cpu_seconds)):
+            measured |= {"client": usage.fields()[key], "server": number(done, key), "provider": number(dealt, key)}
         counts = difference(self.meter.counts(), before)
         dealt_bytes = numbers(done, "dealt", len(plan.steps))
         record.links = by_link(counts)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from . import inference
 from .model import PublicModel
 from .network import Network
 from .pacing import PacedSender
-from .session import Options, ending_together, log, number_field, open_channel, peak_rss_mb, session_field, text_field
+from .session import Options, Usage, ending_together, log, number_field, open_channel, session_field, text_field
 from .warmup import warm_up
 
 GREETING_TIMEOUT = 10.0
@@ -130,12 +129,12 @@ class ProviderParty:
             for key in (with_client, with_server):
                 key.begin_attempt(attempt)
             client.attempt = server.attempt = attempt
-            began, seconds = time.perf_counter(), [0.0] * len(plan.steps)
+            usage, seconds = Usage(), [0.0] * len(plan.steps)
             role = Provider(attempt, weights, with_client, with_server, paced, self._options.threads)
             inference.deal(role, plan, noting(seconds))
             for key in (with_client, with_server):
                 key.end_attempt(attempt)
-            client.send_control("dealt", {"seconds": time.perf_counter() - began, "layers": seconds, "peak_rss_mb": peak_rss_mb()})
+            client.send_control("dealt", usage.fields() | {"layers": seconds})
 
 
 def noting(seconds: list[float]) -> Callable:

@@ -14,7 +14,7 @@ Counts = dict[tuple[tuple[str, str], str, int], Count]
 
 @dataclass
 class Record:
-    """One inference: seconds by phase, [bytes, messages] by link and phase, seconds, bytes and online messages of every step, memory.
+    """One inference: seconds by phase, [bytes, messages] by link and phase, seconds, bytes and online messages of every step, memory and processor time by party.
 
     offline: until all is dealt and prepared; online: from the first online message to the decoded result; total: wall clock from input ready to
     result decoded, less than the sum where the phases overlap. layers: the server's seconds for the step, waiting included.
@@ -24,6 +24,7 @@ class Record:
     links: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     layers: list[dict] = field(default_factory=list)
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     def to_plain(self) -> dict:
         """JSON-plain."""
@@ -68,6 +69,8 @@ def merged(records: Iterable[Record]) -> Record:
                 entry[1] += messages
         for party, peak in record.peak_rss_mb.items():
             total.peak_rss_mb[party] = max(peak, total.peak_rss_mb.get(party, 0.0))
+        for party, seconds in record.cpu_seconds.items():
+            total.cpu_seconds[party] = total.cpu_seconds.get(party, 0.0) + seconds
     for layer in zip(*(r.layers for r in records)):
         total.layers.append(layer[0] | {key: sum(part[key] for part in layer) for key in ("seconds", "bytes", "messages")})
     return total
@@ -98,5 +101,6 @@ def report(model: PublicModel, record: Record, images: int, spec: str | None, se
         "links": {link: {phase: {"bytes": c[0], "messages": c[1]} for phase, c in phases.items()} for link, phases in sorted(links.items())},
         "messages_online": sum(phases["online"][1] for phases in record.links.values() if "online" in phases),
         "peak_rss_mb": record.peak_rss_mb,
+        "cpu_seconds": record.cpu_seconds,
         "layers": record.layers,
     }

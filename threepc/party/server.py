@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 
 from ..errors import RunError, ThreepcError
 from ..prf import Keystream, new_key
@@ -17,7 +16,7 @@ from .network import Network
 from .pacing import PacedReceiver
 from .provider import GREETING_TIMEOUT, checked_plan, noting
 from .record import by_step, difference
-from .session import Options, ending_together, log, number_field, open_channel, peak_rss_mb, session_field, text_field
+from .session import Options, Usage, ending_together, log, number_field, open_channel, session_field, text_field
 from .warmup import warm_up
 
 
@@ -145,12 +144,12 @@ class ServerParty:
             stream.begin_attempt(attempt)
             online.attempt = offline.attempt = provider.attempt = attempt
             before = provider.meter.counts()
-            began, seconds = time.perf_counter(), [0.0] * len(plan.steps)
+            usage, seconds = Usage(), [0.0] * len(plan.steps)
             role = Server(attempt, self._weights, self._biases, stream, dealt, prepared, online, self._options.threads)
             inference.serve(role, plan, noting(seconds))
             stream.end_attempt(attempt)
             for receiver in (dealt, prepared):
                 receiver.settle()
-            fields = {"seconds": time.perf_counter() - began, "layers": seconds, "peak_rss_mb": peak_rss_mb()}
+            fields = usage.fields() | {"layers": seconds}
             from_provider = {key: count for key, count in difference(provider.meter.counts(), before).items() if key[0] == ("provider", "server")}
             online.send_control("done", fields | {"dealt": [size for size, _ in by_step(plan, from_provider)]})

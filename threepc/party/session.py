@@ -5,8 +5,9 @@ import contextlib
 import logging
 import resource
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import RunError, ThreepcError
 from ..transport.channel import SESSION_BYTES, Channel, Control
@@ -104,6 +105,20 @@ def ending_together(channels: list[Channel]) -> Iterator[None]:
 def _abort(channels: list[Channel], reason: str) -> None:
     for channel in channels:
         channel.abort(reason)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a party's process has used since `Usage()`: wall clock and processor seconds, largest resident set."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    processor: float = field(default_factory=time.process_time)
+
+    def fields(self) -> dict[str, float]:
+        """For a control message that ends an inference."""
+        return {
+            "seconds": time.perf_counter() - self.wall, "cpu_seconds": time.process_time() - self.processor, "peak_rss_mb": peak_rss_mb(),
+        }
 
 
 def peak_rss_mb() -> float:

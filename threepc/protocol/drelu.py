@@ -11,15 +11,13 @@ Tables and leaves: CrypTFlow2 (Rathee et al., CCS 2020); many-input ANDs: ABY2.0
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ..kernels import comparison as kernels
-from ..kernels.planes import slice_bits
+from ..kernels import decisions as kernels
 from .roles import DECISION, TILE_WORDS, Client, Provider, Server, plane_words, scratch
 from .window import Window, window
-
-ONES = ~np.uint64(0)
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class DRelu:
     first: int
     width: int
 
-    @property
+    @cached_property
     def window(self) -> Window:
         """The public layout of the comparison."""
         return window(self.width)
@@ -68,37 +66,30 @@ class DRelu:
         """Rows that S and P draw: wire masks, beta_S."""
         return self.window.wires + 1
 
-    def _rows(self, open_stream, first, rows: int):
+    def _draw(self, open_stream, first, rows: int):
         return open_stream(self.op, DECISION, first, 8 * rows * TILE_WORDS)
+
+    def _planes(self, rows: int) -> np.ndarray:
+        return np.empty(plane_words(self.count, rows), np.uint64)
+
+    def _work(self) -> np.ndarray:
+        """Scratch of one tile for bits, leaves, opened wires and groups."""
+        rows = self.width + 1 + 2 * len(self.window.chunks) + self.window.wires + len(self.window.groups.start)
+        return scratch("comparison", rows * TILE_WORDS, np.uint64)
 
     # P
 
     def deal(self, provider: Provider, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The message for S, and beta_C and beta_S as flat planes. r: cut words of the whole run."""
-        shape = self.window
-        message = np.empty(self.dealt_bytes, np.uint8)
-        beta_client, beta_server = (np.empty(plane_words(self.count, 1), np.uint64) for _ in range(2))
+        tables, message, beta_client, beta_server = self.window.tables, np.empty(self.dealt_bytes, np.uint8), self._planes(1), self._planes(1)
+        mine, theirs = self._server_rows, self._client_rows
 
         def work(tiles):
-            client, server = self._rows(provider.with_client, tiles[0], self._client_rows), self._rows(provider.with_server, tiles[0], self._server_rows)
+            client, server, space = self._draw(provider.with_client, tiles[0], theirs), self._draw(provider.with_server, tiles[0], mine), self._work()
+            rows, masks = scratch("client rows", theirs * TILE_WORDS, np.uint64), scratch("server rows", mine * TILE_WORDS, np.uint64)
             for tile in tiles:
-                half = client.fill(scratch("client rows", (self._client_rows, tile.words), np.uint64))
-                masks = server.fill(scratch("server rows", (self._server_rows, tile.words), np.uint64))
-                bits = scratch("bits", (self.width + 1, tile.words), np.uint64)
-                slice_bits(r[tile.run], self.first, bits)
-                dealt = tile.rows(message, shape.dealt_rows)
-                kernels.deal_tables(bits, shape.chunks, half, dealt)
-                sign = shape.table_rows
-                kernels.xor(bits[self.width :], half[sign : sign + 1], dealt[sign : sign + 1])
-                row, wire, mask_row = sign + 1, 0, shape.dealt_rows
-                for level in (shape.groups, shape.top):
-                    n, w = len(level.factors), len(level.wires)
-                    kernels.deal_products(
-                        level.factors, half[mask_row + wire : mask_row + wire + w], masks[wire : wire + w], half[row : row + n], dealt[row : row + n]
-                    )
-                    row, wire = row + n, wire + w
-                tile.rows(beta_client, 1)[0] = half[-1]
-                tile.rows(beta_server, 1)[0] = masks[-1]
+                drawn, own = client.fill(rows[: theirs * tile.words]), server.fill(masks[: mine * tile.words])
+                kernels.deal_decisions(tables, tile.begin, r[tile.run], self.first, drawn, own, space, message, beta_client, beta_server)
 
         provider.each_tile(self.count, work)
         return message, beta_client, beta_server
@@ -107,131 +98,89 @@ class DRelu:
 
     def server_leaves(self, server: Server, y: np.ndarray, dealt: np.ndarray) -> ServerDecisions:
         """Message 1's leaf wires and all that S keeps. y: cut words, dealt: P's message."""
-        shape = self.window
-        state = ServerDecisions(self, dealt, *(np.empty(plane_words(self.count, n), np.uint64) for n in (
-            len(shape.groups.wires), self._server_rows, len(shape.groups.start), 1, 1)))
+        shape, rows = self.window, self._server_rows
+        leaf_wires, masks, groups, beta = map(self._planes, (len(shape.groups.wires), rows, len(shape.groups.start), 1))
 
         def work(tiles):
-            stream = self._rows(server.with_provider, tiles[0], self._server_rows)
+            stream, space = self._draw(server.with_provider, tiles[0], rows), self._work()
             for tile in tiles:
-                masks = stream.fill(tile.rows(state.masks, self._server_rows))
-                leaves = self._leaves(tile, y, tile.rows(dealt, shape.dealt_rows), np.uint64(0), None)
-                kernels.mask_rows(shape.groups.wires, leaves, masks, tile.rows(state.leaf_wires, len(shape.groups.wires)))
-                kernels.copy_rows(shape.groups.start, leaves, tile.rows(state.groups, len(shape.groups.start)))
-                tile.rows(state.beta, 1)[0] = masks[-1]
+                stream.fill(tile.planes(masks, rows))
+                kernels.server_leaves(shape.tables, tile.begin, y[tile.run], self.first, dealt, masks, space, leaf_wires, groups, beta)
 
         server.each_tile(self.count, work)
-        return state
-
-    def _leaves(self, tile, y, tables, ones, sign):
-        """Shares of lt and eq of every chunk; the sign bit of y goes to `sign` where it is given."""
-        bits = scratch("bits", (self.width + 1, tile.words), np.uint64)
-        slice_bits(y[tile.run], self.first, bits)
-        leaves = scratch("leaves", (2 * len(self.window.chunks), tile.words), np.uint64)
-        kernels.select_leaves(bits, self.window.chunks, tables, ones, leaves)
-        if sign is not None:
-            sign[:] = bits[self.width]
-        return leaves
+        return ServerDecisions(self, dealt, leaf_wires, masks, groups, beta)
 
     # C
 
     def client_leaves(self, client: Client, y: np.ndarray, their_leaves: np.ndarray) -> ClientDecisions:
         """From message 1: message 2's leaf and group wires, and all that C keeps."""
-        shape = self.window
-        leaf, top, products = len(shape.groups.wires), len(shape.top.wires), len(shape.top.factors)
-        state = ClientDecisions(self, *(np.empty(plane_words(self.count, n), np.uint64) for n in (leaf, top, top, products, 1, 1)))
+        shape, rows = self.window, self._client_rows
+        top, products = len(shape.top.wires), len(shape.top.factors)
+        leaf_wires, group_wires, kept, share, beta = map(self._planes, (len(shape.groups.wires), top, top + products, 1, 1))
 
         def work(tiles):
-            stream = self._rows(client.with_provider, tiles[0], self._client_rows)
+            stream, space, buffer = self._draw(client.with_provider, tiles[0], rows), self._work(), scratch("client rows", rows * TILE_WORDS, np.uint64)
             for tile in tiles:
-                rows = stream.fill(scratch("client rows", (self._client_rows, tile.words), np.uint64))
-                share = tile.rows(state.share, 1)
-                leaves = self._leaves(tile, y, rows, ONES, share[0])
-                masks = rows[shape.dealt_rows :]
-                mine = tile.rows(state.leaf_wires, leaf)
-                kernels.mask_rows(shape.groups.wires, leaves, masks, mine)
-                opened = scratch("opened", (leaf, tile.words), np.uint64)
-                kernels.xor(mine, tile.rows(their_leaves, leaf), opened)
-                groups = scratch("groups", (len(shape.groups.start), tile.words), np.uint64)
-                kernels.copy_rows(shape.groups.start, leaves, groups)
-                dealt = rows[shape.table_rows + 1 : shape.dealt_rows]
-                kernels.combine(shape.groups.program, opened, masks[:leaf], dealt, ONES, groups)
-                kernels.mask_rows(shape.top.wires, groups, masks[leaf:], tile.rows(state.group_wires, top))
-                tile.rows(state.masks, top)[:] = masks[leaf : leaf + top]
-                tile.rows(state.products, products)[:] = dealt[len(shape.groups.factors) :]
-                tile.rows(state.beta, 1)[:] = rows[-1]
-                # lt of the highest group, the sign bits of y and r, and the constant one
-                share ^= groups[shape.top.start[0]] ^ rows[shape.table_rows] ^ ONES
+                drawn = stream.fill(buffer[: rows * tile.words])
+                kernels.client_leaves(
+                    shape.tables, tile.begin, y[tile.run], self.first, drawn, their_leaves, space, leaf_wires, group_wires, kept, share, beta
+                )
 
         client.each_tile(self.count, work)
-        return state
+        return ClientDecisions(self, leaf_wires, group_wires, kept, share, beta)
 
 
 @dataclass(frozen=True)
 class ServerDecisions:
-    """What S keeps of a comparison between its messages."""
+    """What S keeps of a comparison between its messages; beta: beta_S as a flat plane."""
 
     drelu: DRelu
     dealt: np.ndarray
     leaf_wires: np.ndarray
     masks: np.ndarray
     groups: np.ndarray
-    bit: np.ndarray
     beta: np.ndarray
 
     def groups_and_bit(self, server: Server, their_leaves: np.ndarray, their_groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From message 2: message 3's group wires and S's half of b^."""
-        drelu, shape = self.drelu, self.drelu.window
-        leaf, top = len(shape.groups.wires), len(shape.top.wires)
-        wires = np.empty(plane_words(drelu.count, top), np.uint64)
+        drelu, tables = self.drelu, self.drelu.window.tables
+        wires, bit = drelu._planes(len(tables.top_wires)), drelu._planes(1)
 
         def work(tiles):
+            space = drelu._work()
             for tile in tiles:
-                masks, dealt = tile.rows(self.masks, drelu._server_rows), tile.rows(self.dealt, shape.dealt_rows)[shape.table_rows :]
-                opened = scratch("opened", (max(leaf, top), tile.words), np.uint64)
-                kernels.xor(tile.rows(self.leaf_wires, leaf), tile.rows(their_leaves, leaf), opened[:leaf])
-                groups = tile.rows(self.groups, len(shape.groups.start))
-                kernels.combine(shape.groups.program, opened[:leaf], masks[:leaf], dealt[1:], np.uint64(0), groups)
-                mine = tile.rows(wires, top)
-                kernels.mask_rows(shape.top.wires, groups, masks[leaf:], mine)
-                kernels.xor(mine, tile.rows(their_groups, top), opened[:top])
-                bit = tile.rows(self.bit, 1)
-                bit[0] = groups[shape.top.start[0]] ^ dealt[0] ^ masks[-1]
-                products = dealt[1 + len(shape.groups.factors) :]
-                kernels.combine(shape.top.program, opened[:top], masks[leaf : leaf + top], products, np.uint64(0), bit)
+                kernels.server_top(
+                    tables, tile.begin, tile.words, self.dealt, self.masks, self.leaf_wires, their_leaves, their_groups, space, self.groups, wires, bit
+                )
 
         server.each_tile(drelu.count, work)
-        return wires, self.bit
-
-    def open(self, their_bit: np.ndarray) -> np.ndarray:
-        """From message 4: b^ as a flat plane."""
-        return self.bit ^ their_bit.view(np.uint64)
+        return wires, bit
 
 
 @dataclass(frozen=True)
 class ClientDecisions:
-    """What C keeps of a comparison between its messages."""
+    """What C keeps of a comparison between its messages; beta: beta_C as a flat plane."""
 
     drelu: DRelu
     leaf_wires: np.ndarray
     group_wires: np.ndarray
-    masks: np.ndarray
-    products: np.ndarray
+    kept: np.ndarray
     share: np.ndarray
     beta: np.ndarray
 
-    def bit(self, client: Client, their_groups: np.ndarray, their_bit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """From message 3: C's half of b^, for message 4, and b^."""
-        drelu, shape = self.drelu, self.drelu.window
-        top, products = len(shape.top.wires), len(shape.top.factors)
+    def bit(self, client: Client, their_groups: np.ndarray) -> np.ndarray:
+        """From message 3: C's half of b^, for message 4."""
+        drelu, tables = self.drelu, self.drelu.window.tables
 
         def work(tiles):
+            space = drelu._work()
             for tile in tiles:
-                opened = scratch("opened", (top, tile.words), np.uint64)
-                kernels.xor(tile.rows(self.group_wires, top), tile.rows(their_groups, top), opened)
-                share = tile.rows(self.share, 1)
-                kernels.combine(shape.top.program, opened, tile.rows(self.masks, top), tile.rows(self.products, products), ONES, share)
+                kernels.client_top(tables, tile.begin, tile.words, self.kept, self.group_wires, their_groups, self.beta, space, self.share)
 
         client.each_tile(drelu.count, work)
-        mine = self.share ^ self.beta
-        return mine, mine ^ their_bit.view(np.uint64)
+        return self.share
+
+
+def opened(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """b^ as a flat plane from both halves."""
+    return mine ^ theirs.view(np.uint64)

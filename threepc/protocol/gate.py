@@ -66,8 +66,8 @@ class Gate:
             stream = self._pads(provider.with_client, tiles[0])
             for tile in tiles:
                 t0, t1, w = self._draw(stream, tile)
-                space = scratch("work", (5, tile.count), self.word)
-                client, server = tile.rows(beta_client, 1)[0], tile.rows(beta_server, 1)[0]
+                space = scratch("work", 5 * tile.count, self.word).reshape(5, tile.count)
+                client, server = tile.planes(beta_client), tile.planes(beta_server)
                 kernels.deal_gate(r[tile.run], client, server, t0, t1, w, d[tile.run], self.bits, self.cut, space, message[tile.packed(self._tile_bits)])
 
         provider.each_tile(self.count, work)
@@ -81,7 +81,7 @@ class Gate:
             stream = self._pads(client.with_provider, tiles[0])
             for tile in tiles:
                 t0, t1, w = self._draw(stream, tile)
-                bits, mine = tile.rows(opened, 1)[0], tile.rows(beta, 1)[0]
+                bits, mine = tile.planes(opened), tile.planes(beta)
                 kernels.client_gate(x[tile.run], bits, mine, t0, t1, w, self.bits, self.cut, message[tile.packed(self.bits)])
 
         client.each_tile(self.count, work)
@@ -93,8 +93,8 @@ class Gate:
 
         def work(tiles):
             for tile in tiles:
-                space = scratch("work", (5, tile.count), self.word)
-                bits, mine = tile.rows(opened, 1)[0], tile.rows(beta, 1)[0]
+                space = scratch("work", 5 * tile.count, self.word).reshape(5, tile.count)
+                bits, mine = tile.planes(opened), tile.planes(beta)
                 message, material = v[tile.packed(self.bits)], dealt[tile.packed(self._tile_bits)]
                 kernels.server_gate(x[tile.run], bits, mine, message, material, self.bits, self.cut, space, u[tile.run])
 

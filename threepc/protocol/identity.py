@@ -68,7 +68,7 @@ class Identity:
 
         def work(tiles):
             for tile in tiles:
-                kernels.carry_plane(x[tile.run], self.cut, tile.rows(planes, 1)[0])
+                kernels.carry_plane(x[tile.run], self.cut, tile.planes(planes))
 
         server.each_tile(self.count, work)
         return planes
@@ -81,7 +81,7 @@ class Identity:
             stream = self._pads(client.with_provider, tiles[0])
             for tile in tiles:
                 w = stream.fill(scratch("w", tile.count, np.uint32))
-                kernels.client_identity(tile.rows(carries, 1)[0], w, self.bits, self.cut, message[tile.packed(bits)])
+                kernels.client_identity(tile.planes(carries), w, self.bits, self.cut, message[tile.packed(bits)])
 
         client.each_tile(self.count, work)
         return message
@@ -92,7 +92,7 @@ class Identity:
 
         def work(tiles):
             for tile in tiles:
-                space = scratch("work", (3, tile.count), self.word)
+                space = scratch("work", 3 * tile.count, self.word).reshape(3, tile.count)
                 received, material = reply[tile.packed(high)], dealt[tile.packed(bits)]
                 kernels.server_identity(x[tile.run], received, material, self.bits, self.cut, space, u[tile.run])
 

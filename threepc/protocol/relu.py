@@ -13,7 +13,7 @@ import numpy as np
 
 from ..ring import word_of
 from .cost import Cost
-from .drelu import DRelu
+from .drelu import DRelu, opened
 from .gate import Gate
 from .identity import Identity
 from .opening import Opening, draw_activation
@@ -177,8 +177,8 @@ class Relu:
         message = client.receive(self.op, *(size for d, _, _ in pairs for size in (d.group_bytes, d.bit_bytes)))
         reply = []
         for (_, gate, _), y, state, groups, bit in zip(pairs, values, states, message[::2], message[1::2]):
-            mine, opened = state.bit(client, groups, bit)
-            reply += [mine, gate.client(client, y, self._spread(opened), self._spread(state.beta))]
+            mine = state.bit(client, groups)
+            reply += [mine, gate.client(client, y, self._spread(opened(mine, bit)), self._spread(state.beta))]
         client.send(self.op, *reply)
 
     # S
@@ -192,14 +192,15 @@ class Relu:
         through = [self.identity.dealt_bytes] if self.through else []
         dealt = server.dealt(self.op, *(size for d, g, _ in pairs for size in (d.dealt_bytes, g.dealt_bytes)), *through)
         halves = server.from_client(self.op, *(o.message_bytes for o, _ in runs))
-        opened = [o.server(server, run, half) for (o, run), half in zip(runs, halves)]
-        carries = [self.identity.carries(server, opened[-1][0])] if through else []
+        values = [o.server(server, run, half) for (o, run), half in zip(runs, halves)]
+        passing = values[-1][0]
+        carries = [self.identity.carries(server, passing)] if through else []
         empty = np.empty(0, word_of(self.ring))
         if not pairs:
             server.send(self.op, *carries)
             (reply,) = server.receive(self.op, self.identity.reply_bytes)
-            return self._join(empty, self.identity.server(server, opened[-1][0], reply, dealt[-1]))
-        x, packed = opened[0]
+            return self._join(empty, self.identity.server(server, passing, reply, dealt[-1]))
+        x, packed = values[0]
         values = [shifted(x, c) for _, _, c in pairs]
         states = [d.server_leaves(server, self._decision_values(y), tables) for (d, _, _), y, tables in zip(pairs, values, dealt[::2])]
         server.send(self.op, packed, *(s.leaf_wires for s in states), *carries)
@@ -207,11 +208,11 @@ class Relu:
         message = server.receive(self.op, *sizes)
         bits = [s.groups_and_bit(server, leaves, groups) for s, leaves, groups in zip(states, message[::2], message[1::2])]
         server.send(self.op, *(part for pair in bits for part in pair))
-        passed = self.identity.server(server, opened[-1][0], message[-1], dealt[-1]) if through else empty
+        passed = self.identity.server(server, passing, message[-1], dealt[-1]) if through else empty
         message = server.receive(self.op, *(size for d, g, _ in pairs for size in (d.bit_bytes, g.value_bytes)))
         u = [
-            gate.server(server, y, self._spread(s.open(bit)), self._spread(s.beta), v, material)
-            for (_, gate, _), y, s, bit, v, material in zip(pairs, values, states, message[::2], message[1::2], dealt[1::2])
+            gate.server(server, y, self._spread(opened(mine, bit)), self._spread(s.beta), v, material)
+            for (_, gate, _), y, s, (_, mine), bit, v, material in zip(pairs, values, states, bits, message[::2], message[1::2], dealt[1::2])
         ]
         return self._join(u[0] if len(u) == 1 else u[0] - u[1], passed)
 

@@ -13,18 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..kernels.convolution import PackedWeight
+from ..kernels.decisions import TILE, TILE_WORDS
 from ..kernels.packing import BLOCK, padded
 from ..prf import BLOCK_BYTES, Keystream, Stream
 from ..transport.channel import Channel
-
-TILE = 16384
-TILE_WORDS = TILE // BLOCK
 
 OPEN, ACTIVATION, DECISION, GATE, SECOND_DECISION, SECOND_GATE, IDENTITY = range(1, 8)
 """Purposes of a stream's address: what the words drawn within one op are for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tile:
     """Elements begin..begin+count-1 of a run (count a multiple of 64), whose planes are words first_word..first_word+words-1."""
 
@@ -46,11 +44,11 @@ class Tile:
         """The tile's bytes in a message of `bits` bits an element, padding included."""
         return slice(self.begin // 8 * bits, (self.begin + self.count) // 8 * bits)
 
-    def rows(self, array: np.ndarray, rows: int) -> np.ndarray:
-        """The tile's bit planes (rows, words) in a flat message of bytes or words that holds `rows` planes of every tile."""
-        words = array.view(np.uint64) if array.dtype == np.uint8 else array
+    def planes(self, array: np.ndarray, rows: int = 1) -> np.ndarray:
+        """The tile's bit planes, flat, in a flat message of bytes or words that holds `rows` planes of every tile."""
+        words = array.view(np.uint64)
         begin = self.index * rows * TILE_WORDS
-        return words[begin : begin + rows * self.words].reshape(rows, self.words)
+        return words[begin : begin + rows * self.count // BLOCK]
 
 
 def tiles_of(count: int) -> list[Tile]:
@@ -191,11 +189,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         return _pools[threads]
 
 
-def scratch(name: str, shape: tuple[int, ...] | int, dtype) -> np.ndarray:
-    """A reusable array of this thread for the time of one tile; its content is whatever was there."""
-    size = int(np.prod(shape))
-    held = _local.__dict__.setdefault("arrays", {})
-    key = name, np.dtype(dtype)
-    if key not in held or held[key].size < size:
-        held[key] = np.empty(size, dtype)
-    return held[key][:size].reshape(shape)
+def scratch(name: str, size: int, dtype) -> np.ndarray:
+    """A reusable flat array of this thread; its content is whatever was there, and lasts until the name is asked for again."""
+    held = _local.__dict__
+    array = held.get((name, dtype))
+    if array is None or array.size < size:
+        array = held[name, dtype] = np.empty(size, dtype)
+    return array[:size]

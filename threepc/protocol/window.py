@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, combinations
 
 import numpy as np
+
+from ..kernels.decisions import Tables
 
 MAX_CHUNK = 3
 MAX_FAN_IN = 5
@@ -42,6 +45,12 @@ class Window:
     chunks: np.ndarray
     groups: Level
     top: Level
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The layout as the kernels take it."""
+        g, t = self.groups, self.top
+        return Tables(self.chunks, g.wires, g.start, g.program, g.factors, t.wires, t.start, t.program, t.factors)
 
     @property
     def table_rows(self) -> int:
