@@ -1,0 +1,100 @@
+"""A torch module, a relu spec and a ring, assembled into what a server serves."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .brelu import spec as relu_specs
+from .brelu.module import apply_spec
+from .card import ModelCard
+from .errors import InputError
+from .graph.importer import import_module
+from .graph.passes import standard_passes
+from .graph.precision import Precision
+from .models import LoadedModel
+from .party.model import PublicModel, ServedModel, Sizes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the parties agree on besides the network.
+
+    ring: bits. fraction: fractional bits of activations, None for what suits the ring. window: bits (LO, HI) of a product that decide a
+    sign, None for all that can matter. relu_spec: a file, a spec, or None where every ReLU is plain. reveal: "logits" or "label".
+    """
+
+    ring: int = 48
+    fraction: int | None = None
+    window: tuple[int, int] | None = None
+    relu_spec: relu_specs.ReluSpec | Path | str | None = None
+    reveal: str = "logits"
+
+    @property
+    def precision(self) -> Precision:
+        """The precision before any calibration. Raises InputError for a ring, fraction or window that is none."""
+        precision = Precision.default(self.ring)
+        return dataclasses.replace(precision, fraction=self.fraction or precision.fraction, window=self.window)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model to serve, the module it came from, and its relu spec."""
+
+    served: ServedModel
+    module: nn.Module
+    example: torch.Tensor
+    spec: relu_specs.ReluSpec | None
+
+    @property
+    def public(self) -> PublicModel:
+        """What all parties know of it."""
+        return self.served.public
+
+    def plaintext(self) -> nn.Module:
+        """The same network in PyTorch, block ReLUs included. Raises InputError where a ReLU of the spec is no module."""
+        if self.spec is None:
+            return self.module
+        return apply_spec(copy.deepcopy(self.module), self.spec, self.example)
+
+
+def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings: Settings) -> Assembled:
+    """Import a module for inputs shaped as `example` (N, C, H, W) and check that spec, ring and window suit it.
+
+    Raises InputError, naming the layer, for an unsupported operation, a spec of another model, and what the ring cannot hold.
+    """
+    precision, spec = settings.precision, settings.relu_spec
+    if isinstance(spec, str | Path):
+        spec = relu_specs.load(spec)
+    if precision.window is not None:
+        precision.comparison(precision.bits - precision.fraction)
+    graph, weights = import_module(module, example)
+    sizes: Sizes = {}
+    if spec is not None:
+        relu_specs.check(spec, graph)
+        layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}
+        sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
+    graph, weights = standard_passes(graph, weights, frozenset(sizes))
+    public = PublicModel(graph, precision, sizes or None, card, settings.reveal)
+    public.plan(1)
+    return Assembled(ServedModel(public, weights), module, example, spec)
+
+
+def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
+    """As `assemble`, of a model that a CONFIG named."""
+    return assemble(loaded.module, torch.zeros(loaded.example_shape), loaded.card, settings)
+
+
+def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> torch.Tensor:
+    """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: outputs (N, K) or (N, K, h, w)."""
+    module = assembled.plaintext()
+    with torch.no_grad():
+        outputs = [module(part) for part in images.split(batch)]
+    if not all(torch.isfinite(output).all() for output in outputs):
+        raise InputError("the plaintext network itself gives NaN or infinity for these images")
+    return torch.cat(outputs)
