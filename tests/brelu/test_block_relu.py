@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from threepc.brelu.module import BlockReLU, CalledInTurn, apply_spec
-from threepc.brelu.spec import ReluSpec
+from threepc.brelu.spec import ReluSpec, relu_nodes
 from threepc.errors import InputError
+from threepc.graph.importer import import_module
 
 
 def slow(x: np.ndarray, patches: list, maximum: float | None) -> np.ndarray:
@@ -80,11 +81,11 @@ class Reused(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
-        self.relu, self.tail = nn.ReLU(inplace=True), nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU6())
+        self.relu, self.tail = nn.ReLU(), nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU6())
 
     def forward(self, x):
-        x = self.relu(self.second(self.relu(self.first(x))))
-        return self.tail(self.relu(x - 1))
+        x = self.second(self.relu(self.first(x)))
+        return self.tail(self.relu(self.relu(x) + x))
 
 
 class Net(nn.Module):
@@ -120,8 +121,8 @@ def block_forward(block, x):
     spec = reused_spec()
     apply = lambda name, maximum, z: torch.from_numpy(slow(z.detach().double().numpy(), spec.layers[name].tolist(), maximum)).float()  # noqa: E731
     x = apply("block.relu/1", None, block.first(x))
-    x = apply("block.relu/2", None, block.second(x))
-    return apply("block.tail.1", 6.0, block.tail[0](apply("block.relu/3", None, x - 1)))
+    x = block.second(x)
+    return apply("block.tail.1", 6.0, block.tail[0](apply("block.relu/3", None, apply("block.relu/2", None, x) + x)))
 
 
 def test_survives_export():
@@ -130,6 +131,32 @@ def test_survives_export():
     apply_spec(model, reused_spec(), x)
     exported = torch.export.export(model, (x,)).module()
     torch.testing.assert_close(exported(x), model(x))
+
+
+def test_survives_distributed_training(tmp_path):
+    torch.manual_seed(0)
+    model, x = Net(), torch.randn(2, 2, 5, 7)
+    apply_spec(model, reused_spec(), x)
+    model(x).sum().backward()
+    alone = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    torch.distributed.init_process_group("gloo", store=torch.distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        for _ in range(2):
+            parallel.zero_grad()
+            parallel(x).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, alone[name])
+
+
+def test_names_are_those_of_the_graph():
+    model, x = Net(), torch.zeros(1, 2, 5, 7)
+    names = [node.name for node in relu_nodes(import_module(model, x)[0])]
+    assert names == ["block.relu/1", "block.relu/2", "block.relu/3", "block.tail.1"]
+    apply_spec(model, reused_spec(), x)
 
 
 @pytest.mark.parametrize("changes, message", [({"block.relu/3": None}, "'block.relu/3' of this network is missing"),

@@ -5,9 +5,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from threepc.brelu import ReluSpec, save, store, uniform
+from threepc.brelu import ReluSpec, load, save, store, uniform
 from threepc.brelu.candidates import candidates
-from threepc.brelu.report import write_report
+from threepc.brelu.knapsack import allocate
+from threepc.brelu.report import save_allocation, write_report
 from threepc.brelu.spec import patch_counts
 from threepc.errors import InputError
 
@@ -49,6 +50,15 @@ def test_parts_on_their_own(files):
     assert "DReLUs by layer" not in write_report(files / "a.html", specs=[files / "uniform.json"]).read_text()
     assert "DReLUs by layer" in write_report(files / "b.html", specs=[files / "uniform.json"], distortion=files / "distortion").read_text()
     assert "Relu specs" not in write_report(files / "c.html", runs=[files / "runs.json"]).read_text()
+
+
+def test_an_allocation_is_kept_with_its_plot(files, small_graph):
+    allocation = allocate(store.load(files / "distortion"), ratio=0.3)
+    plot = save_allocation(allocation, files / "spec.json")
+    assert load(files / "spec.json").to_json() == allocation.spec.to_json()
+    assert plot.name == "spec.svg" and "DReLUs" in plot.read_text()
+    page = write_report(files / "d.html", specs=[files / "spec.json"], distortion=files / "distortion", graph=small_graph).read_text()
+    assert f"{allocation.drelus:,}" in page
 
 
 def test_bad_input(files, small_graph):

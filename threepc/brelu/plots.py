@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from threepc.brelu.spec import ReluSpec
 
@@ -17,6 +18,7 @@ from threepc.brelu.spec import ReluSpec
 GROUPS = (("zero", "#444444"), ("identity", "#b0b0b0"), ("1 pixel", "#440154"), ("2-4", "#3b528b"), ("5-16", "#21918c"), ("17-64", "#5ec962"),
           ("more", "#fde725"))
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#b8860b", "#7b4ea3", "#17807e")
+_WIDTH = 10.5
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "threepc", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold", "legend.frameon": False}
 
@@ -45,14 +47,16 @@ def _figure(width: float, height: float) -> tuple[Figure, matplotlib.axes.Axes]:
 
 
 def _layer_axis(axes: matplotlib.axes.Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    # What all names begin with ("backbone.") says nothing.
+    shared = os.path.commonprefix([name.split(".")[:-1] for name in names])
+    axes.set_xticks(range(len(names)), [".".join(name.split(".")[len(shared) :]) for name in names], rotation=90, fontsize=8)
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
 def by_layer(names: Sequence[str], series: Mapping[str, Sequence[float]], title: str, unit: str) -> str:
     """Bars for every layer, one of each series, on a logarithmic scale; 0 has no bar."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(max(6.0, 0.22 * len(names) + 2), 3.6)
+        figure, axes = _figure(max(_WIDTH, 0.22 * len(names) + 2), 3.6)
         width = 0.8 / len(series)
         for index, (label, values) in enumerate(series.items()):
             heights = np.where(np.asarray(values, dtype=float) > 0, values, np.nan)
@@ -62,14 +66,14 @@ def by_layer(names: Sequence[str], series: Mapping[str, Sequence[float]], title:
         axes.set_ylabel(unit)
         axes.set_title(title)
         _layer_axis(axes, names)
-        figure.legend(loc="outside upper right", ncols=min(4, len(series)))
+        figure.legend(loc="outside right center")
         return _svg(figure)
 
 
 def patches_by_layer(spec: ReluSpec, title: str) -> str:
     """The share of each layer's channels by the size of their patches."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(max(6.0, 0.22 * len(spec.layers) + 2), 3.6)
+        figure, axes = _figure(max(_WIDTH, 0.22 * len(spec.layers) + 2), 3.6)
         shares = np.array([np.bincount(_group(patches), minlength=len(GROUPS)) / len(patches) for patches in spec.layers.values()])
         bottom = np.zeros(len(shares))
         for index, (label, colour) in enumerate(GROUPS):
@@ -91,29 +95,35 @@ def _group(patches: np.ndarray) -> np.ndarray:
 
 
 def curves(series: Sequence[Points], title: str, x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False,
-           percent_y: bool = False, bytes_x: bool = False) -> str:
+           percent_x: bool = False, percent_y: bool = False, bytes_x: bool = False) -> str:
     """Series over a common axis."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(6.4, 3.6)
+        figure, axes = _figure(_WIDTH, 4.2)
         for index, points in enumerate(series):
             colour = COLOURS[index % len(COLOURS)]
-            axes.plot(points.x, points.y, "o-" if points.line else "o", color=colour, label=points.label, markersize=4, linewidth=1.2)
+            form = {"marker": "o", "markersize": 4} if points.line else {"marker": "D", "markersize": 8, "linestyle": "none", "zorder": 3}
+            axes.plot(points.x, points.y, color=colour, label=points.label, linewidth=1.2, **form)
             if points.spread is not None:
                 axes.vlines(points.x, *points.spread, color=colour, linewidth=1)
         if log_x:
+            # Often less than a decade, so more than powers of ten are labelled.
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if log_y:
             axes.set_yscale("log")
+        if percent_x:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
         if percent_y:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         if bytes_x:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: megabytes(value)))
-            axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
         axes.grid(alpha=0.3)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_title(title)
-        axes.legend()
+        figure.legend(loc="outside right center")
         return _svg(figure)
 
 

@@ -10,6 +10,10 @@ from threepc.brelu.module import patch_decisions
 from threepc.brelu.spec import IDENTITY, ZERO
 
 
+# The golden ratio in 64 bits, as multiplicative hashing takes it.
+_ODD = np.int64(-7046029254386353131)
+
+
 def replaced(x: torch.Tensor, patches: np.ndarray, maximum: float | None) -> torch.Tensor:
     """Block ReLU (or its clipped form) of x (S, C, H, W) with every one of the K patches, all channels alike: (K, S, C, H, W)."""
     out = torch.empty((len(patches), *x.shape), dtype=x.dtype, device=x.device)
@@ -34,9 +38,10 @@ def distinct(values: torch.Tensor, plain: torch.Tensor) -> tuple[torch.Tensor, t
     `first`, or len(first) where the result is the unchanged one.
     """
     count, samples, _ = values.shape
-    keys = torch.cat([_hash(values).reshape(-1), _hash(plain)]).cpu().numpy()
-    image = np.concatenate([np.tile(np.arange(samples), count), np.arange(samples)])
-    _, first, group = np.unique(np.stack([image, keys], axis=1), axis=0, return_index=True, return_inverse=True)
+    keys = torch.cat([_hash(values), _hash(plain)[None]]).cpu().numpy()
+    # Results of different images are different, whatever they hold.
+    keys += np.arange(samples, dtype=np.int64) * _ODD
+    _, first, group = np.unique(keys.reshape(-1), return_index=True, return_inverse=True)
     group = group.reshape(-1)
     # A group that holds an unchanged result needs no evaluation; the others are numbered anew.
     changed = np.ones(len(first), dtype=bool)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from threepc.brelu import plots, store
-from threepc.brelu.knapsack import allocate
-from threepc.brelu.spec import ReluSpec, check, drelus, full_drelus, load, show, write_atomically
+from threepc.brelu.knapsack import Allocation, allocate
+from threepc.brelu.spec import ReluSpec, check, drelus, full_drelus, load, save, show, write_atomically
 from threepc.brelu.store import Distortion
 from threepc.errors import InputError
 from threepc.graph import Graph
@@ -23,7 +23,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1100px;margin:2rem 
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #ddd}
 table{border-collapse:collapse;font-size:13px;margin:.8rem 0}
 th,td{padding:.15rem .7rem;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}
-th:first-child,td:first-child,td.text,th.text{text-align:left}tr:last-child td{font-weight:600}
+th:first-child,td:first-child,td.text,th.text{text-align:left}
 svg{max-width:100%;height:auto;display:block;margin:.6rem 0}.wide{overflow-x:auto}.wide svg{max-width:none}
 details{margin:.6rem 0}summary{cursor:pointer}p.note{color:#555}
 """
@@ -52,6 +52,15 @@ def write_report(output: str | Path, *, specs: Sequence[str | Path] = (), runs: 
             f"<style>{_CSS}</style></head><body><h1>threepc: {escape(title)}</h1>{''.join(sections)}</body></html>\n")
     write_atomically(Path(output), page.encode())
     return Path(output)
+
+
+def save_allocation(allocation: Allocation, path: str | Path) -> Path:
+    """Write a knapsack's spec to `path`, and beside it (.svg) the plot of its patch sizes by layer; returns the plot's path."""
+    path = Path(path)
+    save(allocation.spec, path)
+    title = f"{allocation.spec.model}: {allocation.drelus:,} DReLUs, {allocation.cost:.6g} {allocation.unit} of {allocation.budget:.6g}"
+    write_atomically(path.with_suffix(".svg"), plots.patches_by_layer(allocation.spec, title).encode())
+    return path.with_suffix(".svg")
 
 
 def _named(paths: Sequence[str | Path]) -> dict[str, ReluSpec]:
@@ -135,11 +144,12 @@ def _distortion(result: Distortion, specs: dict[str, ReluSpec]) -> str:
     how = "estimated" if result.manifest["method"] == "estimate" else "measured exactly"
     rank = "" if math.isnan(result.rank_correlation) else f", rank correlation with exact ones {result.rank_correlation:.3f} on a sample"
     worst = max(found.solution.gap for found in solved)
+    proof = f"proven within {worst:.1e} of the optimum" if worst else "a proven optimum"
     return ("<h2>Distortion against budget</h2>" +
             plots.curves([_positive(points) for points in series], "Least sum of distortions for a budget", "share of DReLUs kept",
-                         "sum / output power", log_x=True, log_y=True) +
-            f"<p class=note>{escape(how)} on {result.manifest['images']['count']} images{escape(rank)}; every point is proven within {worst:.1e} "
-            "of the optimum. Channels change one at a time here: a network with all of them changed is finetuned.</p>")
+                         "sum / output power", log_x=True, log_y=True, percent_x=True) +
+            f"<p class=note>{escape(how.capitalize())} on {result.manifest['images']['count']} images{escape(rank)}; every point is {proof}. "
+            "Channels change one at a time here: a network with all of them changed is finetuned.</p>")
 
 
 def _positive(points: plots.Points) -> plots.Points:
