@@ -64,7 +64,7 @@ class MaxPool:
         """Any party: its summand through the tournament; compare(relu, a - b) is its share of ReLU(a - b)."""
         for axis, first, rounds in self.passes:
             length = self.output_shape[axis]
-            held = np.ascontiguousarray(_along(z, axis, first, length))
+            held = _along(z, axis, first, length).copy()  # z is still read when this has changed
             for r in rounds:
                 other = _along(z, axis, r.source, r.end - r.begin)
                 place = _along(held, axis, slice(r.begin, r.end), r.end - r.begin)
