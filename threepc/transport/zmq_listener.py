@@ -166,6 +166,7 @@ class Listener:
                 if is_readable(self._router):
                     self.turns.wake()
                 return
+            self._drain()  # its last words come before its end
         connection.end(CLOSED)
         self.turns.wake()
         raise RunError(f"{connection.name} {CLOSED}")
