@@ -13,6 +13,7 @@ from functools import partial
 
 from ..errors import InputError
 from ..protocol import local
+from ..protocol.argmax import Argmax
 from ..protocol.cost import Cost
 from ..protocol.linear import Linear
 from ..protocol.local import Cut
@@ -25,6 +26,9 @@ from .precision import MAX_TRUNCATION, Precision
 
 OUTPUT_BITS = 8
 """Bits above the point that a result keeps when its fraction grows by an average's divisor."""
+
+LOGITS, LABEL = "logits", "label"
+"""What the client may learn: the results, or the index of the largest alone."""
 
 Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 """Patch sizes of every channel, by relu name."""
@@ -66,21 +70,23 @@ def _elements(value: Value) -> int:
     return n * c * h * w
 
 
-def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None) -> str:
+def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS) -> str:
     """SHA-256 (hex) of everything public that the parties must agree on."""
     spec = {name: [list(s) for s in sizes[name]] for name in sorted(sizes)} if sizes else None
-    text = json.dumps([graph.to_json(), precision.to_plain(), spec], sort_keys=True)
+    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1) -> Plan:
-    """The plan for `batch` images at once. Raises InputError, naming the node, for what the ring or the window cannot hold."""
-    return _Scheduler(graph, precision, sizes or {}, batch).plan()
+def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS) -> Plan:
+    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels. Raises InputError, naming the node, for what the ring or the window cannot hold."""
+    if reveal not in (LOGITS, LABEL):
+        raise InputError(f"reveal: must be {LOGITS} or {LABEL}, not {reveal!r}")
+    return _Scheduler(graph, precision, sizes or {}, batch, reveal).plan()
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int):
-        self.graph, self.precision, self.sizes, self.batch = graph, precision, sizes, batch
+    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str):
+        self.graph, self.precision, self.sizes, self.batch, self.reveal = graph, precision, sizes, batch, reveal
         self.readers = graph.consumers()
         self.bits, self.fraction = precision.bits, precision.fraction
         self.steps: list[Step] = []
@@ -205,7 +211,9 @@ class _Scheduler:
         (source,) = self._inputs(node)
         a, divisor = node.attrs, node.attrs["divisor"]
         power = max(0, math.ceil(math.log2(divisor)))
-        if self.values[source].form == CUT or (divisor != 2**power and self.values[source].form == RAW):
+        value = self.values[source]
+        grows_too_long = value.fraction + power - self.fraction > MAX_TRUNCATION  # for the truncation that comes some time
+        if value.form == CUT or (divisor != 2**power and value.form == RAW) or grows_too_long:
             source = self._reduce(source)
         value = self.values[source]
         # a sum of n values, read with log2(n) more fractional bits, is their average
@@ -235,6 +243,10 @@ class _Scheduler:
         if self.values[source].form == CUT:
             source = self._reduce(source)
         value = self.values[source]
+        if self.reveal == LABEL:
+            argmax = Argmax(self.op, value.shape, self.bits, value.fraction - self.fraction)
+            self._append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
+            return
         protocol = Output(self.op, _elements(value), self.bits, max(0, value.fraction - self.fraction))
         self._append(OutputStep, node, node.name, [source], value, 1, protocol=protocol)
 

@@ -30,13 +30,13 @@ class PublicModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of graph, precision and spec: equal at all parties or the session ends."""
-        return fingerprint(self.graph, self.precision, self.sizes)
+        """SHA-256 of graph, precision, spec and what is revealed: equal at all parties or the session ends."""
+        return fingerprint(self.graph, self.precision, self.sizes, self.reveal)
 
     @lru_cache(maxsize=4)
     def plan(self, batch: int) -> Plan:
         """The steps for a batch."""
-        return schedule(self.graph, self.precision, self.sizes, batch)
+        return schedule(self.graph, self.precision, self.sizes, batch, self.reveal)
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ring import word_of
+from ..ring import Ring, word_of
+from .argmax import Argmax
 from .cost import Cost
 from .linear import Linear
 from .local import Cut, Summand
@@ -167,9 +168,9 @@ class LocalStep(Step):
 
 @dataclass(frozen=True)
 class OutputStep(Step):
-    """The result, to the client alone; `prepare` returns what C keeps for `reveal`."""
+    """The result, or its argmax over the channels, to the client alone; `prepare` returns what C keeps for `reveal`."""
 
-    protocol: Output
+    protocol: Output | Argmax
 
     @property
     def cost(self) -> Cost:
@@ -186,6 +187,8 @@ class OutputStep(Step):
         self.protocol.server(server, inputs[0])
 
     def reveal(self, client: Client, kept: np.ndarray) -> np.ndarray:
-        """C: the logits (N, C, H, W), float64."""
+        """C: the logits (N, C, H, W), or the labels (N, 1, H, W), float64."""
+        if isinstance(self.protocol, Argmax):
+            return self.protocol.reveal(client, kept).astype(np.float64)
         (value,) = self.inputs
-        return self.protocol.client(client, kept, value.fraction).reshape(value.shape)
+        return Ring(value.bits).decode(self.protocol.client(client, kept), value.fraction).reshape(value.shape)

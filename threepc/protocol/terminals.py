@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..kernels.packing import pack, packed_bytes, padded, unpack
-from ..ring import Ring, word_of
+from ..ring import word_of
 from .cost import Cost
 from .opening import draw_activation
 from .roles import OPEN, Client, Provider, Server, tiles_of
@@ -100,9 +100,9 @@ class Output:
         pack(value, value.size, self.bits - self.shift, message)
         server.send(self.op, message)
 
-    def client(self, client: Client, kept: np.ndarray, fraction: int) -> np.ndarray:
-        """C: the result as real numbers (float64, flat). kept: from `prepare`; fraction: fractional bits of z."""
+    def client(self, client: Client, kept: np.ndarray) -> np.ndarray:
+        """C: the result as ring words, flat. kept: from `prepare`."""
         (message,) = client.receive(self.op, packed_bytes(self.count, self.bits - self.shift))
         value, word = np.empty(padded(self.count), word_of(self.bits)), word_of(self.bits)
         unpack(message, value.size, self.bits - self.shift, value)
-        return Ring(self.bits).decode((value[: self.count] << word(self.shift)) + kept, fraction)
+        return ((value[: self.count] << word(self.shift)) + kept) & word((1 << self.bits) - 1)
