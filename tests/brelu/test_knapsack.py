@@ -3,7 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import block_diag, csr_array
@@ -64,11 +64,13 @@ def problems(draw):
         # Few different values: ties, dominated and equal choices are common.
         value = st.integers(0, 12).map(float)
         distortion.append(np.array([[draw(value) for _ in range(count)] for _ in range(channels)]))
-        cost.append(np.array([float(draw(st.integers(0, 9))) for _ in range(count)]))
+        # Exact in binary, so that sums are the same in every order.
+        cost.append(np.array([draw(st.integers(0, 72)) / 8 for _ in range(count)]))
     least, most = (sum(len(values) * bound(prices) for values, prices in zip(distortion, cost)) for bound in (min, max))
     return Problem(tuple(distortion), tuple(cost), draw(st.floats(least, most)))
 
 
+@settings(max_examples=500)
 @given(problems())
 def test_optimal_on_small_instances(problem):
     solution = solve(problem)
@@ -112,6 +114,17 @@ def test_costs_that_are_no_integers():
     problem = realistic(5, [(20, 16), (40, 8)], 0.1)
     scaled = Problem(problem.distortion, tuple(1e-6 * prices + 3.3e-6 * (prices > 0) for prices in problem.cost), 2e-3)
     assert solve(scaled).objective == pytest.approx(by_highs(scaled), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_budgets_in_between(seed):
+    """Costs of many sizes and budgets of any, where the Lagrangian choice itself can be the best."""
+    generator = np.random.default_rng(seed)
+    cost = tuple(np.append(0.0, generator.integers(1, 4000, 5) / 16) for _ in range(3))
+    problem = Problem(tuple(generator.lognormal(0, 2, (4, 6)) for _ in cost), cost, float(generator.uniform(0, 12 * 250)))
+    solution = solve(problem)
+    value, spent = value_and_cost(problem, solution.choice)
+    assert spent <= problem.budget and value == pytest.approx(solution.objective) == pytest.approx(by_highs(problem), rel=1e-6)
 
 
 def test_full_size():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from threepc.brelu import store
 from threepc.brelu.candidates import candidates
 from threepc.brelu.estimator import estimated_distortion
 from threepc.brelu.exact import channel_distortion
-from threepc.brelu.spec import decisions, patch_counts, relu_nodes
+from threepc.brelu.spec import decisions, patch_counts, relu_nodes, write_atomically
 from threepc.brelu.store import Distortion
 from threepc.brelu.suffix import Network, Suffix, macs, suffix_macs
 from threepc.errors import InputError
@@ -87,11 +87,12 @@ def measure(graph: Graph, weights: Weights, images: np.ndarray, folder: str | Pa
         "layers": [{"name": node.name, "kind": node.kind, "shape": list(node.shape), "patches": found.tolist()}
                    for node, found in zip(layers, patches)]}
     store.open_folder(path, manifest)
+    write_atomically(path / "graph.json", graph.to_json().encode())
     if (path / "distortion.npz").exists():
         return store.load(path)
     if not (path / "inputs.npz").exists():
         arrays = {f"{key} {name}": value[key] for name, value in weights.items() for key in value}
-        store.write_arrays(path / "inputs.npz", arrays | {"images": images, "graph": np.array(graph.to_json())})
+        store.write_arrays(path / "inputs.npz", arrays | {"images": images})
     setting = _Setting(str(path.absolute()), f"{manifest['weights']} {manifest['images']['sha256']}", device, tf32)
     run = _Run(setting, graph, layers, patches, len(images), _Workers(jobs, backend, scheduler), progress)
     result = run.estimate(check) if method == "estimate" else run.exact(skip_dominated)
@@ -131,26 +132,23 @@ class _Workers:
 
     @contextmanager
     def backend_ready(self) -> Iterator[None]:
-        client = None
-        try:
-            if self.backend == "dask":
-                from distributed import Client
-                client = Client(self.scheduler) if self.scheduler else Client(n_workers=self.jobs, threads_per_worker=1)
-            elif self.backend == "ray":
-                import ray
-                from ray.util.joblib import register_ray
-                ray.init(address=self.scheduler, ignore_reinit_error=True)
-                register_ray()
-            elif self.backend != "loky":
-                raise InputError(f"unknown backend '{self.backend}' (known: loky, dask, ray)")
-        except ImportError as error:
-            raise InputError(f"the backend {self.backend} is not installed ({error.name} is missing)") from None
-        try:
-            with joblib.parallel_config(backend=self.backend, n_jobs=self.jobs):
-                yield
-        finally:
-            if client is not None:
-                client.close()
+        with ExitStack() as stack:
+            try:
+                if self.backend == "dask":
+                    from distributed import Client
+                    stack.enter_context(Client(self.scheduler) if self.scheduler else Client(n_workers=self.jobs, threads_per_worker=1))
+                elif self.backend == "ray":
+                    import ray
+                    from ray.util.joblib import register_ray
+                    ray.init(address=self.scheduler, ignore_reinit_error=True)
+                    stack.callback(ray.shutdown)
+                    register_ray()
+                elif self.backend != "loky":
+                    raise InputError(f"unknown backend '{self.backend}' (known: loky, dask, ray)")
+            except ImportError as error:
+                raise InputError(f"the backend {self.backend} is not installed ({error.name} is missing)") from None
+            stack.enter_context(joblib.parallel_config(backend=self.backend, n_jobs=self.jobs))
+            yield
 
     def run(self, tasks: list[Any]) -> Iterator[float]:
         """The results of joblib.delayed tasks as they end."""
@@ -300,7 +298,7 @@ def _inputs(setting: _Setting) -> tuple[Network, torch.Tensor, tuple[np.ndarray,
     arrays = store.read_arrays(Path(setting.folder, "inputs.npz"))
     if arrays is None:
         raise InputError(f"{setting.folder}/inputs.npz cannot be read: workers must see the run's folder")
-    graph = Graph.from_json(str(arrays.pop("graph")))
+    graph = store.read_graph(Path(setting.folder))
     images = torch.from_numpy(arrays.pop("images")).to(setting.device)
     weights: Weights = {}
     for key, value in arrays.items():

@@ -176,14 +176,22 @@ def _core(distortion: list[np.ndarray], problem: Problem, multiplier: float, kno
         history.append((channel, parent[order], taken[order]))
         added, summed = added[order], summed[order]
     if best is not None:
-        stage, state, ((layer, row), candidate) = best
-        base[layer][row] = candidate
-        for (layer, row), parent, taken in reversed(history[:stage]):
-            if taken[state] >= 0:
-                base[layer][row] = taken[state]
-            state = parent[state]
-        known = _evaluate(distortion, problem.cost, base, known.bound)
+        stage, state, last = best
+        for (layer, row), candidate in (last, *_changes(history[:stage], state)):
+            if candidate >= 0:
+                base[layer][row] = candidate
+        found = _evaluate(distortion, problem.cost, base, known.bound)
+        if found.cost > problem.budget:  # by the rounding of sums in another order
+            return known
+        known = found
     return replace(known, bound=known.objective) if proven else known
+
+
+def _changes(history: list[tuple[tuple[int, int], np.ndarray, np.ndarray]], state: int) -> Iterator[tuple[tuple[int, int], int]]:
+    """What led to a state, from its last stage back: (layer, channel) and the candidate taken, -1 for the one it had."""
+    for channel, parent, taken in reversed(history):
+        yield channel, int(taken[state])
+        state = int(parent[state])
 
 
 def _entering(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], multiplier: float, base: list[np.ndarray],

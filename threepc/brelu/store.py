@@ -19,6 +19,7 @@ import numpy as np
 
 from threepc.brelu.spec import decisions, patch_counts, write_atomically
 from threepc.errors import InputError
+from threepc.graph import Graph
 
 VERSION = 1
 
@@ -106,6 +107,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         raise InputError(f"{folder}: a distortion run of another version of this program")
     return manifest
+
+
+def read_graph(folder: Path) -> Graph:
+    """The network that a run measured. Raises InputError where the folder does not hold it."""
+    try:
+        graph = Graph.from_json((folder / "graph.json").read_text())
+    except OSError as error:
+        raise InputError(f"{folder} does not hold the run's graph: {error}") from None
+    if graph.fingerprint() != read_manifest(folder).get("graph"):
+        raise InputError(f"{folder}: graph.json is not the graph that was measured")
+    return graph
 
 
 def load(folder: str | os.PathLike[str]) -> Distortion:
