@@ -32,8 +32,8 @@ from threepc.graph import Graph, Node, Weights
 
 # Passes of the whole network that a part should be worth, so that computing its prefix anew weighs little.
 PASSES_PER_PART = 40
-# Bytes of activations held for the images that are worked on at once.
-BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
+# Bytes of activations held for the images that are worked on at once; on a GPU a share of its memory.
+CPU_BYTES, GPU_SHARE = 1 << 30, 0.4
 CHECK_PATCHES = 12
 METHODS = ("exact", "estimate")
 
@@ -116,7 +116,7 @@ def _check(graph: Graph, images: np.ndarray, method: str, skip_dominated: float 
         raise InputError("skip-dominated is a factor of at least 1, for the exact method")
     if jobs < 1:
         raise InputError(f"{jobs} jobs: at least one is needed")
-    if device.partition(":")[0] not in BYTES or (device != "cpu" and not torch.cuda.is_available()):
+    if device.partition(":")[0] not in ("cpu", "cuda") or (device != "cpu" and not torch.cuda.is_available()):
         raise InputError(f"device '{device}' is not at hand (cpu, or cuda where there is a GPU)")
     if next(relu_nodes(graph), None) is None:
         raise InputError("this network has no ReLU")
@@ -236,7 +236,9 @@ class _Run:
         per_image = 4 * sum(math.prod(node.shape) for node in self.graph.nodes) * copies
         if relu is not None:
             per_image = per_image // copies * 2 + 8 * copies * math.prod(relu.shape[1:]) * len(candidates(*relu.shape[1:]))
-        return max(1, min(self.samples, BYTES[self.setting.device.partition(":")[0]] // per_image))
+        device = self.setting.device
+        held = CPU_BYTES if device == "cpu" else int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+        return max(1, min(self.samples, held // per_image))
 
     def _file(self, name: str) -> Path:
         return Path(self.setting.folder, "parts", f"{name}.npz")
