@@ -14,11 +14,16 @@ from .brelu import spec as relu_specs
 from .brelu.module import apply_spec
 from .card import ModelCard
 from .errors import InputError
+from .graph.calibration import calibrate, default_images
 from .graph.importer import import_module
 from .graph.passes import standard_passes
 from .graph.precision import Precision
+from .imaging import load_images
 from .models import LoadedModel
 from .party.model import PublicModel, ServedModel, Sizes
+
+CALIBRATED_RING = 32
+"""In this ring there is no room for one scale that suits every layer."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Settings:
 
     ring: bits. fraction: fractional bits of activations, None for what suits the ring. window: bits (LO, HI) of a product that decide a
     sign, None for all that can matter. relu_spec: a file, a spec, or None where every ReLU is plain. reveal: "logits" or "label".
+    calibration: images of the server's (never a client's) from which the 32-bit ring chooses every layer's scale; () for artificial ones.
     """
 
     ring: int = 48
@@ -34,12 +40,15 @@ class Settings:
     window: tuple[int, int] | None = None
     relu_spec: relu_specs.ReluSpec | Path | str | None = None
     reveal: str = "logits"
+    calibration: tuple[Path, ...] = ()
 
     @property
     def precision(self) -> Precision:
         """The precision before any calibration. Raises InputError for a ring, fraction or window that is none."""
-        precision = Precision.default(self.ring)
-        return dataclasses.replace(precision, fraction=self.fraction or precision.fraction, window=self.window)
+        usual = Precision.default(self.ring)
+        precision = dataclasses.replace(usual, fraction=self.fraction or usual.fraction, window=self.window)
+        precision.comparison(precision.bits - precision.fraction)
+        return precision
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,6 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
     precision, spec = settings.precision, settings.relu_spec
     if isinstance(spec, str | Path):
         spec = relu_specs.load(spec)
-    if precision.window is not None:
-        precision.comparison(precision.bits - precision.fraction)
     graph, weights = import_module(module, example)
     sizes: Sizes = {}
     if spec is not None:
@@ -80,6 +87,10 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
         layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}
         sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
     graph, weights = standard_passes(graph, weights, frozenset(sizes))
+    if precision.bits == CALIBRATED_RING:
+        images = load_images(settings.calibration, card.preprocessing) if settings.calibration else default_images(card.preprocessing)
+        chosen = calibrate(graph, weights, images, precision.bits, sizes=sizes, fraction=settings.fraction)
+        precision = dataclasses.replace(chosen, window=settings.window)
     public = PublicModel(graph, precision, sizes or None, card, settings.reveal)
     public.plan(1)
     return Assembled(ServedModel(public, weights), module, example, spec)
@@ -98,3 +109,18 @@ def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> tor
     if not all(torch.isfinite(output).all() for output in outputs):
         raise InputError("the plaintext network itself gives NaN or infinity for these images")
     return torch.cat(outputs)
+
+
+def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) -> list[str]:
+    """Lines that say what is about to run."""
+    plan, precision = assembled.public.plan(1), assembled.public.precision
+    low, width = precision.comparison(precision.bits - precision.fraction)
+    decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
+    lines = [
+        f"{loaded.name}, " + ("seeded random weights (no checkpoint given)" if loaded.random_weights else "weights of the checkpoint"),
+        f"{plan.relus:,} ReLUs an image{decisions}; {precision.bits}-bit ring, {precision.fraction} fractional bits, "
+        f"signs from bits {precision.fraction + low} to {precision.fraction + low + width - 1}",
+    ]
+    if precision.weight_fraction and not settings.calibration:
+        lines.append("scales of the layers chosen with artificial images; --calibration takes real ones")
+    return lines

@@ -12,6 +12,10 @@ from .errors import ThreepcError
 
 COMMANDS = {
     "run": "run",
+    "keygen": "parties",
+    "server": "parties",
+    "provider": "parties",
+    "client": "parties",
 }
 """Subcommand -> its module in `threepc.commands`, in the order of the help."""
 

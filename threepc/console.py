@@ -91,7 +91,6 @@ def links_table(links: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
         sums = {phase: sums[phase] + size for phase, size in sizes.items()}
         messages += online
         table.add_row(link.replace("->", " -> "), *map(_size, sizes.values()), _size(sizes["offline"] + sizes["online"]), str(online or ""))
-    table.add_section()
     table.add_row("all", *map(_size, sums.values()), _size(sums["offline"] + sums["online"]), str(messages))
     return table
 

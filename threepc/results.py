@@ -6,7 +6,8 @@ import io
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import numpy as np
 from .brelu.spec import write_atomically
 from .card import ModelCard
 from .errors import InputError
-from .graph.ir import Graph
 from .graph.resize import bilinear
 from .imaging import read_image
 from .inputs import Inputs
+from .party.model import PublicModel
 from .segmentation import pixel_labels, write_overlay
 
 
@@ -25,43 +26,97 @@ from .segmentation import pixel_labels, write_overlay
 class Comparison:
     """Secure outputs against those of PyTorch in the clear, for the same inputs.
 
-    errors: largest difference for each image; agreement: share of its argmaxes that are equal (for a classification 0 or 1).
+    classes: PyTorch's argmaxes, (N,) or (N, h, w). agreement: for each image the share of argmaxes that are equal. errors: for each image the
+    largest difference of outputs, None where only labels were revealed. largest: the largest plaintext output. seconds: of PyTorch.
     """
 
-    plain: np.ndarray
-    errors: np.ndarray
+    classes: np.ndarray
     agreement: np.ndarray
+    errors: np.ndarray | None
+    largest: float
     seconds: float
 
     def fields(self) -> dict:
         """For the report."""
-        return {
-            "max_abs_error": float(self.errors.max()),
-            "max_abs_plain": float(np.abs(self.plain).max()),
-            "argmax_equal": bool((self.agreement == 1).all()),
-            "argmax_agreement": float(self.agreement.mean()),
-            "plain_seconds": self.seconds,
+        errors = {} if self.errors is None else {"max_abs_error": float(self.errors.max()), "max_abs_plain": self.largest}
+        return errors | {
+            "argmax_equal": bool((self.agreement == 1).all()), "argmax_agreement": float(self.agreement.mean()), "plain_seconds": self.seconds,
         }
 
 
-def compare(secure: np.ndarray, plain: np.ndarray, seconds: float) -> Comparison:
-    """Compare outputs (N, K, ...) of one shape."""
-    count = len(secure)
-    errors = np.abs(secure - plain).reshape(count, -1).max(axis=1)
-    agreement = (secure.argmax(axis=1) == plain.argmax(axis=1)).reshape(count, -1).mean(axis=1)
-    return Comparison(plain, errors, agreement, seconds)
+@dataclass(frozen=True)
+class Outcome:
+    """Outputs of one model for some inputs, as `finished` gives them, and what they cost."""
+
+    model: PublicModel
+    inputs: Inputs
+    outputs: np.ndarray
+    report: dict
+    comparison: Comparison | None = None
+    written: list[Path] = field(default_factory=list)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the server says of the model."""
+        return self.model.card
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(N,), or (N, h, w) for maps."""
+        return classes(self.model, self.outputs)
+
+    @property
+    def is_map(self) -> bool:
+        """Whether there is a class for every pixel."""
+        return self.card.segmentation and self.classes.ndim == 3
 
 
-def finished(graph: Graph, outputs: np.ndarray) -> np.ndarray:
-    """Decoded outputs (N, C, H, W) as the network itself gives them: its last resize done, vectors as (N, C)."""
-    if "resize" in graph.output.attrs:
-        outputs = bilinear(outputs, *graph.output.attrs["resize"])
-    return outputs.reshape(len(outputs), -1) if outputs.shape[2:] == (1, 1) else outputs
+def finished(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
+    """Decoded outputs as the network itself gives them: its last resize done, vectors as (N, K).
+
+    outputs: logits (N, K, h, w), or their argmaxes (N, 1, h, w) where only labels are revealed; these come out as int64 (N,) or (N, h, w).
+    """
+    single = outputs.shape[2:] == (1, 1)
+    if model.reveal == "label":
+        return outputs[:, 0, 0, 0].astype(np.int64) if single else outputs[:, 0].astype(np.int64)
+    if "resize" in model.graph.output.attrs:
+        outputs = bilinear(outputs, *model.graph.output.attrs["resize"])
+    return outputs[:, :, 0, 0] if single else outputs
 
 
-def is_map(outputs: np.ndarray, card: ModelCard) -> bool:
-    """Whether outputs are one class a pixel."""
-    return card.segmentation and outputs.ndim == 4
+def classes(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
+    """The argmaxes (N, ...) of finished outputs."""
+    return outputs if model.reveal == "label" else outputs.argmax(axis=1)
+
+
+def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: float) -> Comparison:
+    """Compare finished outputs with PyTorch's (N, K, ...) for the same images."""
+    count, expected = len(secure), plain.argmax(axis=1)
+    found = classes(model, secure)
+    errors = None
+    if model.reveal == "logits":
+        errors = np.abs(secure - plain).reshape(count, -1).max(axis=1)
+    elif found.shape != expected.shape:  # labels come at the output's stride, before the network's last resize
+        rows, columns = (np.arange(full) * small // full for small, full in zip(found.shape[1:], expected.shape[1:]))
+        found = found[:, rows][:, :, columns]
+    agreement = (found == expected).reshape(count, -1).mean(axis=1)
+    return Comparison(expected, agreement, errors, float(np.abs(plain).max()), seconds)
+
+
+def classified(outcome: Outcome) -> dict:
+    """For the report: `results`, one entry an image, and `accuracy` where the truth is known; nothing unless there is one class an image."""
+    if outcome.classes.ndim != 1:
+        return {}
+    entries = []
+    for index, (name, label) in enumerate(zip(outcome.inputs.names, outcome.classes.tolist())):
+        entry = {"image": name, "label": label, "class": outcome.card.class_name(label)}
+        if outcome.comparison:
+            entry["plain_label"] = int(outcome.comparison.classes[index])
+        if outcome.inputs.truths:
+            entry["truth"] = outcome.inputs.truths[index]
+        entries.append(entry)
+    right = [entry["label"] == entry.get("truth") for entry in entries]
+    return {"results": entries} | ({"accuracy": sum(right) / len(right)} if outcome.inputs.truths else {})
 
 
 def class_text(card: ModelCard, index: int) -> str:
@@ -69,12 +124,12 @@ def class_text(card: ModelCard, index: int) -> str:
     return f"{index} {card.classes[index]}" if index < len(card.classes) and card.classes[index] != str(index) else str(index)
 
 
-def image_labels(inputs: Inputs, index: int, output: np.ndarray, card: ModelCard) -> tuple[np.ndarray | None, np.ndarray]:
-    """The image file's pixels (None for a `.npy`) and a class for each of them, uint16 (H, W), of a segmentation's output (K, h, w)."""
-    path = inputs.paths[index]
+def pixel_classes(outcome: Outcome, index: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """The pixels of an image file (None for a `.npy`) and a class for each of them, uint16 (H, W), of a segmentation."""
+    card, path = outcome.card, outcome.inputs.paths[index]
     image = None if path.suffix.lower() == ".npy" else read_image(path, card.preprocessing.channels)
     size = card.preprocessing.size if image is None else image.shape[:2]
-    return image, pixel_labels(output, card, size)
+    return image, pixel_labels(outcome.outputs[index], card, size)
 
 
 def largest_classes(labels: np.ndarray, card: ModelCard, count: int = 3) -> str:
@@ -83,24 +138,24 @@ def largest_classes(labels: np.ndarray, card: ModelCard, count: int = 3) -> str:
     return ", ".join(f"{card.class_name(index)} {pixels / labels.size:.0%}" for index, pixels in common)
 
 
-def write_outputs(directory: Path, inputs: Inputs, outputs: np.ndarray, card: ModelCard) -> list[Path]:
-    """Write `logits.npy`, or for a segmentation a PNG over the image and an array of classes for each input; returns the paths."""
-    if not is_map(outputs, card):
-        return [_write_array(directory / "logits.npy", outputs)]
-    written = []
-    for index, output in enumerate(outputs):
-        stem = _unique_stem(inputs, index)
-        image, labels = image_labels(inputs, index, output, card)
-        written.append(_write_array(directory / f"{stem}_classes.npy", labels))
-        if image is not None:
-            written.append(directory / f"{stem}_segmentation.png")
-            write_overlay(written[-1], image, labels, card)
-    return written
+def write(outcome: Outcome, directory: Path | None, report: Path | None) -> None:
+    """Write outputs and report where they are wanted, and note the paths in `outcome.written`.
 
-
-def write_report(path: Path, report: dict) -> None:
-    """Write a report as JSON, whole or not at all."""
-    write_atomically(path, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    Outputs are `logits.npy` or `labels.npy`; for a segmentation an array of classes and a PNG over the image for each input.
+    """
+    if directory is not None and not outcome.is_map:
+        name = "labels.npy" if outcome.model.reveal == "label" else "logits.npy"
+        outcome.written.append(_write_array(directory / name, outcome.outputs))
+    elif directory is not None:
+        for index, stem in enumerate(_stems(outcome.inputs.paths)):
+            image, labels = pixel_classes(outcome, index)
+            outcome.written.append(_write_array(directory / f"{stem}_classes.npy", labels))
+            if image is not None:
+                outcome.written.append(directory / f"{stem}_segmentation.png")
+                write_overlay(outcome.written[-1], image, labels, outcome.card)
+    if report is not None:
+        write_atomically(report, (json.dumps(outcome.report, indent=1, allow_nan=False) + "\n").encode())
+        outcome.written.append(report)
 
 
 def check_writable(path: Path | None, is_directory: bool = False) -> None:
@@ -111,7 +166,7 @@ def check_writable(path: Path | None, is_directory: bool = False) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{directory} cannot be made: {error.strerror}") from None
+        raise InputError(f"the folder {directory} cannot be made: {error.strerror}") from None
     if not os.access(directory, os.W_OK | os.X_OK) or (not is_directory and path.is_dir()):
         raise InputError(f"{path} cannot be written")
 
@@ -123,6 +178,7 @@ def _write_array(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def _unique_stem(inputs: Inputs, index: int) -> str:
-    stems = [path.stem for path in inputs.paths]
-    return stems[index] if stems.count(stems[index]) == 1 else f"{index}_{stems[index]}"
+def _stems(paths: Sequence[Path]) -> list[str]:
+    """File names without suffix, numbered where two are the same."""
+    stems = [path.stem for path in paths]
+    return [stem if stems.count(stem) == 1 else f"{index}_{stem}" for index, stem in enumerate(stems)]

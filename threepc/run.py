@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +10,16 @@ import numpy as np
 import torch
 
 from . import results
-from .assembly import Assembled, Settings, assemble_loaded, plain_outputs
+from .assembly import Assembled, Settings, assemble_loaded, introduction, plain_outputs
 from .console import Display
 from .errors import InputError
 from .inputs import Inputs, check_files, load_inputs
-from .models import LoadedModel, load_model
+from .models import load_model
 from .party import local
 from .party.record import merged, report
 from .party.session import Options
 from .party.warmup import warm_up
-from .results import Comparison
+from .results import Comparison, Outcome
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,6 @@ class RunOptions:
     report: Path | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run gave: outputs (N, K) or (N, K, h, w) of the inputs, the report, and what was written."""
-
-    loaded: LoadedModel
-    inputs: Inputs
-    outputs: np.ndarray
-    comparison: Comparison | None
-    report: dict
-    written: list[Path]
-
-
 def run(options: RunOptions, display: Display) -> Outcome:
     """Run the images through three parties. Raises InputError before any party is started, RunError when the run fails."""
     check_files(options.images)
@@ -68,7 +55,8 @@ def run(options: RunOptions, display: Display) -> Outcome:
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
     budget = _budget(assembled, options, min(options.batch, len(inputs)))
-    display.note(_introduction(assembled, loaded, options))
+    for line in introduction(assembled, loaded, options.settings):
+        display.note(line)
     with display.stage("preparing kernels") as progress:
         warm_up(assembled.public.precision, progress)
     with display.stage("starting client, server and provider"):
@@ -78,11 +66,14 @@ def run(options: RunOptions, display: Display) -> Outcome:
     with parties, display.bar("private inference", len(inputs)) as advance:
         for batch in inputs.batches(options.batch):
             output, record = parties.infer(batch, separate=options.separate)
-            outputs.append(results.finished(assembled.public.graph, output))
+            outputs.append(results.finished(assembled.public, output))
             records.append(record)
             advance(len(batch))
     outputs = np.concatenate(outputs)
-    comparison = _compare(assembled, inputs, outputs, options.batch, display.stage) if options.compare else None
+    comparison = None
+    if options.compare:
+        with display.stage("plaintext PyTorch"):
+            comparison = _compare(assembled, inputs, outputs, options.batch)
     spec = options.settings.relu_spec
     details = report(assembled.public, merged(records), len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
     details |= {
@@ -91,29 +82,10 @@ def run(options: RunOptions, display: Display) -> Outcome:
         "phases": "separate" if options.separate else "overlapped",
     }
     details |= comparison.fields() if comparison else {}
-    details |= classified(inputs, outputs, comparison, loaded)
-    written = results.write_outputs(options.output, inputs, outputs, loaded.card) if options.output else []
-    if options.report:
-        results.write_report(options.report, details)
-        written.append(options.report)
-    return Outcome(loaded, inputs, outputs, comparison, details, written)
-
-
-def classified(inputs: Inputs, outputs: np.ndarray, comparison: Comparison | None, loaded: LoadedModel) -> dict:
-    """The report's `results`, one entry an image, and the accuracy where the truth is known; nothing for a segmentation."""
-    if results.is_map(outputs, loaded.card) or outputs.ndim != 2:
-        return {}
-    labels = outputs.argmax(axis=1).tolist()
-    entries = [{"image": name, "label": label, "class": loaded.card.class_name(label)} for name, label in zip(inputs.names, labels)]
-    if comparison:
-        for entry, plain in zip(entries, comparison.plain.argmax(axis=1).tolist()):
-            entry["plain_label"] = plain
-    if inputs.truths is None:
-        return {"results": entries}
-    for entry, truth in zip(entries, inputs.truths):
-        entry["truth"] = truth
-    right = sum(label == truth for label, truth in zip(labels, inputs.truths))
-    return {"results": entries, "accuracy": right / len(labels)}
+    outcome = Outcome(assembled.public, inputs, outputs, details, comparison)
+    details |= results.classified(outcome)
+    results.write(outcome, options.output, options.report)
+    return outcome
 
 
 def _budget(assembled: Assembled, options: RunOptions, batch: int) -> int | None:
@@ -126,22 +98,9 @@ def _budget(assembled: Assembled, options: RunOptions, batch: int) -> int | None
     return max(needed, options.budget or Options().budget)
 
 
-def _introduction(assembled: Assembled, loaded: LoadedModel, options: RunOptions) -> str:
-    plan, precision = assembled.public.plan(1), assembled.public.precision
-    weights = "seeded random weights (no checkpoint given)" if loaded.random_weights else f"weights of {options.checkpoint}"
-    low, width = precision.comparison(precision.bits - precision.fraction)
-    reduced = f", {plan.drelus:,} decisions" if plan.drelus != plan.relus else ""
-    return (
-        f"{loaded.name}: {weights}\n"
-        f"{plan.relus:,} ReLUs an image{reduced}; ring of {precision.bits} bits, {precision.fraction} of them fractional; "
-        f"signs from bits {precision.fraction + low} to {precision.fraction + low + width - 1}"
-    )
-
-
-def _compare(assembled: Assembled, inputs: Inputs, outputs: np.ndarray, batch: int, stage: Callable) -> Comparison:
-    with stage("plaintext PyTorch"):
-        images = torch.from_numpy(inputs.pixels)
-        began = time.perf_counter()
-        plain = plain_outputs(assembled, images, batch)
-        seconds = time.perf_counter() - began
-    return results.compare(outputs, plain.double().numpy().reshape(outputs.shape), seconds)
+def _compare(assembled: Assembled, inputs: Inputs, outputs: np.ndarray, batch: int) -> Comparison:
+    images = torch.from_numpy(inputs.pixels)
+    began = time.perf_counter()
+    plain = plain_outputs(assembled, images, batch)
+    seconds = time.perf_counter() - began
+    return results.compare(assembled.public, outputs, plain.double().numpy(), seconds)

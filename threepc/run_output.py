@@ -1,80 +1,83 @@
-"""What `threepc run` prints of its outcome."""
+"""What `threepc run` and `threepc client` print of their outcome."""
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from . import results
-from .console import MOST_ROWS, links_table, megabytes, new_table, paths_line
-from .run import Outcome
+from .console import MOST_ROWS, links_table, megabytes, new_table, paths_line, print_table, say
+from .results import Outcome
 
 
 def show(outcome: Outcome) -> None:
     """Print the results, the seconds, the megabytes and the difference to plaintext."""
-    console = Console(highlight=False)
-    maps = results.is_map(outcome.outputs, outcome.loaded.card)
-    console.print(_segmentations(outcome) if maps else _classes(outcome))
-    hidden = len(outcome.inputs) - MOST_ROWS
-    if hidden > 0:
-        console.print(f"... and {hidden} more: --report and --output write them all", markup=False)
-    console.print()
-    for line in summary(outcome.report):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print()
-    console.print(links_table(outcome.report["links"]))
+    say()
+    print_table(_segmentations(outcome) if outcome.is_map else _classes(outcome))
+    if len(outcome.inputs) > MOST_ROWS:
+        say(f"... and {len(outcome.inputs) - MOST_ROWS} more: --report and --output write them all")
+    say()
+    print_table(_figures(outcome.report))
+    for line in remarks(outcome.report):
+        say(line)
+    say()
+    print_table(links_table(outcome.report["links"]))
     if outcome.written:
-        console.print(paths_line(outcome.written), markup=False, soft_wrap=True)
+        say()
+        say(paths_line(outcome.written))
 
 
 def _classes(outcome: Outcome) -> Table:
-    card, inputs, comparison = outcome.loaded.card, outcome.inputs, outcome.comparison
-    columns = ["image", "secure"]
-    columns += ["plaintext"] if comparison else []
-    columns += ["truth"] if inputs.truths else []
-    columns += ["difference"] if comparison else []
+    card, inputs, comparison = outcome.card, outcome.inputs, outcome.comparison
+    errors = comparison is not None and comparison.errors is not None
+    columns = ["image", "secure"] + ["plaintext"] * bool(comparison) + ["truth"] * bool(inputs.truths) + ["difference"] * errors
     table = new_table(*columns, right=("difference",))
+    found = outcome.classes
     for index in range(min(len(inputs), MOST_ROWS)):
-        row = [inputs.names[index], _class(outcome, outcome.outputs[index])]
-        row += [_class(outcome, comparison.plain[index])] if comparison else []
+        row = [inputs.names[index], _text(outcome, found[index])]
+        row += [_text(outcome, comparison.classes[index])] if comparison else []
         row += [results.class_text(card, inputs.truths[index])] if inputs.truths else []
-        row += [f"{comparison.errors[index]:.2g}"] if comparison else []
+        row += [f"{comparison.errors[index]:.2g}"] if errors else []
         table.add_row(*row)
     return table
 
 
-def _class(outcome: Outcome, output) -> str:
-    if output.ndim > 1:
-        return f"{'x'.join(map(str, output.shape))} numbers"
-    return results.class_text(outcome.loaded.card, int(output.argmax()))
+def _text(outcome: Outcome, found) -> str:
+    return results.class_text(outcome.card, int(found)) if found.ndim == 0 else f"a map of {'x'.join(map(str, found.shape))}"
 
 
 def _segmentations(outcome: Outcome) -> Table:
-    card, inputs, comparison = outcome.loaded.card, outcome.inputs, outcome.comparison
-    columns = ["image", "largest classes", *(["equal to plaintext", "difference"] if comparison else [])]
-    table = new_table(*columns, right=("equal to plaintext", "difference"))
+    inputs, comparison = outcome.inputs, outcome.comparison
+    errors = comparison is not None and comparison.errors is not None
+    columns = ["image", "largest classes"] + ["as plaintext"] * bool(comparison) + ["difference"] * errors
+    table = new_table(*columns, right=("as plaintext", "difference"))
     for index in range(min(len(inputs), MOST_ROWS)):
-        _, labels = results.image_labels(inputs, index, outcome.outputs[index], card)
-        row = [inputs.names[index], results.largest_classes(labels, card)]
-        row += [f"{comparison.agreement[index]:.3%}", f"{comparison.errors[index]:.2g}"] if comparison else []
+        _, labels = results.pixel_classes(outcome, index)
+        row = [inputs.names[index], results.largest_classes(labels, outcome.card)]
+        row += [f"{comparison.agreement[index]:.2%}"] if comparison else []
+        row += [f"{comparison.errors[index]:.2g}"] if errors else []
         table.add_row(*row)
     return table
 
 
-def summary(report: dict) -> list[str]:
-    """The report's main figures, a line each."""
-    seconds, sizes = report["seconds"], report["bytes"]
-    note = "the phases overlap" if report.get("phases") == "overlapped" else "one after the other"
-    lines = [
-        f"seconds     offline {seconds['offline']:.2f}   online {seconds['online']:.2f}   total {seconds['total']:.2f}   ({note}; setup, once: {seconds['setup']:.2f})",
-        f"megabytes   offline {megabytes(sizes['offline'])}   online {megabytes(sizes['online'])}   total {megabytes(sizes['total'])}   (setup, once: {megabytes(sizes['setup'])})",
-    ]
+def _figures(report: dict) -> Table:
+    phases = ("offline", "online", "total", "setup")
+    table = new_table("", *phases[:3], "setup, once", right=(*phases, "setup, once"))
+    table.add_row("seconds", *(f"{report['seconds'][phase]:.2f}" for phase in phases))
+    table.add_row("megabytes", *(megabytes(report["bytes"][phase]) for phase in phases))
+    return table
+
+
+def remarks(report: dict) -> list[str]:
+    """What else there is to say, a line each."""
+    lines = []
+    if report["phases"] == "overlapped":
+        lines.append("The offline phase runs ahead of the online one, so the total is less than their sum.")
     if "max_abs_error" in report:
         relative = report["max_abs_error"] / report["max_abs_plain"] if report["max_abs_plain"] else 0.0
-        lines.append(
-            f"plaintext   worst difference {report['max_abs_error']:.2g}, {relative:.3%} of the largest logit; "
-            f"PyTorch took {report['plain_seconds']:.2f} s"
-        )
+        lines.append(f"Worst difference to plaintext: {report['max_abs_error']:.2g}, {relative:.3%} of the largest logit ({report['max_abs_plain']:.4g}).")
+    if "plain_seconds" in report:
+        same = "everywhere" if report["argmax_equal"] else f"in {report['argmax_agreement']:.3%}"
+        lines.append(f"Same argmax as plaintext: {same}. Plaintext PyTorch took {report['plain_seconds']:.2f} s.")
     if "accuracy" in report:
-        lines.append(f"accuracy    {report['accuracy']:.1%} of {report['images']} images")
+        lines.append(f"Classified as labelled: {report['accuracy']:.1%} of {report['images']} images.")
     return lines

@@ -16,7 +16,7 @@ RINGS = ("64", "48", "40", "32")
 class Command(click.Command):
     """A command with --debug, and whose options of several values may be written `--input A B C`."""
 
-    several = ("--input",)
+    several = ("--input", "--calibration")
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -86,12 +86,19 @@ def model_options(function: Callable) -> Callable:
     return function
 
 
+def calibration_option(function: Callable) -> Callable:
+    """--calibration IMAGE..."""
+    return click.option("--calibration", multiple=True, type=FILE, metavar="IMAGE...",
+                        help="For --ring 32: images of the server's that the layers' scales are chosen with.")(function)
+
+
 def ring_options(function: Callable) -> Callable:
     """What decides the arithmetic."""
     for option in reversed([
         click.option("--ring", type=click.Choice(RINGS), default="48", show_default=True, help="Bits of a ring element."),
         click.option("--drelu-window", "window", type=Range(),
                      help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter."),
+        calibration_option,
         click.option("--reveal", type=click.Choice(["logits", "label"]), default="logits", show_default=True, help="What the client learns."),
     ]):
         function = option(function)

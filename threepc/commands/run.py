@@ -33,7 +33,7 @@ NETWORKS = ("none", "lan", "lan10", "wan", "wan352")
               help="Seconds a party waits for another one.")
 @click.option("--budget", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Megabytes that may be dealt ahead.  [default: 512 MiB]")
 def run(config: str, checkpoint: Path | None, images: tuple[Path, ...], relu_spec: Path | None, ring: str, window: tuple[int, int] | None,
-        reveal: str, phases: str, budget: float | None, **options) -> None:
+        reveal: str, calibration: tuple[Path, ...], phases: str, budget: float | None, **options) -> None:
     """Classify or segment images with three parties on this machine.
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
@@ -44,7 +44,7 @@ def run(config: str, checkpoint: Path | None, images: tuple[Path, ...], relu_spe
     from ..run import run as run_three_parties
     from ..run_output import show
 
-    settings = Settings(int(ring), window=window, relu_spec=relu_spec, reveal=reveal)
+    settings = Settings(int(ring), window=window, relu_spec=relu_spec, reveal=reveal, calibration=calibration)
     budget_bytes = None if budget is None else round(budget * 1e6)
     show(run_three_parties(
         RunOptions(config, checkpoint, images, settings=settings, separate=phases == "separate", budget=budget_bytes, **options), Display()

@@ -59,6 +59,7 @@ class ClientSession:
             raise RunError(f"the server's description of its model is malformed: {error}") from None
         if expected is not None and self.model.fingerprint != expected:
             raise RunError("the server's model, ring, precision or relu spec is not the expected one: their fingerprints differ")
+        self._options.accept(self.model)
         self._provider = self._open(network, "provider")
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
         self._offline = self._open(network, "server")
@@ -71,10 +72,10 @@ class ClientSession:
             (message,) = self._offline.receive(step.op, [(np.uint8, (step.protocol.mask_bytes,))])
             self._weights[step.op] = step.protocol.client_weights(KernelArgument(message).array)
         warm_up(self.model.precision)
+        self._online.receive_control("ready")  # first: the server hears of a provider that fails, the provider not of a server
         ready = self._provider.receive_control("ready")
         if ready.fields.get("fingerprint") != self.model.fingerprint:
             raise RunError("the provider confirmed another model")
-        self._online.receive_control("ready")
         self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
         self._paced = PacedSender(self._offline, self._options.budget)
 

@@ -33,13 +33,16 @@ class Network(Protocol):
     def connect(self, role: str) -> Connection:
         """A new connection to `role`."""
 
+    def is_known(self, role: str, peer: bytes | None) -> bool:
+        """Whether a connection of the proven key `peer` may call itself `role`."""
+
 
 @dataclass(frozen=True)
 class ZmqNetwork:
     """Parties reached over ZeroMQ as one of them sees it.
 
     addresses: of the server and the provider, ipc:///PATH or tcp://HOST:PORT. For tcp: `keys`, the party's own pair; `public`, the public keys
-    that server and provider are recognised by; `authorised`, the public keys that may connect here.
+    that roles are recognised by; `authorised`, the public keys that may connect here.
     """
 
     addresses: Mapping[str, str]
@@ -55,6 +58,10 @@ class ZmqNetwork:
     def connect(self, role: str) -> Connection:
         """See `Network`. Raises RunError when nobody answers in time or a key is not accepted."""
         return zmq_dealer.connect(self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}")
+
+    def is_known(self, role: str, peer: bytes | None) -> bool:
+        """See `Network`. A role with a public key must prove this one, and any other role must not."""
+        return self.public[role] == peer if role in self.public else peer not in self.public.values()
 
 
 @dataclass
@@ -72,6 +79,10 @@ class MemoryNetwork:
         mine, theirs = memory.pair()
         self.waiting[role].put(theirs)
         return mine
+
+    def is_known(self, role: str, peer: bytes | None) -> bool:
+        """See `Network`."""
+        return True
 
 
 class MemoryListener:

@@ -35,7 +35,7 @@ class ProviderParty:
     """Serves sessions until stopped. `weights_kept`: masks of how many models stay packed in memory."""
 
     def __init__(self, network: Network, options: Options):
-        self._options = options
+        self._options, self._network = options, network
         self._listener = network.listen("provider")
         self._lock = threading.Lock()
         self._meetings: dict[bytes, _Meeting] = {}
@@ -74,6 +74,8 @@ class ProviderParty:
             role, session = text_field(hello, "role"), session_field(hello)
             if role not in ("client", "server"):
                 raise RunError("a greeting of an unknown role")
+            if not self._network.is_known(role, connection.peer):
+                raise RunError(f"a party calls itself the {role}, but its key is not that of a {role}")
             channel.link = ("provider", role)
             with self._lock:
                 meeting = self._meetings.setdefault(session, _Meeting())
@@ -103,6 +105,7 @@ class ProviderParty:
             for channel, role in ((client, "client"), (server, "server")):
                 channel.link = ("provider", role)
             model, keys = compare(client_hello, server_hello)
+            self._options.accept(model)
             for channel in (client, server):
                 channel.session = session
             with_client, with_server, weight_key = (Keystream(key) for key in keys)
@@ -113,7 +116,9 @@ class ProviderParty:
                 weight_key.erase()
                 for channel in (client, server):
                     channel.send_control("ready", {"fingerprint": model.fingerprint})
+                log.info("session %s: a client at %s with the server at %s", session.hex()[:8], client.connection.where, server.connection.where)
                 self._deal_on_demand(model, weights, client, server, with_client, with_server)
+                log.info("session %s: ended", session.hex()[:8])
             finally:
                 with_client.erase()
                 with_server.erase()
@@ -134,6 +139,7 @@ class ProviderParty:
             inference.deal(role, plan, noting(seconds))
             for key in (with_client, with_server):
                 key.end_attempt(attempt)
+            log.info("session %s: dealt for %d image(s) in %.2f s", client.session.hex()[:8], batch, usage.fields()["seconds"])
             client.send_control("dealt", usage.fields() | {"layers": seconds})
 
 

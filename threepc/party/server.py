@@ -112,6 +112,8 @@ class ServerParty:
                 except queue.Empty:
                     raise RunError(f"the client did not open its offline connection within {self._options.timeout:g} s") from None
                 channels.append(offline)
+                if offline.connection.peer != online.connection.peer:
+                    raise RunError("the two connections of a session are of two different keys")
             finally:
                 with self._lock:
                     del self._waiting[session]
@@ -123,9 +125,11 @@ class ServerParty:
             if text_field(provider.receive_control("ready"), "fingerprint") != self._public.fingerprint:
                 raise RunError("the provider confirmed another model")
             online.send_control("ready", {})
+            log.info("session %s: a client at %s", session.hex()[:8], online.connection.where)
             stream = Keystream(key)
             try:
                 self._answer(online, offline, provider, stream)
+                log.info("session %s: ended", session.hex()[:8])
             finally:
                 stream.erase()
 
@@ -152,4 +156,5 @@ class ServerParty:
                 receiver.settle()
             fields = usage.fields() | {"layers": seconds}
             from_provider = {key: count for key, count in difference(provider.meter.counts(), before).items() if key[0] == ("provider", "server")}
+            log.info("session %s: %d image(s) in %.2f s", online.session.hex()[:8], plan.batch, fields["seconds"])
             online.send_control("done", fields | {"dealt": [size for size, _ in by_step(plan, from_provider)]})

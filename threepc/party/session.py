@@ -14,6 +14,7 @@ from ..transport.channel import SESSION_BYTES, Channel, Control
 from ..transport.connection import Connection
 from ..transport.meter import Meter
 from ..transport.shaping import Shaper
+from .model import PublicModel
 
 log = logging.getLogger("threepc")
 
@@ -24,13 +25,15 @@ MEBIBYTE = 1 << 20
 class Options:
     """timeout: seconds that a party waits for a message; budget: bytes that may wait for a receiver; threads: of this party's kernels.
 
-    shaper: makes the simulated pipe for a link direction (sender, receiver), or None.
+    shaper: makes the simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another
+    party's that this one is not willing to run.
     """
 
     timeout: float = 60.0
     budget: int = 512 * MEBIBYTE
     threads: int = 1
     shaper: Callable[[str, str], Shaper | None] = lambda sender, receiver: None
+    accept: Callable[[PublicModel], None] = lambda model: None
 
 
 def new_session() -> bytes:

@@ -1,0 +1,171 @@
+"""The Python API: all three parties on this machine around a torch module, and the client of a deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import deployed, results
+from .card import ModelCard, Preprocessing
+from .errors import InputError
+from .imaging import load_images
+from .party import local as local_parties
+from .party.client import ClientSession
+from .party.record import Record, report
+
+if TYPE_CHECKING:
+    import torch
+
+    from .assembly import Assembled
+    from .brelu.spec import ReluSpec
+
+
+class SecureModel:
+    """A torch module that three parties evaluate; call it as the module. Made by `local`."""
+
+    def __init__(self, assembled: Assembled, parties: local_parties.LocalParties | local_parties.ThreadedParties, ndim: int):
+        self._assembled, self._parties, self._ndim = assembled, parties, ndim
+        self._record: Record | None = None
+        self._images = 0
+
+    def __call__(self, images: torch.Tensor, separate: bool = False) -> torch.Tensor:
+        """What the module gives for images (N, C, H, W): logits of the module's own shape, or int64 classes where only these are revealed.
+
+        separate: finish the offline phase before the online one begins. Raises InputError for a wrong shape, for NaN and for numbers
+        that the ring cannot hold; RunError when a party fails, after which nothing more can be asked.
+        """
+        import torch
+
+        public = self._assembled.public
+        if not isinstance(images, torch.Tensor) or images.dim() != 4 or tuple(images.shape[1:]) != public.graph.input.shape:
+            what = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
+            raise InputError(f"images must be a tensor of shape (N, {', '.join(map(str, public.graph.input.shape))}), not {what}")
+        outputs, self._record = self._parties.infer(images.detach().cpu().numpy().astype(np.float32), separate)
+        self._images = len(images)
+        outputs = results.finished(public, outputs)
+        if public.reveal == "label":
+            return torch.from_numpy(outputs).to(images.device)
+        shape = outputs.shape if outputs.ndim == self._ndim else (*outputs.shape, *(1,) * (self._ndim - outputs.ndim))
+        return torch.from_numpy(outputs.reshape(shape)).to(images.device, images.dtype if images.is_floating_point() else torch.float32)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the last call cost, as `threepc run --report` writes it. Raises InputError before the first call."""
+        if self._record is None:
+            raise InputError("there is no report before the first inference")
+        spec = self._assembled.spec
+        parties = self._parties
+        return report(self._assembled.public, self._record, self._images, spec and spec.source, parties.setup_links, parties.setup_seconds)
+
+
+@contextmanager
+def local(
+    model: torch.nn.Module,
+    example_input: torch.Tensor,
+    relu_spec: ReluSpec | str | Path | None = None,
+    ring: int = 48,
+    transport: str = "ipc",
+    *,
+    network: str = "none",
+    drelu_window: tuple[int, int] | None = None,
+    reveal: str = "logits",
+    threads: int = 1,
+    timeout: float = 120.0,
+    budget: int | None = None,
+) -> Iterator[SecureModel]:
+    """Client, server and provider on this machine, around a torch module: a demonstration and a test bed, not privacy.
+
+    example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40 or 32 bits.
+    transport: "ipc" or "tcp" for three processes, "memory" for threads of this one. network: a simulated one, "lan", "lan10", "wan" or
+    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label". threads: of each party. timeout: seconds
+    that a party waits for another. budget: bytes that may be dealt ahead.
+
+    Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.
+    """
+    import torch
+
+    from .assembly import Settings, assemble
+
+    if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4:
+        raise InputError("example_input must be a float tensor (N, C, H, W)")
+    size = tuple(example_input.shape[2:])
+    card = ModelCard(type(model).__name__, Preprocessing(size, (0.0,) * 3, (1.0,) * 3))
+    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal))
+    with torch.no_grad():
+        ndim = _evaluated(model, example_input[:1]).dim()
+    with local_parties.start(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:
+        yield SecureModel(assembled, parties, ndim)
+
+
+def _evaluated(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The output in evaluation mode; the module's mode stays."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        return model(images)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+class Client:
+    """A client of a deployment's server. As a context manager it keeps one session for all its predictions.
+
+    deployment: a deployment.yaml or its folder. name: of the client's key files beside it. Raises InputError for a malformed file.
+    """
+
+    def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1):
+        self._deployment, self._name, self._threads = deployed.find(deployment), name, threads
+        self._deployment.key_pair(name)
+        self._session: ClientSession | None = None
+        self._entered = False
+        self.report: dict[str, Any] | None = None
+        """What the last prediction cost."""
+        self.card: ModelCard | None = None
+        """What the server says of its model, once there was a session."""
+
+    def predict(self, images: str | Path | Sequence[str | Path] | np.ndarray) -> np.ndarray:
+        """Outputs for image files, or for ready inputs (N, C, H, W).
+
+        Returns float64 logits (N, K), or (N, K, h, w) of a segmentation; int64 classes (N,) or (N, h, w) where only these are revealed.
+        Raises InputError for unsuitable images, RunError when a party cannot be reached, disagrees or fails.
+        """
+        try:
+            session = self._open()
+            pixels = images
+            if not isinstance(images, np.ndarray):
+                paths = [images] if isinstance(images, str | Path) else images
+                pixels = load_images(paths, session.model.card.preprocessing, session.model.graph.input.shape)
+            outputs, record = session.infer(pixels)
+            self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
+            return results.finished(session.model, outputs)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            if not self._entered:
+                self.close()
+
+    def close(self) -> None:
+        """End the session, if there is one."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.__exit__(None, None, None)
+
+    def __enter__(self) -> Client:
+        self._entered = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entered = False
+        self.close()
+
+    def _open(self) -> ClientSession:
+        if self._session is None:
+            self._session = deployed.open_client(self._deployment, self._name, self._threads)
+            self.card = self._session.model.card
+        return self._session

@@ -1,0 +1,74 @@
+"""`threepc keygen`, `server`, `provider` and `client`: the parties of a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import FILE, Command, calibration_option, model_options, several_inputs
+
+_deployment = click.option("--deployment", type=FILE, required=True, help="deployment.yaml, or the folder it lies in.")
+_threads = click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of this party.")
+
+
+@click.command(cls=Command)
+@click.argument("directory", type=FILE, metavar="DIR")
+def keygen(directory: Path) -> None:
+    """Make a key pair for each party, and a deployment.yaml to edit, in DIR."""
+    from ..console import say
+    from ..deployment import generate
+
+    for path in generate(directory):
+        say(f"wrote {path}")
+    say(f"next: put the hosts' addresses into {directory / 'deployment.yaml'}, copy it and the .public files to every host,")
+    say("and each .secret file to its party's host alone")
+
+
+@click.command(cls=Command)
+@click.argument("config")
+@click.argument("checkpoint", required=False, type=FILE)
+@_deployment
+@model_options
+@calibration_option
+@_threads
+def server(config: str, checkpoint: Path | None, deployment: Path, **options) -> None:
+    """Serve a network to the clients of a deployment until interrupted.
+
+    CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
+    """
+    from ..console import Display
+    from ..serving import ServerOptions, serve
+
+    serve(ServerOptions(config, checkpoint, deployment, **options), Display())
+
+
+@click.command(cls=Command)
+@_deployment
+@_threads
+def provider(deployment: Path, threads: int) -> None:
+    """Deal randomness to the clients and the server of a deployment until interrupted."""
+    from ..console import Display
+    from ..deployed import provide
+
+    provide(deployment, threads, Display())
+
+
+@click.command(cls=Command)
+@_deployment
+@several_inputs()
+@click.option("--name", default="client", show_default=True, help="Whose key files are used: NAME.public and NAME.secret.")
+@click.option("--labels", type=FILE, help="JSON: image file name to its true class, for the table and the accuracy.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images evaluated at once.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of the client.")
+@click.option("--phases", type=click.Choice(["overlapped", "separate"]), default="overlapped", show_default=True,
+              help="separate: finish the offline phase before the online one begins.")
+@click.option("--output", type=FILE, metavar="DIR", help="Write logits, or segmentation maps as PNG and array, to this folder.")
+@click.option("--report", type=FILE, metavar="JSON", help="Write what was measured.")
+def client(deployment: Path, images: tuple[Path, ...], phases: str, **options) -> None:
+    """Classify or segment images with the server and the provider of a deployment."""
+    from ..asking import ClientOptions, ask
+    from ..console import Display
+    from ..run_output import show
+
+    show(ask(ClientOptions(deployment, images, separate=phases == "separate", **options), Display()))

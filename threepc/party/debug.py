@@ -1,0 +1,280 @@
+"""All three roles in one process, step by step, with every value brought together and compared: for finding where a network goes wrong.
+
+This is the opposite of privacy, and must never touch anybody's data but one's own: the parties' shares are added up after every step, and with
+a seed the keys follow from it. Nothing here is reachable from a party that listens or connects; everywhere else keys come from `prf.new_key`.
+
+Each step is checked on its own, from the inputs that the secure run itself has: `error` counts units in the last place between its result and
+the arithmetic that it stands for, `bound` is what its rounding allows. So a fault shows at the step that makes it, not at all that follow.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..graph import clear, simulate
+from ..graph.ir import Node
+from ..graph.schedule import Plan
+from ..graph.simulate import Rounding
+from ..prf import Keystream, derive_key, new_key
+from ..protocol.argmax import Argmax
+from ..protocol.local import Cut
+from ..protocol.roles import Client, Provider, Server
+from ..protocol.steps import CUT, InputStep, LinearStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from ..ring import Ring
+from ..transport import memory
+from ..transport.channel import Channel
+from .model import ServedModel
+
+NOT_PRIVATE = "NOT PRIVATE: --debug-seed fixes every key of this run; whoever knows the number can decrypt everything. For debugging only."
+
+DRIFT = 8.0
+"""By how much a secure run may be further from the real numbers than its cleartext twin, which rounds by another chance."""
+
+LOCAL_TRANSPORT = "memory"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step of a secure run, compared.
+
+    error, bound: largest difference from the exact arithmetic on the run's own inputs, and what the step's rounding allows, in units of the last
+    place. largest: size of the real numbers. clear_error, expected: largest difference from the real numbers, of the secure run and of its
+    cleartext twin; None where no node of the network has this value. room: bits between the largest real number and the ring's bound.
+    """
+
+    name: str
+    kind: str
+    largest: float
+    error: int
+    bound: int
+    clear_error: float | None
+    expected: float | None
+    room: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the step does what it should, its values fit, and it is as near to the real numbers as the arithmetic allows."""
+        near = self.clear_error is None or self.clear_error <= DRIFT * (self.expected or 0.0) + 1e-9
+        return self.error <= self.bound and self.room >= 0 and near
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Outputs (N, C, H, W) float64 as a session's `infer` gives them, and a row for each step."""
+
+    outputs: np.ndarray
+    rows: tuple[Row, ...]
+
+    @property
+    def first_fault(self) -> Row | None:
+        """Where secure and clear part beyond the expected rounding."""
+        return next((row for row in self.rows if not row.ok), None)
+
+
+def refuse_unless_local(seed: int | None, transport: str) -> None:
+    """Raises InputError where a debug seed is asked of parties that are not threads of one process."""
+    if seed is not None and transport != LOCAL_TRANSPORT:
+        raise InputError(f"--debug-seed: only within one process, --transport {LOCAL_TRANSPORT}, not {transport}")
+
+
+def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, progress: Callable[[str], None] = lambda step: None) -> Trace:
+    """Run images (N, C, H, W) and compare every step with its cleartext twin and with real numbers.
+
+    seed: keys follow from it, and the same run comes out bit for bit; None for fresh ones. Raises InputError for images that do not fit.
+    """
+    plan, public = served.public.plan(len(images)), served.public
+    packed = simulate.pack(plan, served.weights)
+    twin = simulate.walk(plan, packed, images, Rounding(seed=0))
+    real = _Real(clear.walk(public.graph, served.weights, torch.from_numpy(np.asarray(images)), public.sizes))
+    rows, outputs = [], None
+    for step, inputs, result in _run(plan, served, images, seed):
+        progress(step.name)
+        _, like = next(twin)
+        if isinstance(step, OutputStep):
+            outputs = result
+        rows.append(_row(plan, step, inputs, result, packed, like, real))
+    return Trace(outputs, tuple(rows))
+
+
+def infer(served: ServedModel, images: np.ndarray, seed: int) -> np.ndarray:
+    """The secure run alone, reproducible bit for bit: outputs (N, C, H, W), float64."""
+    plan = served.public.plan(len(images))
+    for _, _, result in _run(plan, served, images, seed):
+        pass
+    return result
+
+
+# The run
+
+
+@dataclass(frozen=True)
+class Summands:
+    """c + s - p = value, each None for zeros; with the value's description."""
+
+    value: Value
+    client: np.ndarray | None
+    server: np.ndarray | None
+    provider: np.ndarray | None
+
+    @property
+    def words(self) -> np.ndarray:
+        """The value."""
+        c, s, p = (self.value.array(part) for part in (self.client, self.server, self.value.summand(self.provider)))
+        return c + s - p
+
+    def opened(self, cut: Cut) -> np.ndarray:
+        """What the parties' separately cut summands add up to: signed numbers (N, C, H, W) of the cut ring."""
+        c, s, p = (self.value.array(part) for part in (self.client, self.server, self.value.summand(self.provider)))
+        return simulate.signed(cut.apply(c, False) + cut.apply(s, True) - cut.apply(p, False), cut.cut)
+
+
+def _keys(seed: int | None) -> list[bytes]:
+    if seed is None:
+        return [new_key() for _ in range(3)]
+    root = hashlib.sha256(b"threepc debug seed %d" % seed).digest()[:16]
+    return [derive_key(root, context) for context in (b"client, provider", b"server, provider", b"weights")]
+
+
+def _stream(key: bytes) -> Keystream:
+    stream = Keystream(key)
+    stream.begin_attempt(0)
+    return stream
+
+
+def _run(plan: Plan, served: ServedModel, images: np.ndarray, seed: int | None) -> Iterator[tuple[Step, list[Summands], Summands | np.ndarray]]:
+    """(step, its inputs, its result) one after the other; of the output what the client decodes."""
+    with_client, with_server, of_weights = _keys(seed)
+    weights = _weights(plan, served, of_weights)
+    ends = {}
+    for a, b, purpose in (("provider", "server", "dealt"), ("client", "server", "prepared"), ("client", "server", "online")):
+        one, two = memory.pair()
+        ends[purpose] = Channel(one, (a, b)), Channel(two, (b, a))
+    provider = Provider(0, weights["provider"], _stream(with_client), _stream(with_server), ends["dealt"][0])
+    client = Client(0, weights["client"], _stream(with_client), ends["prepared"][0], ends["online"][0])
+    server = Server(0, weights["server"], weights["biases"], _stream(with_server), ends["dealt"][1], ends["prepared"][1], ends["online"][1])
+    words = simulate.encode(plan.graph, plan.precision, images)
+    held: dict[str, Summands] = {}
+    channels = [channel for pair in ends.values() for channel in pair]
+    try:
+        with ThreadPoolExecutor(1) as elsewhere:
+            for index, step in enumerate(plan.steps):
+                inputs = [held[name] for name in step.sources]
+                result = _step(step, inputs, provider, client, server, words, elsewhere, channels)
+                held[step.name] = result
+                yield step, inputs, result
+                for name in plan.release[index]:
+                    del held[name]
+    finally:
+        for channel in channels:
+            channel.close()
+
+
+def _weights(plan: Plan, served: ServedModel, key: bytes) -> dict[str, dict]:
+    roles: dict[str, dict] = {"provider": {}, "client": {}, "server": {}, "biases": {}}
+    ring, masks, same = Ring(plan.precision.bits), _stream(key), _stream(key)
+    for step in plan.linear:
+        part = served.weights[step.name]
+        words = ring.encode(part["weight"], plan.precision.of_weights(step.name), f"the weights of {step.name}")
+        roles["biases"][step.op] = ring.encode(part["bias"], step.result.fraction, f"the bias of {step.name}")
+        roles["client"][step.op] = step.protocol.client_weights(step.protocol.mask_weights(masks, words))
+        roles["provider"][step.op] = step.protocol.provider_weights(same)
+        roles["server"][step.op] = step.protocol.server_weights(words)
+    return roles
+
+
+def _step(step: Step, inputs: list[Summands], provider, client, server, words, elsewhere, channels) -> Summands | np.ndarray:
+    dealt = step.deal(provider, [i.provider for i in inputs])
+    prepared = step.prepare(client, [i.client for i in inputs])
+    if step.cost.messages == 0:
+        return Summands(step.result, prepared, step.server(server, [i.server for i in inputs]), dealt)
+
+    def serve():
+        try:
+            return step.server(server, [i.server for i in inputs])
+        except BaseException:
+            for channel in channels:
+                channel.close()
+            raise
+
+    serving = elsewhere.submit(serve)
+    try:
+        if isinstance(step, InputStep):
+            step.protocol.client(client, words, prepared)
+        elif isinstance(step, OutputStep):
+            return step.reveal(client, prepared)
+        else:
+            step.client(client)
+    except BaseException:
+        for channel in channels:
+            channel.close()
+        raise
+    finally:
+        served = serving.result()
+    return Summands(step.result, prepared, served, dealt)
+
+
+# The comparison
+
+
+class _Real:
+    """Real values by node, computed as far as the run has come."""
+
+    def __init__(self, walk: Iterator[tuple[Node, torch.Tensor]]):
+        self._walk, self._names = walk, []
+
+    def at(self, step: Step, graph) -> np.ndarray | None:
+        """The node's output, None for a step that is a part of one; steps come in the order of nodes."""
+        if step.name not in {node.name for node in graph.nodes}:
+            return None
+        for node, value in self._walk:
+            if node.name == step.name:
+                return value.numpy()
+        raise AssertionError(f"{step.name} is out of order")
+
+
+def _row(plan: Plan, step: Step, inputs: list[Summands], result, packed, like: np.ndarray, real: _Real) -> Row:
+    error, bound = _errors(plan, step, inputs, result, packed)
+    value = step.result
+    actual = result if isinstance(step, OutputStep) else simulate.decode(result.words, value)
+    expected = like.astype(np.float64) if like.dtype == np.int64 else simulate.decode(like, value)
+    true = real.at(step, plan.graph)
+    if true is None or isinstance(getattr(step, "protocol", None), Argmax) or "resize" in plan.graph[step.name].attrs and step.kind == "output":
+        return Row(step.name, step.kind, float(np.abs(actual).max()), error, bound, None, None, 0.0)
+    largest = float(np.abs(true).max())
+    room = value.bits - 2 - value.fraction - (np.log2(largest) if largest else 0.0)
+    clear_error, twin_error = float(np.abs(actual - true).max()), float(np.abs(expected - true).max())
+    return Row(step.name, step.kind, largest, error, bound, clear_error, twin_error, float(room))
+
+
+def _errors(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tuple[int, int]:
+    """(largest difference from the arithmetic on these inputs, what rounding allows), units of the last place."""
+    if isinstance(step, InputStep):
+        return 0, 0
+    if isinstance(step, OutputStep):
+        return _output_errors(step, inputs[0], result)
+    words = result.words
+    if isinstance(step, ReluStep):
+        relu = step.protocol
+        x = inputs[0].opened(Cut(relu.bits, relu.shift, relu.cut))
+        # the ignored bits of a window carry or do not: either decision is right where they matter
+        candidates = [simulate.relu(relu, x, Rounding(below=below)) for below in ((0.0, 1.0) if relu.first else (0.0,))]
+    elif isinstance(step, MaxPoolStep):
+        candidates = [simulate.max_pool(plan.graph, step, inputs[0].opened(step.cut))]
+    else:
+        candidates = [simulate.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())]
+    differences = [np.abs(simulate.signed(words - candidate, step.result.bits)) for candidate in candidates]
+    return int(np.minimum.reduce(differences).max()), 0
+
+
+def _output_errors(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:
+    if isinstance(step.protocol, Argmax):
+        cut = Cut(step.protocol.bits, step.protocol.shift, step.protocol.cut - step.protocol.index_bits)
+        return int((simulate.labels(source.opened(cut)) != result).sum()), 0
+    exact = simulate.decode(source.words, source.value)
+    return int(np.abs(np.rint((result - exact) * 2.0**source.value.fraction)).max()), 1 << step.protocol.shift >> 1
