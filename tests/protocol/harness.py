@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import RunError
+from threepc.graph.ir import Weights
+from threepc.graph.schedule import Plan
+from threepc.party import inference
 from threepc.prf import Keystream, new_key
 from threepc.protocol.cost import Cost
 from threepc.protocol.roles import Client, Provider, Server
@@ -46,24 +49,25 @@ class Recorder(Channel):
 
 
 class RecordedKeystream(Keystream):
-    """A keystream that keeps a copy of every array that was drawn, in order."""
+    """A keystream that keeps (purpose, copy) of every array that was drawn, in order."""
 
     def __init__(self, key: bytes):
         super().__init__(key)
-        self.drawn: list[np.ndarray] = []
+        self.drawn: list[tuple[int, np.ndarray]] = []
 
-    def stream(self, *address):
-        return _RecordedStream(super().stream(*address), self.drawn)
+    def stream(self, attempt, op, purpose, start_block=0):
+        return _RecordedStream(super().stream(attempt, op, purpose, start_block), purpose, self.drawn)
 
 
 @dataclass
 class _RecordedStream:
     stream: Any
-    drawn: list[np.ndarray]
+    purpose: int
+    drawn: list[tuple[int, np.ndarray]]
 
     def fill(self, array):
         self.stream.fill(array)
-        self.drawn.append(array.copy())
+        self.drawn.append((self.purpose, array.copy()))
         return array
 
 
@@ -194,3 +198,46 @@ def values_up_to(rng: np.random.Generator, limit: int, count: int) -> np.ndarray
     sizes = rng.integers(0, limit.bit_length() + 1, count - len(some))
     rest = np.clip(rng.integers(0, 1 << 62, count - len(some)) >> (62 - sizes), 0, limit)
     return np.concatenate([some, rest * rng.choice((-1, 1), rest.size)])
+
+
+def network_trio(plan: Plan, weights: Weights, **options) -> Trio:
+    """The three roles with a network's weights, masked as parties do it; what setup sends is counted by server and client."""
+    ring, bits = Ring(plan.precision.bits), plan.precision
+    packed: dict[str, dict] = {"provider": {}, "server": {}, "client": {}}
+    biases, key = {}, options.pop("weight_key", None) or new_key()
+    at_server, at_provider = Keystream(key), Keystream(key)
+    at_server.begin_attempt(0)
+    at_provider.begin_attempt(0)
+    messages = []
+    for step in plan.linear:
+        own = weights[step.name]
+        words = ring.encode(own["weight"], bits.of_weights(step.name))
+        biases[step.op] = ring.encode(own["bias"], step.result.fraction)
+        messages.append((step.op, step.protocol.mask_weights(at_server, words)))
+        packed["server"][step.op] = step.protocol.server_weights(words)
+        packed["provider"][step.op] = step.protocol.provider_weights(at_provider)
+        packed["client"][step.op] = step.protocol.client_weights(messages[-1][1])
+    trio = Trio(weights=packed, biases=biases, **options)
+    for op, message in messages:
+        trio.prepared[1].send(op, [message], "setup")
+        trio.prepared[0].receive(op, [(np.uint8, message.shape)])
+    return trio
+
+
+@dataclass
+class Prepared:
+    """What the online phase of a client takes from its offline phase."""
+
+    mask: np.ndarray
+    kept: np.ndarray
+
+
+def run_network(trio: Trio, plan: Plan, images: np.ndarray) -> np.ndarray:
+    """Offline phase, then online phase; logits (N, C, H, W)."""
+    words = Ring(plan.precision.bits).encode(images, plan.precision.fraction)
+    inference.deal(trio.provider, plan)
+    assert trio.dealt[0].receptions == 0, "the provider hears nothing"
+    masks: list[np.ndarray] = []
+    kept = inference.prepare(trio.client, plan, masks.append)
+    _, logits = trio.together(lambda server: inference.serve(server, plan), lambda client: inference.infer(client, plan, words, Prepared(masks[0], kept)))
+    return logits

@@ -125,7 +125,8 @@ class _Scheduler:
             raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {MAX_TRUNCATION}")
         if value.form == CUT:
             return 0, value.bits
-        return shift, self.bits - (shift if value.form == RAW else min(self.fraction, MAX_TRUNCATION))
+        # as many bits are lifted as a product's truncation removes, unless an average of very many values removes more
+        return shift, self.bits - (shift if value.form == RAW else max(shift, min(self.fraction, MAX_TRUNCATION)))
 
     def _reduce(self, name: str) -> str:
         """A value in reduced form at the activations' fraction; any other is truncated once, for all that read it later."""

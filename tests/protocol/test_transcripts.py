@@ -1,0 +1,293 @@
+"""What each party receives: uniform given all that it holds, and under the same keys independent of what it must not learn.
+
+The statistical tests use fresh keys, on thousands of equal elements, so that every received bit of an element is a sample of the same
+distribution. A bit, or the XOR of two, that is not balanced shows with dozens of standard deviations; chance reaches LIMIT with probability
+below 1e-11 over all that is tested here.
+"""
+import numpy as np
+import pytest
+
+from tests.graph.building import Builder, mobile, residual
+from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
+from threepc.errors import RunError
+from threepc.graph.precision import Precision
+from threepc.graph.schedule import schedule
+from threepc.kernels.packing import unpack
+from threepc.prf import Keystream, new_key
+from threepc.protocol.linear import Linear
+from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.relu import Relu
+from threepc.protocol.roles import DECISION
+from threepc.protocol.terminals import Input, Output
+from threepc.ring import word_of
+
+COUNT = 8192
+"""Elements, within one tile: planes and words of a message are then those of all elements."""
+LIMIT = 9.0
+"""Standard deviations."""
+PLANES = None
+
+
+def bits_of(words, bits):
+    """Bits (bits, COUNT) of words, as ±1."""
+    rows = (words[None, :] >> np.arange(bits, dtype=words.dtype)[:, None]) & words.dtype.type(1)
+    return rows.astype(np.float32) * 2 - 1
+
+
+def planes_of(array):
+    """Bits (rows, COUNT) of bit planes, as ±1."""
+    octets = np.ascontiguousarray(array).view(np.uint8).reshape(-1, COUNT // 8)
+    return np.unpackbits(octets, axis=1, bitorder="little").astype(np.float32) * 2 - 1
+
+
+def received_bits(messages, layouts):
+    """Bits of messages whose parts are laid out as named: PLANES, or the widths of consecutive packed values."""
+    rows = []
+    for parts, layout in zip(messages, layouts, strict=True):
+        for part, widths in zip(parts, layout, strict=True):
+            if widths is PLANES:
+                rows.append(planes_of(part))
+                continue
+            message, at = part.view(np.uint8), 0
+            assert message.nbytes == COUNT // 8 * sum(widths)
+            for width in widths:
+                words = np.empty(COUNT, word_of(width))
+                unpack(message[at : at + COUNT // 8 * width], COUNT, width, words)
+                rows.append(bits_of(words, width))
+                at += COUNT // 8 * width
+    return np.concatenate(rows)
+
+
+def drawn_bits(stream):
+    """Bits of everything that a party drew from a stream."""
+    return np.concatenate([planes_of(a) if purpose == DECISION else bits_of(a, 8 * a.itemsize) for purpose, a in stream.drawn])
+
+
+def assert_uniform(received, known):
+    """Every received bit is balanced, and so is its XOR with every other received bit and with every bit that the receiver knows."""
+    count = received.shape[1]
+    single = np.abs(received.sum(axis=1)) / np.sqrt(count)
+    assert single.max() < LIMIT, f"received bit {single.argmax()}"
+    among = np.abs(received @ received.T) / np.sqrt(count)
+    np.fill_diagonal(among, 0)
+    assert among.max() < LIMIT, f"received bits {np.unravel_index(among.argmax(), among.shape)}"
+    if known is not None:
+        across = np.abs(received @ known.T) / np.sqrt(count)
+        assert across.max() < LIMIT, f"received and known bits {np.unravel_index(across.argmax(), across.shape)}"
+
+
+def test_the_statistic_finds_what_it_looks_for():
+    """A bias of a tenth, a pad that the receiver knows, or one pad used twice is far beyond the limit."""
+    rng = np.random.default_rng(0)
+    flips = rng.integers(0, 2, (20, COUNT)).astype(np.float32) * 2 - 1
+    assert_uniform(flips[:10], flips[10:])
+    biased = flips[0].copy()
+    biased[rng.random(COUNT) < 0.1] = 1
+    for received, known in ((biased[None], None), (-flips[:3], flips[2:5]), (np.stack([flips[0], -flips[0]]), None)):
+        with pytest.raises(AssertionError, match="bit"):
+            assert_uniform(received, known)
+
+
+VALUES = {"zero": 0, "minus one": -1, "large": 1 << 13}
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("kind", ("relu", "clip", "blocks"))
+@pytest.mark.parametrize("bits", (48, 32))
+def test_relu_shows_nobody_anything(bits, kind, value):
+    """The same value in every element, all of it in the server's summand, so that no other randomness covers up for the masks."""
+    (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
+    summands = (np.zeros(shape, word_of(bits)), np.full(shape, VALUES[value] << shift).astype(word_of(bits)), np.zeros(shape, word_of(bits)))
+    # a second channel, always zero, makes it a mixed layer
+    sizes = ((1, 1), (1, 0)) if kind == "blocks" else None
+    if kind == "blocks":
+        shape = (1, 2, 64, 128)
+        summands = tuple(np.concatenate([s, s], axis=1) for s in summands)
+    protocol = Relu(0, shape, bits, shift, cut, bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
+    ((_, u, _), trio), pairs = run(protocol, summands), 2 if kind == "clip" else 1
+    server, client = trio.online[1].sent, trio.online[0].sent
+    at_client = received_bits([m[2] for m in server], [[(cut,)] + [PLANES] * pairs, [PLANES] * 2 * pairs])
+    mine = received_bits([m[2] for m in client], [[PLANES] * 2 * pairs, [PLANES, (bits,)] * pairs])
+    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
+
+    lift = (bits, bits, bits - cut, bits - cut)
+    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[PLANES, lift] * pairs])
+    offline = received_bits([m[2] for m in trio.prepared[0].sent], [[(cut,)]])
+    at_server = np.concatenate([dealt, offline, mine, bits_of(u[:, 0].reshape(-1), bits)])
+    assert_uniform(at_server, drawn_bits(trio.streams["SP"]))
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("bits", (48, 32))
+def test_truncation_shows_nobody_anything(bits, value):
+    (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
+    summands = (np.zeros(shape, word_of(bits)), np.full(shape, VALUES[value] << shift).astype(word_of(bits)), np.zeros(shape, word_of(bits)))
+    (_, u, _), trio = run(Relu(0, shape, bits, shift, cut, bits, 0, 1, ((0, 1),)), summands)
+    carries = received_bits([m[2] for m in trio.online[1].sent], [[PLANES]])
+    reply = received_bits([m[2] for m in trio.online[0].sent], [[(bits - cut,)]])
+    assert_uniform(carries, np.concatenate([reply, drawn_bits(trio.streams["CP"])]))
+    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[(bits, bits - cut)]])
+    offline = received_bits([m[2] for m in trio.prepared[0].sent], [[(cut,)]])
+    assert_uniform(np.concatenate([dealt, offline, reply, bits_of(u.reshape(-1), bits)]), np.concatenate([carries, drawn_bits(trio.streams["SP"])]))
+
+
+def test_pooling_shows_nobody_anything():
+    """Pairs of equal, and of opposite, numbers; two comparisons a result would not fit one tile, so one."""
+    cut, shape = 32, (1, 1, 128, 128)
+    truth = np.tile(np.array([5, -3], np.int64), COUNT).reshape(shape)
+    summands = tuple(x.astype(np.uint32) for x in (np.zeros(shape, np.int64), truth, np.zeros(shape, np.int64)))
+    _, trio = run(MaxPool(0, shape, (1, 2), (1, 2), (0,) * 4, (1, 1), cut), summands)
+    at_client = received_bits([m[2] for m in trio.online[1].sent], [[(cut,), PLANES], [PLANES] * 2])
+    mine = received_bits([m[2] for m in trio.online[0].sent], [[PLANES] * 2, [PLANES, (cut,)]])
+    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
+    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[PLANES, (cut, cut)]])
+    offline = received_bits([m[2] for m in trio.prepared[0].sent], [[(cut,)]])
+    assert_uniform(np.concatenate([dealt, offline, mine]), drawn_bits(trio.streams["SP"]))
+
+
+@pytest.mark.parametrize("bits", (48, 32))
+def test_input_and_output_show_the_server_nothing(bits):
+    word, shape = word_of(bits), (1, 1, 64, 128)
+    step, trio = Input(0, shape, bits), Trio()
+    d = step.mask(trio.client, trio.client.with_provider)
+    trio.together(step.server, lambda client: step.client(client, np.full(shape, 77, word), d))
+    assert_uniform(received_bits([m[2] for m in trio.online[0].sent], [[(bits,)]]), None)
+    Output(1, COUNT, bits, 4).deal(trio.provider, np.full(COUNT, 99, word))
+    assert_uniform(received_bits([m[2] for m in trio.dealt[0].sent], [[(bits,)]]), None)
+
+
+@pytest.mark.parametrize("bits", (48, 32))
+def test_masked_weights_show_the_client_nothing(bits):
+    stream = Keystream(new_key())
+    stream.begin_attempt(0)
+    layer = Linear(0, (1, 64, 1, 1), (64, 128, 1, 1), (1, 1), (0,) * 4, (1, 1), 1, bits)
+    assert_uniform(received_bits([[layer.mask_weights(stream, np.full((64, 128, 1, 1), 3, word_of(bits)))]], [[(bits,)]]), None)
+
+
+# The same keys, different inputs
+
+NETWORKS = {"residual": (residual, None), "mobile": (mobile, None), "blocks": (residual, (2, 3))}
+
+
+def run_with(images, build, patch, bits):
+    graph, weights = build()
+    sizes = {n.name: (patch,) * (n.shape[0] - 2) + ((0, 1), (1, 0)) for n in graph.nodes if n.kind == "relu"} if patch else None
+    plan = schedule(graph, Precision.default(bits), sizes, batch=len(images))
+    trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
+    logits = run_network(trio, plan, images)
+    return trio, plan, logits
+
+
+@pytest.mark.parametrize("bits", (48, 32))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_under_the_same_keys_only_online_messages_know_the_input(name, bits):
+    build, patch = NETWORKS[name]
+    shape = build()[0].input.shape
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(2, *shape)), np.zeros((2, *shape)), rng.normal(size=(2, *shape))
+    trios, _, logits = zip(*(run_with(x, build, patch, bits) for x in inputs))
+    assert not np.allclose(logits[0], logits[2])
+    one, *others = trios
+    for other in others:
+        assert one.dealt[0].bytes_sent() == other.dealt[0].bytes_sent(), "P to S"
+        assert one.prepared[0].bytes_sent() == other.prepared[0].bytes_sent(), "C to S, offline"
+        assert one.prepared[1].bytes_sent() == other.prepared[1].bytes_sent(), "S to C, setup"
+        for here, there in zip(one.online, other.online):
+            layout = lambda channel: [(op, phase, [p.shape for p in parts]) for op, phase, parts in channel.sent]
+            assert layout(here) == layout(there), "sizes and order are public"
+            assert here.bytes_sent() != there.bytes_sent()
+    for trio in trios:
+        assert not trio.dealt[1].sent and trio.dealt[0].receptions == 0, "P hears nothing"
+        assert all(phase == "offline" for _, phase, _ in trio.dealt[0].sent + trio.prepared[0].sent)
+
+
+@pytest.mark.parametrize("bits", CUTS)
+def test_difference_of_two_inputs_masked_alike_is_the_inputs(bits):
+    """u = x - d: one-time padded, so that two runs under one key differ by exactly the inputs' difference."""
+    word, shape = word_of(bits), (1, 2, 9, 9)
+    rng, step, sent = np.random.default_rng(1), Input(0, shape, bits), []
+    inputs = [rng.integers(0, np.iinfo(word).max, shape, word, endpoint=True) for _ in range(2)]
+    for x in inputs:
+        trio = Trio(keys=(CP, SP))
+        d = step.mask(trio.client, trio.client.with_provider)
+        u, _ = trio.together(step.server, lambda client: step.client(client, x, d))
+        sent.append(u)
+    assert np.array_equal(signed(sent[0] - sent[1], bits), signed(inputs[0] - inputs[1], bits))
+
+
+@pytest.mark.parametrize("bits", CUTS)
+def test_difference_of_two_openings_masked_alike_is_the_cut_summands(bits):
+    (shift, cut), shape, count = CUTS[bits], (1, 2, 8, 8), 128
+    rng, mask, word = np.random.default_rng(2), (1 << bits) - 1, word_of(bits)
+    client, server, provider = shares(rng, rng.integers(-1000 << shift, 1000 << shift, shape), bits)
+    other = rng.integers(0, np.iinfo(word).max, shape, word, endpoint=True)
+    opened, results = [], []
+    for z in (server, other):
+        result, trio = run(Relu(0, shape, bits, shift, cut, bits, 0, cut - 2), (client, z, provider), keys=(CP, SP))
+        x = np.empty(count, word_of(cut))
+        unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, cut, x)
+        opened.append(x)
+        results.append(result)
+    rounded = lambda z: (((z.reshape(-1).astype(object) + (1 << shift - 1)) & mask) >> shift)
+    wanted = (rounded(server) - rounded(other)) % 2**cut
+    assert np.array_equal((opened[0].astype(object) - opened[1].astype(object)) % 2**cut, wanted)
+    assert np.array_equal(results[0][0], results[1][0]), "the mask of the result is drawn before the input exists"
+
+
+def test_difference_of_two_outputs_masked_alike_is_the_summands():
+    bits, shift, count = 48, 16, 64
+    rng, step, sent = np.random.default_rng(3), Output(0, count, bits, shift), []
+    summands = rng.integers(0, 1 << 47, (2, count), np.uint64) >> np.uint64(shift) << np.uint64(shift)
+    for z in summands:
+        trio = Trio(keys=(CP, SP))
+        step.deal(trio.provider, np.zeros(count, np.uint64))
+        step.server(trio.server, z)
+        words = np.empty(count, np.uint64)
+        unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, bits - shift, words)
+        sent.append(words)
+    assert np.array_equal((sent[0] - sent[1]) % 2 ** (bits - shift), ((summands[0] - summands[1]) >> np.uint64(shift)) % 2 ** (bits - shift))
+
+
+def test_output_is_all_that_the_last_message_tells():
+    """The client's last message and what it kept differ in the logits alone: another summand of the same value gives the same message."""
+    bits, shift, count = 48, 16, 64
+    rng, step, seen = np.random.default_rng(4), Output(0, count, bits, shift), []
+    value, client = rng.integers(0, 1 << 40, count, np.uint64), rng.integers(0, 1 << 47, count, np.uint64)
+    for provider in rng.integers(0, 1 << 47, (2, count), np.uint64):
+        trio = Trio(keys=(CP, SP))
+        step.deal(trio.provider, provider)
+        step.server(trio.server, value - client + provider)
+        seen.append(trio.online[1].bytes_sent())
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("role", ("provider", "client", "server"))
+def test_no_attempt_runs_twice(role):
+    """Every party refuses on its own to draw a position again."""
+    net = Builder(2, 6, 6)
+    graph, weights = net.output(net.conv(net.relu(net.maxpool(net.clip(net.conv("input", 3)))), 2))
+    plan = schedule(graph, Precision())
+    trio = network_trio(plan, weights)
+    run_network(trio, plan, np.ones((1, *graph.input.shape)))
+    relu = next(step for step in plan.steps if step.kind == "clip")
+    with pytest.raises(RunError, match="used twice"):
+        if role == "provider":
+            relu.protocol.deal(trio.provider, np.zeros(relu.result.shape, np.uint64))
+        elif role == "client":
+            relu.protocol.prepare(trio.client, np.zeros(relu.result.shape, np.uint64))
+        else:
+            relu.protocol.drelu.server_leaves(trio.server, np.zeros(COUNT, np.uint32), np.zeros(relu.protocol.drelu.dealt_bytes, np.uint8))
+    for stream in trio.streams.values():
+        with pytest.raises(RunError, match="attempts only increase"):
+            stream.begin_attempt(0)
+
+
+def test_attempts_share_no_word():
+    """Two attempts under the same keys draw different words everywhere."""
+    shape, summands = (1, 1, 16, 16), shares(np.random.default_rng(0), np.full((1, 1, 16, 16), 1 << 20), 48)
+    words = []
+    for attempt in (0, 1, 7):
+        _, trio = run(Relu(0, shape, 48, 16, 32, 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
+        words += [a.reshape(-1).view(np.uint8)[: a.nbytes // 16 * 16].view("V16") for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
+    blocks = np.concatenate(words)
+    assert len(np.unique(blocks)) == len(blocks)
