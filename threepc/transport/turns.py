@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from .waker import Waker
+from .waker import Waker, poll
 
 _YOUR_TURN = object()
 
@@ -24,9 +24,9 @@ class Turns:
         """`drain` moves what has arrived into the queues, without waiting; the descriptors say when it is worth calling."""
         self._drain = drain
         self._waker = Waker()
-        self._poll = select.poll()
+        self._poller = select.poll()
         for descriptor in (*descriptors, self._waker.fileno()):
-            self._poll.register(descriptor, select.POLLIN)
+            self._poller.register(descriptor, select.POLLIN)
         self._changed = threading.Condition()
         self._leader: queue.SimpleQueue | None = None
         self._followers: list[queue.SimpleQueue] = []
@@ -60,8 +60,7 @@ class Turns:
         """An item for oneself, or _YOUR_TURN when there is none yet but time is left."""
         self._drain()
         if inbox.empty():
-            self._poll.poll(None if timeout is None else timeout * 1000)
-            self._waker.clear()
+            poll(self._poller, self._waker, None if timeout is None else timeout * 1000)
             self._drain()
         try:
             return inbox.get_nowait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 
 
 class Waker:
@@ -10,24 +11,24 @@ class Waker:
 
     def __init__(self) -> None:
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._is_set = False
 
     def fileno(self) -> int:
         return self._descriptor
 
     def set(self) -> None:
-        self._is_set = True
         os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
-        # The flag spares the system call of the usual case. It is raised before the descriptor and lowered before the read, so a set
-        # that comes in between costs one idle turn of the poll and is never lost.
-        if self._is_set:
-            self._is_set = False
-            try:
-                os.eventfd_read(self._descriptor)
-            except BlockingIOError:
-                self._is_set = True  # its write is still on its way
+        """Make a descriptor that a poll has found readable unreadable again."""
+        os.eventfd_read(self._descriptor)
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def poll(poller: select.poll, waker: Waker, timeout_ms: float | None) -> bool:
+    """Wait until one of the poller's descriptors, the waker's among them, is readable; False after `timeout_ms` without."""
+    ready = poller.poll(timeout_ms)
+    if any([descriptor == waker.fileno() for descriptor, _ in ready]):
+        waker.clear()
+    return bool(ready)

@@ -14,7 +14,7 @@ from ..errors import InputError, RunError
 from .addresses import check_ipc_directory, is_tcp
 from .connection import Buffer, Connection, closed_here, no_answer
 from .keys import KeyPair, is_key
-from .waker import Waker
+from .waker import Waker, poll
 from .zmq_sockets import (
     CLOSED,
     HELLO,
@@ -113,9 +113,9 @@ class DealerConnection(Connection):
         self._monitor = monitor
         self._encrypted = is_tcp(address)
         self._waker = Waker()
-        self._poll = select.poll()
+        self._poller = select.poll()
         for descriptor in (socket.fd, monitor.fd, self._waker.fileno()):
-            self._poll.register(descriptor, select.POLLIN)
+            self._poller.register(descriptor, select.POLLIN)
         self._receiving = threading.Lock()  # held through a whole receive: one receiver at a time
         self._lock = threading.Lock()  # held for each operation on the sockets; taken after _receiving
         self._waiting = False
@@ -149,7 +149,7 @@ class DealerConnection(Connection):
                     remaining = None if deadline is None else (deadline - time.monotonic()) * 1000
                     if remaining is not None and remaining <= 0:
                         raise no_answer(self, timeout)
-                    self._poll.poll(remaining)
+                    poll(self._poller, self._waker, remaining)
                 finally:
                     self._waiting = False
 
@@ -176,7 +176,6 @@ class DealerConnection(Connection):
         """The next message if there is one. What had arrived before the connection ended is still received."""
         if self._closed:
             raise closed_here(self)
-        self._waker.clear()
         if not self._arrived:
             self._drain()
         if self._arrived:

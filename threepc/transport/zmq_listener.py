@@ -18,7 +18,7 @@ from .addresses import check_ipc_directory, check_ipc_free, is_tcp
 from .connection import Buffer, Connection, QueuedConnection
 from .keys import KeyPair, is_key
 from .turns import Turns
-from .waker import Waker
+from .waker import Waker, poll
 from .zmq_sockets import (
     CLOSED,
     HELLO,
@@ -38,6 +38,7 @@ from .zmq_sockets import (
 )
 
 _IO_THREADS = 2
+_SUSPICION_MS = 200
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where RFC 27 has libzmq ask whether a key may enter
 
 
@@ -99,6 +100,7 @@ class Listener:
         self._dismissed: set[bytes] = set()
         self._identities: dict[int, bytes] = {}  # by file descriptor, which is what events of the wire name
         self._dead_descriptors: set[int] = set()
+        self._suspects: dict[bytes, int] = {}  # peers whose wires may have broken before they were known, and their descriptors
         self._broken: list[bytes] = []  # peers to forget once all that they sent has been handed out
         self._pending: queue.SimpleQueue[AcceptedConnection | None] = queue.SimpleQueue()
         self._accepting = threading.Lock()
@@ -180,9 +182,9 @@ class Listener:
         self.turns.wake()
 
     def _run(self) -> None:
-        poll = select.poll()
+        poller = select.poll()
         for descriptor in (self._monitor.fd, self._zap.fd, self._waker.fileno()):
-            poll.register(descriptor, select.POLLIN)
+            poller.register(descriptor, select.POLLIN)
         try:
             while not self._closing:
                 self._answer_zap()
@@ -191,7 +193,9 @@ class Listener:
                     if self._broken:
                         self._drain()
                         self.turns.wake()
-                poll.poll()
+                if not poll(poller, self._waker, _SUSPICION_MS if self._suspects else None):
+                    with self._lock:
+                        self._probe_suspects()
         finally:
             with self._lock:
                 for connection in self._connections.values():
@@ -262,17 +266,30 @@ class Listener:
             self._pending.put(connection)
 
     def _register(self, identity: bytes, descriptor: int) -> None:
-        """Note whose wire a descriptor is, so that its loss is noticed, be it before its first message was read."""
+        """Note whose wire a descriptor is, so that its loss is noticed.
+
+        Descriptors are used again, and events of the wire and messages come by different ways: a new peer's may have broken before
+        its first message was read, or a former peer's loss may not have been seen yet. Then both are looked at a little later.
+        """
         earlier = self._identities.get(descriptor)
-        if descriptor in self._dead_descriptors:
-            self._dead_descriptors.discard(descriptor)
-            self._broken.append(identity)
-        elif earlier is None or not self._reaches(earlier, HELLO):
-            self._identities[descriptor] = identity
-            if earlier is not None:
-                self._broken.append(earlier)
-        else:
-            self._broken.append(identity)
+        if earlier is not None:
+            self._suspects[earlier] = descriptor
+        if earlier is not None or descriptor in self._dead_descriptors:
+            self._suspects[identity] = descriptor
+            self._waker.set()
+        self._dead_descriptors.discard(descriptor)
+        self._identities[descriptor] = identity
+
+    def _probe_suspects(self) -> None:
+        """By now libzmq knows which peers it can reach."""
+        for identity, descriptor in self._suspects.items():
+            if self._reaches(identity, HELLO):
+                self._identities[descriptor] = identity
+            else:
+                self._broken.append(identity)
+        self._suspects.clear()
+        self._drain()
+        self.turns.wake()
 
     def _reaches(self, identity: bytes, frames: Sequence[Buffer]) -> bool:
         """Send to a peer; False when it is gone."""
