@@ -9,8 +9,11 @@ import torch
 from threepc.brelu import ReluSpec, load, uniform
 from threepc.brelu.finetune import finetune
 from threepc.brelu.module import apply_spec
+from threepc.brelu.samples import load_samples
+from threepc.card import ModelCard, Preprocessing
 from threepc.errors import InputError
 from threepc.graph.importer import import_module
+from threepc.mmlab.digits import digits
 from threepc.models import load_model
 
 CLASSIFIER = """
@@ -27,7 +30,7 @@ CLASSIFIER = """
                 val=dict(type="Digits", pipeline=test_pipeline, test_mode=True), test=dict(type="Digits", pipeline=test_pipeline, test_mode=True))
 """
 SEGMENTOR = """
-    norm_cfg = dict(type="BN")
+    norm_cfg = dict(type="SyncBN")
     model = dict(
         type="EncoderDecoder",
         backbone=dict(type="ResNetV1c", depth=18, stem_channels=8, base_channels=8, norm_cfg=norm_cfg, strides=(1, 2, 2, 2)),
@@ -113,7 +116,9 @@ def test_average_pooling(tmp_path, classifier):
     assert "avgpool" in kinds and "maxpool" not in kinds
 
 
-def test_segmentor(tmp_path):
+@pytest.fixture
+def segmentor(tmp_path):
+    """A config whose two images are dark at the right, with annotations that say so."""
     for folder in ("img", "ann"):
         (tmp_path / folder).mkdir()
     for index in range(2):
@@ -121,11 +126,43 @@ def test_segmentor(tmp_path):
         image[:, : 20 + 10 * index] = 200
         cv2.imwrite(str(tmp_path / "img" / f"{index}.png"), image)
         cv2.imwrite(str(tmp_path / "ann" / f"{index}.png"), (image[..., 0] > 0).astype(np.uint8))
-    config = write(tmp_path, "segmentor", SEGMENTOR.replace("{root}", str(tmp_path)))
-    result = finetune(config, None, spec_for(config, 2, 2), tmp_path / "run", average_pool=True, validate=False)
+    return write(tmp_path, "segmentor", SEGMENTOR.replace("{root}", str(tmp_path)))
+
+
+def test_segmentor(tmp_path, segmentor):
+    result = finetune(segmentor, None, spec_for(segmentor, 2, 2), tmp_path / "run", average_pool=True, validate=False)
     model = load_model(str(result.config), result.checkpoint)
     assert model.card.classes == ("dark", "bright", "none")
     apply_spec(model.module, load(result.spec), torch.zeros(model.example_shape))
+
+
+def test_samples_of_a_classification_set(classifier):
+    card = load_model(classifier).card
+    samples = load_samples(classifier, card, 5)
+    images, _ = digits(held_out=False)
+    assert samples.shape == (5, 3, 32, 32) and samples.dtype == np.float32
+    # The first and the last of the training images, normalised as at test time.
+    for sample, image in ((samples[0], images[0]), (samples[-1], images[-1])):
+        np.testing.assert_allclose(sample, ((image - 78.0) / 96.0).transpose(2, 0, 1), atol=1e-6)
+
+
+def test_samples_of_a_segmentation_set(segmentor):
+    samples = load_samples(segmentor, load_model(segmentor).card, 2)
+    assert samples.shape == (2, 3, 64, 64)
+    assert (samples[0, :, :, :20] == 2.0).all() and (samples[1, :, :, 30:] == -2.0).all()
+
+
+@pytest.mark.parametrize("count, part, message", [(0, "train", "at least one"), (1, "extra", "no dataset data.extra"),
+                                                  (5000, "train", "has 1437 images, 5000 were asked for")])
+def test_samples_that_are_not_there(classifier, count, part, message):
+    with pytest.raises(InputError, match=message):
+        load_samples(classifier, load_model(classifier).card, count, part)
+
+
+def test_a_dataset_that_is_not_there():
+    config = "configs/deeplabv3_resnet50_avgpool_voc.py"
+    with pytest.raises(InputError, match="data.train cannot be read .*put the dataset where the config expects it"):
+        load_samples(config, ModelCard(config, Preprocessing(size=(512, 512)), segmentation=True), 1)
 
 
 @pytest.mark.parametrize("change, message", [

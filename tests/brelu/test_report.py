@@ -70,6 +70,9 @@ def test_bad_input(files, small_graph):
     (files / "text.json").write_text("[3]")
     with pytest.raises(InputError, match="is no run report"):
         write_report(files / "page.html", runs=[files / "text.json"])
+    (files / "text.json").write_text('{"accuracy": "good", "bytes": {"total": 1}}')
+    with pytest.raises(InputError, match="the accuracy is no number"):
+        write_report(files / "page.html", runs=[files / "text.json"])
     save(ReluSpec("other", {"relu": [[1, 1]] * 3}), files / "other.json")
     with pytest.raises(InputError, match="is missing"):
         write_report(files / "page.html", specs=[files / "other.json"], graph=small_graph)

@@ -74,7 +74,7 @@ def finetune(config: str, checkpoint: str | Path | None, spec: ReluSpec | None, 
         init_dist(launcher, **settings.get("dist_params", {"backend": "nccl"}))
         settings.gpu_ids = range(get_dist_info()[1])
     first = get_dist_info()[0] == 0
-    model = _TASKS[kind](settings, config, checkpoint, spec, seed)
+    model = _TASKS[kind](settings, config, checkpoint, spec, launcher != "none")
     name = Path(config).stem if Path(config).suffix else config.partition(":")[2]
     result = Finetuned(folder / f"{name}.py", folder / "latest.pth", None if spec is None else folder / "relu_spec.json")
     if first:
@@ -102,16 +102,23 @@ def _use_average_pooling(settings: Any, config: str) -> None:
 class _Task:
     """A model of one of the two packages, with its start and its training loop."""
 
-    def __init__(self, settings: Any, config: str, checkpoint: str | Path | None, spec: ReluSpec | None, seed: int) -> None:
+    def __init__(self, settings: Any, config: str, checkpoint: str | Path | None, spec: ReluSpec | None, distributed: bool) -> None:
+        from mmcv.cnn.utils import revert_sync_batchnorm
+
         self.config = config
-        self.set_random_seed(seed)
+        self.set_random_seed(settings.seed)
         with known_warnings_silenced():
             self.model = self.build(settings)
-        # A classifier's init_cfg may name a pretrained backbone on the network; the checkpoint takes its place.
-        if checkpoint is None:
-            self.model.init_weights()
-        else:
-            load_checkpoint(self.model, checkpoint)
+        if not distributed:
+            self.model = revert_sync_batchnorm(self.model)
+        # The config may name pretrained parts to download; a checkpoint takes their place.
+        try:
+            if checkpoint is None:
+                self.model.init_weights()
+            else:
+                load_checkpoint(self.model, checkpoint, ignore=("auxiliary_head.",))
+        except OSError as error:
+            raise InputError(f"{config} starts from pretrained weights that cannot be had ({error}): give a checkpoint to start from") from None
         if spec is not None:
             example = torch.zeros(1, *self.shape(settings))
             apply_spec(self.model, spec, example, lambda model, images: self.logits(model)(images))

@@ -164,8 +164,14 @@ def _bytes(report: dict[str, Any]) -> float | None:
 
 
 def _accuracies(report: dict[str, Any]) -> list[float]:
+    """The accuracy or mIoU of a report: one number, one for each of several runs, or the secure one of {"secure": .., "plain": ..}."""
     value = report.get("accuracy", report.get("mIoU"))
-    return [] if value is None else [float(v) for v in value] if isinstance(value, list) else [float(value)]
+    if isinstance(value, dict):
+        value = value.get("secure")
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(number, (int, float)) for number in values):
+        raise InputError(f"run report {report['name']}: the accuracy is no number")
+    return [float(number) for number in values]
 
 
 def _accuracy(reports: list[dict[str, Any]]) -> str:

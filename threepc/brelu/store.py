@@ -88,7 +88,8 @@ def open_folder(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / "manifest.json"
     if not path.exists():
         try:
-            (folder / "parts").mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / "parts").mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}") from None
         write_atomically(path, json.dumps(manifest).encode())
