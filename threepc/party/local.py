@@ -195,5 +195,5 @@ def start(
 
 def memory_settings() -> dict[str, str]:
     """Environment in which glibc keeps freed memory, in huge pages, so that large arrays are not faulted in again for every layer."""
-    settings = {"mmap_threshold": 1 << 30, "trim_threshold": 1 << 33, "top_pad": 64 << 20, "hugetlb": 1}
+    settings = {"mmap_threshold": 1 << 30, "trim_threshold": 1 << 33, "top_pad": 64 << 20, "hugetlb": 1, "arena_max": 1}
     return {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -93,11 +94,27 @@ class ServedModel:
 
     @classmethod
     def load(cls, directory: Path) -> ServedModel:
-        """Read what `save` wrote."""
+        """Read what `save` wrote; weights are read from the file each time they are asked for, not held."""
         public = PublicModel.from_plain(json.loads((directory / "model.json").read_text()))
-        weights: Weights = {}
-        with np.load(directory / "weights.npz", allow_pickle=False) as file:
+        return cls(public, _WeightFile(directory / "weights.npz"))
+
+
+class _WeightFile(Mapping):
+    """`Weights` in an .npz file, one layer in memory at a time."""
+
+    def __init__(self, path: Path):
+        self._path, self._places = path, {}
+        with np.load(path, allow_pickle=False) as file:
             for i, name in enumerate(file["names"]):
                 node, key = str(name).split("\n")
-                weights.setdefault(node, {})[key] = file[str(i)]
-        return cls(public, weights)
+                self._places.setdefault(node, {})[key] = str(i)
+
+    def __getitem__(self, node: str) -> dict[str, np.ndarray]:
+        with np.load(self._path, allow_pickle=False) as file:
+            return {key: file[place] for key, place in self._places[node].items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
