@@ -1,0 +1,168 @@
+"""One case: a network in a ring under a spec, its three parties on this machine, measured several times in both ways of running."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from threepc import results
+from threepc.assembly import Assembled
+from threepc.errors import InputError
+from threepc.party import local
+from threepc.party.model import PublicModel
+from threepc.party.record import Record, merged, report
+from threepc.party.session import Options
+
+from . import subjects
+from .machine import kernels_of, total_memory
+from .store import spread
+from .subjects import Subject
+
+TIMEOUT = 1800.0
+AHEAD_SHARE = 0.15
+"""Share of main memory that may be dealt ahead; where separate phases need more, only overlapped ones are measured."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Inferences measured in each way: as many as fit into `seconds`, at least `least` and at most `most`, after one that is not counted."""
+
+    least: int = 3
+    most: int = 5
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: the network, ring in bits, uniform patch of the spec, batch, simulated network, transport, threads a party."""
+
+    subject: Subject
+    ring: int = 48
+    patch: tuple[int, int] | None = None
+    batch: int = 1
+    network: str = "none"
+    transport: str = "ipc"
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        """Distinct for distinct cases."""
+        spec = "plain" if self.patch is None else f"{self.patch[0]}x{self.patch[1]}"
+        return f"{self.subject.name}/l{self.ring}/{spec}/batch{self.batch}/{self.network}/{self.transport}/threads{self.threads}"
+
+
+def measure(case: Case, effort: Effort, progress: Progress = lambda text: None) -> dict:
+    """The JSON-plain entry of a case; `refused` says why where the ring cannot hold the network."""
+    return measure_batches(case, (case.batch,), effort, progress)[0]
+
+
+def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progress: Progress = lambda text: None) -> list[dict]:
+    """As `measure`, for several batch sizes in one session."""
+    progress("importing the network")
+    try:
+        model = subjects.assembled(case.subject, case.ring, case.patch)
+    except InputError as error:
+        return [_public(case, batch) | {"refused": str(error)} for batch in batches]
+    budgets = [max(model.public.plan(batch).cost.offline.values(), default=0) for batch in batches]
+    most = int(AHEAD_SHARE * total_memory())
+    budget = max(Options().budget, min(most, max(budgets)))
+    progress("starting the parties")
+    limits = {"threads": case.threads, "timeout": TIMEOUT, "budget": budget}
+    with local.start(model.served, case.transport, case.network, progress, **limits) as parties:
+        return [
+            _public(case, batch) | _measured(model, parties, batch, needed <= budget, effort, progress) for batch, needed in zip(batches, budgets)
+        ]
+
+
+def _public(case: Case, batch: int) -> dict:
+    named = Case(case.subject, case.ring, case.patch, batch, case.network, case.transport, case.threads)
+    return {
+        "case": named.name,
+        "subject": case.subject.name,
+        "title": case.subject.title,
+        "ring": case.ring,
+        "kernels": kernels_of(case.ring),
+        "patch": case.patch and list(case.patch),
+        "batch": batch,
+        "network": case.network,
+        "transport": case.transport,
+        "threads": case.threads,
+    }
+
+
+def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Effort, progress: Progress) -> dict:
+    pixels = subjects.images(model, batch)
+    progress("plaintext PyTorch")
+    plain_seconds, plain = subjects.plaintext(model, pixels)
+    overlapped, logits = _repeat(parties, pixels, False, effort, progress)
+    apart = _repeat(parties, pixels, True, effort, progress)[0] if separate else []
+    comparison = results.compare(model.public, results.finished(model.public, logits), _finished_plain(model.public, plain), 0.0)
+    plan = model.public.plan(batch)
+    one = (apart or overlapped)[-1]
+    details = report(model.public, merged([one]), batch, None, parties.setup_links, parties.setup_seconds)
+    seconds = {"total": spread(r.seconds["total"] for r in overlapped)}
+    if apart:
+        seconds |= {phase: spread(r.seconds[phase] for r in apart) for phase in ("offline", "online")}
+        seconds["separate"] = spread(r.seconds["offline"] + r.seconds["online"] for r in apart)
+    reference = plain_seconds["2"]["median"]
+    return {
+        "image": list(model.public.graph.input.shape),
+        "fraction": model.public.precision.fraction,
+        "relus": plan.relus,
+        "drelus": plan.drelus,
+        "macs": subjects.macs(model, batch),
+        "seconds": seconds | {"setup": parties.setup_seconds},
+        "plain_seconds": plain_seconds,
+        "ratio": {phase: value["median"] / reference for phase, value in seconds.items()},
+        "bytes": details["bytes"],
+        "declared_bytes": {phase: plan.cost.total(phase) for phase in ("setup", "offline", "online")},
+        "links": details["links"],
+        "messages_online": details["messages_online"],
+        "messages_declared": plan.cost.messages,
+        "peak_rss_mb": one.peak_rss_mb,
+        "cpu_seconds": {role: spread(r.cpu_seconds[role] for r in overlapped)["median"] for role in local.ROLES},
+        "layers": _layers(apart or overlapped),
+        "max_abs_error": None if comparison.errors is None else float(comparison.errors.max()),
+        "max_abs_plain": comparison.largest,
+        "argmax_agreement": float(comparison.agreement.mean()),
+    }
+
+
+def _finished_plain(public: PublicModel, plain: np.ndarray) -> np.ndarray:
+    """PyTorch's outputs as `results.finished` gives the secure ones."""
+    return plain.reshape(len(plain), -1) if public.graph.output.shape[1:] == (1, 1) else plain
+
+
+def _repeat(parties, pixels: np.ndarray, separate: bool, effort: Effort, progress: Progress) -> tuple[list[Record], np.ndarray]:
+    way = "separate phases" if separate else "overlapped phases"
+    began = time.perf_counter()
+    progress(f"{way}, once to warm up")
+    parties.infer(pixels, separate)
+    first = time.perf_counter() - began
+    count = max(effort.least, min(effort.most, int(effort.seconds / first)))
+    records = []
+    for index in range(count):
+        progress(f"{way}, {index + 1} of {count}")
+        logits, record = parties.infer(pixels, separate)
+        records.append(record)
+    return records, logits
+
+
+def _layers(records: list[Record]) -> list[dict]:
+    """Every step with the median of its seconds at the server, waiting included."""
+    return [rows[0] | {"seconds": spread(row["seconds"] for row in rows)["median"]} for rows in zip(*(r.layers for r in records))]
+
+
+def by_kind(layers: list[dict]) -> dict[str, dict]:
+    """Seconds, bytes and online messages of a breakdown summed by kind of layer."""
+    sums: dict[str, dict] = {}
+    for layer in layers:
+        entry = sums.setdefault(layer["kind"], {"seconds": 0.0, "bytes": 0, "messages": 0, "layers": 0})
+        for key in ("seconds", "bytes", "messages"):
+            entry[key] += layer[key]
+        entry["layers"] += 1
+    return sums

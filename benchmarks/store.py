@@ -1,0 +1,52 @@
+"""Results as JSON: one file a section, written anew after every case, so that an interrupted run keeps what it has measured."""
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from threepc.brelu.spec import write_atomically
+from threepc.errors import InputError
+
+FOLDER = Path(__file__).parent / "results"
+
+
+class Section:
+    """The results of one section: the machine, and a list of cases, each a JSON-plain dictionary with a `case` that names it."""
+
+    def __init__(self, folder: Path, name: str, machine: dict, resume: bool = False):
+        """resume: keep the cases of the file that is there, where they come from the same processor and commit."""
+        self.path = folder / f"{name}.json"
+        self.data = {"section": name, "machine": machine, "cases": []}
+        if resume and self.path.exists():
+            before = json.loads(self.path.read_text())
+            if all(before["machine"].get(key) == machine.get(key) for key in ("processor", "cores", "commit")):
+                self.data["cases"] = before["cases"]
+
+    def has(self, case: str) -> bool:
+        """Whether a case is there already."""
+        return any(entry["case"] == case for entry in self.data["cases"])
+
+    def add(self, entry: dict) -> None:
+        """Add a case and write the file."""
+        self.data["cases"].append(entry)
+        write_atomically(self.path, (json.dumps(self.data, indent=1, allow_nan=False) + "\n").encode())
+
+
+def load(folder: Path) -> dict[str, dict]:
+    """All sections of a folder by name. Raises InputError for a file that holds something else."""
+    sections = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            data = json.loads(path.read_text())
+            sections[data["section"]] = data
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path} holds no benchmark results: remove it") from None
+    return sections
+
+
+def spread(values: Iterable[float]) -> dict:
+    """Median, least, largest and number of several measurements."""
+    values = list(values)
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "count": len(values)}
