@@ -73,6 +73,7 @@ def local(
     network: str = "none",
     drelu_window: tuple[int, int] | None = None,
     reveal: str = "logits",
+    calibration: torch.Tensor | None = None,
     threads: int = 1,
     timeout: float = 120.0,
     budget: int | None = None,
@@ -81,20 +82,24 @@ def local(
 
     example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40 or 32 bits.
     transport: "ipc" or "tcp" for three processes, "memory" for threads of this one. network: a simulated one, "lan", "lan10", "wan" or
-    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label". threads: of each party. timeout: seconds
-    that a party waits for another. budget: bytes that may be dealt ahead.
+    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label". calibration: for the 32-bit ring, images
+    (N, C, H, W) of the model owner's that the layers' scales are chosen with, by default example_input. threads: of each party. timeout:
+    seconds that a party waits for another. budget: bytes that may be dealt ahead.
 
     Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.
     """
     import torch
 
-    from .assembly import Settings, assemble
+    from .assembly import CALIBRATED_RING, Settings, assemble
 
     if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4:
         raise InputError("example_input must be a float tensor (N, C, H, W)")
     size = tuple(example_input.shape[2:])
     card = ModelCard(type(model).__name__, Preprocessing(size, (0.0,) * 3, (1.0,) * 3))
-    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal))
+    scales = (example_input if calibration is None else calibration).detach().cpu().numpy()
+    if ring == CALIBRATED_RING and not scales.any():
+        raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
+    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales))
     with torch.no_grad():
         ndim = _evaluated(model, example_input[:1]).dim()
     with local_parties.start(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:

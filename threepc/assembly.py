@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,7 +33,8 @@ class Settings:
 
     ring: bits. fraction: fractional bits of activations, None for what suits the ring. window: bits (LO, HI) of a product that decide a
     sign, None for all that can matter. relu_spec: a file, a spec, or None where every ReLU is plain. reveal: "logits" or "label".
-    calibration: images of the server's (never a client's) from which the 32-bit ring chooses every layer's scale; () for artificial ones.
+    calibration: images of the server's (never a client's) from which the 32-bit ring chooses every layer's scale: files, or real numbers
+    (N, C, H, W); () for artificial ones.
     """
 
     ring: int = 48
@@ -40,7 +42,7 @@ class Settings:
     window: tuple[int, int] | None = None
     relu_spec: relu_specs.ReluSpec | Path | str | None = None
     reveal: str = "logits"
-    calibration: tuple[Path, ...] = ()
+    calibration: tuple[Path, ...] | np.ndarray = ()
 
     @property
     def precision(self) -> Precision:
@@ -88,12 +90,18 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
         sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
     graph, weights = standard_passes(graph, weights, frozenset(sizes))
     if precision.bits == CALIBRATED_RING:
-        images = load_images(settings.calibration, card.preprocessing) if settings.calibration else default_images(card.preprocessing)
+        images = _calibration_images(settings.calibration, card)
         chosen = calibrate(graph, weights, images, precision.bits, sizes=sizes, fraction=settings.fraction)
         precision = dataclasses.replace(chosen, window=settings.window)
     public = PublicModel(graph, precision, sizes or None, card, settings.reveal)
     public.plan(1)
     return Assembled(ServedModel(public, weights), module, example, spec)
+
+
+def _calibration_images(given: tuple[Path, ...] | np.ndarray, card: ModelCard) -> np.ndarray:
+    if isinstance(given, np.ndarray):
+        return given
+    return load_images(given, card.preprocessing) if given else default_images(card.preprocessing)
 
 
 def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
@@ -121,6 +129,6 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
         f"{plan.relus:,} ReLUs an image{decisions}; {precision.bits}-bit ring, {precision.fraction} fractional bits, "
         f"signs from bits {precision.fraction + low} to {precision.fraction + low + width - 1}",
     ]
-    if precision.weight_fraction and not settings.calibration:
+    if precision.bits == CALIBRATED_RING and len(settings.calibration) == 0:
         lines.append("scales of the layers chosen with artificial images; --calibration takes real ones")
     return lines

@@ -16,6 +16,12 @@ COMMANDS = {
     "server": "parties",
     "provider": "parties",
     "client": "parties",
+    "inspect": "inspect",
+    "spec": "reduction",
+    "distortion": "reduction",
+    "knapsack": "reduction",
+    "finetune": "reduction",
+    "report": "reduction",
 }
 """Subcommand -> its module in `threepc.commands`, in the order of the help."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from rich.table import Table
 
 QUIET_S = 2.0
 MOST_ROWS = 100
+PIPE_WIDTH = 200
 
 
 class Display:
@@ -63,16 +66,20 @@ def say(text: str = "") -> None:
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """A table in the style of all of them; `right` names the columns of numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    """A table in the style of all of them; `right` names the columns of numbers. Where it is too wide, the first column is folded."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=index > 0)
     return table
 
 
 def print_table(table: Table) -> None:
-    """On standard output."""
-    Console(highlight=False).print(table)
+    """On standard output; into a file or a pipe with lines as long as they need to be."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    console = Console(highlight=False, width=width)
+    with console.capture() as capture:
+        console.print(table)
+    say("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def megabytes(count: float) -> str:
@@ -82,7 +89,7 @@ def megabytes(count: float) -> str:
 
 def links_table(links: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
     """The report's `links` in megabytes."""
-    table = new_table("link", "setup", "offline", "online", "MB", "messages online", right=("setup", "offline", "online", "MB", "messages online"))
+    table = new_table("link", "setup", "offline", "online", "total MB", "messages", right=("setup", "offline", "online", "total MB", "messages"))
     sums = dict.fromkeys(("setup", "offline", "online"), 0)
     messages = 0
     for link, phases in links.items():

@@ -16,10 +16,9 @@ RINGS = ("64", "48", "40", "32")
 class Command(click.Command):
     """A command with --debug, and whose options of several values may be written `--input A B C`."""
 
-    several = ("--input", "--calibration")
-
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, several: tuple[str, ...] = ("--input", "--calibration"), **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self._several = several
         self.params.append(
             click.Option(["--debug"], is_flag=True, is_eager=True, expose_value=False, callback=_debug, help="Show a traceback of a failure.")
         )
@@ -28,7 +27,7 @@ class Command(click.Command):
         repeated, option = [], None
         for arg in args:
             if arg.startswith("-") and arg != "-":
-                option = arg if arg in self.several else None
+                option = arg if arg in self._several else None
                 following = False
             elif option is not None:
                 if following:
