@@ -111,8 +111,9 @@ def secure(spec: ReluSpec | None, checkpoint: Path) -> dict[str, float]:
             right += int(logits.reshape(-1).argmax() == label)
             agreeing += int(logits.reshape(-1).argmax() == model.module(torch.from_numpy(image[None])).argmax())
     plan = served.public.plan(1)
-    return {"bytes": {"total": size}, "seconds": {"total": float(np.median(seconds))}, "images": 1, "drelus": plan.drelus, "ring_bits": RING,
-            "messages_online": plan.cost.messages, "secure_accuracy": right / len(chosen), "agreement": agreeing / len(chosen)}
+    return {"bytes": {"total": size}, "seconds": {"total": float(np.median(seconds))}, "images": 1, "drelus": plan.drelus,
+            "ring_bits": RING, "messages_online": plan.cost.messages, "secure_accuracy": right / len(chosen),
+            "agreement": agreeing / len(chosen)}
 
 
 @click.command()
@@ -123,13 +124,14 @@ def main(folder: Path, seeds: int, jobs: int) -> None:
     """Run the recipe."""
     logging.disable(logging.INFO)
     specs = make_specs(folder, jobs)
+    checkpoints = {name: [finetuned(folder, name, spec, seed) for seed in range(seeds)] for name, spec in specs.items()}
     results = []
     for name, spec in specs.items():
         before = accuracy(load_model(str(CONFIG), CHECKPOINT), spec)
-        checkpoints = [finetuned(folder, name, spec, seed) for seed in range(seeds)]
-        after = [accuracy(load_model(str(CONFIG), path), spec) for path in checkpoints]
-        results.append({"name": name, "model": "resnet18_digits", "relu_spec": None if spec is None else spec_path(int(name.split()[0])).name,
-                        "accuracy_before_finetuning": before, "accuracy": after} | secure(spec, checkpoints[0]))
+        after = [accuracy(load_model(str(CONFIG), path), spec) for path in checkpoints[name]]
+        file = None if spec is None else spec_path(int(name.split()[0])).name
+        results.append({"name": name, "model": "resnet18_digits", "relu_spec": file, "accuracy_before_finetuning": before,
+                        "accuracy": after} | secure(spec, checkpoints[name][0]))
     write_atomically(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     write_report(HERE / "report.html", specs=[spec_path(percent) for percent in PERCENT], runs=[HERE / "results.json"],
                  distortion=folder / "distortion")

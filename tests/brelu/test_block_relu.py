@@ -119,7 +119,10 @@ def test_a_module_called_several_times():
 
 def block_forward(block, x):
     spec = reused_spec()
-    apply = lambda name, maximum, z: torch.from_numpy(slow(z.detach().double().numpy(), spec.layers[name].tolist(), maximum)).float()  # noqa: E731
+
+    def apply(name, maximum, z):
+        return torch.from_numpy(slow(z.detach().double().numpy(), spec.layers[name].tolist(), maximum)).float()
+
     x = apply("block.relu/1", None, block.first(x))
     x = block.second(x)
     return apply("block.tail.1", 6.0, block.tail[0](apply("block.relu/3", None, apply("block.relu/2", None, x) + x)))

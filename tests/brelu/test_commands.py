@@ -56,7 +56,8 @@ def test_uniform_and_imported_specs(tmp_path, config):
     (lambda config, folder: commands.spec_uniform("4by4", config, folder / "u.json"), "'4by4' is no patch size"),
     (lambda config, folder: commands.solve_knapsack(folder, folder / "s.json", seconds=1.0), "needs the network it is for"),
     (lambda config, folder: commands.measure_distortion(config, folder / "none.pth", folder / "run"), "none.pth does not exist"),
-    (lambda config, folder: commands.measure_distortion(config, None, folder / "run", images=[folder / "none.png"]), "none.png does not exist"),
+    (lambda config, folder: commands.measure_distortion(config, None, folder / "run", images=[folder / "none.png"]),
+     "none.png does not exist"),
 ])
 def test_bad_input(tmp_path, config, call, message):
     with pytest.raises(InputError, match=message):

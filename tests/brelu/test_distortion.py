@@ -18,7 +18,7 @@ from threepc.graph.importer import import_module
 
 
 class Everything(nn.Module):
-    """Every way a change of one channel can travel: dense, grouped and depthwise convolutions, sums, concatenations, pooling, a flattened map."""
+    """Every way a change of a channel can travel: dense, grouped, depthwise convolutions, sums, concatenation, pooling, a flattened map."""
 
     def __init__(self):
         super().__init__()
@@ -115,7 +115,8 @@ def test_candidates_of_other_maps(size):
 @pytest.fixture(scope="module")
 def small(images):
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=3), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 12, 5))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=3), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1), nn.ReLU(),
+                          nn.Flatten(), nn.Linear(3 * 12, 5))
     return *import_module(model.eval(), images[:1]), images.numpy()
 
 

@@ -27,7 +27,8 @@ CLASSIFIER = """
     test_pipeline = [dict(type="CenterCrop", crop_size=32), *pipeline, dict(type="Collect", keys=["img"])]
     train_pipeline = [*pipeline, dict(type="ToTensor", keys=["gt_label"]), dict(type="Collect", keys=["img", "gt_label"])]
     data = dict(samples_per_gpu=8, workers_per_gpu=0, train=dict(type="Digits", pipeline=train_pipeline),
-                val=dict(type="Digits", pipeline=test_pipeline, test_mode=True), test=dict(type="Digits", pipeline=test_pipeline, test_mode=True))
+                val=dict(type="Digits", pipeline=test_pipeline, test_mode=True),
+                test=dict(type="Digits", pipeline=test_pipeline, test_mode=True))
 """
 SEGMENTOR = """
     norm_cfg = dict(type="SyncBN")
@@ -39,8 +40,8 @@ SEGMENTOR = """
         train_cfg=dict(), test_cfg=dict(mode="whole"))
     norm = dict(type="Normalize", mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True)
     train_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="Resize", img_scale=(64, 64)),
-                      dict(type="RandomCrop", crop_size=(64, 64)), dict(type="RandomFlip", prob=0.5), norm, dict(type="DefaultFormatBundle"),
-                      dict(type="Collect", keys=["img", "gt_semantic_seg"])]
+                      dict(type="RandomCrop", crop_size=(64, 64)), dict(type="RandomFlip", prob=0.5), norm,
+                      dict(type="DefaultFormatBundle"), dict(type="Collect", keys=["img", "gt_semantic_seg"])]
     test_pipeline = [dict(type="LoadImageFromFile"), dict(type="MultiScaleFlipAug", img_scale=(64, 64), flip=False, transforms=[
         dict(type="Resize", keep_ratio=True), norm, dict(type="ImageToTensor", keys=["img"]), dict(type="Collect", keys=["img"])])]
     common = dict(type="CustomDataset", data_root="{root}", img_dir="img", ann_dir="ann", classes=("dark", "bright", "none"),
@@ -110,7 +111,8 @@ def test_training_runs_the_block_relus(tmp_path, classifier):
 
 
 def test_average_pooling(tmp_path, classifier):
-    result = finetune(classifier, checkpoint_of(classifier, tmp_path / "start.pth"), None, tmp_path / "run", average_pool=True, validate=False)
+    start = checkpoint_of(classifier, tmp_path / "start.pth")
+    result = finetune(classifier, start, None, tmp_path / "run", average_pool=True, validate=False)
     model = load_model(str(result.config), result.checkpoint)
     kinds = {node.kind for node in import_module(model.module, torch.zeros(model.example_shape))[0].nodes}
     assert "avgpool" in kinds and "maxpool" not in kinds

@@ -45,8 +45,8 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, lambda a: a.astype(">i4"), lambda a: a.astype(np.uint8), lambda a: a.tolist(),
-                                  lambda a: [list(row) for row in a.tolist()]])
+@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, lambda a: a.astype(">i4"), lambda a: a.astype(np.uint8),
+                                  lambda a: a.tolist(), lambda a: [list(row) for row in a.tolist()]])
 def test_every_pickle_protocol(arrays, write, protocol, form):
     path = write(collections.OrderedDict((name, form(array)) for name, array in arrays.items()), protocol)
     for name, array in read_arrays(path).items():
@@ -108,7 +108,8 @@ def test_code_is_refused_and_not_run(tmp_path, monkeypatch, arrays, write, proto
     (b"\x80\x04}r\xff\xff\xff\x7f.", "memo index out of range"),
     # BUILD on an admitted function, and an array whose bytes do not match its shape.
     (b"\x80\x02c_codecs\nencode\n}b.", "an assignment to a function"),
-    (b"\x80\x02}U\x04stemcnumpy.core.numeric\n_frombuffer\n(U\x02abcnumpy\ndtype\nU\x02i8\x85RK\x09K\x02\x86U\x01CtRs.", "do not match its shape"),
+    (b"\x80\x02}U\x04stemcnumpy.core.numeric\n_frombuffer\n(U\x02abcnumpy\ndtype\nU\x02i8\x85RK\x09K\x02\x86U\x01CtRs.",
+     "do not match its shape"),
 ])
 def test_other_pickles_are_refused(write, raw, message):
     with pytest.raises(InputError, match=message):

@@ -21,11 +21,12 @@ def files(small_graph, tmp_path):
         layers.append({"name": node.name, "kind": node.kind, "shape": list(node.shape), "patches": patches.tolist()})
         arrays[f"layer{index}"] = np.arange(1.0, node.shape[0] + 1)[:, None] * (1 - patch_counts(patches, *node.shape[1:]) / 35)
     folder = tmp_path / "distortion"
-    store.open_folder(folder, {"version": 1, "model": "small", "method": "exact", "weights": "00", "images": {"count": 3}, "layers": layers})
+    store.open_folder(folder, {"version": 1, "model": "small", "method": "exact", "weights": "00", "images": {"count": 3},
+                                "layers": layers})
     store.write_arrays(folder / "distortion.npz", arrays)
     save(uniform(small_graph, 2, 2, "a <b>small</b> one"), tmp_path / "uniform.json")
-    runs = [{"name": f"run {size}", "model": "small", "bytes": {"total": size}, "images": 2, "accuracy": [0.9, 0.95], "seconds": {"total": 1.5},
-             "layers": [{"name": "relu", "bytes": size}]} for size in (100_000, 300_000)]
+    runs = [{"name": f"run {size}", "model": "small", "bytes": {"total": size}, "images": 2, "accuracy": [0.9, 0.95],
+             "seconds": {"total": 1.5}, "layers": [{"name": "relu", "bytes": size}]} for size in (100_000, 300_000)]
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     return tmp_path
 

@@ -79,8 +79,10 @@ def solve_knapsack(folder: PathLike, output: PathLike, *, ratio: float | None = 
     if seconds is not None and network == "none":
         raise InputError("a budget in seconds needs the network it is for, such as --network wan")
     result = store.load(folder)
-    costs = DeclaredCosts(store.read_graph(Path(folder)), Precision.default(ring), network) if bytes is not None or seconds is not None else None
-    fixed = 0.0 if costs is None else costs.fixed[seconds is not None]
+    costs, fixed = None, 0.0
+    if bytes is not None or seconds is not None:
+        costs = DeclaredCosts(store.read_graph(Path(folder)), Precision.default(ring), network)
+        fixed = costs.fixed[seconds is not None]
     found = knapsack.allocate(result, ratio=ratio, drelus=drelus, bytes=bytes, seconds=seconds, cost=costs, fixed=fixed)
     return found, report.save_allocation(found, output)
 

@@ -58,8 +58,8 @@ class _Setting:
     tf32: bool
 
 
-def measure(graph: Graph, weights: Weights, images: np.ndarray, folder: str | Path, *, model: str = "", method: str = "exact", jobs: int = 1,
-            backend: str = "loky", scheduler: str | None = None, device: str = "cpu", tf32: bool = False,
+def measure(graph: Graph, weights: Weights, images: np.ndarray, folder: str | Path, *, model: str = "", method: str = "exact",
+            jobs: int = 1, backend: str = "loky", scheduler: str | None = None, device: str = "cpu", tf32: bool = False,
             skip_dominated: float | None = None, check: int = 2, progress: bool = True) -> Distortion:
     """Measure or estimate what each candidate patch, put alone into one channel of one ReLU, does to the network's output.
 
@@ -178,10 +178,19 @@ class _Run:
     def exact(self, skip_dominated: float | None) -> dict[str, np.ndarray]:
         wanted = [np.ones((node.shape[0], len(found)), dtype=bool) for node, found in zip(self.layers, self.patches)]
         if skip_dominated is not None:
-            estimate = self._estimate()
-            wanted = [~dominated(decisions(node.kind) * patch_counts(found, *node.shape[1:]), values, skip_dominated)
-                      for node, found, values in zip(self.layers, self.patches, estimate)]
+            wanted = self._not_dominated(skip_dominated)
         return self._result(self._measured("exact", wanted), math.nan)
+
+    def _not_dominated(self, factor: float) -> list[np.ndarray]:
+        # Kept in a file: parts are cut by it, and an estimate repeated on another device may differ in its last digits.
+        file = self._file("wanted")
+        arrays = store.read_arrays(file)
+        if arrays is None:
+            masks = [~dominated(decisions(node.kind) * patch_counts(found, *node.shape[1:]), values, factor)
+                     for node, found, values in zip(self.layers, self.patches, self._estimate())]
+            arrays = {f"layer{index}": mask for index, mask in enumerate(masks)}
+            store.write_arrays(file, arrays)
+        return [arrays[f"layer{index}"] for index in range(len(self.layers))]
 
     def estimate(self, check: int) -> dict[str, np.ndarray]:
         wanted = []
@@ -203,10 +212,10 @@ class _Run:
         return {f"layer{index}": values for index, values in enumerate(distortion)} | {"rank_correlation": np.array(correlation)}
 
     def _estimate(self) -> list[np.ndarray]:
-        # Every image is one unit: few at a time, so that little is lost when a run stops.
-        count = -(-self.samples // max(1, min(8, self._images_at_once(16))))
-        groups = np.array_split(np.arange(self.samples), count)
-        parts = [(f"estimate-{index:05d}", (int(group[0]), int(group[-1]) + 1)) for index, group in enumerate(groups)]
+        # Few images at a time, so that little is lost when a run stops; the gradients kept are some sixteen copies of every map.
+        step = max(1, min(8, self._memory() // (16 * self._map_bytes)))
+        parts = [(f"estimate-{start:06d}-{min(start + step, self.samples):06d}", (start, min(start + step, self.samples)))
+                 for start in range(0, self.samples, step)]
         tasks = [(name, joblib.delayed(_run_estimate)(self.setting, name, images), images[1] - images[0]) for name, images in parts]
         self._finish("estimating", tasks)
         arrays = [self._read(name) for name, _ in parts]
@@ -216,11 +225,10 @@ class _Run:
         total = max(1, sum(macs(self.graph, node) for node in self.graph.nodes))
         parts = []
         for layer, (node, mask) in enumerate(zip(self.layers, wanted)):
-            share = suffix_macs(self.graph, node.name) / total + 0.01
+            share = suffix_macs(self.graph, node.name) / total + 0.01  # the latter for what is no convolution
             parts += _parts(stage, layer, mask, share)
-        at_once = {node.name: self._images_at_once(4, node) for node in self.layers}
-        tasks = [(part.name, joblib.delayed(_run_part)(self.setting, part, at_once[self.layers[part.layer].name]), part.cost)
-                 for part in parts]
+        at_once = [self._images_at_once(node) for node in self.layers]
+        tasks = [(part.name, joblib.delayed(_run_part)(self.setting, part, at_once[part.layer]), part.cost) for part in parts]
         self._finish("measuring", tasks)
         distortion = [np.full(mask.shape, np.nan) for mask in wanted]
         for values in distortion:
@@ -231,14 +239,19 @@ class _Run:
                 distortion[part.layer][channel, list(some)] = row
         return distortion
 
-    def _images_at_once(self, copies: int, relu: Node | None = None) -> int:
-        """Images whose activations fit: `copies` of every map, or of those behind a ReLU with all its candidates."""
-        per_image = 4 * sum(math.prod(node.shape) for node in self.graph.nodes) * copies
-        if relu is not None:
-            per_image = per_image // copies * 2 + 8 * copies * math.prod(relu.shape[1:]) * len(candidates(*relu.shape[1:]))
+    @property
+    def _map_bytes(self) -> int:
+        """One image's activations, every node's."""
+        return 4 * sum(math.prod(node.shape) for node in self.graph.nodes)
+
+    def _memory(self) -> int:
         device = self.setting.device
-        held = CPU_BYTES if device == "cpu" else int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
-        return max(1, min(self.samples, held // per_image))
+        return CPU_BYTES if device == "cpu" else int(GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
+
+    def _images_at_once(self, relu: Node) -> int:
+        """Images whose unchanged activations (in two layouts) and one channel's results of all candidates (with their hashes) fit."""
+        results = 32 * math.prod(relu.shape[1:]) * len(candidates(*relu.shape[1:]))
+        return max(1, min(self.samples, self._memory() // (2 * self._map_bytes + results)))
 
     def _file(self, name: str) -> Path:
         return Path(self.setting.folder, "parts", f"{name}.npz")

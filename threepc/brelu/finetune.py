@@ -118,7 +118,7 @@ class _Task:
             else:
                 load_checkpoint(self.model, checkpoint, ignore=("auxiliary_head.",))
         except OSError as error:
-            raise InputError(f"{config} starts from pretrained weights that cannot be had ({error}): give a checkpoint to start from") from None
+            raise InputError(f"{config} starts from pretrained weights that cannot be had ({error}): give a checkpoint instead") from None
         if spec is not None:
             example = torch.zeros(1, *self.shape(settings))
             apply_spec(self.model, spec, example, lambda model, images: self.logits(model)(images))

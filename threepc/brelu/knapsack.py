@@ -29,7 +29,7 @@ Cost = Callable[[LayerDistortion, tuple[int, int]], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Problem:
-    """`distortion` and `cost`: float64 (C, K) and (K,) for each layer; NaN distortion forbids a choice. `budget` is for the sum of costs."""
+    """`distortion` and `cost`: float64 (C, K) and (K,) for each layer; NaN distortion forbids a choice. `budget`: of summed costs."""
 
     distortion: tuple[np.ndarray, ...]
     cost: tuple[np.ndarray, ...]
@@ -140,7 +140,8 @@ def _spend(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], budget: f
 
 def _evaluate(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], choice: list[np.ndarray], bound: float) -> Solution:
     objective = sum(float(values[np.arange(len(chosen)), chosen].sum()) for values, chosen in zip(distortion, choice))
-    return Solution(tuple(choice), objective, min(bound, objective), float(sum(prices[chosen].sum() for prices, chosen in zip(cost, choice))))
+    spent = sum(float(prices[chosen].sum()) for prices, chosen in zip(cost, choice))
+    return Solution(tuple(choice), objective, min(bound, objective), spent)
 
 
 def _core(distortion: list[np.ndarray], problem: Problem, multiplier: float, known: Solution) -> Solution:
@@ -196,7 +197,7 @@ def _changes(history: list[tuple[tuple[int, int], np.ndarray, np.ndarray]], stat
 
 def _entering(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], multiplier: float, base: list[np.ndarray],
               gap: float) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
-    """(layer, channel), its candidates other than the base within the gap, their reduced distortions and the costs they add; least first."""
+    """(layer, channel), its candidates within the gap but the base, their reduced distortions and the costs they add; least first."""
     channels = []
     for layer, (values, prices, chosen) in enumerate(zip(distortion, cost, base)):
         rows = np.arange(len(values))
@@ -240,7 +241,8 @@ def allocate(distortion: Distortion, *, ratio: float | None = None, drelus: int 
     elif cost is None:
         raise InputError(f"a budget in {kind} needs a cost model")
     else:
-        prices = [np.array([cost(layer, tuple(patch))[kind == "seconds"] for patch in layer.patches.tolist()]) for layer in distortion.layers]
+        prices = [np.array([cost(layer, tuple(patch))[kind == "seconds"] for patch in layer.patches.tolist()])
+                  for layer in distortion.layers]
     counts = [layer.shape[0] for layer in distortion.layers]
     full = fixed + sum(count * price[_plain(layer)] for count, price, layer in zip(counts, prices, distortion.layers))
     least = fixed + sum(_cheapest(layer.distortion, price) for layer, price in zip(distortion.layers, prices))

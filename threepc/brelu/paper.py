@@ -135,7 +135,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         content = _Reader(io.BytesIO(raw)).load()
     except InputError as error:
         raise InputError(f"{path}: refused, the pickle holds {error}") from None
-    except (pickle.UnpicklingError, ValueError, TypeError, AttributeError, IndexError, KeyError, EOFError, OverflowError, MemoryError) as error:
+    except (pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError, OverflowError, MemoryError) as error:
         raise InputError(f"{path}: not a readable pickle ({type(error).__name__})") from None
     if not isinstance(content, dict) or not 1 <= len(content) <= MOST_LAYERS:
         raise InputError(f"{path}: holds no dict from 1 to {MOST_LAYERS} layer names to arrays")

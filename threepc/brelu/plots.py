@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from threepc.brelu.spec import ReluSpec
 
 # Patches grouped by how many pixels share a decision; zero and the identity need none.
-GROUPS = (("zero", "#444444"), ("identity", "#b0b0b0"), ("1 pixel", "#440154"), ("2-4", "#3b528b"), ("5-16", "#21918c"), ("17-64", "#5ec962"),
-          ("more", "#fde725"))
+GROUPS = (("zero", "#444444"), ("identity", "#b0b0b0"), ("1 pixel", "#440154"), ("2-4", "#3b528b"), ("5-16", "#21918c"),
+          ("17-64", "#5ec962"), ("more", "#fde725"))
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#b8860b", "#7b4ea3", "#17807e")
 _WIDTH = 10.5
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "threepc", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False,

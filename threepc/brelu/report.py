@@ -103,9 +103,10 @@ def _specs(specs: dict[str, ReluSpec], graph: Graph | None, result: Distortion |
         series = {"full": list(full.values())} | {name: [count[layer] for layer in full] for name, count in kept.items()}
         parts.append(f"<div class=wide>{plots.by_layer(list(full), series, 'DReLUs by layer', 'DReLUs an image')}</div>")
         total = sum(full.values())
-        parts.append(_table(("spec", "DReLUs", "of all", "sum of distortions", "proven gap", "made by"),
-                            [(name, sum(count.values()), f"{sum(count.values()) / total:.2%}", specs[name].provenance.get("sum_of_distortions"),
-                              specs[name].provenance.get("proven_gap"), specs[name].provenance.get("method")) for name, count in kept.items()]))
+        told = ("sum_of_distortions", "proven_gap", "method")
+        rows = [(name, sum(count.values()), f"{sum(count.values()) / total:.2%}", *(specs[name].provenance.get(key) for key in told))
+                for name, count in kept.items()]
+        parts.append(_table(("spec", "DReLUs", "of all", "sum of distortions", "proven gap", "made by"), rows))
     for name, spec in specs.items():
         parts.append(f"<div class=wide>{plots.patches_by_layer(spec, f'{name}: patch sizes by layer')}</div>")
         if graph is not None:
@@ -135,7 +136,8 @@ def _full(graph: Graph | None, result: Distortion | None) -> dict[str, int]:
 def _distortion(result: Distortion, specs: dict[str, ReluSpec]) -> str:
     solved = [allocate(result, ratio=ratio) for ratio in RATIOS]
     power = result.power or 1.0
-    series = [plots.Points("optimum", [found.cost / found.full for found in solved], [found.solution.objective / power for found in solved])]
+    objectives = [found.solution.objective / power for found in solved]
+    series = [plots.Points("optimum", [found.cost / found.full for found in solved], objectives)]
     full = solved[0].full
     for name, spec in specs.items():
         provenance = spec.provenance
@@ -148,7 +150,7 @@ def _distortion(result: Distortion, specs: dict[str, ReluSpec]) -> str:
     return ("<h2>Distortion against budget</h2>" +
             plots.curves([_positive(points) for points in series], "Least sum of distortions for a budget", "share of DReLUs kept",
                          "sum / output power", log_x=True, log_y=True, percent_x=True) +
-            f"<p class=note>{escape(how.capitalize())} on {result.manifest['images']['count']} images{escape(rank)}; every point is {proof}. "
+            f"<p class=note>{how.capitalize()} on {result.manifest['images']['count']:d} images{rank}; every point is {proof}. "
             "Channels change one at a time here: a network with all of them changed is finetuned.</p>")
 
 
@@ -183,8 +185,8 @@ def _accuracy(reports: list[dict[str, Any]]) -> str:
     spread = [min(values) for _, _, values in found], [max(values) for _, _, values in found]
     points = plots.Points("mean, and range over runs" if any(len(values) > 1 for _, _, values in found) else "measured",
                           [count for _, count, _ in found], means, spread)
-    rows = [(entry["name"], entry.get("drelus"), plots.megabytes(count), f"{mean:.2%}", f"{min(values):.2%} to {max(values):.2%}", len(values))
-            for (entry, count, values), mean in zip(found, means)]
+    rows = [(entry["name"], entry.get("drelus"), plots.megabytes(count), f"{mean:.2%}", f"{min(values):.2%} to {max(values):.2%}",
+             len(values)) for (entry, count, values), mean in zip(found, means)]
     return ("<h2>Accuracy against bytes</h2>" +
             plots.curves([points], "Accuracy against bytes of one image", "bytes over all links, offline included", "accuracy",
                          log_x=True, percent_y=True, bytes_x=True) +
