@@ -54,11 +54,36 @@ def resnet50() -> list[Layer]:
     return [*layers, Layer(2048, 1000, 1)]
 
 
-def mobilenet_depthwise() -> list[Layer]:
-    """The distinct depthwise convolutions of MobileNetV2 at 224 x 224."""
-    sizes = ((32, 112, 1, 1), (96, 112, 2, 1), (144, 56, 1, 1), (144, 56, 2, 1), (192, 28, 1, 2), (192, 28, 2, 1), (384, 14, 1, 4),
-             (576, 14, 1, 2), (576, 14, 2, 1), (960, 7, 1, 3))
-    return [Layer(channels, channels, size, 3, stride, channels, times) for channels, size, stride, times in sizes]
+def mobilenet_v2() -> list[Layer]:
+    """The distinct convolutions of MobileNetV2 at 224 x 224, the depthwise ones among them."""
+    layers, before, size = [Layer(3, 32, 224, 3, 2)], 32, 112
+    settings = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    for expansion, after, blocks, first_stride in settings:
+        for stride in [first_stride] + [1] * (blocks - 1):
+            width = before * expansion
+            if expansion > 1:
+                layers.append(Layer(before, width, size))
+            layers.append(Layer(width, width, size, 3, stride, width))
+            size //= stride
+            layers.append(Layer(width, after, size))
+            before = after
+    return distinct([*layers, Layer(320, 1280, 7), Layer(1280, 1000, 1)])
+
+
+def distinct(layers: list[Layer]) -> list[Layer]:
+    """Each layer once, with the number of times it occurs."""
+    return [replace(layer, times=sum(other.times for other in layers if replace(other, times=1) == layer))
+            for layer in dict.fromkeys(replace(layer, times=1) for layer in layers)]
+
+
+NETWORKS = {"ResNet-50": resnet50, "MobileNetV2": mobilenet_v2}
+
+
+def together(rows: list[dict], depthwise: bool | None = None) -> float:
+    """GMAC/s of all layers of a network, each as often as it occurs; depthwise: of these or of the others alone."""
+    chosen = [row for row in rows if depthwise is None or row["depthwise"] == depthwise]
+    work = sum(row["times"] * row["milliseconds"] * row["gmac_per_second"] for row in chosen)
+    return work / sum(row["times"] * row["milliseconds"] for row in chosen)
 
 
 def measure(layers: list[Layer], bits: int, images: int = 1, threads: int = 1, seconds: float = 0.1) -> list[dict]:
@@ -85,6 +110,7 @@ def measure(layers: list[Layer], bits: int, images: int = 1, threads: int = 1, s
         rows.append({
             "layer": str(layer),
             "times": layer.times,
+            "depthwise": layer.groups > 1,
             "milliseconds": best * 1e3,
             "gmac_per_second": images * layer.macs / best / 1e9,
             "gigabytes_per_second": (x.nbytes + packed.panels.nbytes + out.nbytes) / best / 1e9,

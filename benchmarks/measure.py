@@ -3,19 +3,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from threepc import results
 from threepc.assembly import Assembled
 from threepc.errors import InputError
+from threepc.graph.schedule import Plan
 from threepc.party import local
 from threepc.party.model import PublicModel
 from threepc.party.record import Record, merged, report
 from threepc.party.session import Options
 
-from . import subjects
+from . import published, subjects
 from .machine import kernels_of, total_memory
 from .store import spread
 from .subjects import Subject
@@ -79,9 +80,8 @@ def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progre
 
 
 def _public(case: Case, batch: int) -> dict:
-    named = Case(case.subject, case.ring, case.patch, batch, case.network, case.transport, case.threads)
     return {
-        "case": named.name,
+        "case": replace(case, batch=batch).name,
         "subject": case.subject.name,
         "title": case.subject.title,
         "ring": case.ring,
@@ -109,7 +109,7 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
         seconds |= {phase: spread(r.seconds[phase] for r in apart) for phase in ("offline", "online")}
         seconds["separate"] = spread(r.seconds["offline"] + r.seconds["online"] for r in apart)
     reference = plain_seconds["2"]["median"]
-    return {
+    entry = {
         "image": list(model.public.graph.input.shape),
         "fraction": model.public.precision.fraction,
         "relus": plan.relus,
@@ -125,11 +125,24 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
         "messages_declared": plan.cost.messages,
         "peak_rss_mb": one.peak_rss_mb,
         "cpu_seconds": {role: spread(r.cpu_seconds[role] for r in overlapped)["median"] for role in local.ROLES},
+        "work": _work(plan),
         "layers": _layers(apart or overlapped),
         "max_abs_error": None if comparison.errors is None else float(comparison.errors.max()),
         "max_abs_plain": comparison.largest,
         "argmax_agreement": float(comparison.agreement.mean()),
     }
+    if model.spec is None:
+        entry["published"] = {system.name: published.network_bytes(system, plan.graph, batch) for system in published.SYSTEMS}
+    return entry
+
+
+def _work(plan: Plan) -> dict:
+    """What the cost model needs: multiply-adds of dense and depthwise convolutions, declared bytes by phase and link, online messages."""
+    sums = {"dense": 0, "depthwise": 0}
+    for step in plan.linear:
+        kind = "depthwise" if step.protocol.groups > 1 and step.protocol.weight_shape[1] == 1 else "dense"
+        sums[kind] += subjects.step_macs(step)
+    return {"macs": sums, "offline": dict(plan.cost.offline), "online": dict(plan.cost.online), "messages": plan.cost.messages}
 
 
 def _finished_plain(public: PublicModel, plain: np.ndarray) -> np.ndarray:

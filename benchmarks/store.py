@@ -1,4 +1,4 @@
-"""Results as JSON: one file a section, written anew after every case, so that an interrupted run keeps what it has measured."""
+"""Results as JSON: one file a section, one line a case, written anew after every case, so that an interrupted run keeps what it has measured."""
 from __future__ import annotations
 
 import json
@@ -31,7 +31,10 @@ class Section:
     def add(self, entry: dict) -> None:
         """Add a case and write the file."""
         self.data["cases"].append(entry)
-        write_atomically(self.path, (json.dumps(self.data, indent=1, allow_nan=False) + "\n").encode())
+        head = {key: value for key, value in self.data.items() if key != "cases"}
+        cases = ",\n".join(json.dumps(case, allow_nan=False) for case in self.data["cases"])
+        text = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "cases": [\n{cases}\n]}}\n'
+        write_atomically(self.path, text.encode())
 
 
 def load(folder: Path) -> dict[str, dict]:

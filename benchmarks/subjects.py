@@ -16,12 +16,13 @@ from threepc.brelu import spec as relu_specs
 from threepc.graph.calibration import default_images
 from threepc.graph.importer import import_module
 from threepc.models import LoadedModel, load_model
+from threepc.protocol.steps import LinearStep
 
 from .machine import ROOT
 from .store import spread
 
 PLAIN_THREADS = (1, 2)
-PLAIN_SECONDS, PLAIN_RUNS = 1.5, 30
+PLAIN_SECONDS, PLAIN_RUNS = 1.0, 30
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,12 @@ def images(model: Assembled, count: int) -> np.ndarray:
 
 def macs(model: Assembled, batch: int = 1) -> int:
     """Multiply-adds of all convolutions."""
-    protocols = [step.protocol for step in model.public.plan(batch).linear]
-    return sum(int(np.prod(p.shape)) * int(np.prod(p.weight_shape[1:])) for p in protocols)
+    return sum(map(step_macs, model.public.plan(batch).linear))
+
+
+def step_macs(step: LinearStep) -> int:
+    """Multiply-adds of one convolution."""
+    return int(np.prod(step.protocol.shape)) * int(np.prod(step.protocol.weight_shape[1:]))
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""Core time of each pass of a ReLU with truncation, by role, in one process and one thread; and the speed of the keyed streams."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from threepc.graph.precision import Precision
+from threepc.prf import Keystream, new_key
+from threepc.protocol.drelu import DRelu, opened
+from threepc.protocol.gate import Gate
+from threepc.protocol.opening import Opening, draw_activation
+from threepc.protocol.roles import Client, Provider, Server
+from threepc.ring import word_of
+
+ROUNDS = 5
+
+
+class _Nowhere:
+    """A channel for roles whose messages are handed over directly."""
+
+    def send(self, *message) -> None:
+        pass
+
+
+def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
+    """ns of core time for each element: least of `rounds` for every pass, by role and phase, and bytes that the ReLU declares for each element."""
+    precision = Precision.default(bits)
+    cut = bits - precision.fraction
+    first, width = precision.comparison(cut)
+    opening, drelu, gate = Opening(1, count, bits, precision.fraction, cut), DRelu(1, count, first, width), Gate(1, count, bits, cut)
+    word = word_of(bits)
+    shares = [np.arange(count, dtype=word) * word(factor) for factor in (2654435761, 40503, 2246822519)]
+    client_key, server_key = new_key(), new_key()
+    times: dict[tuple[str, str, str], list[float]] = {}
+
+    def timed(role: str, phase: str, what: str, function: Callable, *arguments):
+        began = time.process_time()
+        result = function(*arguments)
+        times.setdefault((role, phase, what), []).append((time.process_time() - began) / count * 1e9)
+        return result
+
+    for attempt in range(rounds + 1):
+        streams = [Keystream(key) for key in (client_key, client_key, server_key, server_key)]
+        for stream in streams:
+            stream.begin_attempt(attempt)
+        nowhere = _Nowhere()
+        provider = Provider(attempt, {}, streams[0], streams[2], nowhere)
+        client = Client(attempt, {}, streams[1], nowhere, nowhere)
+        server = Server(attempt, {}, {}, streams[3], nowhere, nowhere, nowhere)
+        masks = timed("provider", "offline", "masks", opening.deal, provider, shares[0])
+        tables, beta_client, beta_server = timed("provider", "offline", "comparison tables", drelu.deal, provider, masks)
+        d = timed("provider", "offline", "activation mask", draw_activation, provider, provider.with_client, 1, count, word)
+        dealt = timed("provider", "offline", "gate", gate.deal, provider, masks, beta_client, beta_server, d)
+        half = timed("client", "offline", "half of the opening", opening.prepare, client, shares[1])
+        timed("client", "offline", "activation mask", draw_activation, client, client.with_provider, 1, count, word)
+        x, packed = timed("server", "online", "opening", opening.server, server, shares[2], half)
+        held = timed("server", "online", "leaves", drelu.server_leaves, server, x, tables)
+        seen = timed("client", "online", "opening", opening.client, client, packed)
+        mine = timed("client", "online", "leaves", drelu.client_leaves, client, seen, held.leaf_wires)
+        groups, bit = timed("server", "online", "groups", held.groups_and_bit, server, mine.leaf_wires, mine.group_wires)
+        own = timed("client", "online", "groups", mine.bit, client, groups)
+        value = timed("client", "online", "gate", gate.client, client, seen, opened(own, bit), mine.beta)
+        timed("server", "online", "gate", gate.server, server, x, opened(bit, own), held.beta, value, dealt)
+    rows = [
+        {"role": role, "phase": phase, "pass": what, "nanoseconds": min(values[1:])} for (role, phase, what), values in times.items()
+    ]
+    offline = drelu.dealt_bytes + gate.dealt_bytes + opening.message_bytes
+    online = opening.message_bytes + 2 * (drelu.leaf_bytes + drelu.group_bytes + drelu.bit_bytes) + gate.value_bytes
+    return {"passes": rows, "bytes": {"offline": offline / count, "online": online / count}, "elements": count}
+
+
+def sums(rows: list[dict]) -> dict[str, float]:
+    """ns for each element by "role phase", and of all."""
+    result: dict[str, float] = {}
+    for row in rows:
+        for key in (f"{row['role']} {row['phase']}", "all"):
+            result[key] = result.get(key, 0.0) + row["nanoseconds"]
+    return result
+
+
+def stream_speed(chunk: int = 1 << 18, seconds: float = 0.3) -> float:
+    """GB/s at which one core draws words from a keyed stream, `chunk` bytes at a time."""
+    keys, buffer = Keystream(new_key()), np.empty(chunk // 8, np.uint64)
+    keys.begin_attempt(0)
+    stream = keys.stream(0, 0, 0)
+    stream.fill(buffer)
+    drawn, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        stream.fill(buffer)
+        drawn += buffer.nbytes
+    return drawn / (time.perf_counter() - began) / 1e9

@@ -1,0 +1,82 @@
+"""What the project set out to reach, and whether the results do. Ratios are to PyTorch in the clear on two threads in the same run."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import kernels
+
+OF_CASE = {
+    ("resnet50", "plain"): {"total": (20, 15), "online": (9, 7)},
+    ("resnet50", "4x4"): {"total": (14, 10)},
+    ("resnet18_cifar", "plain"): {"total": (11, 9)},
+}
+"""Largest ratio for 48 and 32 bits."""
+SECONDS_OF_CASE = {"mobilenet_deeplab": (6, 5), "mobilenet_deeplab_relu": (6, 5), "resnet50_deeplab": (15, 13)}
+MILLION_SECONDS = {48: 0.05, 32: 0.035}
+LEAST_GMACS = {48: 45.0, 64: 20.0, 32: 40.0}
+MOST_MESSAGES, MOST_MEGABYTES, TCP_RATIO = 215, 800.0, 1.6
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target and what was measured; `least`: reaching it means at least as much, otherwise at most."""
+
+    what: str
+    target: float
+    measured: float
+    unit: str
+    least: bool = False
+
+    @property
+    def reached(self) -> bool:
+        """Whether the measured value is as good as the target."""
+        return self.measured >= self.target if self.least else self.measured <= self.target
+
+
+def verdicts(sections: dict[str, dict]) -> list[Verdict]:
+    """For every target whose case was measured."""
+    found = []
+    entries = [e for e in sections.get("networks", {"cases": []})["cases"] if e["network"] == "none" and e["batch"] == 1 and "refused" not in e]
+    over_ipc = {(e["subject"], _spec(e), e["ring"]): e for e in entries if e["transport"] == "ipc"}
+    for (subject, spec, ring), entry in over_ipc.items():
+        column = {48: 0, 32: 1}.get(ring)
+        if column is None:
+            continue
+        what = f"{entry['title']}, {spec} ReLUs, l = {ring}"
+        for phase, bounds in OF_CASE.get((subject, spec), {}).items():
+            if phase in entry["ratio"]:
+                found.append(Verdict(f"{what}: {phase}", bounds[column], entry["ratio"][phase], "x"))
+        if subject in SECONDS_OF_CASE and spec == "plain":
+            found.append(Verdict(f"{what}: total", SECONDS_OF_CASE[subject][column], entry["seconds"]["total"]["median"], "s"))
+        if (subject, spec) == ("resnet50", "plain"):
+            found.append(Verdict(f"{what}: online messages", MOST_MESSAGES, entry["messages_online"], ""))
+            base = baseline(sections, ring)
+            if base:
+                above = max(entry["peak_rss_mb"][role] - base[role] for role in base)
+                found.append(Verdict(f"{what}: memory of a party above an idle one's", MOST_MEGABYTES, above, "MB"))
+    for entry in entries:
+        local = over_ipc.get((entry["subject"], _spec(entry), entry["ring"]))
+        if entry["transport"] == "tcp" and local:
+            ratio = entry["seconds"]["total"]["median"] / local["seconds"]["total"]["median"]
+            found.append(Verdict(f"{entry['title']}, l = {entry['ring']}: CURVE over TCP to ipc", TCP_RATIO, ratio, "x"))
+    for entry in sections.get("relus", {"cases": []})["cases"]:
+        if entry.get("relus") == 1_000_000 and entry["ring"] in MILLION_SECONDS:
+            what = f"a million ReLUs with truncation, l = {entry['ring']}"
+            found.append(Verdict(what, MILLION_SECONDS[entry["ring"]], entry["seconds"]["total"]["median"], "s"))
+    for entry in sections.get("kernels", {"cases": []})["cases"]:
+        if entry.get("network") == "ResNet-50" and entry["ring"] in LEAST_GMACS:
+            what = f"convolutions of ResNet-50, one core, l = {entry['ring']}"
+            found.append(Verdict(what, LEAST_GMACS[entry["ring"]], kernels.together(entry["layers"]), "GMAC/s", least=True))
+    return found
+
+
+def baseline(sections: dict[str, dict], ring: int) -> dict[str, float] | None:
+    """Peak MB of each party's process for next to no work: interpreter and libraries."""
+    for entry in sections.get("relus", {"cases": []})["cases"]:
+        if entry.get("ring") == ring and entry.get("layers", 0) > 1:
+            return entry["peak_rss_mb"]
+    return None
+
+
+def _spec(entry: dict) -> str:
+    return "plain" if entry["patch"] is None else f"{entry['patch'][0]}x{entry['patch'][1]}"
