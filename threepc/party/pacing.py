@@ -1,7 +1,7 @@
 """Byte budgets: who runs ahead stops when the receiver has this much waiting, and goes on as it is used up.
 
 The receiver grants credit for what it has consumed, in control messages that depend on sizes alone; so no party's memory grows with the depth
-of a network, and nobody polls.
+of a network, and nobody polls. The two ends may have different budgets: all that they must share is GRANT.
 """
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..transport.channel import Channel, Layout
+from .session import number_field
 
-SHARES = 16
-"""Credit is granted each time a sixteenth of the budget has been consumed."""
+GRANT = 1 << 16
+"""Credit is granted when more than this many bytes have been consumed; a sender never waits for credit for fewer."""
 
 
 class PacedSender:
@@ -24,28 +25,23 @@ class PacedSender:
     def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
         """As `Channel.send`. Raises also what receiving raises, when the receiver has gone."""
         size = sum(part.nbytes for part in parts)
-        while self._outstanding and self._outstanding + size > self._budget:
-            self._outstanding -= int(self._channel.receive_control("credit").fields.get("bytes", 0))
+        while self._outstanding > GRANT and self._outstanding + size > self._budget:
+            self._outstanding -= number_field(self._channel.receive_control("credit"), "bytes")
         self._outstanding += size
         self._channel.send(op, parts, phase)
-
-    def settle(self) -> None:
-        """Wait until the receiver has consumed all that was sent."""
-        while self._outstanding > 0:
-            self._outstanding -= int(self._channel.receive_control("credit").fields.get("bytes", 0))
 
 
 class PacedReceiver:
     """The receiving end."""
 
-    def __init__(self, channel: Channel, budget: int):
-        self._channel, self._share, self._consumed = channel, budget // SHARES, 0
+    def __init__(self, channel: Channel):
+        self._channel, self._consumed = channel, 0
 
     def receive(self, op: int, layout: Layout) -> list[np.ndarray]:
         """As `Channel.receive`."""
         parts = self._channel.receive(op, layout)
         self._consumed += sum(part.nbytes for part in parts)
-        if self._consumed > self._share:
+        if self._consumed > GRANT:
             self.settle()
         return parts
 

@@ -138,7 +138,7 @@ class ServerParty:
             offline.send(op, [message], "setup")
 
     def _answer(self, online: Channel, offline: Channel, provider: Channel, stream: Keystream) -> None:
-        dealt, prepared = PacedReceiver(provider, self._options.budget), PacedReceiver(offline, self._options.budget)
+        dealt, prepared = PacedReceiver(provider), PacedReceiver(offline)
         while True:
             request = online.receive_control("infer", "bye", timeout=None)
             if request.kind == "bye":

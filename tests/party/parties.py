@@ -1,0 +1,99 @@
+"""Server and provider as threads over the in-memory network, and clients, honest or written by hand."""
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import numpy as np
+import torch
+
+from tests.graph.building import Builder
+from threepc.card import ModelCard, Preprocessing
+from threepc.graph.clear import evaluate
+from threepc.graph.precision import Precision
+from threepc.party.model import PublicModel, ServedModel
+from threepc.party.network import MemoryNetwork
+from threepc.party.provider import ProviderParty
+from threepc.party.server import ServerParty
+from threepc.party.session import Options, new_session
+from threepc.prf import new_key
+from threepc.transport.channel import PROTOCOL_VERSION, Channel
+
+CARD = ModelCard("small", Preprocessing((9, 9)))
+
+
+def small_model(channels: int = 4, bits: int = 48, seed: int = 0) -> ServedModel:
+    """A convolution, a ReLU, max pooling, a classifier."""
+    net = Builder(3, 9, 9, seed=seed)
+    x = net.maxpool(net.relu(net.conv("input", channels)), 3, 2, 1)
+    graph, weights = net.output(net.conv(net.avgpool(x), 5, 1))
+    return ServedModel(PublicModel(graph, Precision.default(bits), None, CARD), weights)
+
+
+def images(count: int = 1, seed: int = 0) -> np.ndarray:
+    """Random images for `small_model`."""
+    return np.random.default_rng(seed).normal(size=(count, 3, 9, 9))
+
+
+def clear(model: ServedModel, x: np.ndarray) -> np.ndarray:
+    """The logits in the clear."""
+    graph = model.public.graph
+    return evaluate(graph, model.weights, torch.from_numpy(x))[graph.output.name].numpy()
+
+
+def assert_close(model: ServedModel, x: np.ndarray, logits: np.ndarray) -> None:
+    """Within 0.5 % of the largest logit."""
+    wanted = clear(model, x)
+    assert logits.shape == wanted.shape and np.abs(logits - wanted).max() < 0.005 * np.abs(wanted).max()
+
+
+class Ended(Exception):
+    """A thread that should have ended is still running."""
+
+
+@contextlib.contextmanager
+def serving(network: MemoryNetwork, model: ServedModel | None, options: Options, provider: bool = True):
+    """Server (unless model is None) and provider (unless told otherwise), until the end; then every thread must end by itself."""
+    before = set(threading.enumerate())
+    parties = ([ServerParty(model, network, options)] if model else []) + ([ProviderParty(network, options)] if provider else [])
+    threads = [threading.Thread(target=party.serve) for party in parties]
+    for thread in threads:
+        thread.start()
+    try:
+        yield parties
+        sessions_end(before | set(threads))
+    finally:
+        for party in parties:
+            party.stop()
+        for thread in threads:
+            thread.join()
+
+
+def sessions_end(others: set[threading.Thread], seconds: float = 20.0) -> None:
+    """Wait for all threads but `others` and those of kernels. Raises Ended naming one that does not end."""
+    for thread in set(threading.enumerate()) - others:
+        if not thread.name.startswith("tiles"):
+            thread.join(seconds)
+            if thread.is_alive():
+                raise Ended(f"{thread.name} still runs")
+
+
+class Stranger:
+    """A client written by hand: says what a test wants it to say."""
+
+    def __init__(self, network: MemoryNetwork, timeout: float = 20.0):
+        self.network, self.timeout, self.session, self.key = network, timeout, new_session(), new_key()
+
+    def connect(self, role: str) -> Channel:
+        """A channel that has said nothing yet."""
+        return Channel(self.network.connect(role), ("client", role), timeout=self.timeout)
+
+    def hello(self, **changes) -> dict:
+        """The fields of a proper greeting, with changes."""
+        return {"version": PROTOCOL_VERSION, "role": "client", "session": self.session.hex()} | changes
+
+    def greet(self, role: str, attachments=(), **changes) -> Channel:
+        """Connect and greet."""
+        channel = self.connect(role)
+        channel.send_control("hello", self.hello(**changes), attachments)
+        return channel

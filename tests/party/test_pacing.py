@@ -1,0 +1,115 @@
+"""Byte budgets: nothing is lost, nothing stands still, and no more waits for a receiver than was allowed."""
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.party.parties import assert_close, images, small_model
+from threepc.errors import RunError
+from threepc.party.local import ThreadedParties
+from threepc.party.pacing import GRANT, PacedReceiver, PacedSender
+from threepc.transport import memory
+from threepc.transport.channel import Channel
+from threepc.transport.connection import NoAnswer
+
+
+def channels(timeout=5.0):
+    return [Channel(end, link, timeout=timeout) for end, link in zip(memory.pair(), (("provider", "server"), ("server", "provider")))]
+
+
+class Waiting:
+    """Counts the bytes that were sent and not yet received, and the most that ever were."""
+
+    def __init__(self, channel, receiver):
+        self.now = self.most = 0
+        self._lock, self._send, self._receive = threading.Lock(), channel.send, receiver.receive
+        channel.send, receiver.receive = self.send, self.receive
+
+    def send(self, op, parts, phase):
+        with self._lock:
+            self.now += sum(part.nbytes for part in parts)
+            self.most = max(self.most, self.now)
+        self._send(op, parts, phase)
+
+    def receive(self, op, layout):
+        parts = self._receive(op, layout)
+        with self._lock:
+            self.now -= sum(part.nbytes for part in parts)
+        return parts
+
+
+def transfer(sizes, budget):
+    """Send messages of `sizes` bytes to a receiver that takes them as they come; the most bytes that waited."""
+    a, b = channels()
+    waiting = Waiting(a, b)
+    sender, receiver, errors = PacedSender(a, budget), PacedReceiver(b), []
+
+    def send():
+        try:
+            for op, size in enumerate(sizes):
+                sender.send(op, [np.full(size, op % 256, np.uint8)], "offline")
+        except RunError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    for op, size in enumerate(sizes):
+        (part,) = receiver.receive(op, [(np.uint8, (size,))])
+        assert part.size == size and (part == op % 256).all()
+    thread.join()
+    assert not errors
+    return waiting.most
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from((0, 1, 100, GRANT - 1, GRANT, GRANT + 1, 3 * GRANT, 5 * GRANT)), max_size=30), st.integers(0, 8))
+def test_any_messages_pass_any_budget(sizes, grants):
+    """Also a message larger than the budget, after small ones that were not worth a grant: either would once wait for the other for ever."""
+    budget = grants * GRANT
+    assert transfer(sizes, budget) <= max(budget, GRANT + max(sizes, default=0))
+
+
+def test_a_sender_that_has_used_its_budget_waits():
+    a, b = channels(timeout=0.05)
+    sender, receiver = PacedSender(a, 4 * GRANT), PacedReceiver(b)
+    block = np.zeros(GRANT, np.uint8)
+    for op in range(4):
+        sender.send(op, [block], "offline")
+    with pytest.raises(NoAnswer):
+        sender.send(4, [block], "offline")
+    for op in range(2):
+        receiver.receive(op, [(np.uint8, block.shape)])
+    sender.send(4, [block], "offline")
+
+
+def test_settled_accounts_leave_the_whole_budget():
+    """As between two inferences whose offline phases must fit the budget as a whole."""
+    a, b = channels(timeout=0.5)
+    sender, receiver = PacedSender(a, 2 * GRANT), PacedReceiver(b)
+    for op in range(6):
+        sender.send(op, [np.zeros(GRANT, np.uint8)], "offline")
+        if op % 2:
+            for each in (op - 1, op):
+                receiver.receive(each, [(np.uint8, (GRANT,))])
+            receiver.settle()
+
+
+def test_a_receiver_that_goes_wakes_the_sender():
+    a, b = channels()
+    sender = PacedSender(a, 0)
+    sender.send(0, [np.zeros(2 * GRANT, np.uint8)], "offline")
+    b.abort("the server has had enough")
+    with pytest.raises(RunError, match="the server has had enough"):
+        sender.send(1, [np.zeros(1, np.uint8)], "offline")
+
+
+@pytest.mark.parametrize("budget", (1, 3 * GRANT))
+def test_inferences_with_a_tiny_budget(budget):
+    model = small_model(channels=40)
+    assert max(model.public.plan(1).cost.offline.values()) > 2 * GRANT
+    with ThreadedParties(model, budget=budget, timeout=20.0) as parties:
+        for seed in range(2):
+            x = images(2, seed)
+            assert_close(model, x, parties.infer(x)[0])
