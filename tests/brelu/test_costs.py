@@ -32,8 +32,7 @@ def test_channels_add_up(small_graph, distortion, bits):
     for allocation in (full, allocate(distortion, bytes=budget, cost=costs, fixed=costs.fixed[0])):
         sizes = {name: tuple(map(tuple, patches.tolist())) for name, patches in allocation.spec.layers.items()}
         declared = schedule(small_graph, precision, sizes).cost
-        predicted = costs.fixed[0] + sum(costs(layer, tuple(patch))[0] for layer in distortion.layers
-                                         for patch in allocation.spec.layers[layer.name].tolist())
+        predicted, _ = costs.of_spec(distortion.layers, allocation.spec)
         # Bits of different channels share words and bytes, which a single channel cannot.
         assert predicted == pytest.approx(declared.total("offline") + declared.total("online"), rel=0.03)
     assert allocation.cost <= budget

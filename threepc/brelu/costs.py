@@ -1,9 +1,11 @@
 """What a patch size costs in bytes and seconds, from the costs that the protocols declare."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from threepc.brelu.spec import ReluSpec
 from threepc.brelu.store import LayerDistortion
 from threepc.errors import InputError
 from threepc.graph import Graph
@@ -59,3 +61,8 @@ class DeclaredCosts:
         """(bytes, seconds) of all else: linear layers, input, output, pooling, and every message's delay."""
         count = _bytes(self._plan.cost) - sum(_bytes(relu.cost) for relu in self._relus.values())
         return count, self._seconds(count, self._plan.cost.messages)
+
+    def of_spec(self, layers: Iterable[LayerDistortion], spec: ReluSpec) -> tuple[float, float]:
+        """(bytes, seconds) of an inference with `spec`, all else included."""
+        parts = [self.fixed, *(self(layer, tuple(patch)) for layer in layers for patch in spec.layers[layer.name].tolist())]
+        return sum(count for count, _ in parts), sum(seconds for _, seconds in parts)
