@@ -7,7 +7,8 @@ One more spec, 6_bytes, has as many bytes as that of 6 %, and the least distorti
 
 measures the exact distortion (seven minutes on one core), solves the knapsacks, finetunes each spec and, for comparison, the plain
 network in the same way with several seeds (two minutes each), and classifies the held-out images, some of them securely. Specs go to
-relu_specs/, results.json, accuracy.svg and report.html to this folder, all else to output/. It goes on where it stopped.
+relu_specs/, results.json and accuracy.svg to this folder, checkpoints and a page with all plots, report.html, to output/. It goes on
+where it stopped.
 The commands of `threepc` that do the same one by one are in README.md.
 """
 
@@ -150,7 +151,7 @@ def main(folder: Path, seeds: int, jobs: int) -> None:
         results.append({"name": name, "model": "resnet18_digits", "relu_spec": file, "accuracy_before_finetuning": before,
                         "accuracy": after} | secure(spec, checkpoints[name][0]))
     write_atomically(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    write_report(HERE / "report.html", specs=[spec_path(name) for name in specs if name != "plain"], runs=[HERE / "results.json"],
+    write_report(folder / "report.html", specs=[spec_path(name) for name in specs if name != "plain"], runs=[HERE / "results.json"],
                  distortion=folder / "distortion")
     write_atomically(HERE / "accuracy.svg", plot(results).encode())
     table = Table("DReLUs", "count", "before", "finetuned", "range", "bytes", "seconds", "secure = plain")

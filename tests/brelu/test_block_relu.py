@@ -9,6 +9,7 @@ from torch import nn
 from threepc.brelu.module import BlockReLU, CalledInTurn, apply_spec
 from threepc.brelu.spec import ReluSpec, relu_nodes
 from threepc.errors import InputError
+from threepc.graph.clear import evaluate
 from threepc.graph.importer import import_module
 
 
@@ -155,11 +156,14 @@ def test_survives_distributed_training(tmp_path):
         torch.testing.assert_close(parameter.grad, alone[name])
 
 
-def test_names_are_those_of_the_graph():
-    model, x = Net(), torch.zeros(1, 2, 5, 7)
-    names = [node.name for node in relu_nodes(import_module(model, x)[0])]
-    assert names == ["block.relu/1", "block.relu/2", "block.relu/3", "block.tail.1"]
-    apply_spec(model, reused_spec(), x)
+def test_names_and_function_are_those_of_the_graph():
+    torch.manual_seed(0)
+    model, x = Net().double(), torch.randn(2, 2, 5, 7, dtype=torch.float64)
+    graph, weights = import_module(model, x)
+    assert [node.name for node in relu_nodes(graph)] == ["block.relu/1", "block.relu/2", "block.relu/3", "block.tail.1"]
+    sizes = {name: tuple(map(tuple, patches.tolist())) for name, patches in reused_spec().layers.items()}
+    reference = evaluate(graph, weights, x, sizes=sizes)[graph.output.name]
+    torch.testing.assert_close(apply_spec(model, reused_spec(), x)(x), reference)
 
 
 @pytest.mark.parametrize("changes, message", [({"block.relu/3": None}, "'block.relu/3' of this network is missing"),
