@@ -34,6 +34,7 @@ from .zmq_sockets import (
 )
 
 _RETRY_S = 0.05
+_FLUSH_MS = 1
 
 
 def connect(
@@ -163,9 +164,7 @@ class DealerConnection(Connection):
             if self._socket.closed:
                 return
             self._drain()
-            if self._end is None:
-                send_frames(self._socket, goodbye(CLOSED))
-            close_monitored(self._socket, self._monitor, LINGER_MS if self._end is None else 0)
+            close_monitored(self._socket, self._monitor, self._say_goodbye() if self._end is None else 0)
             self._waker.close()
         self._context.term()
 
@@ -183,6 +182,21 @@ class DealerConnection(Connection):
         if self._end is not None:
             raise RunError(f"{self.name} {self._end}")
         return None
+
+    def _say_goodbye(self) -> int:
+        """Wait until a goodbye, and all before it, has left or the wire has broken; returns how long a close may still linger, in ms.
+
+        Lingering alone would not do: when both ends close at once, libzmq would wait to the last for the wire to come back.
+        """
+        deadline = time.monotonic() + LINGER_MS / 1000
+        self._socket.copy_threshold = 0  # frames that are not copied can be tracked
+        empty, reason = goodbye(CLOSED)
+        self._socket.send(empty, zmq.NOBLOCK | zmq.SNDMORE)
+        sent = self._socket.send(reason, zmq.NOBLOCK, copy=False, track=True)
+        while not sent.done and self._end is None and time.monotonic() < deadline:
+            self._monitor.poll(_FLUSH_MS)
+            self._drain()
+        return 0 if self._end is not None else max(round((deadline - time.monotonic()) * 1000), 0)
 
     def _drain(self) -> None:
         """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye."""

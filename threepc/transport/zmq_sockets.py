@@ -55,7 +55,7 @@ def new_socket(context: zmq.Context, kind: int, address: str, keys: KeyPair | No
     options = {
         zmq.SNDHWM: 0,
         zmq.RCVHWM: 0,
-        zmq.LINGER: LINGER_MS,
+        zmq.LINGER: 0,  # what a broken wire can no longer deliver; an orderly close sets a longer one
         zmq.MAXMSGSIZE: MAX_FRAME_BYTES,
         zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
         zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
