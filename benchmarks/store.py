@@ -29,8 +29,9 @@ class Section:
         return any(entry["case"] == case for entry in self.data["cases"])
 
     def add(self, entry: dict) -> None:
-        """Add a case and write the file."""
-        self.data["cases"].append(entry)
+        """Add a case, in the place of one of its name, and write the file."""
+        kept = [case for case in self.data["cases"] if case["case"] != entry["case"]]
+        self.data["cases"] = [*kept, entry]
         head = {key: value for key, value in self.data.items() if key != "cases"}
         cases = ",\n".join(json.dumps(case, allow_nan=False) for case in self.data["cases"])
         text = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}") + f',\n "cases": [\n{cases}\n]}}\n'

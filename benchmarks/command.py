@@ -1,0 +1,59 @@
+"""The command `python -m benchmarks`."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from threepc.console import Display
+from threepc.errors import InputError
+
+from . import machine, plots, readme, store
+from .sections import EFFORT, SECTIONS
+from .sheets import sheets
+
+WIDE = 220
+"""Columns of tables that no terminal shows."""
+
+README = Path(__file__).parent / "README.md"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick/--long", default=True, help="A few minutes, or also the segmentation networks, slow links and more points.  [default: quick]")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(SECTIONS)), help="Measure this section alone; may be repeated.")
+@click.option("--case", "part", default="", metavar="TEXT", help="Measure only cases with TEXT in their name, and keep all others as they are.")
+@click.option("--resume", is_flag=True, help="Keep what a run on this processor and commit has measured already.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=store.FOLDER, help="Folder of the results.  [default: benchmarks/results]")
+@click.option("--report", is_flag=True, help="Measure nothing: print the tables of the last results, write plots and README.md.")
+def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: Path, report: bool) -> None:
+    """Measure kernels, ReLUs, whole networks and their growth; write JSON, plots and README.md, print tables.
+
+    README.md lies beside the results, or in benchmarks/ for benchmarks/results.
+    """
+    console, display = Console(highlight=False), Display()
+    if not console.is_terminal:
+        console.width = WIDE
+    if not report:
+        described = machine.describe()
+        console.print(readme.describe(described), markup=False)
+        measure(not quick, names or tuple(SECTIONS), output, described, display, part, resume)
+    sections = store.load(output)
+    if not sections:
+        raise InputError(f"{output} holds no results yet: run without --report")
+    with display.stage("plots"):
+        pictures = plots.write(sections, output)
+    readme.write(sections, pictures, README if output.resolve() == store.FOLDER else output / "README.md")
+    for sheet in sheets(sections):
+        console.print(sheet.rich())
+        console.print()
+
+
+def measure(long: bool, names: tuple[str, ...], output: Path, described: dict, display: Display, part: str = "", resume: bool = False) -> None:
+    """Run the sections; every case is written to its file as soon as it is measured."""
+    for name in names:
+        section = store.Section(output, name, described, resume or bool(part))
+        with display.stage(name) as progress:
+            wanted = lambda case, section=section: part in case and not (resume and section.has(case))
+            for entry in SECTIONS[name](long, EFFORT[long], progress, wanted, store.load(output)):
+                section.add(entry)

@@ -1,0 +1,268 @@
+"""Results as tables, for a terminal and for Markdown."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from . import kernels, passes, published
+from .measure import by_kind
+from .targets import baseline, verdicts
+
+LINKS = ("client->server", "server->client", "provider->server")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: title, column names of which `text` are left-justified, rows of text, and lines below it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+    text: int = 1
+
+    def rich(self) -> Table:
+        """For a terminal."""
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, caption_justify="left")
+        for index, column in enumerate(self.columns):
+            table.add_column(column, justify="left" if index < self.text else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        table.caption = "\n".join(self.notes) or None
+        return table
+
+    def markdown(self) -> str:
+        """For a file, with a heading of the third level."""
+        rule = ["---" if index < self.text else "---:" for index in range(len(self.columns))]
+        lines = [f"### {self.title}", ""] + ["| " + " | ".join(cells) + " |" for cells in (self.columns, rule, *self.rows)]
+        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes)])
+
+
+def sheets(sections: dict[str, dict]) -> list[Sheet]:
+    """All tables that the results allow."""
+    cases = {name: section["cases"] for name, section in sections.items()}
+    made = [_targets(sections)]
+    if "networks" in cases:
+        entries = [entry for entry in cases["networks"] if "refused" not in entry]
+        made += [_networks(cases["networks"]), _resources(entries, sections), _links(entries), _kinds(entries), _published(entries)]
+    if "relus" in cases:
+        made += [_relu_passes(cases["relus"]), _relu_layers(cases["relus"])]
+    if "kernels" in cases:
+        made += [_kernels(cases["kernels"]), *_layers(cases["kernels"])]
+    if "growth" in cases:
+        made += [_growth(cases["growth"], axis, title) for axis, title in AXES.items()]
+    if "model" in cases:
+        made.append(_model(cases["model"]))
+    if "netem" in cases:
+        made.append(_netem(cases["netem"]))
+    return [sheet for sheet in made if sheet.rows]
+
+
+AXES = {
+    "size": "Growth with the image's side: ResNet-18 (ImageNet), l = 48",
+    "batch": "Growth with the batch: ResNet-18 (CIFAR), l = 48",
+    "relus": "Growth with the share of decisions: ResNet-18 (ImageNet), l = 48, one patch size everywhere",
+    "threads": "Growth with threads a party: ResNet-50, l = 48",
+}
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _spread(value: dict | None) -> str:
+    return "" if value is None else f"{_time(value['median'])} ({_time(value['min'])} to {_time(value['max'])})"
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f}"
+
+
+def _spec(entry: dict) -> str:
+    return "every ReLU" if entry["patch"] is None else f"patches {entry['patch'][0]}x{entry['patch'][1]}"
+
+
+def _setting(entry: dict) -> str:
+    return entry["transport"] if entry["network"] == "none" else f"{entry['transport']}, {entry['network']}"
+
+
+def _names(entry: dict) -> tuple[str, ...]:
+    batch = f", batch {entry['batch']}" if entry["batch"] > 1 else ""
+    return f"{entry['title']}{batch}", str(entry["ring"]), _spec(entry), _setting(entry)
+
+
+def _targets(sections: dict[str, dict]) -> Sheet:
+    rows = [
+        (v.what, f"{'at least' if v.least else 'at most'} {v.target:g} {v.unit}".strip(), f"{v.measured:.3g} {v.unit}".strip(),
+         "yes" if v.reached else f"no: {abs(v.measured / v.target - 1):.0%} {'below' if v.least else 'above'}")
+        for v in verdicts(sections)
+    ]
+    return Sheet("Targets", ("what", "target", "measured", "reached"), rows, ("x: times PyTorch in the clear on two threads, in the same run.",))
+
+
+def _networks(entries: list[dict]) -> Sheet:
+    rows = []
+    for entry in entries:
+        if "refused" in entry:
+            rows.append((*_names(entry), "refused", entry["refused"], *[""] * 5))
+            continue
+        seconds, ratio, plain = entry["seconds"], entry["ratio"], entry["plain_seconds"]
+        rows.append((
+            *_names(entry), _spread(seconds["total"]), f"{ratio['total']:.1f}x", _time(seconds.get("offline", {}).get("median")),
+            _time(seconds.get("online", {}).get("median")), f"{ratio['online']:.1f}x" if "online" in ratio else "",
+            f"{_time(plain['1']['median'])} / {_time(plain['2']['median'])}", f"{entry['max_abs_error'] / entry['max_abs_plain']:.1e}",
+        ))
+    columns = ("network", "l", "spec", "links", "total (least to most)", "to plain", "offline", "online", "online to plain", "plain 1 / 2 threads", "error")
+    notes = (
+        "total: offline and online phase overlapped, median; offline, online: one after the other. to plain: times PyTorch on two threads.",
+        "error: largest difference to PyTorch's outputs, relative to the largest of these.",
+    )
+    return Sheet("Whole inferences", columns, rows, notes, text=4)
+
+
+def _resources(entries: list[dict], sections: dict[str, dict]) -> Sheet:
+    rows = []
+    for entry in entries:
+        base, peak = baseline(sections, entry["ring"]) or {}, entry["peak_rss_mb"]
+        memory = " / ".join(f"{peak[role] - base.get(role, 0):.0f}" for role in ("client", "server", "provider"))
+        busy = " / ".join(f"{entry['cpu_seconds'][role]:.2f}" for role in ("client", "server", "provider"))
+        size = entry["bytes"]
+        rows.append((
+            *_names(entry), f"{entry['relus']:,}", f"{entry['drelus']:,}", f"{entry['macs'] / 1e9:.2f}", _megabytes(size["offline"]),
+            _megabytes(size["online"]), _megabytes(size["setup"]), str(entry["messages_online"]), busy, memory,
+        ))
+    columns = ("network", "l", "spec", "links", "ReLUs", "decisions", "GMAC", "MB offline", "MB online", "MB setup, once", "online messages",
+               "CPU s, client / server / provider", "peak MB, client / server / provider")
+    known = all(baseline(sections, entry["ring"]) for entry in entries)
+    note = "peak MB: above what interpreter, libraries and kernels take." if known else "peak MB: interpreter, libraries and kernels included."
+    return Sheet("Bytes, processor time and memory of an inference", columns, rows, (note,), text=4)
+
+
+def _links(entries: list[dict]) -> Sheet:
+    rows = []
+    for entry in entries:
+        if entry["network"] == "none" and entry["transport"] == "ipc":
+            for link in LINKS:
+                cells = [entry["links"].get(link, {}).get(phase, {"bytes": 0, "messages": 0}) for phase in ("offline", "online")]
+                shown = [text for cell in cells for text in (_megabytes(cell["bytes"]), str(cell["messages"]))]
+                rows.append((*_names(entry)[:3], link.replace("->", " to "), *shown))
+    return Sheet("By link", ("network", "l", "spec", "link", "MB offline", "messages", "MB online", "messages"), rows, text=4)
+
+
+def _kinds(entries: list[dict]) -> Sheet:
+    rows = []
+    for entry in entries:
+        for kind, sums in by_kind(entry["layers"]).items():
+            rows.append((*_names(entry), kind, str(sums["layers"]), _time(sums["seconds"]), _megabytes(sums["bytes"]), str(sums["messages"])))
+    notes = ("seconds: at the server, waiting for the client included. Every single layer is in results/networks.json.",)
+    return Sheet("By kind of layer, online", ("network", "l", "spec", "links", "kind", "layers", "seconds", "MB", "messages"), rows, notes, text=5)
+
+
+def _published(entries: list[dict]) -> Sheet:
+    rows, seen = [], set()
+    for entry in entries:
+        key = entry["title"], entry["batch"], entry["ring"]
+        if "published" not in entry or key in seen:
+            continue
+        seen.add(key)
+        ours = entry["bytes"]["total"]
+        theirs = [entry["published"][system.name]["total"] for system in published.SYSTEMS]
+        rows.append((*_names(entry)[:2], _megabytes(ours), *(text for size in theirs for text in (_megabytes(size), f"{size / ours:.1f}x"))))
+    columns = ("network", "our l", "ours, MB", *(text for system in published.SYSTEMS for text in (f"{system.name}, MB", "to ours")))
+    formulas = [
+        f"{s.name}, l = {published.WORD_BITS}, log p = {published.PRIME_BITS} (p = 67, sent as a byte): a ReLU {s.comparison} l log p + {s.relu} l bits = "
+        f"{s.relu_bytes()} bytes; the largest of n (n-1)({s.comparison} l log p + {s.maximum} l) bits; a convolution "
+        f"(2 {'unfolded image' if s.unfolded else 'image'} + 2 weights + output) l bits; {s.rounds}."
+        for s in published.SYSTEMS
+    ]
+    sources = "SecureNN: Wagh, Gupta, Chandran, PoPETs 2019. Porthos: Kumar et al., CrypTFlow, IEEE S&P 2020, which reports 6.9 GB for ResNet-50."
+    return Sheet("What SecureNN and Porthos would send, by their published formulas", columns, rows, (*formulas, sources))
+
+
+def _relu_passes(entries: list[dict]) -> Sheet:
+    rows = []
+    for entry in entries:
+        if "passes" in entry:
+            rows += [(str(entry["ring"]), r["role"], r["phase"], r["pass"], f"{r['nanoseconds']:.2f}") for r in entry["passes"]]
+            size = entry["bytes"]
+            rows.append((str(entry["ring"]), "all", "", f"{size['offline']:.1f} + {size['online']:.1f} bytes", f"{passes.sums(entry['passes'])['all']:.1f}"))
+    return Sheet("Core time of a ReLU with truncation, ns", ("l", "role", "phase", "pass", "ns"), rows, text=4)
+
+
+def _relu_layers(entries: list[dict]) -> Sheet:
+    rows = []
+    for e in entries:
+        if "seconds" in e:
+            phases = [_time(e["seconds"][phase]["median"]) for phase in ("offline", "online")]
+            sizes = [_megabytes(e["bytes"][phase]) for phase in ("offline", "online")]
+            rows.append((f"{e['relus']:,} in {e['layers']} layer{'s' * (e['layers'] > 1)}", str(e["ring"]), e["transport"],
+                         _spread(e["seconds"]["total"]), *phases, *sizes, str(e["messages"])))
+    columns = ("ReLUs", "l", "links", "total (least to most)", "offline", "online", "MB offline", "MB online", "messages")
+    return Sheet("Layers of ReLUs over three processes, truncation included", columns, rows, text=3)
+
+
+def _kernels(entries: list[dict]) -> Sheet:
+    rows = []
+    for e in entries:
+        if "layers" in e:
+            depthwise = any(row["depthwise"] for row in e["layers"])
+            rows.append((e["network"], str(e["ring"]), e["kernels"], f"{kernels.together(e['layers']):.1f}",
+                         f"{kernels.together(e['layers'], True):.1f}" if depthwise else ""))
+    streams = [f"Keyed streams (AES-128-CTR), one core: {e['gigabytes_per_second']:.1f} GB/s." for e in entries if "gigabytes_per_second" in e]
+    columns = ("convolutions of", "l", "kernels", "GMAC/s, all layers", "GMAC/s, depthwise")
+    return Sheet("Convolutions on one core, packing included", columns, rows, tuple(streams), text=3)
+
+
+def _layers(entries: list[dict]) -> list[Sheet]:
+    made = []
+    for network in kernels.NETWORKS:
+        rates = {e["ring"]: e["layers"] for e in entries if e.get("network") == network}
+        if rates:
+            rows = [
+                (layers[0]["layer"], str(layers[0]["times"]), *(f"{row['gmac_per_second']:.1f}" for row in layers)) for layers in zip(*rates.values())
+            ]
+            made.append(Sheet(f"Layers of {network}, GMAC/s on one core", ("layer", "times", *(f"l = {ring}" for ring in rates)), rows))
+    return made
+
+
+def _growth(entries: list[dict], axis: str, title: str) -> Sheet:
+    label = {"size": "side", "batch": "batch", "relus": "% of decisions", "threads": "threads"}[axis]
+    rows = []
+    for e in entries:
+        if e["axis"] == axis and "refused" not in e:
+            apart = [_time(e["seconds"].get(phase, {}).get("median")) for phase in ("offline", "online")]
+            rows.append((f"{e['x']:.3g}", _time(e["seconds"]["total"]["median"]), *apart, f"{e['ratio']['total']:.1f}x", _megabytes(e["bytes"]["total"]),
+                         f"{max(e['peak_rss_mb'].values()):.0f}"))
+    return Sheet(title, (label, "total", "offline", "online", "to plain", "MB", "peak MB of a party"), rows, text=0)
+
+
+def _model(entries: list[dict]) -> Sheet:
+    rows = []
+    for e in entries:
+        cells = []
+        for phase in ("total", "offline", "online"):
+            if phase in e["measured"]:
+                cells += [_time(e["predicted"][phase]), _time(e["measured"][phase]), f"{e['predicted'][phase] / e['measured'][phase]:.2f}"]
+            else:
+                cells += [_time(e["predicted"][phase]), "", ""]
+        names = _names(e | {"transport": "ipc"})
+        rows.append((*names[:3], e["network"], *cells))
+    columns = ("network", "l", "spec", "links", *(text for phase in ("total", "offline", "online") for text in (f"{phase}, model", "measured", "ratio")))
+    return Sheet("Cost model against measurement", columns, rows, text=4)
+
+
+def _netem(entries: list[dict]) -> Sheet:
+    rows, notes = [], []
+    for e in entries:
+        if "unavailable" in e:
+            notes.append(f"{e['case']}: {e['unavailable']}")
+        if "real" in e:
+            rows.append((e["case"], e["how"], _spread(e["unshaped"]), _spread(e["simulated"]), _spread(e["real"]),
+                         f"{e['simulated']['median'] / e['real']['median']:.2f}"))
+    rows = rows or [("none", "", "", "", "", "")] * bool(notes)
+    columns = ("links", "shaped by", "not shaped", "simulated", "real", "simulated to real")
+    return Sheet("Simulated networks against the kernel's shaping, three parties in network namespaces over CURVE", columns, rows, tuple(notes), text=2)
