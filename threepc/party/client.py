@@ -17,6 +17,7 @@ from . import inference
 from .model import PublicModel
 from .network import Network
 from .pacing import PacedSender
+from .provider import MAX_BATCH
 from .record import Record, by_link, by_step, difference
 from .session import Options, Usage, ending_together, new_session, number, numbers, open_channel
 from .warmup import warm_up
@@ -64,6 +65,7 @@ class ClientSession:
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
         self._offline = self._open(network, "server")
         self._offline.send_control("hello", hello | {"purpose": "offline"})
+        self._online.send_control("opened", {})
         for channel in self._channels:
             channel.session = session
         self._stream = Keystream(key)
@@ -84,6 +86,8 @@ class ClientSession:
         expected = self.model.graph.input.shape
         if images.ndim != 4 or images.shape[1:] != expected:
             raise InputError(f"the model takes images of shape {expected}, not {images.shape[1:]}")
+        if not 1 <= len(images) <= MAX_BATCH:
+            raise InputError(f"an inference takes 1 to {MAX_BATCH} images at once, not {len(images)}")
         precision = self.model.precision
         return Ring(precision.bits).encode(images, precision.fraction, "the image", headroom=precision.fraction)
 

@@ -107,6 +107,7 @@ class ServerParty:
                 fields = {"version": PROTOCOL_VERSION, "role": "server", "session": session.hex(), "model": self._public.to_plain()}
                 provider.send_control("hello", fields, [key, self._weight_key])
                 online.send_control("model", self._public.to_plain())
+                online.receive_control("opened")  # waiting here, the server hears of a client that goes away instead
                 try:
                     offline = arriving.get(timeout=self._options.timeout)
                 except queue.Empty:

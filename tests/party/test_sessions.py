@@ -1,0 +1,355 @@
+"""Sessions between three parties: that they run, and that whatever goes wrong ends them everywhere, with a reason."""
+import dataclasses
+import json
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+from tests.party.parties import Stranger, assert_close, images, serving, small_model
+from threepc.errors import InputError, RunError
+from threepc.party.client import ClientSession
+from threepc.party.local import ThreadedParties, start
+from threepc.party.network import MemoryNetwork
+from threepc.party.provider import MAX_BATCH
+from threepc.party.record import merged, report
+from threepc.party.session import Options
+from threepc.prf import new_key
+
+MODEL = small_model()
+OPTIONS = Options(timeout=20.0)
+SHORT = Options(timeout=0.3)
+
+
+@pytest.fixture
+def network():
+    return MemoryNetwork()
+
+
+@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+def test_three_threads(bits):
+    model = small_model(bits=bits)
+    with ThreadedParties(model) as parties:
+        assert_close(model, images(), parties.infer(images())[0], tolerance=0.005 if bits > 40 else 0.02)
+
+
+def test_several_inferences_of_several_sizes_in_one_session(network):
+    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+        for count in (1, 4, 1, 3):
+            x = images(count, seed=count)
+            assert_close(MODEL, x, session.infer(x)[0])
+
+
+def test_same_image_twice_gives_other_messages_and_the_same_logits(network):
+    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+        one, two = (session.infer(images())[0] for _ in range(2))
+        assert np.abs(one - two).max() < 1e-3
+
+
+@pytest.mark.parametrize("separate", (False, True))
+def test_record_is_what_the_plan_declares(network, separate):
+    plan = MODEL.public.plan(2)
+    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+        for _ in range(2):
+            logits, record = session.infer(images(2), separate)
+            assert_close(MODEL, images(2), logits)
+            measured = {phase: {link: phases[phase][0] for link, phases in record.links.items() if phase in phases} for phase in ("offline", "online")}
+            assert measured == {"offline": dict(plan.cost.offline), "online": dict(plan.cost.online)}
+            assert sum(phases["online"][1] for phases in record.links.values() if "online" in phases) == plan.cost.messages
+            assert [layer["name"] for layer in record.layers] == [step.name for step in plan.steps]
+            assert [layer["bytes"] for layer in record.layers] == [step.cost.total("offline") + step.cost.total("online") for step in plan.steps]
+            assert [layer["messages"] for layer in record.layers] == [step.cost.messages for step in plan.steps]
+        assert {link: count[0] for link, count in session.setup_links.items()} == plan.cost.setup
+        total = merged([record, record])
+        assert total.links["provider->server"]["offline"] == [2 * n for n in record.links["provider->server"]["offline"]]
+        plain = report(MODEL.public, record, 2, None, session.setup_links, session.setup_seconds)
+        assert json.loads(json.dumps(plain))["bytes"]["total"] == plan.cost.total("offline") + plan.cost.total("online")
+        assert plain["relus"] == plan.relus and plain["bytes"]["setup"] == plan.cost.total("setup")
+
+
+def test_two_clients_at_once(network):
+    errors, barrier = [], threading.Barrier(2)
+
+    def client(seed):
+        try:
+            with ClientSession(network, OPTIONS) as session:
+                barrier.wait(20)
+                for i in range(3):
+                    x = images(1 + i, 10 * seed + i)
+                    assert_close(MODEL, x, session.infer(x)[0])
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()
+
+    with serving(network, MODEL, OPTIONS):
+        threads = [threading.Thread(target=client, args=(seed,)) for seed in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+def test_a_client_after_one_that_failed(network, caplog):
+    """The server hears of it at once; the provider, which was told of no client, waits for one as long as it may."""
+    with serving(network, MODEL, dataclasses.replace(OPTIONS, timeout=2.0)):
+        with pytest.raises(RunError, match="not the expected one"):
+            ClientSession(network, OPTIONS, expected="0" * 64)
+        with ClientSession(network, OPTIONS, expected=MODEL.public.fingerprint) as session:
+            assert_close(MODEL, images(), session.infer(images())[0])
+    assert "the client ended the session: the server's model" in caplog.text
+
+
+# What is refused before anything is sent
+
+@pytest.mark.parametrize("x, message", [
+    (np.zeros((1, 3, 9, 8)), "images of shape"),
+    (np.zeros((3, 9, 9)), "images of shape"),
+    (np.full((1, 3, 9, 9), np.nan), "not a finite number"),
+    (np.full((1, 3, 9, 9), np.inf), "not a finite number"),
+    (np.full((1, 3, 9, 9), 2.0**14), "does not fit"),
+    (np.full((1, 3, 9, 9), -(2.0**14)), "does not fit"),
+    (np.zeros((0, 3, 9, 9)), "1 to 1024 images"),
+    (np.zeros((MAX_BATCH + 1, 3, 9, 9)), "1 to 1024 images"),
+])
+def test_bad_images_are_refused_and_the_session_goes_on(network, x, message):
+    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+        before = session.meter.counts()
+        with pytest.raises(InputError, match=message):
+            session.infer(x)
+        assert session.meter.counts() == before
+        assert_close(MODEL, images(), session.infer(images())[0])
+
+
+def test_a_separate_offline_phase_must_fit_the_budget(network):
+    tight = dataclasses.replace(OPTIONS, budget=1000)
+    with serving(network, MODEL, tight), ClientSession(network, tight) as session:
+        with pytest.raises(InputError, match="needs a budget"):
+            session.infer(images(), separate=True)
+
+
+def test_weights_that_do_not_fit_the_ring_are_refused_by_name():
+    model = small_model(bits=32)
+    model.weights["conv1"]["weight"][0, 0, 0, 0] = 2.0**20
+    with pytest.raises(InputError, match="the weights of conv1"):
+        start(model, "memory")
+
+
+def test_a_simulated_network_needs_processes():
+    with pytest.raises(InputError, match="needs processes"):
+        start(MODEL, "memory", network="wan")
+
+
+# Who disagrees
+
+def refused(channel, match):
+    with pytest.raises(RunError, match=match):
+        channel.receive_control("never")
+
+
+def test_another_fingerprint_ends_all_three(network, caplog):
+    """The provider compares what server and client say; the server hears of it and tells the client's other connection."""
+    client = Stranger(network)
+    with serving(network, MODEL, OPTIONS):
+        online = client.greet("server", purpose="online")
+        assert online.receive_control("model").fields["graph"] == MODEL.public.graph.to_json()
+        provider = client.greet("provider", [client.key], fingerprint="f" * 64)
+        offline = client.greet("server", purpose="offline")
+        online.send_control("opened", {})
+        for channel in (online, offline, provider):
+            channel.session = client.session
+        refused(provider, "client and server disagree on the model")
+        for step in MODEL.public.plan(1).linear:
+            offline.receive(step.op, [(np.uint8, (step.protocol.mask_bytes,))])
+        refused(offline, "client and server disagree on the model")
+        refused(online, "client and server disagree on the model")
+    assert caplog.text.count("disagree on the model") == 2
+
+
+@pytest.mark.parametrize("changes, keys, match", [
+    ({"version": 99}, 1, "protocol version 99"),
+    ({}, 0, "another number or size of keys"),
+    ({}, 2, "another number or size of keys"),
+])
+def test_greetings_that_the_provider_refuses(network, changes, keys, match):
+    client = Stranger(network)
+    with serving(network, MODEL, OPTIONS):
+        online = client.greet("server", purpose="online")
+        online.receive_control("model")
+        provider = client.greet("provider", [new_key()] * keys, **{"fingerprint": MODEL.public.fingerprint} | changes)
+        refused(provider, match)
+        online.abort("the provider refuses me")
+        online.close()
+
+
+@pytest.mark.parametrize("changes, match", [
+    ({"role": "judge"}, "unknown role"), ({"role": 3}, "without a proper 'role'"), ({"session": "xy"}, "proper session identifier"),
+    ({"session": "00"}, "proper session identifier"),
+])
+def test_greetings_that_the_provider_does_not_understand(network, changes, match):
+    with serving(network, None, OPTIONS):
+        refused(Stranger(network).greet("provider", **changes), match)
+
+
+@pytest.mark.parametrize("changes, match", [
+    ({"purpose": "gossip"}, "unknown purpose"), ({"purpose": None}, "without a proper 'purpose'"), ({"purpose": "offline"}, "not open"),
+    ({"purpose": "online", "version": 0}, "protocol version 0"),
+])
+def test_greetings_that_the_server_does_not_understand(network, changes, match):
+    with serving(network, MODEL, OPTIONS):
+        refused(Stranger(network).greet("server", **changes), match)
+
+
+def test_a_session_is_joined_once(network):
+    """Neither a second online connection at the server nor a second client at the provider may take its name."""
+    client = Stranger(network)
+    with serving(network, MODEL, dataclasses.replace(OPTIONS, timeout=1.0)):
+        online = client.greet("server", purpose="online")
+        online.receive_control("model")
+        refused(client.greet("server", purpose="online"), "in use")
+        online.close()
+        other = Stranger(network)
+        first = other.greet("provider", [other.key])
+        # either may be the first to be heard
+        second = other.greet("provider", [other.key])
+        for channel in (first, second):
+            refused(channel, "a second client|the server did not reach the provider")
+
+
+class Tampering(MemoryNetwork):
+    """Changes control messages of one kind that the client sends."""
+
+    def __init__(self, kind, **fields):
+        super().__init__()
+        self.kind, self.fields = kind, fields
+
+    def session(self):
+        session = ClientSession(self, OPTIONS)
+        for channel in session._channels:
+            send = channel.send_control
+            channel.send_control = lambda kind, fields, *rest, send=send: send(kind, dict(fields) | (self.fields if kind == self.kind else {}), *rest)
+        return session
+
+
+@pytest.mark.parametrize("kind", ("infer", "deal"))
+@pytest.mark.parametrize("fields, match", [
+    ({"batch": 0}, "a batch of 0 images"), ({"batch": MAX_BATCH + 1}, "a batch of 1025 images"), ({"batch": -1}, "without a proper 'batch'"),
+    ({"batch": 1.5}, "without a proper 'batch'"), ({"batch": None}, "without a proper 'batch'"), ({"attempt": "x"}, "without a proper 'attempt'"),
+    ({"batch": 2}, "op"), ({"attempt": 5}, "attempt"),
+])
+def test_requests_that_disagree_end_the_session_everywhere(kind, fields, match, caplog):
+    network = Tampering(kind, **fields)
+    with serving(network, MODEL, OPTIONS):
+        session = network.session()
+        with pytest.raises(RunError, match=match):
+            session.infer(images())
+        with pytest.raises(RunError):
+            session.infer(images())
+
+
+@pytest.mark.parametrize("kind", ("infer", "deal"))
+def test_an_attempt_that_was_is_refused(kind):
+    network = Tampering(kind, attempt=0)
+    with serving(network, MODEL, OPTIONS):
+        session = network.session()
+        session.infer(images())
+        with pytest.raises(RunError, match="attempt 0 was refused: attempts only increase"):
+            session.infer(images())
+
+
+# Who is missing
+
+def test_no_server(network):
+    with serving(network, None, OPTIONS), pytest.raises(RunError, match="the server at memory has not answered"):
+        ClientSession(network, SHORT)
+
+
+def test_no_provider(network, caplog):
+    with serving(network, MODEL, SHORT, provider=False), pytest.raises(RunError):
+        ClientSession(network, SHORT)
+    assert "has not answered" in caplog.text
+
+
+def test_no_client_at_the_provider(network, caplog):
+    """A client that talks to the server alone: the provider waits for it only so long, and says why it ends."""
+    client = Stranger(network)
+    with serving(network, MODEL, SHORT):
+        online = client.greet("server", purpose="online")
+        online.receive_control("model")
+        client.greet("server", purpose="offline")
+        online.send_control("opened", {})
+        refused(online, "did not reach the provider|has not answered")
+    assert "the client did not reach the provider within 0.3 s" in caplog.text
+
+
+def test_a_client_without_its_second_connection(network):
+    with serving(network, MODEL, SHORT):
+        for says_so, match in ((False, "has not answered"), (True, "did not open its offline connection within 0.3 s")):
+            online = Stranger(network).greet("server", purpose="online")
+            online.receive_control("model")
+            if says_so:
+                online.send_control("opened", {})
+            refused(online, match)
+
+
+# Who dies
+
+class Mortal(MemoryNetwork):
+    """All connections of one party close when the client sends its `moment`-th message in an inference."""
+
+    def __init__(self, victim, moment):
+        super().__init__()
+        self.victim, self.left, self.ends, self.armed = victim, moment, {"client": [], "server": [], "provider": []}, False
+
+    def connect(self, role):
+        mine = super().connect(role)
+        # the server connects to the provider; whatever else is connected, the client does
+        caller = "client" if role == "server" or self.ends["provider"] else "server"
+        self.ends[caller].append(mine)
+        self.ends[role].append(mine._other)
+        send = mine.send
+        if caller == "client":
+            mine.send = lambda frames: self.strike() or send(frames)
+        return mine
+
+    def strike(self):
+        if self.armed:
+            self.left -= 1
+            if self.left == 0:
+                for end in self.ends[self.victim]:
+                    end.close()
+
+
+@pytest.mark.parametrize("moment", (1, 2, 4, 7, 10, 12))
+@pytest.mark.parametrize("victim", ("client", "server", "provider"))
+def test_a_death_in_the_middle_ends_everything(victim, moment, caplog):
+    """`serving` sees to it that every thread of every party ends, long before a timeout."""
+    network = Mortal(victim, moment)
+    with serving(network, MODEL, Options(timeout=300.0)):
+        session = ClientSession(network, Options(timeout=300.0))
+        network.armed = True
+        try:
+            session.infer(images())
+        except RunError as error:
+            assert str(error)
+        else:
+            # the provider may have done all its work already: then its death is noticed by the next inference
+            assert victim == "provider"
+            with pytest.raises(RunError):
+                session.infer(images())
+    assert "session ended" in caplog.text
+
+
+def test_reasons_carry_no_values(network, caplog, monkeypatch):
+    """An error that is not threepc's own is told by its type alone: its text may quote what a party computed with."""
+    def explode(*_):
+        raise ZeroDivisionError("secret 12345")
+
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    with caplog.at_level(logging.DEBUG), serving(network, MODEL, OPTIONS):
+        session = ClientSession(network, OPTIONS)
+        monkeypatch.setattr("threepc.protocol.terminals.Input.server", explode)
+        with pytest.raises(RunError, match="the server ended the session: ZeroDivisionError in this party") as caught:
+            session.infer(images())
+    assert "12345" not in str(caught.value) + caplog.text
