@@ -107,11 +107,11 @@ def test_relu_shows_nobody_anything(bits, kind, value):
     ((_, u, _), trio), pairs = run(protocol, summands), 2 if kind == "clip" else 1
     server, client = trio.online[1].sent, trio.online[0].sent
     at_client = received_bits([m[2] for m in server], [[(cut,)] + [PLANES] * pairs, [PLANES] * 2 * pairs])
-    mine = received_bits([m[2] for m in client], [[PLANES] * 2 * pairs, [PLANES, (bits,)] * pairs])
+    mine = received_bits([m[2] for m in client], [[PLANES] * 2 * pairs, [PLANES] * pairs + [(bits,)]])
     assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
 
-    lift = (bits, bits, bits - cut, bits - cut)
-    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[PLANES, lift] * pairs])
+    lift = (bits, bits, bits - cut, bits - cut) + (bits, bits) * (kind == "clip")
+    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[PLANES, lift]])
     offline = received_bits([m[2] for m in trio.prepared[0].sent], [[(cut,)]])
     at_server = np.concatenate([dealt, offline, mine, bits_of(u[:, 0].reshape(-1), bits)])
     assert_uniform(at_server, drawn_bits(trio.streams["SP"]))

@@ -158,6 +158,57 @@ def server_gate(x, opened, beta, v_message, material, bits, cut, work, u):
 
 
 @kernel
+def deal_constant(beta_client, beta_server, flips, pad0, pad1, constant, bits, work, message):
+    """Pack kappa_0 = beta c - sigma pad_0 and kappa_1 = (1 - beta) c - sigma pad_1 (bits) of a tile; sigma = 1 - 2 flips.
+
+    beta_*, flips: planes; pad0, pad1: ring words; constant: a ring word; work: (2, count) ring words of scratch.
+    """
+    ring = pad0.dtype.type
+    first, second = work[0], work[1]
+    for j in range(beta_client.shape[0]):
+        for i in range(64):
+            p = 64 * j + i
+            chosen = ring(np.uint64(0) - (_bit(beta_server, j, i) ^ _bit(beta_client, j, i)))
+            flip = ring(np.uint64(0) - _bit(flips, j, i))
+            one = flip & ring(1)
+            first[p] = ring(constant & chosen) - ring(ring(pad0[p] ^ flip) + one)
+            second[p] = ring(constant & ~chosen) - ring(ring(pad1[p] ^ flip) + one)
+    count = pad0.shape[0]
+    size = count // 8 * bits
+    pack(first, count, bits, message[:size])
+    pack(second, count, bits, message[size : 2 * size])
+
+
+@kernel
+def add_chosen_pad(t0, t1, opened, pad0, pad1):
+    """t_0 += pad and t_1 -= pad, where pad is pad_0 or, where the opened bit is 1, pad_1: the factor of v is sigma in one branch, -sigma in the other."""
+    ring = t0.dtype.type
+    for j in range(opened.shape[0]):
+        for i in range(64):
+            p = 64 * j + i
+            pad = pad0[p] ^ ring(ring(pad0[p] ^ pad1[p]) & ring(np.uint64(0) - _bit(opened, j, i)))
+            t0[p] += pad
+            t1[p] -= pad
+
+
+@kernel
+def add_chosen_constant(u, opened, material, bits, work):
+    """u += kappa_0 or, where the opened bit is 1, kappa_1, which `deal_constant` packed; u ends with the data. work: (2, count) scratch."""
+    ring = u.dtype.type
+    first, second = work[0], work[1]
+    count = 64 * opened.shape[0]
+    size = count // 8 * bits
+    unpack(material[:size], count, bits, first)
+    unpack(material[size : 2 * size], count, bits, second)
+    for j in range(opened.shape[0]):
+        for i in range(64):
+            p = 64 * j + i
+            first[p] ^= ring(ring(first[p] ^ second[p]) & ring(np.uint64(0) - _bit(opened, j, i)))
+    for p in range(u.shape[0]):
+        u[p] += first[p]
+
+
+@kernel
 def carry_plane(x, cut, plane):
     """Bit n of every element: 1 where x + 2^(cut-2) stays below 2^(cut-1) modulo 2^cut."""
     quarter, top = np.uint64(1) << np.uint64(cut - 2), np.uint64(cut - 1)

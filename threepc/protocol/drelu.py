@@ -10,6 +10,7 @@ Tables and leaves: CrypTFlow2 (Rathee et al., CCS 2020); many-input ANDs: ABY2.0
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,12 +23,16 @@ from .window import Window, window
 
 @dataclass(frozen=True)
 class DRelu:
-    """The decisions of one layer: `count` of them over a window of `width` bits from bit `first` of the cut words."""
+    """The decisions of one layer: `count` of them over a window of `width` bits from bit `first` of the cut words.
+
+    many: how often each is taken, on as many public values y with one mask r (a clip decides on x and on x - c): the tables serve them all.
+    """
 
     op: int
     count: int
     first: int
     width: int
+    many: int = 1
 
     @cached_property
     def window(self) -> Window:
@@ -39,32 +44,37 @@ class DRelu:
     @property
     def dealt_bytes(self) -> int:
         """P to S, offline."""
-        return 8 * plane_words(self.count, self.window.dealt_rows)
+        return 8 * plane_words(self.count, self._shared_rows + self.many * self.window.product_rows)
 
     @property
     def leaf_bytes(self) -> int:
-        """Either way: the leaf wires (messages 1 and 2)."""
+        """Either way, for each decision: the leaf wires (messages 1 and 2)."""
         return 8 * plane_words(self.count, len(self.window.groups.wires))
 
     @property
     def group_bytes(self) -> int:
-        """Either way: the group wires (messages 2 and 3)."""
+        """Either way, for each decision: the group wires (messages 2 and 3)."""
         return 8 * plane_words(self.count, len(self.window.top.wires))
 
     @property
     def bit_bytes(self) -> int:
-        """Either way: one bit a decision (messages 3 and 4)."""
+        """Either way, for each decision: one bit (messages 3 and 4)."""
         return 8 * plane_words(self.count, 1)
+
+    @property
+    def _shared_rows(self) -> int:
+        """Rows that all decisions share: tables and the mask's sign bit."""
+        return self.window.table_rows + 1
 
     @property
     def _client_rows(self) -> int:
         """Rows that C and P draw: halves of what P deals, wire masks, beta_C."""
-        return self.window.dealt_rows + self.window.wires + 1
+        return self._shared_rows + self.many * (self.window.product_rows + self.window.wires + 1)
 
     @property
     def _server_rows(self) -> int:
         """Rows that S and P draw: wire masks, beta_S."""
-        return self.window.wires + 1
+        return self.many * (self.window.wires + 1)
 
     def _draw(self, open_stream, first, rows: int):
         return open_stream(self.op, DECISION, first, 8 * rows * TILE_WORDS)
@@ -80,8 +90,9 @@ class DRelu:
     # P
 
     def deal(self, provider: Provider, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The message for S, and beta_C and beta_S as flat planes. r: cut words of the whole run."""
-        tables, message, beta_client, beta_server = self.window.tables, np.empty(self.dealt_bytes, np.uint8), self._planes(1), self._planes(1)
+        """The message for S, and beta_C and beta_S as planes (many, words). r: cut words of the whole run."""
+        tables, message, words = self.window.tables, np.empty(self.dealt_bytes, np.uint8), plane_words(self.count, 1)
+        beta_client, beta_server = np.empty((self.many, words), np.uint64), np.empty((self.many, words), np.uint64)
         mine, theirs = self._server_rows, self._client_rows
 
         def work(tiles):
@@ -89,55 +100,62 @@ class DRelu:
             rows, masks = scratch("client rows", theirs * TILE_WORDS, np.uint64), scratch("server rows", mine * TILE_WORDS, np.uint64)
             for tile in tiles:
                 drawn, own = client.fill(rows[: theirs * tile.words]), server.fill(masks[: mine * tile.words])
-                kernels.deal_decisions(tables, tile.begin, r[tile.run], self.first, drawn, own, space, message, beta_client, beta_server)
+                kernels.deal_decisions(tables, self.many, tile.begin, r[tile.run], self.first, drawn, own, space, message, beta_client, beta_server)
 
         provider.each_tile(self.count, work)
         return message, beta_client, beta_server
 
     # S
 
-    def server_leaves(self, server: Server, y: np.ndarray, dealt: np.ndarray) -> ServerDecisions:
-        """Message 1's leaf wires and all that S keeps. y: cut words, dealt: P's message."""
-        shape, rows = self.window, self._server_rows
-        leaf_wires, masks, groups, beta = map(self._planes, (len(shape.groups.wires), rows, len(shape.groups.start), 1))
+    def server_leaves(self, server: Server, values: Sequence[np.ndarray], dealt: np.ndarray) -> list[ServerDecisions]:
+        """For each decision message 1's leaf wires and all that S keeps. values: y of each as cut words; dealt: P's message."""
+        shape, rows, masks = self.window, self._server_rows, self._planes(self._server_rows)
+        planes = len(shape.groups.wires), len(shape.groups.start), 1
+        states = [ServerDecisions(self, which, dealt, masks, *map(self._planes, planes)) for which in range(self.many)]
 
         def work(tiles):
             stream, space = self._draw(server.with_provider, tiles[0], rows), self._work()
             for tile in tiles:
                 stream.fill(tile.planes(masks, rows))
-                kernels.server_leaves(shape.tables, tile.begin, y[tile.run], self.first, dealt, masks, space, leaf_wires, groups, beta)
+                for y, s in zip(values, states):
+                    kernels.server_leaves(
+                        shape.tables, self.many, s.which, tile.begin, y[tile.run], self.first, dealt, masks, space, s.leaf_wires, s.groups, s.beta
+                    )
 
         server.each_tile(self.count, work)
-        return ServerDecisions(self, dealt, leaf_wires, masks, groups, beta)
+        return states
 
     # C
 
-    def client_leaves(self, client: Client, y: np.ndarray, their_leaves: np.ndarray) -> ClientDecisions:
-        """From message 1: message 2's leaf and group wires, and all that C keeps."""
+    def client_leaves(self, client: Client, values: Sequence[np.ndarray], their_leaves: Sequence[np.ndarray]) -> list[ClientDecisions]:
+        """From message 1, for each decision message 2's leaf and group wires, and all that C keeps."""
         shape, rows = self.window, self._client_rows
-        top, products = len(shape.top.wires), len(shape.top.factors)
-        leaf_wires, group_wires, kept, share, beta = map(self._planes, (len(shape.groups.wires), top, top + products, 1, 1))
+        planes = len(shape.groups.wires), len(shape.top.wires), len(shape.top.wires) + len(shape.top.factors), 1, 1
+        states = [ClientDecisions(self, *map(self._planes, planes)) for _ in range(self.many)]
 
         def work(tiles):
             stream, space, buffer = self._draw(client.with_provider, tiles[0], rows), self._work(), scratch("client rows", rows * TILE_WORDS, np.uint64)
             for tile in tiles:
                 drawn = stream.fill(buffer[: rows * tile.words])
-                kernels.client_leaves(
-                    shape.tables, tile.begin, y[tile.run], self.first, drawn, their_leaves, space, leaf_wires, group_wires, kept, share, beta
-                )
+                for which, (y, theirs, s) in enumerate(zip(values, their_leaves, states)):
+                    kernels.client_leaves(
+                        shape.tables, self.many, which, tile.begin, y[tile.run], self.first, drawn, theirs, space,
+                        s.leaf_wires, s.group_wires, s.kept, s.share, s.beta,
+                    )
 
         client.each_tile(self.count, work)
-        return ClientDecisions(self, leaf_wires, group_wires, kept, share, beta)
+        return states
 
 
 @dataclass(frozen=True)
 class ServerDecisions:
-    """What S keeps of a comparison between its messages; beta: beta_S as a flat plane."""
+    """What S keeps of one decision between its messages; beta: beta_S as a flat plane."""
 
     drelu: DRelu
+    which: int
     dealt: np.ndarray
-    leaf_wires: np.ndarray
     masks: np.ndarray
+    leaf_wires: np.ndarray
     groups: np.ndarray
     beta: np.ndarray
 
@@ -150,7 +168,8 @@ class ServerDecisions:
             space = drelu._work()
             for tile in tiles:
                 kernels.server_top(
-                    tables, tile.begin, tile.words, self.dealt, self.masks, self.leaf_wires, their_leaves, their_groups, space, self.groups, wires, bit
+                    tables, drelu.many, self.which, tile.begin, tile.words, self.dealt, self.masks,
+                    self.leaf_wires, their_leaves, their_groups, space, self.groups, wires, bit,
                 )
 
         server.each_tile(drelu.count, work)
@@ -159,7 +178,7 @@ class ServerDecisions:
 
 @dataclass(frozen=True)
 class ClientDecisions:
-    """What C keeps of a comparison between its messages; beta: beta_C as a flat plane."""
+    """What C keeps of one decision between its messages; beta: beta_C as a flat plane."""
 
     drelu: DRelu
     leaf_wires: np.ndarray

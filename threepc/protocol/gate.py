@@ -6,6 +6,9 @@ come from k_CP, beta_S from k_SP; sigma = 1 - 2 beta_S. Semi-honest, one corrupt
 Offline, P to S: k_0 = -sigma t_0 - beta R - d, k_1 = sigma t_1 - (1 - beta) R - d, q_0 = beta M - sigma w_0, q_1 = (1 - beta) M + sigma w_1.
 Online, C to S: v = beta_C m + t_b^ + n w_b^, one branch, never both. Security: k, q and v are each padded by a word S cannot draw, and the
 pads of the branch not taken stay secret. Without a lift (cut = bits) M and q vanish.
+
+With a constant c the gate yields b * (x - r) + b' * c for a second bit b' with b'^ = b' XOR beta' opened: a clip is (b_0 XOR b_c) x + b_c c.
+P also sends kappa_0 = beta' c - sigma p_0, kappa_1 = (1 - beta') c - sigma p_1, with pads p_0, p_1 from k_CP of which C adds p_b'^ to v.
 """
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ from .roles import GATE, TILE, Client, Provider, Server, scratch
 
 @dataclass(frozen=True)
 class Gate:
-    """The gate of `count` elements from a cut ring of `cut` bits to the ring of `bits` bits. `purpose` sets several gates of one op apart."""
+    """The gate of `count` elements from a cut ring of `cut` bits to the ring of `bits` bits; constant: c in units of the result, or None."""
 
     op: int
     count: int
     bits: int
     cut: int
-    purpose: int = GATE
+    constant: int | None = None
 
     @property
     def word(self):
@@ -35,8 +38,17 @@ class Gate:
         return word_of(self.bits)
 
     @property
-    def _tile_bits(self) -> int:
+    def _gate_bits(self) -> int:
         return 2 * self.bits + 2 * (self.bits - self.cut)
+
+    @property
+    def _tile_bits(self) -> int:
+        return self._gate_bits + 2 * self.bits * (self.constant is not None)
+
+    def _material(self, message: np.ndarray, tile) -> tuple[np.ndarray, np.ndarray]:
+        """The tile's part of P's message: what the gate needs, what the constant needs."""
+        part, at = message[tile.packed(self._tile_bits)], tile.count // 8 * self._gate_bits
+        return part[:at], part[at:]
 
     @property
     def dealt_bytes(self) -> int:
@@ -49,54 +61,64 @@ class Gate:
         return packed_bytes(self.count, self.bits)
 
     def _pads(self, open_stream, first):
-        """The stream of t_0, t_1 and, where there is a lift, w."""
-        size = 2 * np.dtype(self.word).itemsize + 4 * (self.bits > self.cut)
-        return open_stream(self.op, self.purpose, first, TILE * size)
+        """The stream of t_0, t_1 and, where there are any, p_0, p_1, w."""
+        words = 2 + 2 * (self.constant is not None)
+        return open_stream(self.op, GATE, first, TILE * (words * np.dtype(self.word).itemsize + 4 * (self.bits > self.cut)))
 
     def _draw(self, stream, tile):
-        t0, t1 = (stream.fill(scratch(name, tile.count, self.word)) for name in ("t0", "t1"))
+        names = ("t0", "t1", "p0", "p1")[: 2 + 2 * (self.constant is not None)]
+        pads = [stream.fill(scratch(name, tile.count, self.word)) for name in names]
         w = scratch("w", tile.count, np.uint32)
-        return t0, t1, stream.fill(w) if self.bits > self.cut else w
+        return pads, stream.fill(w) if self.bits > self.cut else w
 
-    def deal(self, provider: Provider, r: np.ndarray, beta_client: np.ndarray, beta_server: np.ndarray, d: np.ndarray) -> np.ndarray:
-        """P: the message for S. r: cut words, padded; beta_*: planes of the elements; d: ring words, padded."""
+    def _space(self, tile) -> np.ndarray:
+        return scratch("work", 5 * tile.count, self.word).reshape(5, tile.count)
+
+    def deal(self, provider: Provider, r: np.ndarray, betas_client: np.ndarray, betas_server: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """P: the message for S. r: cut words, padded; betas_*: planes (1, words) of b's masks, (2, words) with those of b'; d: ring words, padded."""
         message = np.empty(self.dealt_bytes, np.uint8)
 
         def work(tiles):
             stream = self._pads(provider.with_client, tiles[0])
             for tile in tiles:
-                t0, t1, w = self._draw(stream, tile)
-                space = scratch("work", 5 * tile.count, self.word).reshape(5, tile.count)
-                client, server = tile.planes(beta_client), tile.planes(beta_server)
-                kernels.deal_gate(r[tile.run], client, server, t0, t1, w, d[tile.run], self.bits, self.cut, space, message[tile.packed(self._tile_bits)])
+                (t0, t1, *pads), w = self._draw(stream, tile)
+                space, (material, rest) = self._space(tile), self._material(message, tile)
+                client, server = tile.planes(betas_client[0]), tile.planes(betas_server[0])
+                kernels.deal_gate(r[tile.run], client, server, t0, t1, w, d[tile.run], self.bits, self.cut, space, material)
+                if pads:
+                    client, flips, server = tile.planes(betas_client[1]), server, tile.planes(betas_server[1])
+                    kernels.deal_constant(client, server, flips, *pads, self.word(self.constant), self.bits, space, rest)
 
         provider.each_tile(self.count, work)
         return message
 
     def client(self, client: Client, x: np.ndarray, opened: np.ndarray, beta: np.ndarray) -> np.ndarray:
-        """C: the message v. x: cut words, padded; opened: planes of b^; beta: planes of beta_C."""
+        """C: the message v. x: cut words, padded; opened: planes of b^ (1, words), or with b'^ (2, words); beta: planes of b's beta_C."""
         message = np.empty(self.value_bytes, np.uint8)
 
         def work(tiles):
             stream = self._pads(client.with_provider, tiles[0])
             for tile in tiles:
-                t0, t1, w = self._draw(stream, tile)
-                bits, mine = tile.planes(opened), tile.planes(beta)
+                (t0, t1, *pads), w = self._draw(stream, tile)
+                if pads:
+                    kernels.add_chosen_pad(t0, t1, tile.planes(opened[1]), *pads)
+                bits, mine = tile.planes(opened[0]), tile.planes(beta)
                 kernels.client_gate(x[tile.run], bits, mine, t0, t1, w, self.bits, self.cut, message[tile.packed(self.bits)])
 
         client.each_tile(self.count, work)
         return message
 
     def server(self, server: Server, x: np.ndarray, opened: np.ndarray, beta: np.ndarray, v: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-        """S: u, flat, `count` ring words. x: cut words, padded; opened, beta: planes of b^ and beta_S; v and dealt: the messages of C and P."""
+        """S: u, flat, `count` ring words. x: cut words, padded; opened, beta: as for `client`, of beta_S; v and dealt: the messages of C and P."""
         u = np.empty(self.count, self.word)
 
         def work(tiles):
             for tile in tiles:
-                space = scratch("work", 5 * tile.count, self.word).reshape(5, tile.count)
-                bits, mine = tile.planes(opened), tile.planes(beta)
-                message, material = v[tile.packed(self.bits)], dealt[tile.packed(self._tile_bits)]
+                space, (material, rest) = self._space(tile), self._material(dealt, tile)
+                bits, mine, message = tile.planes(opened[0]), tile.planes(beta), v[tile.packed(self.bits)]
                 kernels.server_gate(x[tile.run], bits, mine, message, material, self.bits, self.cut, space, u[tile.run])
+                if self.constant is not None:
+                    kernels.add_chosen_constant(u[tile.run], tile.planes(opened[1]), rest, self.bits, space)
 
         server.each_tile(self.count, work)
         return u

@@ -2,12 +2,14 @@
 
 Four online messages, S first: x and S's leaf wires; C's leaf and group wires; S's group wires and bit of b^; C's bit of b^ and v. Built from
 opening.py, drelu.py, gate.py and, for channels that only pass, identity.py, whose messages travel with them. For a patch all parties decide
-on the sum of its opened values (P on the sum of their masks). A clip at c is ReLU(z) - ReLU(z - c): a second decision and gate on x - c.
+on the sum of its opened values (P on the sum of their masks). A clip at c is ReLU(z) - ReLU(z - c) = (b_0 XOR b_c) z + b_c c with a second
+decision b_c on x - c from the same tables: one gate, with a constant.
 Semi-honest, one corruption; security is that of its parts, which use separate stream addresses. Gorski, Jevnisek, Avidan (arXiv 2304.10442).
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,8 +22,8 @@ from .opening import Opening, draw_activation
 from .patches import IDENTITY, ZERO, Patches
 from .roles import Client, Provider, Server
 
-OPS = 3
-"""Addresses that one ReLU takes: itself, a clip's second decision, the channels that pass."""
+OPS = 2
+"""Addresses that one ReLU takes: itself, and the channels that pass."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +59,27 @@ class Relu:
         put("decisions", n * patches.count)
         first = self.first if patches.plain else 0
         put("opening", Opening(self.op, count, self.bits, self.shift, self.cut))
-        put("drelu", DRelu(self.op, self.decisions, first, self.width))
-        put("gate", Gate(self.op, count, self.ring, self.cut))
-        put("second", (replace(self.drelu, op=self.op + 1), replace(self.gate, op=self.op + 1)) if self.clip is not None else None)
-        put("pass_opening", Opening(self.op + 2, passed, self.bits, self.shift, self.cut))
-        put("identity", Identity(self.op + 2, passed, self.ring, self.cut))
-
-    @property
-    def _pairs(self) -> list[tuple[DRelu, Gate, int]]:
-        """Decision, gate and what is subtracted from the opened value, for each ReLU in the difference."""
-        pairs = [(self.drelu, self.gate, 0)] if self.decide else []
-        return pairs + [(*self.second, self.clip)] if pairs and self.second else pairs
+        put("thresholds", (0,) if self.clip is None else (0, self.clip))
+        put("drelu", DRelu(self.op, self.decisions, first, self.width, len(self.thresholds)))
+        put("gate", Gate(self.op, count, self.ring, self.cut, self.clip))
+        put("pass_opening", Opening(self.op + 1, passed, self.bits, self.shift, self.cut))
+        put("identity", Identity(self.op + 1, passed, self.ring, self.cut))
 
     @property
     def cost(self) -> Cost:
         """Declared bytes and one-way messages."""
-        pairs, some = self._pairs, bool(self.through)
-        sizes = lambda name: sum(getattr(d, name) for d, _, _ in pairs)
+        some, through, many = bool(self.decide), bool(self.through), len(self.thresholds)
+        wires = some * many * (self.drelu.leaf_bytes + self.drelu.group_bytes + self.drelu.bit_bytes)
         return Cost(
             offline={
-                "provider->server": sizes("dealt_bytes") + sum(g.dealt_bytes for _, g, _ in pairs) + some * self.identity.dealt_bytes,
+                "provider->server": some * (self.drelu.dealt_bytes + self.gate.dealt_bytes) + through * self.identity.dealt_bytes,
                 "client->server": self.opening.message_bytes + self.pass_opening.message_bytes,
             },
             online={
-                "server->client": bool(pairs) * self.opening.message_bytes + sizes("leaf_bytes") + sizes("group_bytes") + sizes("bit_bytes")
-                + some * self.identity.carry_bytes,
-                "client->server": sizes("leaf_bytes") + sizes("group_bytes") + sizes("bit_bytes") + sum(g.value_bytes for _, g, _ in pairs)
-                + some * self.identity.reply_bytes,
+                "server->client": some * self.opening.message_bytes + wires + through * self.identity.carry_bytes,
+                "client->server": wires + some * self.gate.value_bytes + through * self.identity.reply_bytes,
             },
-            messages=4 if pairs else 2 if some else 0,
+            messages=4 if some else 2 if through else 0,
         )
 
     # Layout of the tensor: the channels that decide and those that pass, each as one run
@@ -108,36 +102,35 @@ class Relu:
                 out[:, channels] = run[: n * len(channels) * h * w].reshape(n, len(channels), h, w)
         return out
 
-    def _decision_values(self, values: np.ndarray) -> np.ndarray:
+    def _decision_values(self, x: np.ndarray) -> list[np.ndarray]:
+        """What each decision compares: the opened values less its threshold, or their sums over patches."""
+        values = [x - x.dtype.type(c) if c else x for c in self.thresholds]
+        return values if self.patches is None else [self._sums(y) for y in values]
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
         return values if self.patches is None else self.patches.sums(values, self.shape[0], self.first, self.cut)
 
-    def _spread(self, planes: np.ndarray) -> np.ndarray:
-        return planes if self.patches is None else self.patches.spread(planes, self.shape[0])
+    def _gate_bits(self, planes: Sequence[np.ndarray]) -> np.ndarray:
+        """From bits of the decisions, or their masks, those of the gate, spread over pixels: b_0 XOR b_c, and b_c where there is a clip."""
+        first, *rest = planes if self.patches is None else [self.patches.spread(p, self.shape[0]) for p in planes]
+        return np.stack([np.bitwise_xor.reduce([first, *rest]), *rest]) if rest else first[None]
 
-    def _masks_of_output(self, role, open_stream) -> tuple[np.ndarray, np.ndarray]:
-        """d of both runs; a clip's result is the difference of two draws."""
+    def _draw_masks(self, role: Client | Provider, open_stream) -> tuple[np.ndarray, np.ndarray]:
+        """d of both runs."""
         draw = lambda op, count: draw_activation(role, open_stream, op, count, word_of(self.ring))
-        return draw(self.op, self.gate.count), draw(self.op + 2, self.identity.count)
-
-    def _second_mask(self, role, open_stream) -> np.ndarray:
-        return draw_activation(role, open_stream, self.op + 1, self.gate.count, word_of(self.ring))
+        return draw(self.op, self.gate.count), draw(self.op + 1, self.identity.count)
 
     # P
 
     def deal(self, provider: Provider, z: np.ndarray) -> np.ndarray:
         """Deal to the server and return d. z: P's summand (N, C, H, W)."""
         decided, passed = self._split(z)
-        d, passed_d = self._masks_of_output(provider, provider.with_client)
+        d, passed_d = self._draw_masks(provider, provider.with_client)
         parts = []
         if self.decide:
             r = self.opening.deal(provider, decided)
-            sums = self._decision_values(r)
-            for drelu, gate, _ in self._pairs:
-                message, beta_client, beta_server = drelu.deal(provider, sums)
-                mine = d if gate is self.gate else self._second_mask(provider, provider.with_client)
-                parts += [message, gate.deal(provider, r, self._spread(beta_client), self._spread(beta_server), mine)]
-                if gate is not self.gate:
-                    d = d - mine
+            message, betas_client, betas_server = self.drelu.deal(provider, self._sums(r))
+            parts += [message, self.gate.deal(provider, r, self._gate_bits(betas_client), self._gate_bits(betas_server), d)]
         if self.through:
             parts.append(self.identity.deal(provider, self.pass_opening.deal(provider, passed), passed_d))
         if parts:
@@ -152,71 +145,53 @@ class Relu:
         parts = [o.prepare(client, run) for o, run in ((self.opening, decided), (self.pass_opening, passed)) if o.count]
         if parts:
             client.prepare(self.op, *parts)
-        d, passed_d = self._masks_of_output(client, client.with_provider)
-        if self.second and self.decide:
-            d = d - self._second_mask(client, client.with_provider)
-        return self._join(d, passed_d)
+        return self._join(*self._draw_masks(client, client.with_provider))
 
     def client(self, client: Client) -> None:
         """The client's two online messages."""
-        pairs, n = self._pairs, self.shape[0]
+        drelu, many = self.drelu, len(self.thresholds)
         through = [self.identity.carry_bytes] if self.through else []
-        if not pairs and not through:
+        if not self.decide:
+            if through:
+                (carries,) = client.receive(self.op, *through)
+                client.send(self.op, self.identity.client(client, carries.view(np.uint64)))
             return
-        message = client.receive(self.op, *([self.opening.message_bytes] if pairs else []), *(d.leaf_bytes for d, _, _ in pairs), *through)
+        packed, *message = client.receive(self.op, self.opening.message_bytes, *[drelu.leaf_bytes] * many, *through)
         reply = [self.identity.client(client, message.pop().view(np.uint64))] if through else []
-        if not pairs:
-            client.send(self.op, *reply)
-            return
-        x = self.opening.client(client, message[0])
-        values = [shifted(x, c) for _, _, c in pairs]
-        states = [
-            d.client_leaves(client, self._decision_values(y), leaves) for (d, _, _), y, leaves in zip(pairs, values, message[1:])
-        ]
+        x = self.opening.client(client, packed)
+        states = drelu.client_leaves(client, self._decision_values(x), message)
         client.send(self.op, *(part for s in states for part in (s.leaf_wires, s.group_wires)), *reply)
-        message = client.receive(self.op, *(size for d, _, _ in pairs for size in (d.group_bytes, d.bit_bytes)))
-        reply = []
-        for (_, gate, _), y, state, groups, bit in zip(pairs, values, states, message[::2], message[1::2]):
-            mine = state.bit(client, groups)
-            reply += [mine, gate.client(client, y, self._spread(opened(mine, bit)), self._spread(state.beta))]
-        client.send(self.op, *reply)
+        message = client.receive(self.op, *[drelu.group_bytes, drelu.bit_bytes] * many)
+        mine = [s.bit(client, groups) for s, groups in zip(states, message[::2])]
+        bits = self._gate_bits([opened(own, theirs) for own, theirs in zip(mine, message[1::2])])
+        client.send(self.op, *mine, self.gate.client(client, x, bits, self._gate_bits([s.beta for s in states])[0]))
 
     # S
 
     def server(self, server: Server, z: np.ndarray) -> np.ndarray:
         """The server's two online messages; returns u. z: S's summand (N, C, H, W)."""
-        pairs = self._pairs
+        drelu, many, empty = self.drelu, len(self.thresholds), np.empty(0, word_of(self.ring))
         runs = [(o, run) for o, run in zip((self.opening, self.pass_opening), self._split(z)) if o.count]
         if not runs:
-            return self._join(np.empty(0, word_of(self.ring)), np.empty(0, word_of(self.ring)))
+            return self._join(empty, empty)
         through = [self.identity.dealt_bytes] if self.through else []
-        dealt = server.dealt(self.op, *(size for d, g, _ in pairs for size in (d.dealt_bytes, g.dealt_bytes)), *through)
+        dealt = server.dealt(self.op, *([drelu.dealt_bytes, self.gate.dealt_bytes] if self.decide else []), *through)
         halves = server.from_client(self.op, *(o.message_bytes for o, _ in runs))
         values = [o.server(server, run, half) for (o, run), half in zip(runs, halves)]
         passing = values[-1][0]
         carries = [self.identity.carries(server, passing)] if through else []
-        empty = np.empty(0, word_of(self.ring))
-        if not pairs:
+        if not self.decide:
             server.send(self.op, *carries)
             (reply,) = server.receive(self.op, self.identity.reply_bytes)
             return self._join(empty, self.identity.server(server, passing, reply, dealt[-1]))
         x, packed = values[0]
-        values = [shifted(x, c) for _, _, c in pairs]
-        states = [d.server_leaves(server, self._decision_values(y), tables) for (d, _, _), y, tables in zip(pairs, values, dealt[::2])]
+        states = drelu.server_leaves(server, self._decision_values(x), dealt[0])
         server.send(self.op, packed, *(s.leaf_wires for s in states), *carries)
-        sizes = [size for d, _, _ in pairs for size in (d.leaf_bytes, d.group_bytes)] + ([self.identity.reply_bytes] if through else [])
-        message = server.receive(self.op, *sizes)
-        bits = [s.groups_and_bit(server, leaves, groups) for s, leaves, groups in zip(states, message[::2], message[1::2])]
-        server.send(self.op, *(part for pair in bits for part in pair))
+        message = server.receive(self.op, *[drelu.leaf_bytes, drelu.group_bytes] * many, *([self.identity.reply_bytes] if through else []))
+        halves = [s.groups_and_bit(server, leaves, groups) for s, leaves, groups in zip(states, message[::2], message[1::2])]
+        server.send(self.op, *(part for pair in halves for part in pair))
         passed = self.identity.server(server, passing, message[-1], dealt[-1]) if through else empty
-        message = server.receive(self.op, *(size for d, g, _ in pairs for size in (d.bit_bytes, g.value_bytes)))
-        u = [
-            gate.server(server, y, self._spread(opened(mine, bit)), self._spread(s.beta), v, material)
-            for (_, gate, _), y, s, (_, mine), bit, v, material in zip(pairs, values, states, bits, message[::2], message[1::2], dealt[1::2])
-        ]
-        return self._join(u[0] if len(u) == 1 else u[0] - u[1], passed)
-
-
-def shifted(x: np.ndarray, constant: int) -> np.ndarray:
-    """x - constant, without a copy for zero."""
-    return x - x.dtype.type(constant) if constant else x
+        *theirs, v = server.receive(self.op, *[drelu.bit_bytes] * many, self.gate.value_bytes)
+        bits = self._gate_bits([opened(own, their) for (_, own), their in zip(halves, theirs)])
+        u = self.gate.server(server, x, bits, self._gate_bits([s.beta for s in states])[0], v, dealt[1])
+        return self._join(u, passed)

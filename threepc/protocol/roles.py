@@ -18,7 +18,7 @@ from ..kernels.packing import BLOCK, padded
 from ..prf import BLOCK_BYTES, Keystream, Stream
 from ..transport.channel import Channel
 
-OPEN, ACTIVATION, DECISION, GATE, SECOND_DECISION, SECOND_GATE, IDENTITY = range(1, 8)
+OPEN, ACTIVATION, DECISION, GATE, IDENTITY = range(1, 6)
 """Purposes of a stream's address: what the words drawn within one op are for."""
 
 
