@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -44,7 +45,8 @@ def threepc() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the run failed, 2 bad input."""
+    """Run the command line and exit: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything started is ended and cleared away
     sys.exit(status(arguments))
 
 
@@ -60,7 +62,8 @@ def status(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "threepc"
-        return _fail(f"{error.format_message().rstrip('.')}: see '{command} --help'", 2, settings)
+        message = error.format_message().rstrip(".")
+        return _fail(f"{message[:1].lower()}{message[1:]}: see '{command} --help'", 2, settings)
     except ThreepcError as error:
         return _fail(str(error), error.exit_status, settings)
     except (KeyboardInterrupt, click.Abort):

@@ -66,10 +66,10 @@ def say(text: str = "") -> None:
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """A table in the style of all of them; `right` names the columns of numbers. Where it is too wide, the first column is folded."""
+    """A table in the style of all of them; `right` names the columns of numbers. Texts are folded where it is too wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=index > 0)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in right)
     return table
 
 

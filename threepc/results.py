@@ -120,8 +120,9 @@ def classified(outcome: Outcome) -> dict:
 
 
 def class_text(card: ModelCard, index: int) -> str:
-    """A class for people: its number, and its name where that says more."""
-    return f"{index} {card.classes[index]}" if index < len(card.classes) and card.classes[index] != str(index) else str(index)
+    """A class for people: its number, and its name, the first of several, where that says more."""
+    name = card.classes[index].partition(",")[0] if index < len(card.classes) else ""
+    return str(index) if name in ("", str(index)) else f"{index} {name}"
 
 
 def pixel_classes(outcome: Outcome, index: int) -> tuple[np.ndarray | None, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def _budget(assembled: Assembled, options: RunOptions, batch: int) -> int | None
         return options.budget
     needed = max(assembled.public.plan(batch).cost.offline.values(), default=0)
     if options.budget is not None and options.budget < needed:
-        raise InputError(f"--phases separate needs a --budget of at least {needed / 1e6:.0f} MB for this network and batch")
+        raise InputError(f"--phases separate needs a --budget of at least {math.ceil(needed / 1e6)} MB for this network and batch")
     return max(needed, options.budget or Options().budget)
 
 

@@ -40,6 +40,7 @@ class Command(click.Command):
 def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and ctx.obj is not None:
         ctx.obj["debug"] = True
+        os.environ.setdefault("THREEPC_LOG", "INFO")
 
 
 class Range(click.ParamType):

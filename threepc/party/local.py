@@ -77,6 +77,7 @@ class LocalParties:
             channel = Channel(connection, ("starter", "party"), timeout=self._timeout)
             hello = channel.receive_control("hello").fields
             channel.link = ("starter", hello["role"])
+            connection.name = f"the {hello['role']}'s process"
             self._channels[hello["role"]] = channel
             if hello["public"]:
                 public[hello["role"]] = hello["public"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -25,6 +26,9 @@ from .provider import ProviderParty
 from .server import ServerParty
 from .session import Options
 
+LOG_VARIABLE = "THREEPC_LOG"
+"""In the environment: the level from which the three processes log to standard error."""
+
 
 def options_of(settings: dict) -> Options:
     """Options from settings.json; shapers of one link direction are shared by its connections."""
@@ -41,7 +45,8 @@ def options_of(settings: dict) -> Options:
 
 def main(role: str, directory: Path) -> int:
     """Run until the control channel ends or says so. Returns the exit status."""
-    logging.basicConfig(level=logging.WARNING, format=f"{role}: %(message)s", stream=sys.stderr)
+    # what ends a session reaches the starter as an error, once; every party's view of it is for debugging
+    logging.basicConfig(level=os.environ.get(LOG_VARIABLE, "CRITICAL"), format=f"{role}: %(message)s", stream=sys.stderr)
     settings = json.loads((directory / "settings.json").read_text())
     keys = KeyPair.new() if settings["transport"] == "tcp" else None
     control = Channel(zmq_dealer.connect(f"ipc://{directory}/control", name="the starter"), (role, "starter"), timeout=None)
