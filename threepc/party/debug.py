@@ -25,7 +25,7 @@ from ..prf import Keystream, derive_key, new_key
 from ..protocol.argmax import Argmax
 from ..protocol.local import Cut
 from ..protocol.roles import Client, Provider, Server
-from ..protocol.steps import CUT, InputStep, LinearStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from ..protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
 from ..ring import Ring
 from ..transport import memory
 from ..transport.channel import Channel
@@ -45,7 +45,7 @@ class Row:
 
     error, bound: largest difference from the exact arithmetic on the run's own inputs, and what the step's rounding allows, in units of the last
     place. largest: size of the real numbers. clear_error, expected: largest difference from the real numbers, of the secure run and of its
-    cleartext twin; None where no node of the network has this value. room: bits between the largest real number and the ring's bound.
+    cleartext twin; None where no node of the network has this value. room: bits between the largest value and the bound of ring or gate.
     """
 
     name: str
@@ -239,40 +239,46 @@ class _Real:
 
 
 def _row(plan: Plan, step: Step, inputs: list[Summands], result, packed, like: np.ndarray, real: _Real) -> Row:
-    error, bound = _errors(plan, step, inputs, result, packed)
+    error, bound, room = _check(plan, step, inputs, result, packed)
     value = step.result
     actual = result if isinstance(step, OutputStep) else simulate.decode(result.words, value)
-    expected = like.astype(np.float64) if like.dtype == np.int64 else simulate.decode(like, value)
     true = real.at(step, plan.graph)
-    if true is None or isinstance(getattr(step, "protocol", None), Argmax) or "resize" in plan.graph[step.name].attrs and step.kind == "output":
-        return Row(step.name, step.kind, float(np.abs(actual).max()), error, bound, None, None, 0.0)
+    if true is None or true.shape != actual.shape:
+        return Row(step.name, step.kind, float(np.abs(actual).max()), error, bound, None, None, room)
+    expected = simulate.decode(like, value)
     largest = float(np.abs(true).max())
-    room = value.bits - 2 - value.fraction - (np.log2(largest) if largest else 0.0)
-    clear_error, twin_error = float(np.abs(actual - true).max()), float(np.abs(expected - true).max())
-    return Row(step.name, step.kind, largest, error, bound, clear_error, twin_error, float(room))
+    room = min(room, value.bits - 2 - value.fraction - _log2(largest))
+    return Row(step.name, step.kind, largest, error, bound, float(np.abs(actual - true).max()), float(np.abs(expected - true).max()), room)
 
 
-def _errors(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tuple[int, int]:
-    """(largest difference from the arithmetic on these inputs, what rounding allows), units of the last place."""
+def _log2(size: float) -> float:
+    return float(np.log2(size)) if size else -np.inf
+
+
+def _check(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tuple[int, int, float]:
+    """(largest difference from the arithmetic on these inputs, what rounding allows, both in units of the last place; bits of room at the gate)."""
     if isinstance(step, InputStep):
-        return 0, 0
+        return 0, 0, np.inf
     if isinstance(step, OutputStep):
-        return _output_errors(step, inputs[0], result)
-    words = result.words
-    if isinstance(step, ReluStep):
-        relu = step.protocol
-        x = inputs[0].opened(Cut(relu.bits, relu.shift, relu.cut))
-        # the ignored bits of a window carry or do not: either decision is right where they matter
-        candidates = [simulate.relu(relu, x, Rounding(below=below)) for below in ((0.0, 1.0) if relu.first else (0.0,))]
-    elif isinstance(step, MaxPoolStep):
-        candidates = [simulate.max_pool(plan.graph, step, inputs[0].opened(step.cut))]
+        return *_output_error(step, inputs[0], result), np.inf
+    if isinstance(step, ReluStep | MaxPoolStep):
+        cut = step.cut if isinstance(step, MaxPoolStep) else Cut(step.protocol.bits, step.protocol.shift, step.protocol.cut)
+        x = inputs[0].opened(cut)
+        room = cut.cut - 2 - _log2(float(np.abs(x).max(initial=0)))
+        if isinstance(step, MaxPoolStep):
+            candidates = [simulate.max_pool(plan.graph, step, x)]
+        else:
+            # the ignored bits of a window carry or do not: either decision is right where they matter. Of a patch all may, or none, which
+            # bounds its sum on both sides; no sum between has another sign while a patch has at most 2^width pixels
+            shares = (0.0, 1.0) if step.protocol.first else (0.0,)
+            candidates = [simulate.relu(step.protocol, x, Rounding(below=share)) for share in shares]
     else:
-        candidates = [simulate.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())]
-    differences = [np.abs(simulate.signed(words - candidate, step.result.bits)) for candidate in candidates]
-    return int(np.minimum.reduce(differences).max()), 0
+        candidates, room = [simulate.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())], np.inf
+    differences = [np.abs(simulate.signed(result.words - candidate, step.result.bits)) for candidate in candidates]
+    return int(np.minimum.reduce(differences).max()), 0, room
 
 
-def _output_errors(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:
+def _output_error(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:
     if isinstance(step.protocol, Argmax):
         cut = Cut(step.protocol.bits, step.protocol.shift, step.protocol.cut - step.protocol.index_bits)
         return int((simulate.labels(source.opened(cut)) != result).sum()), 0
