@@ -1,24 +1,25 @@
 """The crypto provider: deals correlated randomness to the server, session by session. It holds keys and public descriptions, nothing else."""
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..errors import InputError, RunError, ThreepcError
+from ..errors import InputError, RunError
 from ..graph.schedule import Plan
 from ..prf import KEY_BYTES, Keystream
 from ..protocol.roles import Provider
 from ..transport.channel import PROTOCOL_VERSION, Channel, Control
-from ..transport.meter import Meter
+from ..transport.connection import Connection
 from . import inference
+from .listening import GREETING_TIMEOUT, ListeningParty
 from .model import PublicModel
 from .network import Network
 from .pacing import PacedSender
-from .session import Options, Usage, ending_together, log, number_field, open_channel, session_field, text_field
+from .session import Options, Usage, ending_together, log, number_field, session_field, text_field
 from .warmup import warm_up
 
-GREETING_TIMEOUT = 10.0
 MAX_BATCH = 1024
 
 
@@ -31,73 +32,42 @@ class _Meeting:
     taken: bool = False
 
 
-class ProviderParty:
-    """Serves sessions until stopped. `weights_kept`: masks of how many models stay packed in memory."""
+class ProviderParty(ListeningParty):
+    """Serves sessions until stopped. The packed mask of the model last dealt for is kept for its next client."""
+
+    role = "provider"
 
     def __init__(self, network: Network, options: Options):
-        self._options, self._network = options, network
-        self._listener = network.listen("provider")
-        self._lock = threading.Lock()
+        """See `ListeningParty`."""
         self._meetings: dict[bytes, _Meeting] = {}
-        self._stopping = threading.Event()
+        self._packed: tuple[bytes, dict] | None = None
+        super().__init__(network, options)
 
-    @property
-    def address(self) -> str:
-        """Where the party listens."""
-        return self._listener.address
-
-    def serve(self) -> None:
-        """Accept parties until `stop`; one thread a session. Errors of a session are logged and end that session alone."""
-        threads: list[threading.Thread] = []
-        while not self._stopping.is_set():
-            try:
-                connection = self._listener.accept(0.5)
-            except RunError:
-                break
-            if connection is None:
-                continue
-            threads = [t for t in threads if t.is_alive()]
-            threads.append(threading.Thread(target=self._greet, args=(connection,), daemon=True))
-            threads[-1].start()
-        for thread in threads:
-            thread.join(self._options.timeout)
-
-    def stop(self) -> None:
-        """End `serve` and all connections."""
-        self._stopping.set()
-        self._listener.close()
-
-    def _greet(self, connection) -> None:
-        channel = open_channel(connection, "provider", "peer", self._options, Meter())
-        try:
-            hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
-            role, session = text_field(hello, "role"), session_field(hello)
-            if role not in ("client", "server"):
-                raise RunError("a greeting of an unknown role")
-            if not self._network.is_known(role, connection.peer):
-                raise RunError(f"a party calls itself the {role}, but its key is not that of a {role}")
-            channel.link = ("provider", role)
-            with self._lock:
-                meeting = self._meetings.setdefault(session, _Meeting())
-            with meeting.arrived:
-                if role in meeting.halves:
-                    raise RunError(f"a second {role} in one session")
-                meeting.halves[role] = (channel, hello)
-                meeting.arrived.notify_all()
-                complete = meeting.arrived.wait_for(lambda: len(meeting.halves) == 2, self._options.timeout)
-                first = not meeting.taken
-                meeting.taken = True
-            with self._lock:
-                self._meetings.pop(session, None)
-            if not complete:
-                other = "server" if role == "client" else "client"
-                raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s")
-            if first:
-                self._session(session, meeting.halves)
-        except ThreepcError as error:
-            log.warning("session ended: %s", error)
-            channel.abort(str(error))
-            channel.close()
+    def _greet(self, connection: Connection, channel: Channel) -> None:
+        hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
+        role, session = text_field(hello, "role"), session_field(hello)
+        if role not in ("client", "server"):
+            raise RunError("a greeting of an unknown role")
+        if not self._network.is_known(role, connection.peer):
+            raise RunError(f"a party calls itself the {role}, but its key is not that of a {role}")
+        channel.link = ("provider", role)
+        with self._lock:
+            meeting = self._meetings.setdefault(session, _Meeting())
+        with meeting.arrived:
+            if role in meeting.halves:
+                raise RunError(f"a second {role} in one session")
+            meeting.halves[role] = (channel, hello)
+            meeting.arrived.notify_all()
+            complete = meeting.arrived.wait_for(lambda: len(meeting.halves) == 2, self._options.timeout)
+            first = not meeting.taken
+            meeting.taken = True
+        with self._lock:
+            self._meetings.pop(session, None)
+        if not complete:
+            other = "server" if role == "client" else "client"
+            raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s")
+        if first:
+            self._session(session, meeting.halves)
 
     def _session(self, session: bytes, halves: dict[str, tuple[Channel, Control]]) -> None:
         (client, client_hello), (server, server_hello) = halves["client"], halves["server"]
@@ -108,12 +78,10 @@ class ProviderParty:
             self._options.accept(model)
             for channel in (client, server):
                 channel.session = session
-            with_client, with_server, weight_key = (Keystream(key) for key in keys)
+            with_client, with_server = (Keystream(key) for key in keys[:2])
             try:
                 warm_up(model.precision)
-                weight_key.begin_attempt(0)
-                weights = {step.op: step.protocol.provider_weights(weight_key) for step in model.plan(1).linear}
-                weight_key.erase()
+                weights = self._weight_masks(model, keys[2])
                 for channel in (client, server):
                     channel.send_control("ready", {"fingerprint": model.fingerprint})
                 log.info("session %s: a client at %s with the server at %s", session.hex()[:8], client.connection.where, server.connection.where)
@@ -122,6 +90,17 @@ class ProviderParty:
             finally:
                 with_client.erase()
                 with_server.erase()
+
+    def _weight_masks(self, model: PublicModel, key: bytes) -> dict:
+        """L_W of every linear layer, packed. A server's key stands for one model in one ring and precision for as long as the server runs."""
+        name = hashlib.sha256(key + model.fingerprint.encode()).digest()
+        packed = self._packed
+        if packed is None or packed[0] != name:
+            stream = Keystream(key)
+            stream.begin_attempt(0)
+            packed = self._packed = name, {step.op: step.protocol.provider_weights(stream) for step in model.plan(1).linear}
+            stream.erase()
+        return packed[1]
 
     def _deal_on_demand(self, model: PublicModel, weights, client: Channel, server: Channel, with_client: Keystream, with_server: Keystream) -> None:
         paced = PacedSender(server, self._options.budget)

@@ -4,31 +4,34 @@ from __future__ import annotations
 import queue
 import threading
 
-from ..errors import RunError, ThreepcError
+from ..errors import RunError
 from ..prf import Keystream, new_key
 from ..protocol.roles import Server
 from ..ring import Ring
 from ..transport.channel import PROTOCOL_VERSION, Channel
-from ..transport.meter import Meter
+from ..transport.connection import Connection
 from . import inference
+from .listening import GREETING_TIMEOUT, ListeningParty
 from .model import ServedModel
 from .network import Network
 from .pacing import PacedReceiver
-from .provider import GREETING_TIMEOUT, checked_plan, noting
+from .provider import checked_plan, noting
 from .record import by_step, difference
 from .session import Options, Usage, ending_together, log, number_field, open_channel, session_field, text_field
 from .warmup import warm_up
 
 
-class ServerParty:
+class ServerParty(ListeningParty):
     """Serves clients until stopped; one thread a client.
 
     The weights are encoded, masked and packed once; the key of their mask is made here and goes to the provider with each session.
     """
 
+    role = "server"
+
     def __init__(self, model: ServedModel, network: Network, options: Options):
         """Raises InputError, naming the layer, for weights that do not fit the ring."""
-        self._public, self._options, self._network = model.public, options, network
+        self._public = model.public
         precision, ring = model.public.precision, Ring(model.public.precision.bits)
         self._weight_key, self._weights, self._biases, self._masked = new_key(), {}, {}, {}
         mask = Keystream(self._weight_key)
@@ -41,57 +44,24 @@ class ServerParty:
             self._weights[step.op] = step.protocol.server_weights(words)
         mask.erase()
         self._waiting: dict[bytes, queue.SimpleQueue] = {}
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._listener = network.listen("server")
+        super().__init__(network, options)
 
-    @property
-    def address(self) -> str:
-        """Where the party listens."""
-        return self._listener.address
-
-    def serve(self) -> None:
-        """Accept clients until `stop`. Errors of a session are logged and end that session alone."""
-        threads: list[threading.Thread] = []
-        while not self._stopping.is_set():
-            try:
-                connection = self._listener.accept(0.5)
-            except RunError:
-                break
-            if connection is None:
-                continue
-            threads = [t for t in threads if t.is_alive()]
-            threads.append(threading.Thread(target=self._greet, args=(connection,), daemon=True))
-            threads[-1].start()
-        for thread in threads:
-            thread.join(self._options.timeout)
-
-    def stop(self) -> None:
-        """End `serve` and all connections."""
-        self._stopping.set()
-        self._listener.close()
-
-    def _greet(self, connection) -> None:
-        channel = open_channel(connection, "server", "client", self._options, Meter())
-        try:
-            hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
-            session, purpose = session_field(hello), text_field(hello, "purpose")
-            if hello.fields.get("version") != PROTOCOL_VERSION:
-                raise RunError(f"the client speaks protocol version {hello.fields.get('version')}, the server {PROTOCOL_VERSION}")
-            if purpose == "offline":
-                with self._lock:
-                    waiting = self._waiting.get(session)
-                if waiting is None:
-                    raise RunError("an offline connection for a session that is not open")
-                waiting.put(channel)
-            elif purpose == "online":
-                self._session(session, channel)
-            else:
-                raise RunError("a connection for an unknown purpose")
-        except ThreepcError as error:
-            log.warning("session ended: %s", error)
-            channel.abort(str(error))
-            channel.close()
+    def _greet(self, connection: Connection, channel: Channel) -> None:
+        channel.link = ("server", "client")
+        hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
+        session, purpose = session_field(hello), text_field(hello, "purpose")
+        if hello.fields.get("version") != PROTOCOL_VERSION:
+            raise RunError(f"the client speaks protocol version {hello.fields.get('version')}, the server {PROTOCOL_VERSION}")
+        if purpose == "offline":
+            with self._lock:
+                waiting = self._waiting.get(session)
+            if waiting is None:
+                raise RunError("an offline connection for a session that is not open")
+            waiting.put(channel)
+        elif purpose == "online":
+            self._session(session, channel)
+        else:
+            raise RunError("a connection for an unknown purpose")
 
     def _session(self, session: bytes, online: Channel) -> None:
         channels = [online]

@@ -1,0 +1,65 @@
+"""What the two parties that listen have in common: accepting connections and greeting each in a thread of its own."""
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+
+from ..errors import RunError, ThreepcError
+from ..transport.channel import Channel
+from ..transport.connection import Connection
+from ..transport.meter import Meter
+from .network import Network
+from .session import Options, log, open_channel
+
+GREETING_TIMEOUT = 10.0
+
+
+class ListeningParty(ABC):
+    """Accepts connections until stopped. Errors of a session are logged and end that session alone."""
+
+    role: str
+
+    def __init__(self, network: Network, options: Options):
+        """Listen at once. Raises InputError when the address is in use."""
+        self._options, self._network = options, network
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._listener = network.listen(self.role)
+
+    @property
+    def address(self) -> str:
+        """Where the party listens."""
+        return self._listener.address
+
+    def serve(self) -> None:
+        """Accept connections until `stop`; one thread for each."""
+        threads: list[threading.Thread] = []
+        while not self._stopping.is_set():
+            try:
+                connection = self._listener.accept(0.5)
+            except RunError:
+                break
+            if connection is None:
+                continue
+            threads = [t for t in threads if t.is_alive()]
+            threads.append(threading.Thread(target=self._receive, args=(connection,), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(self._options.timeout)
+
+    def stop(self) -> None:
+        """End `serve` and all connections."""
+        self._stopping.set()
+        self._listener.close()
+
+    def _receive(self, connection: Connection) -> None:
+        channel = open_channel(connection, self.role, "peer", self._options, Meter())
+        try:
+            self._greet(connection, channel)
+        except ThreepcError as error:
+            log.warning("session ended: %s", error)
+            channel.abort(str(error))
+            channel.close()
+
+    @abstractmethod
+    def _greet(self, connection: Connection, channel: Channel) -> None:
+        """Hear who it is, and run the session that its connection completes."""
