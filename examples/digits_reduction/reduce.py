@@ -122,7 +122,7 @@ def secure(spec: ReluSpec | None, checkpoint: Path) -> dict[str, float]:
 
 def plot(results: list[dict]) -> str:
     """Accuracy against bytes: budgets of DReLUs before and after finetuning, and the budget of bytes."""
-    by_drelus = [entry for entry in results if entry["name"] != "6_bytes"]
+    by_drelus = sorted((entry for entry in results if entry["name"] != "6_bytes"), key=lambda entry: entry["bytes"]["total"])
     by_bytes = [entry for entry in results if entry["name"] == "6_bytes"]
     sizes = [entry["bytes"]["total"] for entry in by_drelus]
     spread = [min(entry["accuracy"]) for entry in by_drelus], [max(entry["accuracy"]) for entry in by_drelus]
