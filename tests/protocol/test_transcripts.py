@@ -25,7 +25,6 @@ COUNT = 8192
 """Elements, within one tile: planes and words of a message are then those of all elements."""
 LIMIT = 9.0
 """Standard deviations."""
-PLANES = None
 
 
 def bits_of(words, bits):
@@ -40,22 +39,35 @@ def planes_of(array):
     return np.unpackbits(octets, axis=1, bitorder="little").astype(np.float32) * 2 - 1
 
 
-def received_bits(messages, layouts):
-    """Bits of messages whose parts are laid out as named: PLANES, or the widths of consecutive packed values."""
-    rows = []
-    for parts, layout in zip(messages, layouts, strict=True):
-        for part, widths in zip(parts, layout, strict=True):
-            if widths is PLANES:
-                rows.append(planes_of(part))
+def parts_of(sent, values):
+    """(words, their width) of every packed value and (planes, None) of every other part of messages as a Recorder kept them.
+
+    values: the widths of the values in every part that holds any.
+    """
+    layouts = {sum(widths): widths for widths in values}
+    for _, _, parts in sent:
+        for part in parts:
+            message = part.view(np.uint8)
+            widths, at = layouts.get(message.nbytes * 8 // COUNT), 0
+            if widths is None:
+                yield message, None
                 continue
-            message, at = part.view(np.uint8), 0
-            assert message.nbytes == COUNT // 8 * sum(widths)
             for width in widths:
                 words = np.empty(COUNT, word_of(width))
                 unpack(message[at : at + COUNT // 8 * width], COUNT, width, words)
-                rows.append(bits_of(words, width))
+                yield words, width
                 at += COUNT // 8 * width
-    return np.concatenate(rows)
+
+
+def received_bits(sent, *values):
+    """Bits of messages, see `parts_of`."""
+    return np.concatenate([planes_of(part) if width is None else bits_of(part, width) for part, width in parts_of(sent, values)])
+
+
+def combined_bits(combine, sent, *values):
+    """Bits of the sum, or difference, of any two packed values of one width, over several messages: pads that cancel show here."""
+    words = [part for part in parts_of(sent, values) if part[1] is not None]
+    return np.concatenate([bits_of(combine(a, b), width) for i, (a, width) in enumerate(words) for b, other in words[:i] if other == width])
 
 
 def drawn_bits(stream):
@@ -88,7 +100,7 @@ def test_the_statistic_finds_what_it_looks_for():
             assert_uniform(received, known)
 
 
-VALUES = {"zero": 0, "minus one": -1, "large": 1 << 13}
+VALUES = {"zero": 0, "negative": -(1 << 13)}
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -104,17 +116,16 @@ def test_relu_shows_nobody_anything(bits, kind, value):
         shape = (1, 2, 64, 128)
         summands = tuple(np.concatenate([s, s], axis=1) for s in summands)
     protocol = Relu(0, shape, bits, shift, cut, bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
-    ((_, u, _), trio), pairs = run(protocol, summands), 2 if kind == "clip" else 1
-    server, client = trio.online[1].sent, trio.online[0].sent
-    at_client = received_bits([m[2] for m in server], [[(cut,)] + [PLANES] * pairs, [PLANES] * 2 * pairs])
-    mine = received_bits([m[2] for m in client], [[PLANES] * 2 * pairs, [PLANES] * pairs + [(bits,)]])
+    (_, u, _), trio = run(protocol, summands)
+    mine = received_bits(trio.online[0].sent, (bits,))
+    at_client = received_bits(trio.online[1].sent, (cut,))
     assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
-
-    lift = (bits, bits, bits - cut, bits - cut) + (bits, bits) * (kind == "clip")
-    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[PLANES, lift]])
-    offline = received_bits([m[2] for m in trio.prepared[0].sent], [[(cut,)]])
-    at_server = np.concatenate([dealt, offline, mine, bits_of(u[:, 0].reshape(-1), bits)])
-    assert_uniform(at_server, drawn_bits(trio.streams["SP"]))
+    lift = (bits, bits, bits - cut, bits - cut)
+    dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, bits, bits)), received_bits(trio.prepared[0].sent, (cut,))
+    known = np.concatenate([at_client, drawn_bits(trio.streams["SP"])])  # what S sent and drew
+    assert_uniform(np.concatenate([dealt, offline, mine, bits_of(u[:, 0].reshape(-1), bits)]), known)
+    for combine in (np.add, np.subtract):
+        assert_uniform(combined_bits(combine, trio.dealt[0].sent + trio.online[0].sent, lift, (*lift, bits, bits), (bits,)), known)
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -123,11 +134,9 @@ def test_truncation_shows_nobody_anything(bits, value):
     (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
     summands = (np.zeros(shape, word_of(bits)), np.full(shape, VALUES[value] << shift).astype(word_of(bits)), np.zeros(shape, word_of(bits)))
     (_, u, _), trio = run(Relu(0, shape, bits, shift, cut, bits, 0, 1, ((0, 1),)), summands)
-    carries = received_bits([m[2] for m in trio.online[1].sent], [[PLANES]])
-    reply = received_bits([m[2] for m in trio.online[0].sent], [[(bits - cut,)]])
+    carries, reply = received_bits(trio.online[1].sent), received_bits(trio.online[0].sent, (bits - cut,))
     assert_uniform(carries, np.concatenate([reply, drawn_bits(trio.streams["CP"])]))
-    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[(bits, bits - cut)]])
-    offline = received_bits([m[2] for m in trio.prepared[0].sent], [[(cut,)]])
+    dealt, offline = received_bits(trio.dealt[0].sent, (bits, bits - cut)), received_bits(trio.prepared[0].sent, (cut,))
     assert_uniform(np.concatenate([dealt, offline, reply, bits_of(u.reshape(-1), bits)]), np.concatenate([carries, drawn_bits(trio.streams["SP"])]))
 
 
@@ -137,11 +146,9 @@ def test_pooling_shows_nobody_anything():
     truth = np.tile(np.array([5, -3], np.int64), COUNT).reshape(shape)
     summands = tuple(x.astype(np.uint32) for x in (np.zeros(shape, np.int64), truth, np.zeros(shape, np.int64)))
     _, trio = run(MaxPool(0, shape, (1, 2), (1, 2), (0,) * 4, (1, 1), cut), summands)
-    at_client = received_bits([m[2] for m in trio.online[1].sent], [[(cut,), PLANES], [PLANES] * 2])
-    mine = received_bits([m[2] for m in trio.online[0].sent], [[PLANES] * 2, [PLANES, (cut,)]])
-    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
-    dealt = received_bits([m[2] for m in trio.dealt[0].sent], [[PLANES, (cut, cut)]])
-    offline = received_bits([m[2] for m in trio.prepared[0].sent], [[(cut,)]])
+    mine = received_bits(trio.online[0].sent, (cut,))
+    assert_uniform(received_bits(trio.online[1].sent, (cut,)), np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
+    dealt, offline = received_bits(trio.dealt[0].sent, (cut, cut)), received_bits(trio.prepared[0].sent, (cut,))
     assert_uniform(np.concatenate([dealt, offline, mine]), drawn_bits(trio.streams["SP"]))
 
 
@@ -151,9 +158,9 @@ def test_input_and_output_show_the_server_nothing(bits):
     step, trio = Input(0, shape, bits), Trio()
     d = step.mask(trio.client, trio.client.with_provider)
     trio.together(step.server, lambda client: step.client(client, np.full(shape, 77, word), d))
-    assert_uniform(received_bits([m[2] for m in trio.online[0].sent], [[(bits,)]]), None)
+    assert_uniform(received_bits(trio.online[0].sent, (bits,)), None)
     Output(1, COUNT, bits, 4).deal(trio.provider, np.full(COUNT, 99, word))
-    assert_uniform(received_bits([m[2] for m in trio.dealt[0].sent], [[(bits,)]]), None)
+    assert_uniform(received_bits(trio.dealt[0].sent, (bits,)), None)
 
 
 @pytest.mark.parametrize("bits", (48, 32))
@@ -161,7 +168,8 @@ def test_masked_weights_show_the_client_nothing(bits):
     stream = Keystream(new_key())
     stream.begin_attempt(0)
     layer = Linear(0, (1, 64, 1, 1), (64, 128, 1, 1), (1, 1), (0,) * 4, (1, 1), 1, bits)
-    assert_uniform(received_bits([[layer.mask_weights(stream, np.full((64, 128, 1, 1), 3, word_of(bits)))]], [[(bits,)]]), None)
+    message = layer.mask_weights(stream, np.full((64, 128, 1, 1), 3, word_of(bits)))
+    assert_uniform(received_bits([(0, "setup", [message])], (bits,)), None)
 
 
 # The same keys, different inputs
@@ -276,7 +284,8 @@ def test_no_attempt_runs_twice(role):
         elif role == "client":
             relu.protocol.prepare(trio.client, np.zeros(relu.result.shape, np.uint64))
         else:
-            relu.protocol.drelu.server_leaves(trio.server, np.zeros(COUNT, np.uint32), np.zeros(relu.protocol.drelu.dealt_bytes, np.uint8))
+            opening = relu.protocol.opening
+            opening.server(trio.server, np.zeros(opening.count, np.uint64), np.zeros(opening.message_bytes, np.uint8))
     for stream in trio.streams.values():
         with pytest.raises(RunError, match="attempts only increase"):
             stream.begin_attempt(0)
