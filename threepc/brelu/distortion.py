@@ -267,7 +267,7 @@ class _Run:
         done = sum(cost for _, _, cost in tasks) - sum(cost for _, _, cost in missing)
         # Parts differ in length, so the bar counts what they cost; only then is the time left worth anything.
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f} %, time left"),
-                   TimeRemainingColumn(elapsed_when_finished=True))
+                   TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600, disable=not self.progress) as bar:
             task = bar.add_task(label, total=sum(cost for _, _, cost in tasks), completed=done)
             for cost in self.workers.run([task for _, task, _ in missing]):
