@@ -185,10 +185,11 @@ def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
         whole = len(protocol.decide) == x.shape[1]
         chosen = x if whole else x[:, protocol.decide]
         units = rounding.units(chosen, protocol.first)
-        kept = _decided(protocol, units) * rounding.lifted(chosen, protocol.cut, protocol.ring)
+        kept, clipped = _decided(protocol, units), 0
         if protocol.clip is not None:
-            above = wrapped(chosen - protocol.clip, protocol.cut)
-            kept -= _decided(protocol, units - (protocol.clip >> protocol.first)) * rounding.lifted(above, protocol.cut, protocol.ring)
+            above = _decided(protocol, units - (protocol.clip >> protocol.first))
+            kept, clipped = kept ^ above, above * protocol.clip
+        kept = kept * rounding.lifted(chosen, protocol.cut, protocol.ring) + clipped
         if whole:
             return to_words(kept, protocol.ring)
         out[:, protocol.decide] = kept
