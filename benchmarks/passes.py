@@ -56,13 +56,14 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
         half = timed("client", "offline", "half of the opening", opening.prepare, client, shares[1])
         timed("client", "offline", "activation mask", draw_activation, client, client.with_provider, 1, count, word)
         x, packed = timed("server", "online", "opening", opening.server, server, shares[2], half)
-        held = timed("server", "online", "leaves", drelu.server_leaves, server, x, tables)
+        (held,) = timed("server", "online", "leaves", drelu.server_leaves, server, [x], tables)
         seen = timed("client", "online", "opening", opening.client, client, packed)
-        mine = timed("client", "online", "leaves", drelu.client_leaves, client, seen, held.leaf_wires)
+        (mine,) = timed("client", "online", "leaves", drelu.client_leaves, client, [seen], [held.leaf_wires])
         groups, bit = timed("server", "online", "groups", held.groups_and_bit, server, mine.leaf_wires, mine.group_wires)
         own = timed("client", "online", "groups", mine.bit, client, groups)
-        value = timed("client", "online", "gate", gate.client, client, seen, opened(own, bit), mine.beta)
-        timed("server", "online", "gate", gate.server, server, x, opened(bit, own), held.beta, value, dealt)
+        bits = opened(own, bit)[None]
+        value = timed("client", "online", "gate", gate.client, client, seen, bits, mine.beta)
+        timed("server", "online", "gate", gate.server, server, x, bits, held.beta, value, dealt)
     rows = [
         {"role": role, "phase": phase, "pass": what, "nanoseconds": min(values[1:])} for (role, phase, what), values in times.items()
     ]

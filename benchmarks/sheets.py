@@ -145,7 +145,7 @@ def _resources(entries: list[dict], sections: dict[str, dict]) -> Sheet:
 def _links(entries: list[dict]) -> Sheet:
     rows = []
     for entry in entries:
-        if entry["network"] == "none" and entry["transport"] == "ipc":
+        if entry["network"] == "none" and entry["transport"] != "tcp":
             for link in LINKS:
                 cells = [entry["links"].get(link, {}).get(phase, {"bytes": 0, "messages": 0}) for phase in ("offline", "online")]
                 shown = [text for cell in cells for text in (_megabytes(cell["bytes"]), str(cell["messages"]))]

@@ -66,9 +66,14 @@ def assembled(subject: Subject, ring: int, patch: tuple[int, int] | None = None)
     model = loaded(subject)
     spec = None
     if patch is not None:
-        graph, _ = import_module(model.module, torch.zeros(model.example_shape))
-        spec = relu_specs.uniform(graph, *patch, model=subject.name)
+        spec = uniform_spec(model.module, torch.zeros(model.example_shape), patch, subject.name)
     return assemble_loaded(model, Settings(ring=ring, relu_spec=spec))
+
+
+def uniform_spec(module: torch.nn.Module, example: torch.Tensor, patch: tuple[int, int], name: str) -> relu_specs.ReluSpec:
+    """One patch size for every channel of every ReLU, the whole map where that is smaller."""
+    graph, _ = import_module(module, example)
+    return relu_specs.uniform(graph, *patch, model=name)
 
 
 def at_side(subject: Subject, side: int) -> Subject:

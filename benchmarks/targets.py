@@ -60,7 +60,7 @@ def verdicts(sections: dict[str, dict]) -> list[Verdict]:
             ratio = entry["seconds"]["total"]["median"] / local["seconds"]["total"]["median"]
             found.append(Verdict(f"{entry['title']}, l = {entry['ring']}: CURVE over TCP to ipc", TCP_RATIO, ratio, "x"))
     for entry in sections.get("relus", {"cases": []})["cases"]:
-        if entry.get("relus") == 1_000_000 and entry["ring"] in MILLION_SECONDS:
+        if entry.get("relus") == 1_000_000 and entry["ring"] in MILLION_SECONDS and entry["transport"] == "ipc":
             what = f"a million ReLUs with truncation, l = {entry['ring']}"
             found.append(Verdict(what, MILLION_SECONDS[entry["ring"]], entry["seconds"]["total"]["median"], "s"))
     for entry in sections.get("kernels", {"cases": []})["cases"]:

@@ -1,0 +1,165 @@
+"""A tiny network through the harness: its entries make tables, plots and the README."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import costmodel, kernels, measure, passes, plots, readme, single, store, subjects, targets
+from benchmarks.command import bench
+from benchmarks.machine import describe, warning
+from benchmarks.sections import EFFORT, SECTIONS, network_cases
+from benchmarks.sheets import Sheet, sheets
+from threepc.assembly import Settings, assemble
+from threepc.card import ModelCard, Preprocessing
+from threepc.errors import InputError
+from threepc.party import local
+
+TINY = subjects.Subject("tiny", "a tiny network", "tests")
+EFFORT_OF_TESTS = measure.Effort(2, 2, 0.0)
+
+
+@pytest.fixture(scope="module")
+def entries():
+    """A plain and a block case of a tiny network, over threads."""
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(subjects, "PLAIN_SECONDS", 0.0)
+        patching.setattr(subjects, "assembled", _tiny)
+        cases = [measure.Case(TINY, transport="memory"), measure.Case(TINY, patch=(2, 2), transport="memory")]
+        return [measure.measure(case, EFFORT_OF_TESTS) for case in cases]
+
+
+def _tiny(subject, ring, patch=None):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 8)).eval()
+    card = ModelCard("tiny", Preprocessing((8, 8), (0.0,) * 3, (255.0,) * 3))
+    example = torch.zeros(1, 3, 8, 8)
+    return assemble(module, example, card, Settings(ring=ring, relu_spec=patch and subjects.uniform_spec(module, example, patch, "tiny")))
+
+
+@pytest.fixture(scope="module")
+def sections(entries):
+    """What a run of the harness leaves, in small."""
+    relus = [{"case": "passes/l48", "ring": 48} | passes.relu_passes(48, 1 << 12, 1)]
+    rows = kernels.measure([kernels.Layer(4, 8, 8, 3), kernels.Layer(8, 8, 8, 3, groups=8)], 48, seconds=0)
+    speed = [{"case": f"{name}/l48", "network": name, "ring": 48, "kernels": "plain", "layers": rows} for name in kernels.NETWORKS]
+    grown = [entry | {"axis": "size", "x": x, "case": f"size {x}"} for x, entry in zip((8, 16), entries)]
+    machine = describe()
+    made = {"networks": entries, "relus": relus, "kernels": speed, "growth": grown}
+    return {name: {"section": name, "machine": machine, "cases": cases} for name, cases in made.items()}
+
+
+def test_an_entry_says_what_was_measured(entries):
+    plain, block = entries
+    assert plain["relus"] == plain["drelus"] == 256 and block["drelus"] == 64
+    assert plain["seconds"]["total"]["count"] == 2
+    assert set(plain["cpu_seconds"]) == set(plain["peak_rss_mb"]) == set(local.ROLES)
+    assert plain["declared_bytes"]["online"] == plain["bytes"]["online"] == sum(plain["work"]["online"].values())
+    assert plain["messages_online"] == plain["messages_declared"]
+    assert plain["max_abs_error"] < 0.01 * plain["max_abs_plain"]
+    assert plain["macs"] == 4 * 27 * 64 + 2 * 256 == plain["work"]["macs"]["dense"]
+    assert plain["case"] != block["case"] and "published" not in block
+
+
+def test_kinds_of_layers_add_up(entries):
+    kinds = measure.by_kind(entries[0]["layers"])
+    assert kinds["conv"]["layers"] == 2
+    assert sum(kind["bytes"] for kind in kinds.values()) == entries[0]["bytes"]["total"]
+
+
+def test_a_ring_that_cannot_hold_the_network_is_a_result(monkeypatch):
+    def refuse(subject, ring, patch=None):
+        raise InputError("too large")
+
+    monkeypatch.setattr(subjects, "assembled", refuse)
+    entry = measure.measure(measure.Case(TINY), EFFORT_OF_TESTS)
+    assert entry["refused"] == "too large"
+    (sheet,) = sheets({"networks": {"cases": [entry]}})
+    assert "too large" in sheet.markdown()
+
+
+def test_tables_and_readme_come_from_the_results(sections, tmp_path):
+    titles = [sheet.title for sheet in sheets(sections)]
+    assert {"Whole inferences", "By link", "Convolutions on one core, packing included"} <= set(titles)
+    text = readme.text(sections, [tmp_path / "growth_size.png"], tmp_path)
+    assert "a tiny network" in text and "(growth_size.png)" in text and "python -m benchmarks" in text
+
+
+def test_plots_are_written_as_png_and_svg(sections, tmp_path):
+    written = plots.write(sections, tmp_path)
+    assert {path.name for path in written} == {"growth_size.png"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg"}
+
+
+def test_targets_are_judged(sections):
+    (kernel,) = targets.verdicts(sections)
+    assert kernel.least and kernel.reached == (kernel.measured >= 45)
+    assert replace(kernel, least=False).reached == (kernel.measured <= 45)
+
+
+def test_the_model_predicts_from_measured_constants(sections, entries):
+    million = {"cpu_seconds": dict.fromkeys(local.ROLES, 0.02), "relus": 1_000_000}
+    few = {"seconds": {"online": {"median": 0.01}}, "messages": 42}
+    rows = {entry["network"]: entry["layers"] for entry in sections["kernels"]["cases"]}
+    known = costmodel.constants(48, rows, sections["relus"]["cases"][0], million, few, cores=2)
+    assert sum(known.relu_seconds.values()) == pytest.approx(60e-9)
+    assert costmodel.predict(entries[0]["work"], known, None)["total"] > 0
+
+
+def test_a_section_keeps_what_was_measured(tmp_path):
+    machine = describe()
+    first = store.Section(tmp_path, "networks", machine)
+    first.add({"case": "one", "value": 1})
+    first.add({"case": "two", "value": 2})
+    resumed = store.Section(tmp_path, "networks", machine, resume=True)
+    assert resumed.has("one")
+    resumed.add({"case": "one", "value": 3})
+    cases = store.load(tmp_path)["networks"]["cases"]
+    assert {case["case"]: case["value"] for case in cases} == {"one": 3, "two": 2}
+    assert not store.Section(tmp_path, "networks", machine | {"processor": "another"}, resume=True).has("one")
+
+
+def test_a_file_without_results_is_named(tmp_path):
+    (tmp_path / "odd.json").write_text(json.dumps([1]))
+    with pytest.raises(InputError, match="odd.json"):
+        store.load(tmp_path)
+
+
+def test_a_busy_machine_is_told():
+    idle = describe() | {"cores": 4, "load_average": [0.1, 0.1, 0.1]}
+    assert warning(idle) is None
+    assert "not idle" in warning(idle | {"load_average": [3.0, 1.0, 1.0]})
+
+
+def test_every_case_has_a_name_of_its_own():
+    for long in EFFORT:
+        names = [case.name for case in network_cases(long)]
+        assert len(set(names)) == len(names)
+
+
+def test_the_command_reports_without_measuring(sections, tmp_path):
+    section = store.Section(tmp_path, "networks", sections["networks"]["machine"])
+    for entry in sections["networks"]["cases"]:
+        section.add(entry)
+    outcome = CliRunner().invoke(bench, ["--report", "--output", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    assert "Whole inferences" in outcome.output and "Whole inferences" in (tmp_path / "README.md").read_text()
+
+
+def test_the_command_runs_a_section(tmp_path, monkeypatch):
+    monkeypatch.setitem(SECTIONS, "relus", lambda long, effort, progress, wanted, before: iter([{"case": "x", "ring": 48} | passes.relu_passes(48, 512, 1)]))
+    outcome = CliRunner().invoke(bench, ["--only", "relus", "--output", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    assert "Core time of a ReLU" in outcome.output
+
+
+def test_a_markdown_table_has_one_rule():
+    assert Sheet("t", ("a", "b"), [("x", "1")]).markdown().splitlines()[2:5] == ["| a | b |", "| --- | ---: |", "| x | 1 |"]
+
+
+def test_networks_of_one_relu_layer_are_what_they_say():
+    plan = single.network(*single.MILLION, 48).public.plan(1)
+    assert plan.relus == 1_000_000
+    assert single.network(*single.FEW, 32, layers=3).public.plan(1).cost.messages == 3 * 4 + 2
