@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 
 from ..errors import RunError
 from ..prf import Keystream, new_key
