@@ -24,10 +24,10 @@ class Builder:
         self.nodes.append(Node(name, kind, inputs, shape, attrs))
         return name
 
-    def conv(self, x: str, channels: int, kernel: int = 3, stride: int = 1, padding: int | None = None, groups: int = 1, gain: float = 1.0) -> str:
-        """A convolution, by default of padding that keeps the size."""
-        p = kernel // 2 if padding is None else padding
-        name = self.node("conv", x, channels=channels, kernel=[kernel] * 2, stride=[stride] * 2, padding=[p] * 4, dilation=[1, 1], groups=groups)
+    def conv(self, x: str, channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, gain: float = 1.0) -> str:
+        """A convolution whose padding keeps the size, but for the stride."""
+        geometry = {"kernel": [kernel] * 2, "stride": [stride] * 2, "padding": [kernel // 2] * 4, "dilation": [1, 1]}
+        name = self.node("conv", x, channels=channels, **geometry, groups=groups)
         graph_shape = channels, self._shape(x)[0] // groups, kernel, kernel
         scale = gain * np.sqrt(2 / np.prod(graph_shape[1:]))
         self.weights[name] = {"weight": self._rng.normal(size=graph_shape) * scale, "bias": self._rng.normal(size=channels) * 0.3}

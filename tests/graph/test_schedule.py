@@ -14,7 +14,7 @@ MODELS = {"residual": residual, "mobile": mobile, "branching": branching}
 
 
 def check(graph, weights, bits=48, batch=1, sizes=None, tolerance=0.005, precision=None, seed=0, threads=1):
-    """Run a plan; the largest error must be below `tolerance` of the largest logit, the cost as declared. The plan, its logits, the truth."""
+    """Run a plan: the largest error is below `tolerance` of the largest logit, the cost as declared. The plan, its logits, the truth."""
     precision = precision or Precision.default(bits)
     plan = schedule(graph, precision, sizes, batch)
     images = np.random.default_rng(seed).normal(size=(batch, *graph.input.shape))
@@ -114,8 +114,11 @@ def test_concatenation_of_raw_reduced_and_pooled(bits, order):
     check(*net.output(net.conv(net.relu(x), 3)), bits)
 
 
+FORMS = "input", "relu", "average", "average of 9", "raw average", "maxpool", "raw maxpool", "clip", "sum", "reshape"
+
+
 @pytest.mark.parametrize("bits", (64, 48))
-@pytest.mark.parametrize("last", ("input", "relu", "average", "average of 9", "raw average", "maxpool", "raw maxpool", "clip", "sum", "reshape"))
+@pytest.mark.parametrize("last", FORMS)
 def test_outputs_of_every_form(bits, last):
     net = Builder(3, 6, 8)
     x = net.conv("input", 4)
@@ -182,7 +185,7 @@ def test_cost_is_the_sum_of_the_steps_and_grows_with_the_batch():
 
 @pytest.mark.parametrize("bits", (64, 48))
 def test_window_of_the_user(bits):
-    """Bits 20 to 40 of the product: values between -2^(20 - 32) and 0 may pass with their own small size, larger ones are decided exactly."""
+    """Bits 20 to 40 of the product: values between -2^(20 - 32) and 0 may pass with their own small size, others are decided exactly."""
     net = Builder(2, 16, 16)
     x = net.conv("input", 4)
     graph, weights = net.output(net.relu(x))
@@ -232,7 +235,7 @@ def test_fingerprint_covers_graph_precision_and_patches():
         fingerprint(graph, Precision(), None), fingerprint(other, Precision(), None), fingerprint(graph, Precision(64), None),
         fingerprint(graph, Precision(48, 15), None), fingerprint(graph, Precision(48, 16, {"conv1": 15}), None),
         fingerprint(graph, Precision(window=(16, 40)), None), fingerprint(graph, Precision(), sizes),
-        fingerprint(graph, Precision(), {name: ((1, 1),) * 7 + ((1, 2),)}),
+        fingerprint(graph, Precision(), {name: ((1, 1),) * 7 + ((1, 2),)}), fingerprint(graph, Precision(), None, "label"),
     ]
     assert len(set(prints)) == len(prints)
     assert fingerprint(residual()[0], Precision(), dict(sizes)) == prints[6]
@@ -253,8 +256,31 @@ def test_ops_of_a_plan_do_not_overlap():
         plan = schedule(graph, Precision())
         trio = network_trio(plan, weights)
         run_network(trio, plan, np.zeros((1, *graph.input.shape)))
-        blocks = np.concatenate([np.ascontiguousarray(a).view(np.uint8)[: a.nbytes // 16 * 16] for name in ("CP", "SP") for _, a in trio.streams[name].drawn])
-        blocks = blocks.view("V16")
+        drawn = [a.reshape(-1).view(np.uint8)[: a.nbytes // 16 * 16] for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
+        blocks = np.concatenate(drawn).view("V16")
         assert len(np.unique(blocks)) == len(blocks), "no block of a keystream is drawn twice"
 
 
+
+
+@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+def test_label_alone(bits):
+    graph, weights = residual()
+    plan = schedule(graph, Precision.default(bits), None, 3, "label")
+    images = np.random.default_rng(0).normal(size=(3, *graph.input.shape))
+    trio = network_trio(plan, weights)
+    got = run_network(trio, plan, images)
+    clear = evaluate(graph, weights, torch.from_numpy(images))[graph.output.name].numpy()
+    first, second = np.sort(clear, axis=1)[:, -1], np.sort(clear, axis=1)[:, -2]
+    sure = first - second > 0.02 * np.abs(clear).max()
+    assert sure.any() and got.shape == (3, 1, 1, 1)
+    assert np.array_equal(got[sure[:, None]], clear.argmax(axis=1, keepdims=True)[sure[:, None]])
+    assert trio.measured == without_zeros(plan.cost)
+
+
+def test_pooling_without_a_cell_that_every_window_has_is_refused_by_name():
+    """Padding on both sides of windows that do not overlap: legal in a graph, not in the tournament."""
+    net = Builder(1, 4, 4)
+    graph, _ = net.output(net.maxpool("input", 2, 2, 1))
+    with pytest.raises(InputError, match="maxpool1: .*a pooling window"):
+        schedule(graph, Precision())

@@ -50,7 +50,8 @@ def test_products_of_masked_wires(data):
     """combine adds the product of wires to shares: AND of (opened ^ mask), expanded over the subsets of the masks."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     words, wires, outputs = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6)), data.draw(st.integers(1, 3))
-    terms = data.draw(st.lists(st.tuples(st.integers(0, outputs - 1), st.sets(st.integers(0, wires - 1), min_size=1, max_size=5)), min_size=1, max_size=4))
+    some_wires = st.sets(st.integers(0, wires - 1), min_size=1, max_size=5)
+    terms = data.draw(st.lists(st.tuples(st.integers(0, outputs - 1), some_wires), min_size=1, max_size=4))
     subsets = lambda s: [tuple(w for i, w in enumerate(s) if n >> i & 1) for n in range(1 << len(s))]
     products = sorted({q for _, term in terms for q in subsets(sorted(term)) if len(q) > 1})
     factors = np.full((len(products), 5), -1, np.int32)

@@ -53,7 +53,7 @@ def test_cut_and_opening(size, count, seed):
 @settings(max_examples=60)
 @given(st.sampled_from(SIZES), st.integers(1, 150), st.integers(0, 2**32))
 def test_gate_multiplies_by_the_decision_and_lifts(size, count, seed):
-    """u + d = b (x - r) in the ring for every combination of b and beta's halves, wherever |x - r| stays below a quarter of the cut ring."""
+    """u + d = b (x - r) in the ring for every combination of b and beta's halves, for |x - r| below a quarter of the cut ring."""
     (ring, cut), rng = size, np.random.default_rng(seed)
     whole, big, small = padded(count), word_of(ring), word_of(cut)
     limit = 2 ** (cut - 2)
@@ -67,7 +67,8 @@ def test_gate_multiplies_by_the_decision_and_lifts(size, count, seed):
     t0, t1, d = (random_words(rng, whole, big) for _ in range(3))
     w = random_words(rng, whole, np.uint32)
     tile_bits = 2 * ring + 2 * (ring - cut)
-    dealt, v, work = np.empty(packed_bytes(count, tile_bits), np.uint8), np.empty(packed_bytes(count, ring), np.uint8), np.empty((5, whole), big)
+    dealt, v = (np.empty(packed_bytes(count, width), np.uint8) for width in (tile_bits, ring))
+    work = np.empty((5, whole), big)
     gate.deal_gate(r, beta_c, beta_s, t0, t1, w, d, ring, cut, work, dealt)
     gate.client_gate(x, opened, beta_c, t0.copy(), t1, w, ring, cut, v)
     u = np.empty(count, big)

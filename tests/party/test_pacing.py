@@ -16,7 +16,8 @@ from threepc.transport.connection import NoAnswer
 
 
 def channels(timeout=5.0):
-    return [Channel(end, link, timeout=timeout) for end, link in zip(memory.pair(), (("provider", "server"), ("server", "provider")))]
+    links = ("provider", "server"), ("server", "provider")
+    return [Channel(end, link, timeout=timeout) for end, link in zip(memory.pair(), links)]
 
 
 class Waiting:
@@ -66,7 +67,7 @@ def transfer(sizes, budget):
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from((0, 1, 100, GRANT - 1, GRANT, GRANT + 1, 3 * GRANT, 5 * GRANT)), max_size=30), st.integers(0, 8))
 def test_any_messages_pass_any_budget(sizes, grants):
-    """Also a message larger than the budget, after small ones that were not worth a grant: either would once wait for the other for ever."""
+    """Also a message larger than the budget, after small ones that were not worth a grant: neither may wait for the other then."""
     budget = grants * GRANT
     assert transfer(sizes, budget) <= max(budget, GRANT + max(sizes, default=0))
 

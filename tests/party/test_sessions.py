@@ -3,6 +3,7 @@ import dataclasses
 import json
 import logging
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -54,11 +55,12 @@ def test_record_is_what_the_plan_declares(network, separate):
         for _ in range(2):
             logits, record = session.infer(images(2), separate)
             assert_close(MODEL, images(2), logits)
-            measured = {phase: {link: phases[phase][0] for link, phases in record.links.items() if phase in phases} for phase in ("offline", "online")}
-            assert measured == {"offline": dict(plan.cost.offline), "online": dict(plan.cost.online)}
+            measured = lambda phase: {link: phases[phase][0] for link, phases in record.links.items() if phase in phases}
+            assert (measured("offline"), measured("online")) == (plan.cost.offline, plan.cost.online)
             assert sum(phases["online"][1] for phases in record.links.values() if "online" in phases) == plan.cost.messages
             assert [layer["name"] for layer in record.layers] == [step.name for step in plan.steps]
-            assert [layer["bytes"] for layer in record.layers] == [step.cost.total("offline") + step.cost.total("online") for step in plan.steps]
+            declared = [step.cost.total("offline") + step.cost.total("online") for step in plan.steps]
+            assert [layer["bytes"] for layer in record.layers] == declared
             assert [layer["messages"] for layer in record.layers] == [step.cost.messages for step in plan.steps]
         assert {link: count[0] for link, count in session.setup_links.items()} == plan.cost.setup
         total = merged([record, record])
@@ -227,16 +229,19 @@ class Tampering(MemoryNetwork):
     def session(self):
         session = ClientSession(self, OPTIONS)
         for channel in session._channels:
-            send = channel.send_control
-            channel.send_control = lambda kind, fields, *rest, send=send: send(kind, dict(fields) | (self.fields if kind == self.kind else {}), *rest)
+            channel.send_control = partial(self.tamper, channel.send_control)
         return session
+
+    def tamper(self, send, kind, fields):
+        send(kind, fields | self.fields if kind == self.kind else fields)
 
 
 @pytest.mark.parametrize("kind", ("infer", "deal"))
 @pytest.mark.parametrize("fields, match", [
-    ({"batch": 0}, "a batch of 0 images"), ({"batch": MAX_BATCH + 1}, "a batch of 1025 images"), ({"batch": -1}, "without a proper 'batch'"),
-    ({"batch": 1.5}, "without a proper 'batch'"), ({"batch": None}, "without a proper 'batch'"), ({"attempt": "x"}, "without a proper 'attempt'"),
-    ({"batch": 2}, "op"), ({"attempt": 5}, "attempt"),
+    ({"batch": 0}, "a batch of 0 images"), ({"batch": MAX_BATCH + 1}, "a batch of 1025 images"),
+    ({"batch": -1}, "without a proper 'batch'"), ({"batch": 1.5}, "without a proper 'batch'"),
+    ({"batch": None}, "without a proper 'batch'"),
+    ({"attempt": "x"}, "without a proper 'attempt'"), ({"batch": 2}, "op"), ({"attempt": 5}, "attempt"),
 ])
 def test_requests_that_disagree_end_the_session_everywhere(kind, fields, match, caplog):
     network = Tampering(kind, **fields)

@@ -87,11 +87,13 @@ class Trio:
         for stream in self.streams.values():
             stream.begin_attempt(self.attempt)
         self.meters = {role: Meter() for role in ("provider", "server", "client")}
-        self.dealt, self.prepared, self.online = (self._pair(*ends) for ends in (("provider", "server"), ("client", "server"), ("client", "server")))
-        self.provider = Provider(self.attempt, self.weights["provider"], self.streams["PC"], self.streams["PS"], self.dealt[0], self.threads)
-        self.client = Client(self.attempt, self.weights["client"], self.streams["CP"], self.prepared[0], self.online[0], self.threads)
+        links = ("provider", "server"), ("client", "server"), ("client", "server")
+        self.dealt, self.prepared, self.online = (self._pair(*ends) for ends in links)
+        streams, held = self.streams, self.weights
+        self.provider = Provider(self.attempt, held["provider"], streams["PC"], streams["PS"], self.dealt[0], self.threads)
+        self.client = Client(self.attempt, held["client"], streams["CP"], self.prepared[0], self.online[0], self.threads)
         self.server = Server(
-            self.attempt, self.weights["server"], self.biases, self.streams["SP"], self.dealt[1], self.prepared[1], self.online[1], self.threads
+            self.attempt, held["server"], self.biases, streams["SP"], self.dealt[1], self.prepared[1], self.online[1], self.threads
         )
 
     def _pair(self, a: str, b: str) -> tuple[Recorder, Recorder]:
@@ -239,5 +241,6 @@ def run_network(trio: Trio, plan: Plan, images: np.ndarray) -> np.ndarray:
     assert trio.dealt[0].receptions == 0, "the provider hears nothing"
     masks: list[np.ndarray] = []
     kept = inference.prepare(trio.client, plan, masks.append)
-    _, logits = trio.together(lambda server: inference.serve(server, plan), lambda client: inference.infer(client, plan, words, Prepared(masks[0], kept)))
+    prepared = Prepared(masks[0], kept)
+    _, logits = trio.together(lambda server: inference.serve(server, plan), lambda client: inference.infer(client, plan, words, prepared))
     return logits

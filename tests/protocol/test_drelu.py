@@ -33,7 +33,7 @@ def test_whole_cut_ring_in_32_bit_words(bits):
 
 @pytest.mark.parametrize("first, width", [(1, 1), (3, 7), (5, 30), (17, 30), (31, 16)])
 def test_low_bits_left_out_round_the_threshold_down(first, width):
-    """Without its low bits a value z is compared as (z + r >> first) - (r >> first): certain outside -2^first < z < 0, never wrong above."""
+    """Without its low bits z is compared as (z + r >> first) - (r >> first): certain outside -2^first < z < 0, never wrong above."""
     rng, high = np.random.default_rng(first), first + width
     truth = values_up_to(rng, (1 << high) - (1 << first), 2000)
     protocol = Relu(0, (1, 1, 1, 2000), bits=64, shift=0, cut=64, ring=64, first=first, width=width)

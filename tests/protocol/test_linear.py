@@ -44,7 +44,8 @@ def test_masked_weights_of_two_layers_share_no_mask():
     """Equal weights of two ops, or under two keys, look unlike each other."""
     weight = np.zeros((64, 64, 1, 1), np.uint64)
     layer = lambda op: Linear(op, (1, 64, 1, 1), weight.shape, (1, 1), (0, 0, 0, 0), (1, 1), 1, 64)
-    messages = [layer(op).mask_weights(key(secret=secret), weight).view(np.uint64) for op, secret in ((0, WEIGHTS), (1, WEIGHTS), (0, b"m" * 16))]
+    pairs = (0, WEIGHTS), (1, WEIGHTS), (0, b"m" * 16)
+    messages = [layer(op).mask_weights(key(secret=secret), weight).view(np.uint64) for op, secret in pairs]
     assert len(np.unique(np.concatenate(messages))) == 3 * 4096
 
 

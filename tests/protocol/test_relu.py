@@ -18,7 +18,7 @@ def relu(bits, shape, **options):
 
 
 def bound(bits, terms=1):
-    """The largest size of a value, in units of the truncated value's last place, that leaves room for a truncation's error, or for sums of them."""
+    """The largest size of a value, in units of the last place, that leaves room for its rounding; for sums of `terms` values."""
     return (1 << min(CUTS[bits][1] - 2, 30)) // terms - 2
 
 
@@ -195,6 +195,7 @@ def test_channels_in_another_order_than_kinds():
     truth = np.sign(rng.normal(size=shape)).astype(np.int64) * (np.arange(1, 8)[:, None, None] << 20)
     truth[:, 3] = np.abs(truth[:, 3])
     got = opened(run(relu(48, shape, sizes=sizes), shares(rng, truth, 48))[0], 48)
-    wanted = truth / 2.0**16 * np.array([1, 0, 0, 1, 1, 0, 0])[:, None, None] + np.maximum(truth, 0) / 2.0**16 * np.array([0, 1, 0, 0, 0, 0, 1])[:, None, None]
+    passed, decided = (np.array(channels)[:, None, None] for channels in ((1, 0, 0, 1, 1, 0, 0), (0, 1, 0, 0, 0, 0, 1)))
+    wanted = (truth * passed + np.maximum(truth, 0) * decided) / 2.0**16
     assert within(got, wanted)
     assert not got[:, [2, 5]].any()

@@ -100,6 +100,12 @@ def test_the_statistic_finds_what_it_looks_for():
             assert_uniform(received, known)
 
 
+def in_the_servers_summand(value, shape, bits):
+    """Summands (client, server, provider) of equal values without any randomness, which might cover up for a mask."""
+    nothing = np.zeros(shape, word_of(bits))
+    return nothing, np.full(shape, value).astype(word_of(bits)), nothing
+
+
 VALUES = {"zero": 0, "negative": -(1 << 13)}
 
 
@@ -107,9 +113,9 @@ VALUES = {"zero": 0, "negative": -(1 << 13)}
 @pytest.mark.parametrize("kind", ("relu", "clip", "blocks"))
 @pytest.mark.parametrize("bits", (48, 32))
 def test_relu_shows_nobody_anything(bits, kind, value):
-    """The same value in every element, all of it in the server's summand, so that no other randomness covers up for the masks."""
+    """The same value in every element."""
     (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
-    summands = (np.zeros(shape, word_of(bits)), np.full(shape, VALUES[value] << shift).astype(word_of(bits)), np.zeros(shape, word_of(bits)))
+    summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     # a second channel, always zero, makes it a mixed layer
     sizes = ((1, 1), (1, 0)) if kind == "blocks" else None
     if kind == "blocks":
@@ -132,12 +138,13 @@ def test_relu_shows_nobody_anything(bits, kind, value):
 @pytest.mark.parametrize("bits", (48, 32))
 def test_truncation_shows_nobody_anything(bits, value):
     (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
-    summands = (np.zeros(shape, word_of(bits)), np.full(shape, VALUES[value] << shift).astype(word_of(bits)), np.zeros(shape, word_of(bits)))
+    summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     (_, u, _), trio = run(Relu(0, shape, bits, shift, cut, bits, 0, 1, ((0, 1),)), summands)
     carries, reply = received_bits(trio.online[1].sent), received_bits(trio.online[0].sent, (bits - cut,))
     assert_uniform(carries, np.concatenate([reply, drawn_bits(trio.streams["CP"])]))
     dealt, offline = received_bits(trio.dealt[0].sent, (bits, bits - cut)), received_bits(trio.prepared[0].sent, (cut,))
-    assert_uniform(np.concatenate([dealt, offline, reply, bits_of(u.reshape(-1), bits)]), np.concatenate([carries, drawn_bits(trio.streams["SP"])]))
+    known = np.concatenate([carries, drawn_bits(trio.streams["SP"])])
+    assert_uniform(np.concatenate([dealt, offline, reply, bits_of(u.reshape(-1), bits)]), known)
 
 
 def test_pooling_shows_nobody_anything():
@@ -253,7 +260,8 @@ def test_difference_of_two_outputs_masked_alike_is_the_summands():
         words = np.empty(count, np.uint64)
         unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, bits - shift, words)
         sent.append(words)
-    assert np.array_equal((sent[0] - sent[1]) % 2 ** (bits - shift), ((summands[0] - summands[1]) >> np.uint64(shift)) % 2 ** (bits - shift))
+    wanted = (summands[0] - summands[1]) >> np.uint64(shift)
+    assert np.array_equal((sent[0] - sent[1]) % 2 ** (bits - shift), wanted % 2 ** (bits - shift))
 
 
 def test_output_is_all_that_the_last_message_tells():
@@ -297,6 +305,7 @@ def test_attempts_share_no_word():
     words = []
     for attempt in (0, 1, 7):
         _, trio = run(Relu(0, shape, 48, 16, 32, 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
-        words += [a.reshape(-1).view(np.uint8)[: a.nbytes // 16 * 16].view("V16") for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
+        drawn = [a for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
+        words += [a.reshape(-1).view(np.uint8)[: a.nbytes // 16 * 16].view("V16") for a in drawn]
     blocks = np.concatenate(words)
     assert len(np.unique(blocks)) == len(blocks)

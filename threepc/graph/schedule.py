@@ -184,7 +184,10 @@ class _Scheduler:
         value = self.values[source]
         shift, cut = self._opened(source)
         a = node.attrs
-        pool = MaxPool(self.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut)
+        try:
+            pool = MaxPool(self.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut)
+        except ValueError as error:
+            raise InputError(f"{node.name}: {error}; use less padding") from None
         result = Value(self._shape(node), CUT, self.fraction, cut)
         self._append(MaxPoolStep, node, node.name, [source], result, pool.ops, protocol=pool, cut=Cut(value.bits, shift, cut))
 
