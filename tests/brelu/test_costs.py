@@ -13,9 +13,9 @@ from threepc.graph.schedule import schedule
 
 
 @pytest.fixture
-def distortion(small_graph):
+def distortion(wide_graph):
     layers = []
-    for node in small_graph.nodes:
+    for node in wide_graph.nodes:
         if node.kind in ("relu", "clip"):
             patches = candidates(*node.shape[1:])
             values = np.arange(1.0, node.shape[0] + 1)[:, None] / (1 + patch_counts(patches, *node.shape[1:]))
@@ -24,26 +24,26 @@ def distortion(small_graph):
 
 
 @pytest.mark.parametrize("bits", [64, 48, 40, 32])
-def test_channels_add_up(small_graph, distortion, bits):
+def test_channels_add_up(wide_graph, distortion, bits):
     precision = Precision.default(bits)
-    costs = DeclaredCosts(small_graph, precision)
+    costs = DeclaredCosts(wide_graph, precision)
     full = allocate(distortion, ratio=1.0)
     budget = (costs.fixed[0] + sum(costs(layer, (1, 1))[0] * layer.shape[0] for layer in distortion.layers)) * 0.7
     for allocation in (full, allocate(distortion, bytes=budget, cost=costs, fixed=costs.fixed[0])):
         sizes = {name: tuple(map(tuple, patches.tolist())) for name, patches in allocation.spec.layers.items()}
-        declared = schedule(small_graph, precision, sizes).cost
+        declared = schedule(wide_graph, precision, sizes).cost
         predicted, _ = costs.of_spec(distortion.layers, allocation.spec)
-        # Bits of different channels share words and bytes, which a single channel cannot.
+        # Rounding up to whole words is once for a layer, not for every channel.
         assert predicted == pytest.approx(declared.total("offline") + declared.total("online"), rel=0.03)
     assert allocation.cost <= budget
 
 
-def test_seconds_of_a_network(small_graph, distortion):
-    costs = DeclaredCosts(small_graph, Precision.default(48), "wan")
+def test_seconds_of_a_network(wide_graph, distortion):
+    costs = DeclaredCosts(wide_graph, Precision.default(48), "wan")
     size, seconds = costs(distortion.layers[0], (1, 1))
     assert seconds == pytest.approx(8 * size / 100e6)
-    assert costs.fixed[1] == pytest.approx(8 * costs.fixed[0] / 100e6 + 20e-3 * schedule(small_graph, Precision.default(48)).cost.messages)
+    assert costs.fixed[1] == pytest.approx(8 * costs.fixed[0] / 100e6 + 20e-3 * schedule(wide_graph, Precision.default(48)).cost.messages)
     assert allocate(distortion, seconds=costs.fixed[1] + 3 * seconds, cost=costs, fixed=costs.fixed[1]).cost <= costs.fixed[1] + 3 * seconds
-    assert DeclaredCosts(small_graph, Precision.default(48)).fixed[1] == 0
+    assert DeclaredCosts(wide_graph, Precision.default(48)).fixed[1] == 0
     with pytest.raises(InputError, match="network: must be one of"):
-        DeclaredCosts(small_graph, Precision.default(48), "pigeons")
+        DeclaredCosts(wide_graph, Precision.default(48), "pigeons")

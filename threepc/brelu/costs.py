@@ -38,6 +38,10 @@ class DeclaredCosts:
             raise InputError(f"network: must be one of {', '.join(NETWORKS)}, not {self.network}")
 
     @cached_property
+    def _known(self) -> dict[tuple[str, tuple[int, int]], float]:
+        return {}
+
+    @cached_property
     def _relus(self) -> dict[str, Relu]:
         return {step.name: step.protocol for step in self._plan.steps if step.kind in ("relu", "clip")}
 
@@ -51,10 +55,12 @@ class DeclaredCosts:
 
     def __call__(self, layer: LayerDistortion, patch: tuple[int, int]) -> tuple[float, float]:
         """(bytes, seconds) of one channel of a ReLU with a patch size."""
-        relu = self._relus[layer.name]
-        channels = relu.shape[1]
-        count = _bytes(replace(relu, sizes=(tuple(patch),) * channels).cost) / channels
-        return count, self._seconds(count)
+        key = layer.name, tuple(patch)
+        if key not in self._known:
+            relu = self._relus[layer.name]
+            channels = relu.shape[1]
+            self._known[key] = _bytes(replace(relu, sizes=(key[1],) * channels).cost) / channels
+        return self._known[key], self._seconds(self._known[key])
 
     @cached_property
     def fixed(self) -> tuple[float, float]:
