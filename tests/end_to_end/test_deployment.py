@@ -1,0 +1,218 @@
+"""Server, provider and clients of a deployment: CURVE over TCP on loopback, a process for each party, some clients within this process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import threepc as api
+from tests.end_to_end.processes import write_deployment
+from threepc.cli import status
+from threepc.deployment import generate, load
+from threepc.models import load_model
+
+
+
+@pytest.fixture(scope="module")
+def deployment(threepc, tmp_path_factory):
+    """A deployment.yaml whose server and provider run, and these."""
+    path = write_deployment(tmp_path_factory.mktemp("deployment") / "keys")
+    parties = {"provider": threepc("provider", "--deployment", path), "server": threepc("server", "factories:small", "--deployment", path.parent)}
+    for running in parties.values():
+        running.wait_for("listens at tcp://127.0.0.1:")
+    yield path, parties
+    for running, number in zip(parties.values(), (signal.SIGINT, signal.SIGTERM)):
+        running.process.send_signal(number)
+    for running in parties.values():
+        assert running.end() == 0
+        assert not any(line.startswith("threepc: ") for line in running.errors)
+
+
+@pytest.fixture
+def here(workplace, monkeypatch) -> Path:
+    """The workplace as this process's folder."""
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def test_a_client_gets_what_plaintext_gives(deployment, threepc, here, tmp_path):
+    path, parties = deployment
+    report = tmp_path / "report.json"
+    done = threepc("client", "--deployment", path, "--input", "one.png", "two.png", "--batch", 2, "--report", report, "--output", tmp_path)
+    assert done.end() == 0, done.errors
+    module = load_model("factories:small").module
+    images = np.stack([cv2.imread(name)[:, :, ::-1].transpose(2, 0, 1) for name in ("one.png", "two.png")])
+    plain = module(torch.from_numpy((images - 127.5) / 64).float()).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), plain, atol=0.005 * np.abs(plain).max())
+    written = json.loads(report.read_text())
+    assert [entry["label"] for entry in written["results"]] == plain.argmax(axis=1).tolist()
+    assert written["model"] == "small" and written["messages_online"] > 0
+    parties["server"].wait_for(r"session [0-9a-f]{8}: 2 image\(s\) in")
+    parties["provider"].wait_for(r"session [0-9a-f]{8}: dealt for 2 image\(s\) in")
+
+
+def test_the_python_client_keeps_a_session(deployment, here):
+    path, _ = deployment
+    with api.Client(path) as client:
+        first = client.predict("one.png")
+        both = client.predict(["one.png", Path("two.png")])
+        ready = client.predict(np.zeros((1, 3, 8, 10), np.float32))
+        assert client.card.classes == ("ant", "bee", "cow", "dog") and client.report["images"] == 1
+    assert first.shape == (1, 4) and both.shape == (2, 4) and ready.shape == (1, 4)
+    np.testing.assert_allclose(both[0], first[0], atol=0.005 * np.abs(first).max())
+
+
+def test_the_python_client_opens_a_session_by_itself(deployment, here):
+    client = api.Client(deployment[0])
+    with pytest.raises(api.InputError, match=r"takes images of shape \(3, 8, 10\)"):
+        client.predict(np.zeros((1, 3, 8, 8), np.float32))
+    assert client.predict("two.png").shape == (1, 4)
+
+
+def test_a_client_needs_no_torch(deployment, workplace):
+    program = f"""
+import sys
+from threepc.cli import status
+assert status(["client", "--deployment", {str(deployment[0])!r}, "--input", "one.png"]) == 0
+assert not {{"torch", "mmcv", "matplotlib"}} & set(sys.modules), "torch, mmcv or matplotlib was imported"
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("image, reason", [
+    ("missing.png", "missing.png does not exist"),
+    ("nan.npy", "nan.npy holds NaN"),
+    ("far.npy", "far.npy: size 20000 does not fit a ring of 48 bits with 16 fractional bits"),
+    ("wide.png", "wide.png has 11x8 pixels, but the model takes exactly 10x8"),
+])
+def test_bad_images_are_refused(deployment, here, capsys, image, reason):
+    np.save(here / "nan.npy", np.full((3, 8, 10), np.nan, np.float32))
+    np.save(here / "far.npy", np.full((3, 8, 10), 2e4, np.float32))
+    cv2.imwrite(str(here / "wide.png"), np.zeros((8, 11, 3), np.uint8))
+    assert status(["client", "--deployment", str(deployment[0]), "--input", image]) == 2
+    assert reason in failure(capsys)
+
+
+def test_an_address_in_use(deployment, here, capsys):
+    for command in (["provider"], ["server", "factories:small"]):
+        assert status([*command, "--deployment", str(deployment[0])]) == 2
+        line = failure(capsys)
+        assert "cannot listen at tcp://127.0.0.1:" in line and "in use" in line
+
+
+def test_a_stranger_is_turned_away(deployment, threepc, tmp_path):
+    keys = client_folder(deployment[0].parent, tmp_path)
+    generate(tmp_path / "own", ["client"])
+    for name in ("client.public", "client.secret"):
+        (tmp_path / "own" / name).replace(keys / name)
+    done = threepc("client", "--deployment", keys, "--input", "one.png")
+    assert done.end() == 1
+    assert "does not accept this party's public key" in done.failure
+
+
+def test_a_server_with_another_key_is_not_believed(deployment, here, tmp_path):
+    keys = client_folder(deployment[0].parent, tmp_path)
+    generate(tmp_path / "other", ["server"])
+    (tmp_path / "other" / "server.public").replace(keys / "server.public")
+    with pytest.raises(api.RunError, match="the server at tcp://.* its public key here is"):
+        api.Client(keys).predict("one.png")
+
+
+def test_a_client_cannot_pass_for_the_server(deployment, here):
+    """The provider knows the server by its key, and deals to nobody else in its name."""
+    from threepc.deployed import _network
+    from threepc.transport.channel import PROTOCOL_VERSION, Channel
+
+    path, parties = deployment
+    channel = Channel(_network(load(path), "client").connect("provider"), ("server", "provider"), timeout=20)
+    with channel:
+        channel.send_control("hello", {"version": PROTOCOL_VERSION, "role": "server", "session": "00" * 8, "model": {}}, [bytes(16), bytes(16)])
+        with pytest.raises(api.RunError, match="calls itself the server, but its key is not that of a server"):
+            channel.receive_control("ready")
+    parties["provider"].wait_for("session ended: a party calls itself the server")
+
+
+@pytest.mark.parametrize("change, reason", [
+    (("ring: 48", "ring: 64"), "disagree on ring: the server says 48"),
+    (("# frac_bits: 16", "frac_bits: 14"), "disagree on frac_bits: the server says 16"),
+    (("reveal: logits ", "reveal: label "), "disagree on reveal: the server says logits"),
+    (("# drelu_window: [16, 46]", "drelu_window: [18, 40]"), "disagree on drelu_window: the server says None"),
+])
+def test_a_client_that_disagrees(deployment, here, tmp_path, change, reason):
+    path = client_folder(deployment[0].parent, tmp_path) / "deployment.yaml"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(api.RunError, match=reason) as error:
+        api.Client(path).predict("one.png")
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("change, key", [
+    (("ring: 48", "ring: 47"), "ring: is 47"),
+    (("reveal: logits ", "unveil: logits "), "unveil: is not a key"),
+    (("public_key: server.public", "public_key: nobody.public"), "server.public_key"),
+    (("# drelu_window: [16, 46]", "drelu_window: [2, 9]"), "drelu-window 2:9: nothing of it is left"),
+])
+def test_a_malformed_deployment_file(here, tmp_path, capsys, change, key):
+    path = write_deployment(tmp_path / "keys", change)
+    for command in (["client", "--input", "one.png"], ["provider"], ["server", "factories:small"]):
+        assert status([*command, "--deployment", str(path)]) == 2
+        assert key in failure(capsys)
+
+
+def test_parties_that_never_appear(threepc, here, tmp_path):
+    path = write_deployment(tmp_path / "keys", ("connect: 20", "connect: 1"))
+    with pytest.raises(api.RunError, match="the server has not answered at tcp://127.0.0.1:"):
+        api.Client(path).predict("one.png")
+    server = threepc("server", "factories:small", "--deployment", path)
+    server.wait_for("listens at")
+    with pytest.raises(api.RunError, match="the provider has not answered at tcp://127.0.0.1:"):
+        api.Client(path).predict("one.png")
+    assert server.stop() == 0
+
+
+def test_parties_that_die_in_the_middle(threepc, tmp_path):
+    path = write_deployment(tmp_path / "keys", ("# network: wan ", "network: wan "))
+    provider, server = threepc("provider", "--deployment", path), threepc("server", "factories:small", "--deployment", path)
+
+    def busy_client():
+        client = threepc("client", "--deployment", path, "--input", *["one.png"] * 100)
+        server.wait_for(r"1 image\(s\) in")
+        return client
+
+    busy_client().process.kill()
+    server.wait_for("session ended: the client at .* closed the connection unexpectedly")
+    client = busy_client()
+    provider.process.kill()
+    assert client.end() == 1 and "the provider at tcp://127.0.0.1:" in client.failure
+    provider = threepc("provider", "--deployment", path)
+    client = busy_client()
+    server.process.kill()
+    assert client.end() == 1 and "the server at tcp://127.0.0.1:" in client.failure
+    assert provider.stop() == 0
+
+
+def failure(capsys) -> str:
+    """The one line that says what went wrong; besides, standard error holds progress alone."""
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("preparing kernels: "))
+    assert line.startswith("threepc: ")
+    return line
+
+
+def client_folder(source: Path, parent: Path) -> Path:
+    """What a client's host has of a deployment."""
+    folder = parent / "keys"
+    folder.mkdir()
+    for name in ("deployment.yaml", "server.public", "provider.public", "client.public", "client.secret"):
+        (folder / name).write_bytes((source / name).read_bytes())
+        (folder / name).chmod(0o600)
+    return folder
