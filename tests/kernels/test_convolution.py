@@ -159,4 +159,4 @@ def test_output_size_of_an_asymmetric_padding():
 @pytest.mark.parametrize("bits", [48, 32])
 def test_warm_up_says_what_it_compiles(bits):
     assert all(str(bits) in label for label in warm_up(bits))
-    assert len(list(warm_up(bits))) == 2
+    assert len(list(warm_up(bits))) == (2 if bits == 32 else 3)

@@ -1,9 +1,11 @@
 """Convolution of ring words, exact modulo 2^l: an implicit im2col feeds the blocked matrix product of `gemm`.
 
 Columns are the output pixels of all images, the depth is (kernel row, kernel column, channel) in this order. Panels of columns are
-packed straight from the input: lanes that fall into the padding are masked, so no padded or unfolded copy ever exists.
+packed straight from the input: lanes that fall into the padding are masked, so no padded or unfolded copy ever exists. Where it is
+faster, `winograd` computes the same words modulo 2^l with fewer products.
 """
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from threepc.kernels import winograd
 from threepc.kernels.depthwise import correlate_channels, plane_words
 from threepc.kernels.gemm import BUFFER_BYTES, depth_block, multiply_block, pack_rows, panel_width, stored_width
 from threepc.kernels.options import inline, kernel
@@ -222,6 +225,9 @@ def convolve(x: np.ndarray, weight: PackedWeight, *, stride: tuple[int, int] = (
     padded_bias = np.zeros((weight.groups, -(-rows // ROWS) * ROWS), x.dtype)
     if bias is not None:
         padded_bias[:, :rows] = bias.reshape(weight.groups, rows)
+    if _winograd_is_faster(weight, x.shape, out.shape, stride, dilation):
+        _convolve_tiles(x, weight, padding, dilation, padded_bias.reshape(-1), out, threads)
+        return out
     if not weight.depthwise and tuple(kernel_size) == (1, 1) and tuple(stride) == (1, 1) and not any(padding):
         height, wide, out_height, out_width = 1, height * wide, 1, out_height * out_width  # one long row: longer pieces to copy
     geometry = (channels, height, wide, group_channels, *kernel_size, *stride, *padding[:2], *dilation, out_height, out_width)
@@ -248,6 +254,55 @@ def convolve(x: np.ndarray, weight: PackedWeight, *, stride: tuple[int, int] = (
     return out
 
 
+def _winograd_is_faster(weight: PackedWeight, shape: tuple[int, ...], out_shape: tuple[int, ...], stride: tuple[int, int],
+                        dilation: tuple[int, int]) -> bool:
+    """Whether a convolution may go by `winograd`, and should."""
+    fits = weight.shape[2:] == (3, 3) and weight.groups == 1 and tuple(stride) == (1, 1)
+    if not fits or weight.bits > winograd.RING_BITS or weight.panels.dtype != np.uint64:
+        return False
+    images, outputs, height, wide = out_shape
+    down, across = dilation
+    copied = math.prod(shape) + math.prod(out_shape) if down * across > 1 else 0
+    size = -(-height // down), -(-wide // across)
+    return winograd.is_faster(images * down * across, shape[1], outputs, size, 9 * images * height * wide, copied)
+
+
+def _convolve_tiles(x: np.ndarray, weight: PackedWeight, padding: tuple[int, int, int, int], dilation: tuple[int, int],
+                    start: np.ndarray, out: np.ndarray, threads: int) -> None:
+    """Convolve by `winograd`; a dilated kernel is an undilated one on the maps of every so manieth row and column."""
+    images, channels, height, wide = x.shape
+    _, outputs, out_height, out_wide = out.shape
+    (top, left), (down, across) = padding[:2], dilation
+    source, target = _read_only(x), out.reshape(-1)
+    rows, columns = -(-out_height // down), -(-out_wide // across)
+    maps = images * down * across
+    if maps > images:
+        split = np.empty(maps * channels * (rows + 2) * (columns + 2), x.dtype)
+        target = np.empty(maps * outputs * rows * columns, x.dtype)
+        run_parts(lambda part: winograd.split_phases(source, split, height, wide, top, left, down, across, rows + 2, columns + 2, channels,
+                                                     part), _ranges(images * channels, threads))
+        source, height, wide, top, left = _read_only(split), rows + 2, columns + 2, 0, 0
+    geometry = channels, height, wide, outputs, top, left, rows, columns
+    panels, tiles = -(-outputs // ROWS), winograd.tiles_of(maps, rows, columns)
+    places, block = winograd.places_of_taps(channels, panels), winograd.channel_block(channels)
+
+    def multiply(part):
+        *sizes, pieces_shape = winograd.scratch_words(channels, part[1] - part[0], part[3] - part[2])
+        kernels, inputs, products = (_scratch.words(f"Winograd {n}", size, x.dtype) for n, size in enumerate(sizes))
+        pieces = _scratch.words("Winograd pieces", math.prod(pieces_shape), np.dtype(np.int64)).reshape(pieces_shape)
+        winograd.convolve_tiles(weight.panels, places, source, start, target, kernels, inputs, products, pieces, geometry, block, part)
+
+    # Each thread transforms what it multiplies: inputs again where they share output channels, kernels again where they share tiles.
+    if tiles > outputs:
+        run_parts(multiply, [(0, panels, *part) for part in _ranges(tiles, threads, VECTOR_BYTES // x.itemsize)])
+    else:
+        run_parts(multiply, [(*part, 0, tiles) for part in _ranges(panels, threads)])
+    if maps > images:
+        flat = out.reshape(-1)
+        run_parts(lambda part: winograd.merge_phases(target, flat, out_height, out_wide, down, across, rows, columns, outputs, part),
+                  _ranges(images * outputs, threads))
+
+
 def _split(groups: int, panels: int, columns: int, itemsize: int, threads: int) -> list[tuple]:
     """Ranges of groups, panels and columns for each thread: whole groups, else columns, else, where these are few, rows."""
     grain = VECTORS * VECTOR_BYTES // itemsize
@@ -265,3 +320,7 @@ def warm_up(bits: int) -> Iterator[str]:
         yield f"{label}, {bits} bits"
         weight = pack_weight(np.ones((2, 2 // groups, 1, 1), dtype), groups, bits)
         convolve(np.ones((1, 2, 1, 1), dtype), weight)
+    if 32 < bits <= winograd.RING_BITS:
+        yield f"Winograd convolution, {bits} bits"
+        x, weight = np.ones((1, 1, 4, 4), dtype), pack_weight(np.ones((1, 1, 3, 3), dtype), 1, bits)
+        _convolve_tiles(x, weight, (2, 2, 2, 2), (2, 2), np.zeros(ROWS, dtype), np.empty_like(x), 1)

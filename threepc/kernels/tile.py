@@ -20,11 +20,12 @@ _AHEAD = 8192                                                   # that the strea
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
-def _index(value: int) -> ir.Constant:
+def number(value: int) -> ir.Constant:
+    """An integer of 64 bits."""
     return ir.Constant(_I64, value)
 
 
-class _Emitter:
+class Emitter:
     """LLVM instructions on the words of some arrays, at the builder's position."""
 
     def __init__(self, context, builder, array_type):
@@ -55,15 +56,23 @@ class _Emitter:
         byte, flags = self.builder.bitcast(pointer, ir.IntType(8).as_pointer()), [ir.Constant(_I32, flag) for flag in (0, 3, 1)]
         function = ir.FunctionType(ir.VoidType(), [byte.type, _I32, _I32, _I32])
         function = self.builder.module.declare_intrinsic("llvm.prefetch", (byte.type,), function)
-        self.builder.call(function, [self.shift(byte, _index(_AHEAD)), *flags])
+        self.builder.call(function, [self.shift(byte, number(_AHEAD)), *flags])
+
+    def fill(self, value, lanes):
+        """A vector with the same integer in every lane."""
+        return ir.Constant(ir.VectorType(self.word, lanes), [value] * lanes)
 
     def zero(self, lanes):
-        return ir.Constant(ir.VectorType(self.word, lanes), [0] * lanes)
+        return self.fill(0, lanes)
+
+    def shuffle(self, x, y, lanes):
+        """A vector of the given lanes of x, from 0 on, and of y, after those of x."""
+        return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
 
     def spread(self, scalar, lanes):
         """A vector with the scalar in every lane."""
         first = self.builder.insert_element(ir.Constant(ir.VectorType(self.word, lanes), ir.Undefined), scalar, ir.Constant(_I32, 0))
-        return self.builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+        return self.shuffle(first, first, [0] * lanes)
 
     def multiply_add(self, total, x, y, ifma):
         if not ifma:
@@ -102,7 +111,7 @@ class _Emitter:
         builder.cbranch(builder.icmp_signed("<", index, stop), work, after)
         builder.position_at_end(work)
         following = body(index, list(values))
-        for phi, first, later in zip([index, *values], [start, *carried], [builder.add(index, _index(step)), *following]):
+        for phi, first, later in zip([index, *values], [start, *carried], [builder.add(index, number(step)), *following]):
             phi.add_incoming(first, before)
             phi.add_incoming(later, builder.block)
         builder.branch(head)
@@ -114,12 +123,12 @@ class _Emitter:
         builder = self.builder
         after, nowhere = builder.append_basic_block("done"), builder.append_basic_block("impossible")
         methods = [False, True] if has_ifma() and self.bits == 64 else [False]
-        choice = builder.add(size, builder.select(short, _index(1 << 16), _index(0))) if len(methods) == 2 else size
+        choice = builder.add(size, builder.select(short, number(1 << 16), number(0))) if len(methods) == 2 else size
         switch = builder.switch(choice, nowhere)
         for ifma in methods:
             for n in sizes:
                 block = builder.append_basic_block(f"size{n}")
-                switch.add_case(_index(n + (ifma << 16)), block)
+                switch.add_case(number(n + (ifma << 16)), block)
                 builder.position_at_end(block)
                 body(n, ifma)
                 builder.branch(after)
@@ -138,18 +147,18 @@ def multiply_tile(typingctx, a, i, b, j, c, k, start, s, depth, leading, vectors
                            types.boolean, types.boolean)
 
     def codegen(context, builder, signature, args):
-        emit = _Emitter(context, builder, signature.args[0])
+        emit = Emitter(context, builder, signature.args[0])
         a, b, c, start = (emit.pointer(signature.args[n], args[n], args[n + 1]) for n in (0, 2, 4, 6))
         depth, leading, vectors, fresh, short = args[8:]
         lanes = emit.lanes
 
         def tile(count, ifma):
-            row_of_c = [emit.shift(c, builder.mul(leading, _index(i))) for i in range(ROWS)]
+            row_of_c = [emit.shift(c, builder.mul(leading, number(i))) for i in range(ROWS)]
             with builder.if_else(fresh) as (begin, resume):
                 with begin:
-                    begun, begun_in = [emit.spread(emit.load(emit.shift(start, _index(i))), lanes) for i in range(ROWS)], builder.block
+                    begun, begun_in = [emit.spread(emit.load(emit.shift(start, number(i))), lanes) for i in range(ROWS)], builder.block
                 with resume:
-                    kept = [emit.load(emit.shift(row, _index(v * lanes)), lanes) for row in row_of_c for v in range(count)]
+                    kept = [emit.load(emit.shift(row, number(v * lanes)), lanes) for row in row_of_c for v in range(count)]
                     kept_in = builder.block
             sums = []
             for n in range(ROWS * count):
@@ -158,19 +167,19 @@ def multiply_tile(typingctx, a, i, b, j, c, k, start, s, depth, leading, vectors
                 sums[-1].add_incoming(kept[n], kept_in)
 
             def step(k, sums):
-                row_of_b = emit.shift(b, builder.mul(k, _index(count * lanes)))
-                row_of_b = [emit.load(emit.shift(row_of_b, _index(v * lanes)), lanes) for v in range(count)]
-                row_of_a = emit.shift(a, builder.mul(k, _index(ROWS)))
+                row_of_b = emit.shift(b, builder.mul(k, number(count * lanes)))
+                row_of_b = [emit.load(emit.shift(row_of_b, number(v * lanes)), lanes) for v in range(count)]
+                row_of_a = emit.shift(a, builder.mul(k, number(ROWS)))
                 emit.prefetch(row_of_a)
                 for i in range(ROWS):
-                    factor = emit.spread(emit.load(emit.shift(row_of_a, _index(i))), lanes)
+                    factor = emit.spread(emit.load(emit.shift(row_of_a, number(i))), lanes)
                     for v in range(count):
                         sums[i * count + v] = emit.multiply_add(sums[i * count + v], factor, row_of_b[v], ifma)
                 return sums
 
-            _, sums = emit.repeat(_index(0), depth, 1, sums, step)
+            _, sums = emit.repeat(number(0), depth, 1, sums, step)
             for n, total in enumerate(sums):
-                emit.store(total, emit.shift(row_of_c[n // count], _index(n % count * lanes)))
+                emit.store(total, emit.shift(row_of_c[n // count], number(n % count * lanes)))
 
         emit.dispatch(short, vectors, range(1, VECTORS + 1), tile)
         return context.get_dummy_value()
@@ -187,7 +196,7 @@ def multiply_narrow(typingctx, a, i, b, j, c, k, depth, columns, short):
     signature = types.void(a, types.intp, b, types.intp, c, types.intp, types.intp, types.intp, types.boolean)
 
     def codegen(context, builder, signature, args):
-        emit = _Emitter(context, builder, signature.args[0])
+        emit = Emitter(context, builder, signature.args[0])
         a, b, c = (emit.pointer(signature.args[n], args[n], args[n + 1]) for n in (0, 2, 4))
         depth, columns, short = args[6:]
 
@@ -197,22 +206,22 @@ def multiply_narrow(typingctx, a, i, b, j, c, k, depth, columns, short):
 
             def step(k, sums):
                 for chain in range(len(sums) // count):
-                    row = builder.add(k, _index(chain))
-                    row_of_a = emit.load(emit.shift(a, builder.mul(row, _index(ROWS))), ROWS)
-                    row_of_b = emit.shift(b, builder.mul(row, _index(count)))
+                    row = builder.add(k, number(chain))
+                    row_of_a = emit.load(emit.shift(a, builder.mul(row, number(ROWS))), ROWS)
+                    row_of_b = emit.shift(b, builder.mul(row, number(count)))
                     for n in range(count):
-                        factor = emit.spread(emit.load(emit.shift(row_of_b, _index(n))), ROWS)
+                        factor = emit.spread(emit.load(emit.shift(row_of_b, number(n))), ROWS)
                         sums[chain * count + n] = emit.multiply_add(sums[chain * count + n], row_of_a, factor, ifma)
                 return sums
 
-            whole = builder.sub(depth, builder.srem(depth, _index(chains)))
-            k, sums = emit.repeat(_index(0), whole, chains, [emit.zero(ROWS)] * (chains * count), step)
+            whole = builder.sub(depth, builder.srem(depth, number(chains)))
+            k, sums = emit.repeat(number(0), whole, chains, [emit.zero(ROWS)] * (chains * count), step)
             totals = sums[:count]
             for n, extra in enumerate(sums[count:]):
                 totals[n % count] = builder.add(totals[n % count], extra)
             _, totals = emit.repeat(k, depth, 1, totals, step)
             for n, total in enumerate(totals):
-                emit.store(total, emit.shift(c, _index(n * ROWS)))
+                emit.store(total, emit.shift(c, number(n * ROWS)))
 
         emit.dispatch(short, columns, range(1, NARROW + 1), product)
         return context.get_dummy_value()
@@ -226,7 +235,7 @@ def move(typingctx, target, t, source, s, readable, writable):
     signature = types.void(target, types.intp, source, types.intp, types.int64, types.int64)
 
     def codegen(context, builder, signature, args):
-        emit = _Emitter(context, builder, signature.args[0])
+        emit = Emitter(context, builder, signature.args[0])
         target, source = (emit.pointer(signature.args[n], args[n], args[n + 1]) for n in (0, 2))
         emit.store_masked(emit.load_masked(source, emit.mask(args[4])), target, emit.mask(args[5]))
         return context.get_dummy_value()
@@ -240,12 +249,11 @@ def move_even(typingctx, target, t, source, s, readable, writable):
     signature = types.void(target, types.intp, source, types.intp, types.int64, types.int64)
 
     def codegen(context, builder, signature, args):
-        emit = _Emitter(context, builder, signature.args[0])
+        emit = Emitter(context, builder, signature.args[0])
         target, source = (emit.pointer(signature.args[n], args[n], args[n + 1]) for n in (0, 2))
         low = emit.load_masked(source, emit.mask(args[4]))
-        high = emit.load_masked(emit.shift(source, _index(emit.lanes)), emit.mask(builder.lshr(args[4], _index(emit.lanes))))
-        even = ir.Constant(ir.VectorType(_I32, emit.lanes), list(range(0, 2 * emit.lanes, 2)))
-        emit.store_masked(builder.shuffle_vector(low, high, even), target, emit.mask(args[5]))
+        high = emit.load_masked(emit.shift(source, number(emit.lanes)), emit.mask(builder.lshr(args[4], number(emit.lanes))))
+        emit.store_masked(emit.shuffle(low, high, range(0, 2 * emit.lanes, 2)), target, emit.mask(args[5]))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -261,22 +269,22 @@ def correlate_row(typingctx, out, o, start, s, plane, p, weight, w, offsets, tap
                            types.int64, types.boolean)
 
     def codegen(context, builder, signature, args):
-        emit = _Emitter(context, builder, signature.args[0])
+        emit = Emitter(context, builder, signature.args[0])
         out, start, plane, weight = (emit.pointer(signature.args[n], args[n], args[n + 1]) for n in (0, 2, 4, 6))
-        offsets = emit.pointer(signature.args[8], args[8], _index(0))
+        offsets = emit.pointer(signature.args[8], args[8], number(0))
         taps, vectors, writable, short = args[9:]
 
         def row(count, ifma):
             def tap(t, sums):
                 factor = emit.spread(emit.load(emit.shift(weight, t)), emit.lanes)
                 place = emit.shift(plane, builder.load(emit.shift(offsets, t)))
-                vectors = [emit.load(emit.shift(place, _index(v * emit.lanes)), emit.lanes) for v in range(count)]
+                vectors = [emit.load(emit.shift(place, number(v * emit.lanes)), emit.lanes) for v in range(count)]
                 return [emit.multiply_add(total, factor, vector, ifma) for total, vector in zip(sums, vectors)]
 
-            _, sums = emit.repeat(_index(0), taps, 1, [emit.spread(emit.load(start), emit.lanes)] * count, tap)
+            _, sums = emit.repeat(number(0), taps, 1, [emit.spread(emit.load(start), emit.lanes)] * count, tap)
             for v, total in enumerate(sums[:-1]):
-                emit.store(total, emit.shift(out, _index(v * emit.lanes)))
-            emit.store_masked(sums[-1], emit.shift(out, _index((count - 1) * emit.lanes)), emit.mask(writable))
+                emit.store(total, emit.shift(out, number(v * emit.lanes)))
+            emit.store_masked(sums[-1], emit.shift(out, number((count - 1) * emit.lanes)), emit.mask(writable))
 
         emit.dispatch(short, vectors, range(1, ROW_VECTORS + 1), row)
         return context.get_dummy_value()
