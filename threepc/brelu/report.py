@@ -184,7 +184,7 @@ def _accuracy(reports: list[dict[str, Any]]) -> str:
     means = [float(np.mean(values)) for _, _, values in found]
     spread = [min(values) for _, _, values in found], [max(values) for _, _, values in found]
     points = plots.Points("mean, and range over runs" if any(len(values) > 1 for _, _, values in found) else "measured",
-                          [count for _, count, _ in found], means, spread)
+                          [count for _, count, _ in found], means, spread, line=False)
     rows = [(entry["name"], entry.get("drelus"), plots.megabytes(count), f"{mean:.2%}", f"{min(values):.2%} to {max(values):.2%}",
              len(values)) for (entry, count, values), mean in zip(found, means)]
     return ("<h2>Accuracy against bytes</h2>" +
