@@ -1,1 +1,1 @@
-"""Benchmarks of threepc, run from a checkout: `python -m benchmarks --help`. Results land in benchmarks/results, the last ones are in README.md."""
+"""Benchmarks of threepc, run from a checkout: `python -m benchmarks --help`. README.md shows the last results."""

@@ -20,11 +20,14 @@ README = Path(__file__).parent / "README.md"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick/--long", default=True, help="A few minutes, or also the segmentation networks, slow links and more points.  [default: quick]")
+@click.option("--quick/--long", default=True,
+              help="A few minutes, or also the segmentation networks, slow links and more points.  [default: quick]")
 @click.option("--only", "names", multiple=True, type=click.Choice(list(SECTIONS)), help="Measure this section alone; may be repeated.")
-@click.option("--case", "part", default="", metavar="TEXT", help="Measure only cases with TEXT in their name, and keep all others as they are.")
+@click.option("--case", "part", default="", metavar="TEXT",
+              help="Measure only cases with TEXT in their name, and keep all others as they are.")
 @click.option("--resume", is_flag=True, help="Keep what a run on this processor and commit has measured already.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=store.FOLDER, help="Folder of the results.  [default: benchmarks/results]")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=store.FOLDER,
+              help="Folder of the results.  [default: benchmarks/results]")
 @click.option("--report", is_flag=True, help="Measure nothing: print the tables of the last results, write plots and README.md.")
 def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: Path, report: bool) -> None:
     """Measure kernels, ReLUs, whole networks and their growth; write JSON, plots and README.md, print tables.
@@ -49,7 +52,9 @@ def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: 
         console.print()
 
 
-def measure(long: bool, names: tuple[str, ...], output: Path, described: dict, display: Display, part: str = "", resume: bool = False) -> None:
+def measure(
+    long: bool, names: tuple[str, ...], output: Path, described: dict, display: Display, part: str = "", resume: bool = False
+) -> None:
     """Run the sections; every case is written to its file as soon as it is measured."""
     for name in names:
         section = store.Section(output, name, described, resume or bool(part))

@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Effort:
-    """Inferences measured in each way: as many as fit into `seconds`, at least `least` and at most `most`, after one that is not counted."""
+    """Inferences measured in each way, after one that is not counted: as many as fit into `seconds`, from `least` to `most`."""
 
     least: int = 3
     most: int = 5
@@ -75,7 +75,8 @@ def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progre
     limits = {"threads": case.threads, "timeout": TIMEOUT, "budget": budget}
     with local.start(model.served, case.transport, case.network, progress, **limits) as parties:
         return [
-            _public(case, batch) | _measured(model, parties, batch, needed <= budget, effort, progress) for batch, needed in zip(batches, budgets)
+            _public(case, batch) | _measured(model, parties, batch, needed <= budget, effort, progress)
+            for batch, needed in zip(batches, budgets)
         ]
 
 

@@ -25,7 +25,7 @@ class _Nowhere:
 
 
 def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
-    """ns of core time for each element: least of `rounds` for every pass, by role and phase, and bytes that the ReLU declares for each element."""
+    """ns of core time for each element, the least of `rounds`, for every pass; and the bytes that a ReLU declares, by phase."""
     precision = Precision.default(bits)
     cut = bits - precision.fraction
     first, width = precision.comparison(cut)

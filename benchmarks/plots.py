@@ -9,7 +9,10 @@ from matplotlib.figure import Figure
 from threepc.brelu.spec import write_atomically
 
 LABELS = {
-    "size": "side of the image, pixels", "batch": "images in a batch", "relus": "decisions left, % of one for each ReLU", "threads": "threads a party",
+    "size": "side of the image, pixels",
+    "batch": "images in a batch",
+    "relus": "decisions left, % of one for each ReLU",
+    "threads": "threads a party",
 }
 
 
@@ -27,7 +30,8 @@ def growth(entries: list[dict], axis: str) -> Figure | None:
             middle = [value["median"] for _, value in known]
             reach = [[value["median"] - value["min"] for _, value in known], [value["max"] - value["median"] for _, value in known]]
             seconds.errorbar([at for at, _ in known], middle, reach, marker="o", markersize=4, capsize=2, label=phase)
-    seconds.plot(x, [point["plain_seconds"]["2"]["median"] for point in points], "--", color="grey", label="PyTorch in the clear, 2 threads")
+    plain = [point["plain_seconds"]["2"]["median"] for point in points]
+    seconds.plot(x, plain, "--", color="grey", label="PyTorch in the clear, 2 threads")
     for phase in ("offline", "online"):
         sizes.plot(x, [point["bytes"][phase] / 1e6 for point in points], "o-", markersize=4, label=phase)
     for role in ("client", "server", "provider"):

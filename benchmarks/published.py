@@ -1,10 +1,12 @@
-"""What SecureNN and Porthos would send for a network, by the formulas that their authors published, l = 64 and a byte for each element of Z_67.
+"""What SecureNN and Porthos would send for a network, by the formulas that their authors published.
+
+l = 64; log p = 8, since both programs hold an element of Z_67, 6.07 bits, in a byte.
 
 SecureNN (Wagh, Gupta, Chandran, PoPETs 2019, tables of the building blocks): a ReLU 8 l log p + 24 l bits, the largest of n values
 (n - 1)(8 l log p + 29 l) bits; a product of m x n by n x v matrices, masks from a shared generator, (2mn + 2nv + mv) l bits.
-Porthos (Kumar et al., CrypTFlow, IEEE S&P 2020): a ReLU 6 l log p + 19 l bits, the largest of n values (n - 1)(6 l log p + 24 l) bits; a
-convolution sends its image and not the unfolded matrix: (2 image + 2 weights + output) l bits. CrypTFlow itself reports 6.9 GB for ResNet-50.
-A survey that lists both ReLU formulas: KULeuven-COSIC/sok-ppml-mpc-frameworks. log2 67 is 6.07; both programs send a byte, so log p = 8 here.
+Porthos (Kumar et al., CrypTFlow, IEEE S&P 2020): a ReLU 6 l log p + 19 l bits, the largest of n values (n - 1)(6 l log p + 24 l) bits;
+a convolution sends its image and not the unfolded matrix: (2 image + 2 weights + output) l bits. CrypTFlow reports 6.9 GB for ResNet-50.
+A survey with both ReLU formulas and rounds: KULeuven-COSIC/sok-ppml-mpc-frameworks.
 """
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class System:
         return (2 * (columns if self.unfolded else image) + 2 * weights + output) * WORD_BITS // 8
 
 
-SYSTEMS = (System("SecureNN", 8, 24, 29, True, "10 a ReLU"), System("Porthos", 6, 19, 24, False, "7 a ReLU"))
+SYSTEMS = (System("SecureNN", 8, 24, 29, True, "10 rounds a ReLU"), System("Porthos", 6, 19, 24, False, "7 rounds a ReLU"))
 
 
 def network_bytes(system: System, graph: Graph, batch: int = 1) -> dict[str, int]:

@@ -18,7 +18,7 @@ The last results, as `python -m benchmarks` wrote them. To measure again, on a m
     python -m benchmarks --long     # also the segmentation networks and slow links
 
 `python -m benchmarks --help` names the sections and options; `threepc bench` from a checkout is the same. All three parties run on this one
-machine. The networks have random weights, which costs what trained ones cost; all masks come from AES-128-CTR under fresh keys, as in earnest.
+machine. The networks have random weights, which cost what trained ones cost; all masks come from AES-128-CTR under fresh keys.
 """
 
 
@@ -51,7 +51,9 @@ def describe(described: dict) -> str:
     kernels = "; ".join(f"l = {ring}: {kind}" for ring, kind in described["kernels"].items())
     warning = machine.warning(described)
     return (
-        f"{described['processor']}, {described['cores']} cores, {described['memory_gb']:g} GB, {described['system']}, Python {described['python']}, {versions}; "
-        f"commit {described['commit']}, {described['started']}, load average {described['load_average'][0]:g} at the start. Kernels: {kernels}."
+        f"{described['processor']}, {described['cores']} cores, {described['memory_gb']:g} GB, {described['system']}, "
+        f"Python {described['python']}, {versions}; "
+        f"commit {described['commit']}, {described['started']}, load average {described['load_average'][0]:g} at the start. "
+        f"Kernels: {kernels}."
         + (f" **{warning[0].upper()}{warning[1:]}.**" if warning else "")
     )

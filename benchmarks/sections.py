@@ -86,7 +86,8 @@ def growing(long: bool, effort: Effort, progress: Progress, wanted: Wanted, befo
 
 def model(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:
     """Predictions of the cost model for every whole inference that was measured with one thread a party over ipc."""
-    measured = {name: {entry["case"]: entry for entry in before.get(name, {"cases": []})["cases"]} for name in ("networks", "kernels", "relus")}
+    of_section = lambda name: {entry["case"]: entry for entry in before.get(name, {"cases": []})["cases"]}
+    measured = {name: of_section(name) for name in ("networks", "kernels", "relus")}
     for entry in measured["networks"].values():
         ring = entry["ring"]
         rows = {name: measured["kernels"].get(f"{name}/l{ring}") for name in kernels.NETWORKS}
@@ -97,7 +98,8 @@ def model(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before
         known = costmodel.constants(ring, {name: row["layers"] for name, row in rows.items()}, *constants, cores())
         predicted = costmodel.predict(entry["work"], known, NETWORKS[entry["network"]])
         seconds = {phase: entry["seconds"][phase]["median"] for phase in predicted if phase in entry["seconds"]}
-        yield {key: entry[key] for key in ("case", "title", "ring", "patch", "batch", "network")} | {"predicted": predicted, "measured": seconds}
+        named = {key: entry[key] for key in ("case", "title", "ring", "patch", "batch", "network")}
+        yield named | {"predicted": predicted, "measured": seconds}
 
 
 def shaping(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:

@@ -10,6 +10,8 @@ from . import kernels, passes, published
 from .measure import by_kind
 from .targets import baseline, verdicts
 
+SLOWEST = 5
+AT_THE_SERVER = "seconds: at the server, phases apart, waiting for the client included."
 LINKS = ("client->server", "server->client", "provider->server")
 
 
@@ -46,7 +48,8 @@ def sheets(sections: dict[str, dict]) -> list[Sheet]:
     made = [_targets(sections)]
     if "networks" in cases:
         entries = [entry for entry in cases["networks"] if "refused" not in entry]
-        made += [_networks(cases["networks"]), _resources(entries, sections), _links(entries), _kinds(entries), _published(entries)]
+        made += [_networks(cases["networks"]), _resources(entries, sections), _links(entries)]
+        made += [_kinds(entries), _slowest(entries), _published(entries)]
     if "relus" in cases:
         made += [_relu_passes(cases["relus"]), _relu_layers(cases["relus"])]
     if "kernels" in cases:
@@ -101,7 +104,8 @@ def _targets(sections: dict[str, dict]) -> Sheet:
          "yes" if v.reached else f"no: {abs(v.measured / v.target - 1):.0%} {'below' if v.least else 'above'}")
         for v in verdicts(sections)
     ]
-    return Sheet("Targets", ("what", "target", "measured", "reached"), rows, ("x: times PyTorch in the clear on two threads, in the same run.",))
+    note = "x: times PyTorch in the clear on two threads, in the same run; CURVE over TCP: times ipc."
+    return Sheet("Targets", ("what", "target", "measured", "reached"), rows, (note,))
 
 
 def _networks(entries: list[dict]) -> Sheet:
@@ -116,7 +120,8 @@ def _networks(entries: list[dict]) -> Sheet:
             _time(seconds.get("online", {}).get("median")), f"{ratio['online']:.1f}x" if "online" in ratio else "",
             f"{_time(plain['1']['median'])} / {_time(plain['2']['median'])}", f"{entry['max_abs_error'] / entry['max_abs_plain']:.1e}",
         ))
-    columns = ("network", "l", "spec", "links", "total (least to most)", "to plain", "offline", "online", "online to plain", "plain 1 / 2 threads", "error")
+    columns = ("network", "l", "spec", "links", "total (least to most)", "to plain", "offline", "online", "online to plain",
+               "plain 1 / 2 threads", "error")
     notes = (
         "total: offline and online phase overlapped, median; offline, online: one after the other. to plain: times PyTorch on two threads.",
         "error: largest difference to PyTorch's outputs, relative to the largest of these.",
@@ -135,17 +140,17 @@ def _resources(entries: list[dict], sections: dict[str, dict]) -> Sheet:
             *_names(entry), f"{entry['relus']:,}", f"{entry['drelus']:,}", f"{entry['macs'] / 1e9:.2f}", _megabytes(size["offline"]),
             _megabytes(size["online"]), _megabytes(size["setup"]), str(entry["messages_online"]), busy, memory,
         ))
-    columns = ("network", "l", "spec", "links", "ReLUs", "decisions", "GMAC", "MB offline", "MB online", "MB setup, once", "online messages",
-               "CPU s, client / server / provider", "peak MB, client / server / provider")
+    columns = ("network", "l", "spec", "links", "ReLUs", "decisions", "GMAC", "MB offline", "MB online", "MB setup, once",
+               "online messages", "CPU s, client / server / provider", "peak MB, client / server / provider")
     known = all(baseline(sections, entry["ring"]) for entry in entries)
-    note = "peak MB: above what interpreter, libraries and kernels take." if known else "peak MB: interpreter, libraries and kernels included."
+    note = f"peak MB: {'above what interpreter, libraries and kernels take' if known else 'interpreter, libraries and kernels included'}."
     return Sheet("Bytes, processor time and memory of an inference", columns, rows, (note,), text=4)
 
 
 def _links(entries: list[dict]) -> Sheet:
     rows = []
     for entry in entries:
-        if entry["network"] == "none" and entry["transport"] != "tcp":
+        if _is_unhindered(entry):
             for link in LINKS:
                 cells = [entry["links"].get(link, {}).get(phase, {"bytes": 0, "messages": 0}) for phase in ("offline", "online")]
                 shown = [text for cell in cells for text in (_megabytes(cell["bytes"]), str(cell["messages"]))]
@@ -156,10 +161,30 @@ def _links(entries: list[dict]) -> Sheet:
 def _kinds(entries: list[dict]) -> Sheet:
     rows = []
     for entry in entries:
-        for kind, sums in by_kind(entry["layers"]).items():
-            rows.append((*_names(entry), kind, str(sums["layers"]), _time(sums["seconds"]), _megabytes(sums["bytes"]), str(sums["messages"])))
-    notes = ("seconds: at the server, waiting for the client included. Every single layer is in results/networks.json.",)
-    return Sheet("By kind of layer, online", ("network", "l", "spec", "links", "kind", "layers", "seconds", "MB", "messages"), rows, notes, text=5)
+        if _is_unhindered(entry):
+            for kind, sums in by_kind(entry["layers"]).items():
+                cells = str(sums["layers"]), _time(sums["seconds"]), _megabytes(sums["bytes"]), str(sums["messages"])
+                rows.append((*_names(entry)[:3], kind, *cells))
+    notes = (f"{AT_THE_SERVER} Every single layer is in networks.json.",)
+    columns = ("network", "l", "spec", "kind", "layers", "seconds", "MB", "messages online")
+    return Sheet("By kind of layer, online", columns, rows, notes, text=4)
+
+
+def _slowest(entries: list[dict]) -> Sheet:
+    rows = []
+    for entry in entries:
+        if _is_unhindered(entry):
+            whole = sum(layer["seconds"] for layer in entry["layers"])
+            for layer in sorted(entry["layers"], key=lambda layer: -layer["seconds"])[:SLOWEST]:
+                cells = _time(layer["seconds"]), f"{layer['seconds'] / whole:.0%}", _megabytes(layer["bytes"])
+                rows.append((*_names(entry)[:3], layer["name"], layer["kind"], *cells))
+    columns = ("network", "l", "spec", "layer", "kind", "seconds", "share", "MB")
+    return Sheet("Slowest layers, online", columns, rows, (AT_THE_SERVER,), text=5)
+
+
+def _is_unhindered(entry: dict) -> bool:
+    """Not slowed down by a simulated network or by encryption."""
+    return entry["network"] == "none" and entry["transport"] != "tcp"
 
 
 def _published(entries: list[dict]) -> Sheet:
@@ -171,15 +196,17 @@ def _published(entries: list[dict]) -> Sheet:
         seen.add(key)
         ours = entry["bytes"]["total"]
         theirs = [entry["published"][system.name]["total"] for system in published.SYSTEMS]
-        rows.append((*_names(entry)[:2], _megabytes(ours), *(text for size in theirs for text in (_megabytes(size), f"{size / ours:.1f}x"))))
+        cells = (text for size in theirs for text in (_megabytes(size), f"{size / ours:.1f}x"))
+        rows.append((*_names(entry)[:2], _megabytes(ours), *cells))
     columns = ("network", "our l", "ours, MB", *(text for system in published.SYSTEMS for text in (f"{system.name}, MB", "to ours")))
     formulas = [
-        f"{s.name}, l = {published.WORD_BITS}, log p = {published.PRIME_BITS} (p = 67, sent as a byte): a ReLU {s.comparison} l log p + {s.relu} l bits = "
-        f"{s.relu_bytes()} bytes; the largest of n (n-1)({s.comparison} l log p + {s.maximum} l) bits; a convolution "
+        f"{s.name}, l = {published.WORD_BITS}, log p = {published.PRIME_BITS} (p = 67, sent as a byte): "
+        f"a ReLU {s.comparison} l log p + {s.relu} l bits = {s.relu_bytes()} bytes; "
+        f"the largest of n (n-1)({s.comparison} l log p + {s.maximum} l) bits; a convolution "
         f"(2 {'unfolded image' if s.unfolded else 'image'} + 2 weights + output) l bits; {s.rounds}."
         for s in published.SYSTEMS
     ]
-    sources = "SecureNN: Wagh, Gupta, Chandran, PoPETs 2019. Porthos: Kumar et al., CrypTFlow, IEEE S&P 2020, which reports 6.9 GB for ResNet-50."
+    sources = "SecureNN: Wagh et al., PoPETs 2019. Porthos: Kumar et al., CrypTFlow, IEEE S&P 2020, which reports 6.9 GB for ResNet-50."
     return Sheet("What SecureNN and Porthos would send, by their published formulas", columns, rows, (*formulas, sources))
 
 
@@ -189,7 +216,8 @@ def _relu_passes(entries: list[dict]) -> Sheet:
         if "passes" in entry:
             rows += [(str(entry["ring"]), r["role"], r["phase"], r["pass"], f"{r['nanoseconds']:.2f}") for r in entry["passes"]]
             size = entry["bytes"]
-            rows.append((str(entry["ring"]), "all", "", f"{size['offline']:.1f} + {size['online']:.1f} bytes", f"{passes.sums(entry['passes'])['all']:.1f}"))
+            sent = f"{size['offline']:.1f} + {size['online']:.1f} bytes"
+            rows.append((str(entry["ring"]), "all", "", sent, f"{passes.sums(entry['passes'])['all']:.1f}"))
     return Sheet("Core time of a ReLU with truncation, ns", ("l", "role", "phase", "pass", "ns"), rows, text=4)
 
 
@@ -212,7 +240,8 @@ def _kernels(entries: list[dict]) -> Sheet:
             depthwise = any(row["depthwise"] for row in e["layers"])
             rows.append((e["network"], str(e["ring"]), e["kernels"], f"{kernels.together(e['layers']):.1f}",
                          f"{kernels.together(e['layers'], True):.1f}" if depthwise else ""))
-    streams = [f"Keyed streams (AES-128-CTR), one core: {e['gigabytes_per_second']:.1f} GB/s." for e in entries if "gigabytes_per_second" in e]
+    speeds = [e["gigabytes_per_second"] for e in entries if "gigabytes_per_second" in e]
+    streams = [f"Keyed streams (AES-128-CTR), one core: {speed:.1f} GB/s." for speed in speeds]
     columns = ("convolutions of", "l", "kernels", "GMAC/s, all layers", "GMAC/s, depthwise")
     return Sheet("Convolutions on one core, packing included", columns, rows, tuple(streams), text=3)
 
@@ -223,7 +252,8 @@ def _layers(entries: list[dict]) -> list[Sheet]:
         rates = {e["ring"]: e["layers"] for e in entries if e.get("network") == network}
         if rates:
             rows = [
-                (layers[0]["layer"], str(layers[0]["times"]), *(f"{row['gmac_per_second']:.1f}" for row in layers)) for layers in zip(*rates.values())
+                (layers[0]["layer"], str(layers[0]["times"]), *(f"{row['gmac_per_second']:.1f}" for row in layers))
+                for layers in zip(*rates.values())
             ]
             made.append(Sheet(f"Layers of {network}, GMAC/s on one core", ("layer", "times", *(f"l = {ring}" for ring in rates)), rows))
     return made
@@ -235,8 +265,8 @@ def _growth(entries: list[dict], axis: str, title: str) -> Sheet:
     for e in entries:
         if e["axis"] == axis and "refused" not in e:
             apart = [_time(e["seconds"].get(phase, {}).get("median")) for phase in ("offline", "online")]
-            rows.append((f"{e['x']:.3g}", _time(e["seconds"]["total"]["median"]), *apart, f"{e['ratio']['total']:.1f}x", _megabytes(e["bytes"]["total"]),
-                         f"{max(e['peak_rss_mb'].values()):.0f}"))
+            total, memory = _time(e["seconds"]["total"]["median"]), f"{max(e['peak_rss_mb'].values()):.0f}"
+            rows.append((f"{e['x']:.3g}", total, *apart, f"{e['ratio']['total']:.1f}x", _megabytes(e["bytes"]["total"]), memory))
     return Sheet(title, (label, "total", "offline", "online", "to plain", "MB", "peak MB of a party"), rows, text=0)
 
 
@@ -251,7 +281,8 @@ def _model(entries: list[dict]) -> Sheet:
                 cells += [_time(e["predicted"][phase]), "", ""]
         names = _names(e | {"transport": "ipc"})
         rows.append((*names[:3], e["network"], *cells))
-    columns = ("network", "l", "spec", "links", *(text for phase in ("total", "offline", "online") for text in (f"{phase}, model", "measured", "ratio")))
+    phases = (text for phase in ("total", "offline", "online") for text in (f"{phase}, model", "measured", "ratio"))
+    columns = ("network", "l", "spec", "links", *phases)
     return Sheet("Cost model against measurement", columns, rows, text=4)
 
 
@@ -265,4 +296,5 @@ def _netem(entries: list[dict]) -> Sheet:
                          f"{e['simulated']['median'] / e['real']['median']:.2f}"))
     rows = rows or [("none", "", "", "", "", "")] * bool(notes)
     columns = ("links", "shaped by", "not shaped", "simulated", "real", "simulated to real")
-    return Sheet("Simulated networks against the kernel's shaping, three parties in network namespaces over CURVE", columns, rows, tuple(notes), text=2)
+    title = "Simulated networks against the kernel's shaping, three parties in network namespaces over CURVE"
+    return Sheet(title, columns, rows, tuple(notes), text=2)

@@ -1,4 +1,4 @@
-"""Networks of one ReLU layer over three processes: a million elements for the throughput, a few for the cost of a message, the least for memory."""
+"""Networks of ReLUs over three processes: a million in one layer for the throughput, a few in each of many for the cost of a message."""
 from __future__ import annotations
 
 import numpy as np
@@ -19,7 +19,7 @@ FEW = (64, 8)
 
 
 def network(channels: int, side: int, bits: int, layers: int = 1) -> ServedModel:
-    """A grey image, `layers` times a 1x1 convolution to `channels` maps and a ReLU, and the sum over each map: the rest is next to nothing."""
+    """A grey image, `layers` times a 1x1 convolution to `channels` maps and a ReLU, and the sum over each map."""
     conv = {"kernel": [1, 1], "stride": [1, 1], "padding": [0] * 4, "dilation": [1, 1], "groups": 1}
     nodes, weights, before = [Node("input", "input", (), (1, side, side))], {}, 1
     for layer in range(layers):

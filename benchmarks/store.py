@@ -1,4 +1,4 @@
-"""Results as JSON: one file a section, one line a case, written anew after every case, so that an interrupted run keeps what it has measured."""
+"""Results as JSON: one file a section, one line a case, written anew after every case, so that an interrupted run keeps what it has."""
 from __future__ import annotations
 
 import json

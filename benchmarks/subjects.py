@@ -44,9 +44,13 @@ SUBJECTS = {
         Subject("resnet50_avgpool", "ResNet-50 224x224, average-pool stem", "configs/resnet50_avgpool_in1k.py"),
         Subject("mobilenet_v2", "MobileNetV2 224x224 (ReLU6)", "mmcls:mobilenet-v2_8xb32_in1k"),
         Subject("mobilenet_deeplab", "MobileNetV2-DeepLabV3 512x512 (ReLU6)", "mmseg:deeplabv3_m-v2-d8_512x512_160k_ade20k", 512, True),
-        Subject("mobilenet_deeplab_relu", "MobileNetV2-DeepLabV3 512x512 (ReLU)", "configs/deeplabv3_mobilenetv2_relu_ade20k.py", 512, True),
+        Subject(
+            "mobilenet_deeplab_relu", "MobileNetV2-DeepLabV3 512x512 (ReLU)", "configs/deeplabv3_mobilenetv2_relu_ade20k.py", 512, True
+        ),
         Subject("resnet50_deeplab", "ResNet-50-DeepLabV3 512x512, max-pool", "mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug", 512, True),
-        Subject("resnet50_deeplab_avgpool", "ResNet-50-DeepLabV3 512x512, average-pool stem", "configs/deeplabv3_resnet50_avgpool_voc.py", 512, True),
+        Subject(
+            "resnet50_deeplab_avgpool", "ResNet-50-DeepLabV3 512x512, average-pool stem", "configs/deeplabv3_resnet50_avgpool_voc.py", 512, True
+        ),
         Subject("resnet18", "ResNet-18 (ImageNet), max-pool", "mmcls:resnet18_8xb32_in1k"),
         Subject("digits", "ResNet-18, digits 32x32", "examples/digits/resnet18_digits.py"),
     )

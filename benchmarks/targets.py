@@ -36,7 +36,8 @@ class Verdict:
 def verdicts(sections: dict[str, dict]) -> list[Verdict]:
     """For every target whose case was measured."""
     found = []
-    entries = [e for e in sections.get("networks", {"cases": []})["cases"] if e["network"] == "none" and e["batch"] == 1 and "refused" not in e]
+    whole = sections.get("networks", {"cases": []})["cases"]
+    entries = [e for e in whole if e["network"] == "none" and e["batch"] == 1 and "refused" not in e]
     over_ipc = {(e["subject"], _spec(e), e["ring"]): e for e in entries if e["transport"] == "ipc"}
     for (subject, spec, ring), entry in over_ipc.items():
         column = {48: 0, 32: 1}.get(ring)

@@ -149,7 +149,7 @@ def test_the_command_reports_without_measuring(sections, tmp_path):
 
 
 def test_the_command_runs_a_section(tmp_path, monkeypatch):
-    monkeypatch.setitem(SECTIONS, "relus", lambda long, effort, progress, wanted, before: iter([{"case": "x", "ring": 48} | passes.relu_passes(48, 512, 1)]))
+    monkeypatch.setitem(SECTIONS, "relus", lambda *arguments: iter([{"case": "x", "ring": 48} | passes.relu_passes(48, 512, 1)]))
     outcome = CliRunner().invoke(bench, ["--only", "relus", "--output", str(tmp_path)])
     assert outcome.exit_code == 0, outcome.output
     assert "Core time of a ReLU" in outcome.output
