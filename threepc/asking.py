@@ -51,7 +51,9 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
                 outputs.append(results.finished(model, output))
                 records.append(record)
                 advance(len(batch))
-    details = report(model, merged(records), len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds)
+    details = report(
+        model, merged(records), len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds
+    )
     details |= {"batch": options.batch, "threads": options.threads, "phases": "separate" if options.separate else "overlapped"}
     outcome = Outcome(model, inputs, np.concatenate(outputs), details)
     details |= results.classified(outcome)

@@ -89,7 +89,9 @@ def megabytes(count: float) -> str:
 
 def links_table(links: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
     """The report's `links` in megabytes."""
-    table = new_table("link", "setup", "offline", "online", "total MB", "messages", right=("setup", "offline", "online", "total MB", "messages"))
+    table = new_table(
+        "link", "setup", "offline", "online", "total MB", "messages", right=("setup", "offline", "online", "total MB", "messages")
+    )
     sums = dict.fromkeys(("setup", "offline", "online"), 0)
     messages = 0
     for link, phases in links.items():

@@ -54,7 +54,10 @@ def precision_of(deployment: Deployment) -> Precision:
 
 
 def open_client(deployment: Deployment, name: str = "client", threads: int = 1) -> ClientSession:
-    """Connect as the client whose key files are called `name`, and set a session up. Raises InputError for its keys, RunError if it fails."""
+    """Connect as the client whose key files are called `name`, and set a session up.
+
+    Raises InputError for its keys, RunError when a party is missing or disagrees.
+    """
     network = _network(deployment, name)
     return ClientSession(network, _options(deployment, deployment.budgets.client, threads))
 

@@ -42,7 +42,9 @@ def check_files(paths: Sequence[str | Path]) -> None:
             raise InputError(f"{path} does not exist")
 
 
-def load_inputs(paths: Sequence[str | Path], card: ModelCard, precision: Precision, shape: Sequence[int], labels: Path | None = None) -> Inputs:
+def load_inputs(
+    paths: Sequence[str | Path], card: ModelCard, precision: Precision, shape: Sequence[int], labels: Path | None = None
+) -> Inputs:
     """Read image files and `.npy` arrays as inputs of shape (C, H, W), and their true classes from a JSON file.
 
     Raises InputError naming the file: missing, unreadable, of a wrong shape, not finite or beyond what the ring can hold; a label missing.

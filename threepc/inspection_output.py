@@ -18,18 +18,26 @@ def show(inspection: Inspection) -> None:
         cells += [megabytes(entry["bytes"][phase]) if entry["bytes"][phase] else "" for phase in ("offline", "online")]
         table.add_row(name, entry["kind"], "x".join(map(str, entry["shape"])), *cells, str(entry["messages"] or ""))
     sums = plain["bytes"]
-    table.add_row("all", "", "", f"{plain['drelus']:,}", megabytes(sums["offline"]), megabytes(sums["online"]), str(plain["messages_online"]))
+    table.add_row(
+        "all", "", "", f"{plain['drelus']:,}", megabytes(sums["offline"]), megabytes(sums["online"]), str(plain["messages_online"])
+    )
     print_table(table)
     say("offline, online: megabytes over all links; msgs: one-way messages online")
     low, high = plain["drelu_window"]
     say()
     say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")
-    say(f"{plain['ring_bits']}-bit ring, {plain['frac_bits']} fractional bits, signs from bits {low} to {high - 1}; reveals {plain['reveal']}")
+    say(
+        f"{plain['ring_bits']}-bit ring, {plain['frac_bits']} fractional bits, signs from bits {low} to {high - 1}; "
+        f"reveals {plain['reveal']}"
+    )
     if plain["weight_frac_bits"]:
         bits = plain["weight_frac_bits"].values()
         say(f"fractional bits of weights by layer: {min(bits)} to {max(bits)} (--json lists them)")
     say(f"{plain['relus']:,} ReLUs, {plain['drelus']:,} decisions (DReLUs); max pooling apart")
-    say(f"{megabytes(sums['total'])} MB: {megabytes(sums['offline'])} offline, {megabytes(sums['online'])} online; {megabytes(sums['setup'])} MB once, at setup")
+    say(
+        f"{megabytes(sums['total'])} MB: {megabytes(sums['offline'])} offline, {megabytes(sums['online'])} online; "
+        f"{megabytes(sums['setup'])} MB once, at setup"
+    )
     say(f"{plain['messages_online']} one-way messages on the online critical path")
     say(f"fingerprint {plain['fingerprint']}")
 

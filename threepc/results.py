@@ -26,7 +26,7 @@ from .segmentation import pixel_labels, write_overlay
 class Comparison:
     """Secure outputs against those of PyTorch in the clear, for the same inputs.
 
-    classes: PyTorch's argmaxes, (N,) or (N, h, w). agreement: for each image the share of argmaxes that are equal. errors: for each image the
+    classes: PyTorch's argmaxes, (N,) or (N, h, w). agreement: for each image the share of argmaxes that are equal. errors: for each the
     largest difference of outputs, None where only labels were revealed. largest: the largest plaintext output. seconds: of PyTorch.
     """
 
@@ -40,7 +40,9 @@ class Comparison:
         """For the report."""
         errors = {} if self.errors is None else {"max_abs_error": float(self.errors.max()), "max_abs_plain": self.largest}
         return errors | {
-            "argmax_equal": bool((self.agreement == 1).all()), "argmax_agreement": float(self.agreement.mean()), "plain_seconds": self.seconds,
+            "argmax_equal": bool((self.agreement == 1).all()),
+            "argmax_agreement": float(self.agreement.mean()),
+            "plain_seconds": self.seconds,
         }
 
 
@@ -104,7 +106,7 @@ def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: 
 
 
 def classified(outcome: Outcome) -> dict:
-    """For the report: `results`, one entry an image, and `accuracy` where the truth is known; nothing unless there is one class an image."""
+    """For the report: `results`, one entry an image, and `accuracy` where truth is known; nothing unless there is one class an image."""
     if outcome.classes.ndim != 1:
         return {}
     entries = []

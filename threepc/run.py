@@ -79,7 +79,10 @@ def run(options: RunOptions, display: Display) -> Outcome:
     details = report(assembled.public, merged(records), len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
     details |= {
         "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
-        "transport": options.transport, "network": options.network, "batch": options.batch, "threads": options.threads,
+        "transport": options.transport,
+        "network": options.network,
+        "batch": options.batch,
+        "threads": options.threads,
         "phases": "separate" if options.separate else "overlapped",
     }
     details |= comparison.fields() if comparison else {}

@@ -74,7 +74,8 @@ def remarks(report: dict) -> list[str]:
         lines.append("The offline phase runs ahead of the online one, so the total is less than their sum.")
     if "max_abs_error" in report:
         relative = report["max_abs_error"] / report["max_abs_plain"] if report["max_abs_plain"] else 0.0
-        lines.append(f"Worst difference to plaintext: {report['max_abs_error']:.2g}, {relative:.3%} of the largest logit ({report['max_abs_plain']:.4g}).")
+        worst, largest = report["max_abs_error"], report["max_abs_plain"]
+        lines.append(f"Worst difference to plaintext: {worst:.2g}, {relative:.3%} of the largest logit ({largest:.4g}).")
     if "plain_seconds" in report:
         same = "everywhere" if report["argmax_equal"] else f"in {report['argmax_agreement']:.3%}"
         lines.append(f"Same argmax as plaintext: {same}. Plaintext PyTorch took {report['plain_seconds']:.2f} s.")

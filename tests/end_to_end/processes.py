@@ -24,14 +24,21 @@ class Running:
     def __init__(self, arguments: list[str], folder: Path):
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "threepc.cli", *arguments], cwd=folder, env=environment, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-m", "threepc.cli", *arguments],
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.lines: list[str] = []
         self.errors: list[str] = []
         self._arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in
-                         ((self.process.stdout, self.lines), (self.process.stderr, self.errors))]
+        self._readers = [
+            threading.Thread(target=self._read, args=pipe, daemon=True)
+            for pipe in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))
+        ]
         for reader in self._readers:
             reader.start()
 

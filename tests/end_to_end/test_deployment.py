@@ -19,12 +19,14 @@ from threepc.deployment import generate, load
 from threepc.models import load_model
 
 
-
 @pytest.fixture(scope="module")
 def deployment(threepc, tmp_path_factory):
     """A deployment.yaml whose server and provider run, and these."""
     path = write_deployment(tmp_path_factory.mktemp("deployment") / "keys")
-    parties = {"provider": threepc("provider", "--deployment", path), "server": threepc("server", "factories:small", "--deployment", path.parent)}
+    parties = {
+        "provider": threepc("provider", "--deployment", path),
+        "server": threepc("server", "factories:small", "--deployment", path.parent),
+    }
     for running in parties.values():
         running.wait_for("listens at tcp://127.0.0.1:")
     yield path, parties
@@ -88,12 +90,15 @@ assert not {{"torch", "mmcv", "matplotlib"}} & set(sys.modules), "torch, mmcv or
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("image, reason", [
-    ("missing.png", "missing.png does not exist"),
-    ("nan.npy", "nan.npy holds NaN"),
-    ("far.npy", "far.npy: size 20000 does not fit a ring of 48 bits with 16 fractional bits"),
-    ("wide.png", "wide.png has 11x8 pixels, but the model takes exactly 10x8"),
-])
+@pytest.mark.parametrize(
+    "image, reason",
+    [
+        ("missing.png", "missing.png does not exist"),
+        ("nan.npy", "nan.npy holds NaN"),
+        ("far.npy", "far.npy: size 20000 does not fit a ring of 48 bits with 16 fractional bits"),
+        ("wide.png", "wide.png has 11x8 pixels, but the model takes exactly 10x8"),
+    ],
+)
 def test_bad_images_are_refused(deployment, here, capsys, image, reason):
     np.save(here / "nan.npy", np.full((3, 8, 10), np.nan, np.float32))
     np.save(here / "far.npy", np.full((3, 8, 10), 2e4, np.float32))
@@ -135,18 +140,23 @@ def test_a_client_cannot_pass_for_the_server(deployment, here):
     path, parties = deployment
     channel = Channel(_network(load(path), "client").connect("provider"), ("server", "provider"), timeout=20)
     with channel:
-        channel.send_control("hello", {"version": PROTOCOL_VERSION, "role": "server", "session": "00" * 8, "model": {}}, [bytes(16), bytes(16)])
+        channel.send_control(
+            "hello", {"version": PROTOCOL_VERSION, "role": "server", "session": "00" * 8, "model": {}}, [bytes(16), bytes(16)]
+        )
         with pytest.raises(api.RunError, match="calls itself the server, but its key is not that of a server"):
             channel.receive_control("ready")
     parties["provider"].wait_for("session ended: a party calls itself the server")
 
 
-@pytest.mark.parametrize("change, reason", [
-    (("ring: 48", "ring: 64"), "disagree on ring: the server says 48"),
-    (("# frac_bits: 16", "frac_bits: 14"), "disagree on frac_bits: the server says 16"),
-    (("reveal: logits ", "reveal: label "), "disagree on reveal: the server says logits"),
-    (("# drelu_window: [16, 46]", "drelu_window: [18, 40]"), "disagree on drelu_window: the server says None"),
-])
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (("ring: 48", "ring: 64"), "disagree on ring: the server says 48"),
+        (("# frac_bits: 16", "frac_bits: 14"), "disagree on frac_bits: the server says 16"),
+        (("reveal: logits ", "reveal: label "), "disagree on reveal: the server says logits"),
+        (("# drelu_window: [16, 46]", "drelu_window: [18, 40]"), "disagree on drelu_window: the server says None"),
+    ],
+)
 def test_a_client_that_disagrees(deployment, here, tmp_path, change, reason):
     path = client_folder(deployment[0].parent, tmp_path) / "deployment.yaml"
     assert change[0] in path.read_text()
@@ -156,12 +166,15 @@ def test_a_client_that_disagrees(deployment, here, tmp_path, change, reason):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("change, key", [
-    (("ring: 48", "ring: 47"), "ring: is 47"),
-    (("reveal: logits ", "unveil: logits "), "unveil: is not a key"),
-    (("public_key: server.public", "public_key: nobody.public"), "server.public_key"),
-    (("# drelu_window: [16, 46]", "drelu_window: [2, 9]"), "drelu-window 2:9: nothing of it is left"),
-])
+@pytest.mark.parametrize(
+    "change, key",
+    [
+        (("ring: 48", "ring: 47"), "ring: is 47"),
+        (("reveal: logits ", "unveil: logits "), "unveil: is not a key"),
+        (("public_key: server.public", "public_key: nobody.public"), "server.public_key"),
+        (("# drelu_window: [16, 46]", "drelu_window: [2, 9]"), "drelu-window 2:9: nothing of it is left"),
+    ],
+)
 def test_a_malformed_deployment_file(here, tmp_path, capsys, change, key):
     path = write_deployment(tmp_path / "keys", change)
     for command in (["client", "--input", "one.png"], ["provider"], ["server", "factories:small"]):

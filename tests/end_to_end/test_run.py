@@ -13,7 +13,19 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 REPORT = {
-    "model", "ring_bits", "frac_bits", "relu_spec", "images", "relus", "drelus", "seconds", "bytes", "links", "messages_online", "peak_rss_mb", "layers",
+    "model",
+    "ring_bits",
+    "frac_bits",
+    "relu_spec",
+    "images",
+    "relus",
+    "drelus",
+    "seconds",
+    "bytes",
+    "links",
+    "messages_online",
+    "peak_rss_mb",
+    "layers",
 }
 
 
@@ -57,7 +69,11 @@ def test_the_report_has_its_stable_names(demo):
     assert set(report["peak_rss_mb"]) == {"client", "server", "provider"}
     assert {"name", "kind", "seconds", "bytes", "messages"} <= set(report["layers"][0])
     assert (report["ring_bits"], report["frac_bits"], report["images"], report["relu_spec"]) == (48, 16, 10, None)
-    assert report["bytes"]["total"] == report["bytes"]["offline"] + report["bytes"]["online"] == sum(layer["bytes"] for layer in report["layers"])
+    assert (
+        report["bytes"]["total"]
+        == report["bytes"]["offline"] + report["bytes"]["online"]
+        == sum(layer["bytes"] for layer in report["layers"])
+    )
 
 
 def test_the_demo_costs_what_inspect_predicts(demo, threepc):
@@ -75,11 +91,36 @@ def test_the_demo_costs_what_inspect_predicts(demo, threepc):
 def test_over_encrypted_tcp_with_batches_and_simulated_network(threepc, workplace, tmp_path):
     np.save(workplace / "three.npy", np.linspace(-2, 2, 720, dtype=np.float32).reshape(3, 3, 8, 10))
     report, output = tmp_path / "sub" / "report.json", tmp_path / "output"
-    done = threepc("run", "factories:small", "--input", "one.png", "two.png", "three.npy", "--batch", 2, "--compare", "--transport", "tcp",
-                   "--network", "lan", "--phases", "separate", "--output", output, "--report", report)
+    done = threepc(
+        "run",
+        "factories:small",
+        "--input",
+        "one.png",
+        "two.png",
+        "three.npy",
+        "--batch",
+        2,
+        "--compare",
+        "--transport",
+        "tcp",
+        "--network",
+        "lan",
+        "--phases",
+        "separate",
+        "--output",
+        output,
+        "--report",
+        report,
+    )
     assert done.end() == 0, done.errors
     assert "seeded random weights (no checkpoint given)" in done.output
-    assert [line.split()[0] for line in done.lines if ".png" in line or ".npy[" in line] == ["one.png", "two.png", "three.npy[0]", "three.npy[1]", "three.npy[2]"]
+    assert [line.split()[0] for line in done.lines if ".png" in line or ".npy[" in line] == [
+        "one.png",
+        "two.png",
+        "three.npy[0]",
+        "three.npy[1]",
+        "three.npy[2]",
+    ]
     written = json.loads(report.read_text())
     assert written["images"] == 5 and written["max_abs_error"] < 0.005 * written["max_abs_plain"]
     assert np.load(output / "logits.npy").shape == (5, 4)

@@ -15,8 +15,18 @@ from .options import Command, model_options, ring_options
 @ring_options
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images evaluated at once.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def inspect(config: str, relu_spec: Path | None, size: tuple[int, int] | None, ring: str, window: tuple[int, int] | None,
-            calibration: tuple[Path, ...], reveal: str, batch: int, as_json: bool) -> None:
+def inspect(
+    config: str,
+    relu_spec: Path | None,
+    size: tuple[int, int] | None,
+    ring: str,
+    fraction: int | None,
+    window: tuple[int, int] | None,
+    calibration: tuple[Path, ...],
+    reveal: str,
+    batch: int,
+    as_json: bool,
+) -> None:
     """Show the layers of a network with the bytes and messages that its secure inference takes.
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory.
@@ -26,5 +36,5 @@ def inspect(config: str, relu_spec: Path | None, size: tuple[int, int] | None, r
     from ..inspection import inspect as look
     from ..inspection_output import show, show_json
 
-    settings = Settings(int(ring), window=window, relu_spec=relu_spec, reveal=reveal, calibration=calibration)
+    settings = Settings(int(ring), fraction, window, relu_spec=relu_spec, reveal=reveal, calibration=calibration)
     (show_json if as_json else show)(look(config, settings, batch, size, Display()))

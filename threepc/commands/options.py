@@ -20,7 +20,9 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self._several = several
         self.params.append(
-            click.Option(["--debug"], is_flag=True, is_eager=True, expose_value=False, callback=_debug, help="Show a traceback of a failure.")
+            click.Option(
+                ["--debug"], is_flag=True, is_eager=True, expose_value=False, callback=_debug, help="Show a traceback of a failure."
+            )
         )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -72,35 +74,60 @@ FILE = click.Path(path_type=Path)
 
 def several_inputs(required: bool = True) -> Callable:
     """--input IMAGE..."""
-    return click.option("--input", "images", multiple=True, required=required, type=FILE, metavar="IMAGE...",
-                        help="Image files, or .npy arrays of ready inputs (C, H, W) or (N, C, H, W).")
+    return click.option(
+        "--input",
+        "images",
+        multiple=True,
+        required=required,
+        type=FILE,
+        metavar="IMAGE...",
+        help="Image files, or .npy arrays of ready inputs (C, H, W) or (N, C, H, W).",
+    )
 
 
 def model_options(function: Callable) -> Callable:
     """What decides the public model."""
-    for option in reversed([
-        click.option("--relu-spec", type=FILE, help="Relu spec (JSON): patches that share one sign. Default: every ReLU is plain."),
-        click.option("--size", type=Size(), help="Input size instead of the config's."),
-    ]):
+    for option in reversed(
+        [
+            click.option("--relu-spec", type=FILE, help="Relu spec (JSON): patches that share one sign. Default: every ReLU is plain."),
+            click.option("--size", type=Size(), help="Input size instead of the config's."),
+        ]
+    ):
         function = option(function)
     return function
 
 
 def calibration_option(function: Callable) -> Callable:
     """--calibration IMAGE..."""
-    return click.option("--calibration", multiple=True, type=FILE, metavar="IMAGE...",
-                        help="For --ring 32: images of the server's that the layers' scales are chosen with.")(function)
+    return click.option(
+        "--calibration",
+        multiple=True,
+        type=FILE,
+        metavar="IMAGE...",
+        help="For --ring 32: images of the server's that the layers' scales are chosen with.",
+    )(function)
 
 
 def ring_options(function: Callable) -> Callable:
     """What decides the arithmetic."""
-    for option in reversed([
-        click.option("--ring", type=click.Choice(RINGS), default="48", show_default=True, help="Bits of a ring element."),
-        click.option("--drelu-window", "window", type=Range(),
-                     help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter."),
-        calibration_option,
-        click.option("--reveal", type=click.Choice(["logits", "label"]), default="logits", show_default=True, help="What the client learns."),
-    ]):
+    for option in reversed(
+        [
+            click.option("--ring", type=click.Choice(RINGS), default="48", show_default=True, help="Bits of a ring element."),
+            click.option(
+                "--frac-bits", "fraction", type=click.IntRange(1, 16), help="Fractional bits of activations. Default: what suits the ring."
+            ),
+            click.option(
+                "--drelu-window",
+                "window",
+                type=Range(),
+                help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter.",
+            ),
+            calibration_option,
+            click.option(
+                "--reveal", type=click.Choice(["logits", "label"]), default="logits", show_default=True, help="What the client learns."
+            ),
+        ]
+    ):
         function = option(function)
     return function
 

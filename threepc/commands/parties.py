@@ -61,8 +61,13 @@ def provider(deployment: Path, threads: int) -> None:
 @click.option("--labels", type=FILE, help="JSON: image file name to its true class, for the table and the accuracy.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images evaluated at once.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of the client.")
-@click.option("--phases", type=click.Choice(["overlapped", "separate"]), default="overlapped", show_default=True,
-              help="separate: finish the offline phase before the online one begins.")
+@click.option(
+    "--phases",
+    type=click.Choice(["overlapped", "separate"]),
+    default="overlapped",
+    show_default=True,
+    help="separate: finish the offline phase before the online one begins.",
+)
 @click.option("--output", type=FILE, metavar="DIR", help="Write logits, or segmentation maps as PNG and array, to this folder.")
 @click.option("--report", type=FILE, metavar="JSON", help="Write what was measured.")
 def client(deployment: Path, images: tuple[Path, ...], phases: str, **options) -> None:

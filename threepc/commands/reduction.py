@@ -58,7 +58,9 @@ def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
 
     table = new_table("layer", "channels", "map", "DReLUs", "of", "kept", "patches", right=("channels", "DReLUs", "of", "kept"))
     for row in spec_show(file, config, size):
-        table.add_row(row["layer"], str(row["channels"]), row["map"], f"{row['drelus']:,}", f"{row['full']:,}", f"{row['ratio']:.2%}", row["patches"])
+        table.add_row(
+            row["layer"], str(row["channels"]), row["map"], f"{row['drelus']:,}", f"{row['full']:,}", f"{row['ratio']:.2%}", row["patches"]
+        )
     print_table(table)
 
 
@@ -66,7 +68,9 @@ def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
 @click.argument("config")
 @click.argument("checkpoint", required=False, type=FILE)
 @click.option("--output", type=FILE, required=True, metavar="DIR", help="Folder of the run; the same command goes on where it stopped.")
-@click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="Images of the config's training set to measure with.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=64, show_default=True, help="Images of the config's training set to measure with."
+)
 @click.option("--input", "images", multiple=True, type=FILE, metavar="IMAGE...", help="Image files to measure with instead.")
 @_size
 @click.option("--method", type=click.Choice(["exact", "estimate"]), default="exact", show_default=True)
@@ -100,7 +104,10 @@ def knapsack(folder: Path, output: Path, megabytes: float | None, ring: str, **b
     from ..console import say
 
     found, plot = solve_knapsack(folder, output, bytes=None if megabytes is None else megabytes * 1e6, ring=int(ring), **budget)
-    say(f"{found.drelus:,} DReLUs; {found.unit} {found.cost:,.6g} of a budget of {found.budget:,.6g} (possible: {found.least:,.6g} to {found.full:,.6g})")
+    say(
+        f"{found.drelus:,} DReLUs; {found.unit} {found.cost:,.6g} of a budget of {found.budget:,.6g} "
+        f"(possible: {found.least:,.6g} to {found.full:,.6g})"
+    )
     say(f"sum of distortions {found.solution.objective:.6g}, at most {found.solution.gap:.3g} above the optimum")
     say(f"wrote {output} and {plot}")
 
@@ -117,13 +124,18 @@ def knapsack(folder: Path, output: Path, megabytes: float | None, ring: str, **b
 @_device
 @click.option("--launcher", type=click.Choice(["none", "pytorch", "slurm", "mpi"]), default="none", show_default=True)
 @click.option("--validate/--no-validate", default=True, show_default=True, help="Evaluate during training, as the config says.")
-def finetune(config: str, relu_spec: Path | None, load_from: Path | None, work_dir: Path, changes: tuple[str, ...], **settings: Any) -> None:
+def finetune(
+    config: str, relu_spec: Path | None, load_from: Path | None, work_dir: Path, changes: tuple[str, ...], **settings: Any
+) -> None:
     """Train with block ReLUs, by MMLab's own loops."""
     from ..brelu.commands import finetune_network
     from ..console import say
 
     done = finetune_network(config, relu_spec, load_from, work_dir, options=dict(map(_change, changes)), **settings)
-    say(f"wrote {done.checkpoint}; run it with: threepc run {done.config} {done.checkpoint}" + (f" --relu-spec {done.spec}" if done.spec else ""))
+    say(
+        f"wrote {done.checkpoint}; run it with: threepc run {done.config} {done.checkpoint}"
+        + (f" --relu-spec {done.spec}" if done.spec else "")
+    )
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -1,0 +1,136 @@
+"""The Python API around a torch module."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import threepc
+from threepc.brelu.module import apply_spec
+from threepc.brelu.spec import ReluSpec
+from threepc.deployment import generate
+
+
+def network() -> nn.Module:
+    """Grouped and dilated convolutions, pooling, a residual sum; in training mode, with other running statistics than it began with."""
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.relu = nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=3), nn.BatchNorm2d(6), nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.norm(self.conv(x)) + x)
+
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), Residual(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    )
+    model(torch.randn(8, 3, 11, 13))
+    return model
+
+
+IMAGES = torch.randn(3, 3, 11, 13, generator=torch.Generator().manual_seed(1))
+
+
+def plain(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Without touching the model's mode."""
+    modes = {module: module.training for module in model.modules()}
+    with torch.no_grad():
+        outputs = model.eval()(images)
+    for module, training in modes.items():
+        module.training = training
+    return outputs
+
+
+@pytest.mark.parametrize("ring", [64, 48, 40, 32])
+def test_torch_in_torch_out(ring):
+    model = network()
+    expected = plain(model, IMAGES)
+    with threepc.local(model, IMAGES[:1], ring=ring, transport="memory", calibration=IMAGES) as secure:
+        outputs = secure(IMAGES)
+        assert secure(IMAGES[:1].double()).dtype == torch.float64
+        with pytest.raises(threepc.InputError, match=r"shape \(N, 3, 11, 13\), not \(3, 3, 11, 12\)"):
+            secure(IMAGES[..., :12])
+        assert secure.report["images"] == 1 and secure.report["ring_bits"] == ring and secure.report["model"] == "Sequential"
+    assert outputs.dtype == torch.float32 and outputs.shape == expected.shape
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=float(expected.abs().max()) * (0.005 if ring >= 48 else 0.02))
+    assert model.training
+
+
+def test_a_relu_spec_and_a_window():
+    model = network()
+    spec = ReluSpec("test", {"1": np.array([[2, 3]] * 6), "3.relu": np.array([[1, 1], [0, 1], [1, 0], [4, 5], [2, 2], [1, 1]])})
+    with threepc.local(model, IMAGES[:1], spec, transport="memory", drelu_window=(16, 40)) as secure:
+        outputs = secure(IMAGES)
+        assert secure.report["drelus"] < secure.report["relus"]
+    expected = plain(apply_spec(model, spec, IMAGES[:1]), IMAGES)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=0.005 * float(expected.abs().max()))
+
+
+def test_labels_alone():
+    model = network()
+    with threepc.local(model, IMAGES[:1], transport="memory", reveal="label") as secure:
+        labels = secure(IMAGES)
+    assert labels.dtype == torch.int64 and labels.tolist() == plain(model, IMAGES).argmax(1).tolist()
+
+
+def test_maps_keep_their_shape():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    for size in ((3, 3), (6, 5)):  # the first gives a map of one pixel
+        images = IMAGES[:1, :, : size[0], : size[1]]
+        with threepc.local(model, images, transport="memory") as secure:
+            assert secure(images).shape == plain(model, images).shape
+
+
+def test_what_has_no_report_yet():
+    with threepc.local(network(), IMAGES[:1], transport="memory") as secure, pytest.raises(threepc.InputError, match="no report before"):
+        secure.report  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        ({"ring": 47}, "ring: must be one of 64, 48, 40, 32"),
+        ({"transport": "pigeon"}, "transport: must be ipc, tcp or memory"),
+        ({"network": "lan", "transport": "memory"}, "a simulated network needs processes"),
+        ({"reveal": "all"}, "reveal: must be logits or label"),
+        ({"drelu_window": (40, 60)}, "drelu-window 40:60"),
+        ({"example_input": np.zeros((1, 3, 11, 13))}, "example_input must be a float tensor"),
+        ({"example_input": torch.zeros(1, 3, 11, 13), "ring": 32}, "chooses scales with images"),
+        ({"relu_spec": "none.json"}, "cannot read the relu spec none.json"),
+    ],
+)
+def test_bad_arguments(arguments, reason):
+    with pytest.raises(threepc.InputError, match=reason), threepc.local(**{"model": network(), "example_input": IMAGES[:1]} | arguments):
+        raise AssertionError("the parties were started")
+
+
+def test_numbers_that_do_not_fit():
+    with threepc.local(network(), IMAGES[:1], transport="memory") as secure:
+        for value in (float("nan"), float("inf"), 1e6):
+            with pytest.raises(threepc.InputError, match="not a finite number|does not fit a ring of 48 bits"):
+                secure(torch.full((1, 3, 11, 13), value))
+            assert secure(IMAGES).shape == (3, 5)  # nothing was sent, so the session goes on
+
+
+def test_a_client_checks_its_files_at_once(tmp_path):
+    with pytest.raises(threepc.InputError, match="deployment.yaml: cannot be read"):
+        threepc.Client(tmp_path)
+    generate(tmp_path / "keys")
+    with pytest.raises(threepc.InputError, match="the public key of nobody"):
+        threepc.Client(tmp_path / "keys" / "deployment.yaml", name="nobody")
+
+
+def test_importing_threepc_is_cheap():
+    heavy = "{'torch', 'numba', 'numpy', 'zmq'}"
+    program = f"import sys, threepc; print(sorted({heavy} & set(sys.modules)), dir(threepc), threepc.RunError.exit_status)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert done.stdout.startswith("[] ") and "'local'" in done.stdout and "'Client'" in done.stdout
+    with pytest.raises(AttributeError, match="no attribute 'remote'"):
+        threepc.remote  # noqa: B018
