@@ -83,6 +83,14 @@ def test_more_columns_than_the_buffer_holds(bits):
 
 
 @pytest.mark.parametrize("bits", RINGS)
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+def test_taps_that_read_nothing_but_padding(bits, stride):
+    rng = np.random.default_rng(7)
+    x, weight = random_words(rng, (2, 130, 7, 45), bits), random_words(rng, (3, 130, 3, 3), bits)
+    check(x, weight, bits, stride=stride, padding=(6, 30, 6, 30), dilation=(6, 30), bias=random_words(rng, 3, bits), threads=2)
+
+
+@pytest.mark.parametrize("bits", RINGS)
 @pytest.mark.parametrize("multiplier", [1, 2, 9])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 3)])
 def test_depthwise_rows_wider_than_the_register_block(bits, multiplier, stride):

@@ -104,28 +104,38 @@ def _cut_pieces(pieces, column, width, geometry, lanes):
 
 @inline
 def _aim_pieces(pieces, count, down, across, geometry):
-    """For the kernel's tap at offset (down, across), find where each piece reads in channel 0 of x, and which words are within the map."""
+    """For the kernel's tap at offset (down, across), find where each piece reads in channel 0 of x, and which words are within the map.
+
+    Returns whether any are.
+    """
     _, height, wide, _, _, _, _, stride, _, _, _, _, _, _ = geometry
+    anything = False
     for p in range(count):
         row, column, length = pieces[p, 2] + down, pieces[p, 3] + across, pieces[p, 4]
         pieces[p, 5] = pieces[p, 1] + row * wide + column
         pieces[p, 6] = lanes_within(column, length, stride, wide) if 0 <= row < height else 0
         pieces[p, 7] = (1 << length) - 1
+        anything |= pieces[p, 6] != 0
+    return anything
 
 
 @inline
-def _pack_columns(x, channel, buffer, pieces, column, columns, begin, end, geometry):
-    """Pack rows [begin, end) of the unfolded input, for `columns` of its columns from `column` on, as right-hand panels into `buffer`."""
+def _pack_columns(x, channel, buffer, live, pieces, column, columns, begin, end, geometry):
+    """Pack rows [begin, end) of the unfolded input, for `columns` of its columns from `column` on, as right-hand panels into `buffer`.
+
+    Panels that read nothing but padding, as many do where kernels are dilated, are not `live`.
+    """
     _, height, wide, group_channels, _, kernel_width, _, stride, _, _, dilation_down, dilation_across, _, _ = geometry
     lanes = VECTOR_BYTES // x.itemsize
-    at, done = 0, 0
+    at, done, panel = 0, 0, 0
     while done < columns:
         width = panel_width(columns - done, lanes)
         stored = stored_width(width, lanes)
         count = _cut_pieces(pieces, column + done, width, geometry, lanes)
+        live[panel] = False
         for tap in range(begin // group_channels, (end - 1) // group_channels + 1):
             kernel_row, kernel_column = divmod(tap, kernel_width)
-            _aim_pieces(pieces, count, kernel_row * dilation_down, kernel_column * dilation_across, geometry)
+            live[panel] |= _aim_pieces(pieces, count, kernel_row * dilation_down, kernel_column * dilation_across, geometry)
             for k in range(max(begin, tap * group_channels), min(end, (tap + 1) * group_channels)):
                 source = (channel + k - tap * group_channels) * height * wide
                 row = at + (k - begin) * stored
@@ -133,6 +143,7 @@ def _pack_columns(x, channel, buffer, pieces, column, columns, begin, end, geome
                     gather(buffer, row + pieces[p, 0], x, source + pieces[p, 5], pieces[p, 6], pieces[p, 7], stride)
         at += stored * (end - begin)
         done += width
+        panel += 1
 
 
 @kernel
@@ -144,15 +155,16 @@ def _convolve_part(panels, x, bias, out, buffer, tile, pieces, geometry, groups,
     padded_rows = (rows + ROWS - 1) // ROWS * ROWS
     widest = VECTORS * VECTOR_BYTES // x.itemsize
     capacity = buffer.size // step // widest * widest
+    live = np.empty(capacity // widest + 2, np.bool_)           # the last columns may take two panels more: whole vectors, and the rest
     for group in range(first_group, last_group):
         for column in range(first_column, last_column, capacity):
             columns = min(capacity, last_column - column)
             for begin in range(0, depth, step):
                 end = min(begin + step, depth)
-                _pack_columns(x, group * group_channels, buffer, pieces, column, columns, begin, end, geometry)
-                multiply_block(panels, (group * depth + begin) * padded_rows, first_panel, last_panel, rows, buffer, column, columns,
-                               end - begin, bias, group * padded_rows, out, group * rows, groups * rows, out_height * out_width,
-                               tile, begin == 0, short)
+                _pack_columns(x, group * group_channels, buffer, live, pieces, column, columns, begin, end, geometry)
+                multiply_block(panels, (group * depth + begin) * padded_rows, first_panel, last_panel, rows, buffer, live, column,
+                               columns, end - begin, bias, group * padded_rows, out, group * rows, groups * rows,
+                               out_height * out_width, tile, begin == 0, short)
 
 
 class _Scratch(threading.local):

@@ -66,26 +66,29 @@ def _scatter(tile, across, down, width, height, bias, first_bias, out, place, pi
 
 
 @inline
-def multiply_block(panels, a, first_panel, last_panel, rows, buffer, column, columns, depth, bias, first_bias,
-                   out, channel, channels, pixels, tile, fresh, short):
+def multiply_block(panels, a, first_panel, last_panel, rows, buffer, live, column, columns, depth, bias,
+                   first_bias, out, channel, channels, pixels, tile, fresh, short):
     """Multiply left-hand panels [first_panel, last_panel) of the block at panels[a] by the packed columns in `buffer`.
 
     Column n of the product is pixel n % pixels of image n // pixels; the block holds `columns` of them from `column` on. Row r goes to
-    channel `channel + r` of `channels`, for r < rows. The product starts from bias[first_bias + r] if fresh, else adds to out.
+    channel `channel + r` of `channels`, for r < rows. The product starts from bias[first_bias + r] if fresh, else adds to out, for
+    those right-hand panels alone that are `live`: the others are zero.
     `tile` is scratch for the products that do not lie in `out` as tiles do, followed by ROWS zeros.
     """
     lanes = VECTOR_BYTES // out.itemsize
     for panel in range(first_panel, last_panel):
         height = min(ROWS, rows - panel * ROWS)
         left, start = a + panel * depth * ROWS, first_bias + panel * ROWS
-        right, done = 0, 0
+        right, done, count = 0, 0, 0
         while done < columns:
             width = panel_width(columns - done, lanes)
             stored = stored_width(width, lanes)
             vectors = stored // lanes
             image, pixel = divmod(column + done, pixels)
             place = (image * channels + channel + panel * ROWS) * pixels + pixel
-            if width <= NARROW:
+            if not (fresh or live[count]):
+                pass
+            elif width <= NARROW:
                 multiply_narrow(panels, left, buffer, right, tile, 0, depth, width, short)
                 _scatter(tile, ROWS, 1, width, height, bias, start, out, place, pixel, channels, pixels, fresh)
             elif width == stored and height == ROWS and pixel + width <= pixels:
@@ -95,3 +98,4 @@ def multiply_block(panels, a, first_panel, last_panel, rows, buffer, column, col
                 _scatter(tile, 1, stored, width, height, bias, start, out, place, pixel, channels, pixels, fresh)
             right += stored * depth
             done += width
+            count += 1
