@@ -1,6 +1,4 @@
 """What every party does alone to its summand of a value: scaled sums, windows' sums, cuts. One pass over memory each."""
-import numpy as np
-
 from .options import kernel
 
 

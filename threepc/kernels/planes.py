@@ -3,12 +3,12 @@
 A plane holds bit b of every element, element i of the run in bit i % 64 of word i // 64. Everything that is done on bits is then done
 on 64 elements an instruction and more.
 """
-import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .options import inline, kernel
+from .options import kernel
 
 
 @intrinsic
@@ -54,8 +54,6 @@ def _pointer_at(typingctx, array, index):
     signature = types.CPointer(array.dtype)(array, types.intp)
 
     def codegen(context, builder, signature, args):
-        from numba.core import cgutils
-
         view = context.make_array(signature.args[0])(context, builder, args[0])
         return cgutils.pointer_add(builder, view.data, builder.mul(args[1], ir.IntType(64)(signature.args[0].dtype.bitwidth // 8)), view.data.type)
 
