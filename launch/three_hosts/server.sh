@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The server's host: launch/three_hosts/server.sh KEYS CONFIG [CHECKPOINT] [--relu-spec FILE], KEYS with server.secret.
+# Runs until SIGINT or SIGTERM.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+"$root/launch/setup.sh"
+exec "$root/.venv/bin/threepc" server --deployment "${1:?which folder holds the keys?}" "${@:2}"
