@@ -23,9 +23,10 @@ model = dict(type='ImageClassifier', backbone=dict(type='ResNet_CIFAR', depth=18
 data = dict(test=dict({data}, pipeline=[{load}{norm}, dict(type='ImageToTensor', keys=['img']), dict(type='Collect', keys=['img'])]))
 """
 SEGMENTOR = """
-model = dict(type='EncoderDecoder', backbone=dict(type='ResNetV1c', depth=18, base_channels=4, stem_channels=4, num_stages=4, out_indices=(0, 1, 2, 3),
-                                                  strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
-             decode_head=dict(type='FCNHead', in_channels=32, in_index=3, channels=8, num_convs=1, concat_input=False, num_classes={classes}),
+model = dict(type='EncoderDecoder', backbone=dict(type='ResNetV1c', depth=18, base_channels=4, stem_channels=4, num_stages=4,
+                                                  out_indices=(0, 1, 2, 3), strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+             decode_head=dict(type='FCNHead', in_channels=32, in_index=3, channels=8, num_convs=1, concat_input=False,
+                              num_classes={classes}),
              test_cfg=dict(mode='whole', crop_size=(32, 48)))
 data = dict(test=dict({data}, pipeline=[dict(type='LoadImageFromFile'), {norm}]))
 """
@@ -103,7 +104,8 @@ def test_imagenet_at_32_bits_with_labels_alone(tmp_path):
     config = classifier(tmp_path, "imagenet", 1000)
     plain = evaluate(options(tmp_path, config, secure=0, simulated=2, settings=Settings(ring=32)), Display())
     assert plain["ring_bits"] == 32 and SECURE not in plain["results"] and plain["results"][PLAIN]["top5_accuracy"] >= 0
-    other = dataclasses.replace(options(tmp_path, config, secure=2, settings=Settings(ring=32, reveal="label")), results=tmp_path / "labels")
+    labels = options(tmp_path, config, secure=2, settings=Settings(ring=32, reveal="label"))
+    other = dataclasses.replace(labels, results=tmp_path / "labels")
     found = evaluate(other, Display())["results"]
     assert found[SECURE]["images"] == 2 and "max_error" not in found[SECURE] and found[SECURE]["agreement"] in (0.0, 0.5, 1.0)
     with pytest.raises(InputError, match="holds results of another fingerprint"):

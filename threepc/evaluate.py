@@ -1,7 +1,7 @@
 """`threepc evaluate`: accuracy or mean IoU over the dataset of an MMLab config, secure against plaintext and against the cleartext twin.
 
 Every image's result is a line of `results.jsonl` in the results folder, written when its batch is done; the same command goes on where it
-ended, and a larger number of images extends what is there. `manifest.json` beside it says of which model, precision, spec and data they are.
+ended, and a larger number of images extends what is there. `manifest.json` beside it says of which model, precision, spec and data.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TOP = 5
 class EvaluateOptions:
     """What `threepc evaluate` is told.
 
-    images: how many of the dataset, None for all; a fixed order mixes its classes, and more images begin with the same ones. secure, simulated:
+    images: how many of the dataset, None for all; a fixed order mixes its classes, and more begin with the same ones. secure, simulated:
     how many of these run through three parties on this machine, and through the cleartext twin, None for all of them. results: a folder.
     data_root: stands for the config's data/NAME.
     """
@@ -77,7 +77,7 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
     if data.segmentation != loaded.card.segmentation:
         raise InputError(f"{options.config}: the dataset {data.name} does not belong to a network of this kind")
     if data.segmentation and options.settings.reveal == "label":
-        raise InputError("mean IoU needs logits, which the client resizes to the image before it takes the largest: evaluate with --reveal logits")
+        raise InputError("mean IoU needs logits, which the client resizes to the image, not labels alone: evaluate with --reveal logits")
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
     return evaluate_assembled(assembled, loaded, data, options, display)
@@ -97,7 +97,8 @@ def evaluate_assembled(
         for batch in _batches(missing, wanted, options.batch):
             samples = [data[index] for index in batch]
             outputs = ways.outputs({way for way in wanted if batch[0] in wanted[way]}, _inputs(samples, loaded.card))
-            store.append([_line(index, sample, outputs, position, data, loaded.card) for position, (index, sample) in enumerate(zip(batch, samples))])
+            results_of = enumerate(zip(batch, samples))
+            store.append([_line(index, sample, outputs, position, data, loaded.card) for position, (index, sample) in results_of])
             advance(len(batch))
     summary = summarise([store.lines[index] for index in order], wanted, data, order)
     summary = store.manifest | {"model": loaded.name, "checkpoint": options.checkpoint and str(options.checkpoint)} | summary
@@ -281,7 +282,7 @@ class Store:
     """The results folder: `lines` by image index, of all runs so far of the same manifest."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
-        """Open or make it. Raises InputError where it holds the results of another model, precision, spec or dataset, or cannot be written."""
+        """Open or make it. Raises InputError where it holds results of another model, precision, spec or dataset, or cannot be written."""
         self.manifest, self.lines = manifest, {}
         self._path = folder / "results.jsonl"
         try:
@@ -313,7 +314,7 @@ class Store:
                 line = json.loads(text)
                 self.lines[line["index"]] = line
             except (ValueError, KeyError, TypeError):
-                raise InputError(f"{self._path}, line {number}: no result of this program; give another folder, or remove this one") from None
+                raise InputError(f"{self._path}, line {number}: no result of this program; give another folder") from None
         if whole != content:
             write_atomically(self._path, whole)
 

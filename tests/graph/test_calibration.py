@@ -1,4 +1,4 @@
-"""Calibration: every value of the plan fits its ring with the margin asked for, scales are as fine as that allows, refusals name the layer."""
+"""Calibration: every value of the plan fits its ring with the margin asked for, scales are as fine as that allows, refusals are by name."""
 
 import math
 import re

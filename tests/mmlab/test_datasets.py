@@ -40,7 +40,8 @@ def test_a_pickle_that_holds_code_is_refused_and_not_executed(tmp_path):
         with pytest.raises(InputError, match="test_batch: refused, the pickle holds"):
             open_dataset("mmcls:resnet18_8xb16_cifar10", root=tmp_path)
     assert not (tmp_path / "executed").exists()
-    for content, reason in ((b"no pickle", "not a readable pickle"), (pickle.dumps([1]), "no dictionary"), (pickle.dumps({"data": 1, "labels": []}), "no file of CIFAR")):
+    wrong = pickle.dumps({"data": 1, "labels": []})
+    for content, reason in ((b"no pickle", "not a readable pickle"), (pickle.dumps([1]), "no dictionary"), (wrong, "no file of CIFAR")):
         path.write_bytes(content)
         with pytest.raises(InputError, match=reason):
             open_dataset("mmcls:resnet18_8xb16_cifar10", root=tmp_path)

@@ -1,9 +1,9 @@
 """Fractional bits of every convolution's weights, from the largest values that the network reaches on data of the server.
 
-A product has the fractional bits of both factors, f_a of the activation and f_w of the weight, and the ring must hold it with room to spare:
-f_a + f_w + log2(max |z|) + margin <= bits - 2. Each layer gets the largest f_w that its range allows, at most 16, which is what a truncation can
-remove; branches that meet without a truncation before get one scale. Ranges count as powers of two, and all that leaves the server is the
-f_w that follow from them: calibrate on the server's own images, never on a client's.
+A product has the fractional bits of both factors, f_a of the activation and f_w of the weight, and the ring must hold it with room to
+spare: f_a + f_w + log2(max |z|) + margin <= bits - 2. Each layer gets the largest f_w that its range allows, at most 16, which is what a
+truncation can remove; branches that meet without a truncation before get one scale. Ranges count as powers of two, and all that leaves
+the server is the f_w that follow from them: calibrate on the server's own images, never on a client's.
 """
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ranges:
 
 
 def default_images(preprocessing: Preprocessing, count: int = 8, seed: int = 0) -> np.ndarray:
-    """Images to calibrate with where the server has none: random patches and noise over the whole range of pixels, normalised as clients do.
+    """Images to calibrate with where the server has none: random patches and noise over the range of pixels, normalised as clients do.
 
     Returns float32 (count, C, H, W), the same for the same seed. Real images of the kind that clients will send are better.
     """
@@ -53,7 +53,8 @@ def default_images(preprocessing: Preprocessing, count: int = 8, seed: int = 0) 
     coarse = drawn.uniform(0, 255, (count, channels, 8, 8))
     rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
     contrast = drawn.uniform(0.25, 1, (count, 1, 1, 1))
-    pixels = np.clip(127.5 + contrast * (coarse[:, :, rows][..., columns] - 127.5) + drawn.normal(0, 12, (count, *preprocessing.shape)), 0, 255)
+    noise = drawn.normal(0, 12, (count, *preprocessing.shape))
+    pixels = np.clip(127.5 + contrast * (coarse[:, :, rows][..., columns] - 127.5) + noise, 0, 255)
     mean, std = (np.array(part).reshape(-1, 1, 1) for part in (preprocessing.mean, preprocessing.std))
     return ((pixels - mean) / std).astype(np.float32)
 
@@ -142,8 +143,9 @@ class _DoesNotFit(Exception):
 def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precision: Precision) -> Precision:
     """Start from as many bits as a truncation removes, and take away where the plan's values would not fit, until all do."""
     own = {node.name: MAX_TRUNCATION for node in graph.nodes if node.kind == "conv"}
-    if _exponent(ranges.values[graph.input.name]) + 2 * precision.fraction > precision.bits - 2:
-        raise _DoesNotFit(f"{graph.input.name}: input values up to {ranges.values[graph.input.name]:.3g} do not fit a ring of {precision.bits} bits")
+    largest_input = ranges.values[graph.input.name]
+    if _exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
+        raise _DoesNotFit(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
     while True:
         plan = schedule(graph, replace(precision, weight_fraction=own), sizes)
         producer = {step.name: step for step in plan.steps}

@@ -15,7 +15,9 @@ from threepc.graph.resize import bilinear
 Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 
 
-def evaluate(graph: Graph, weights: Weights, x: torch.Tensor, keep: Container[str] = (), sizes: Sizes | None = None) -> dict[str, torch.Tensor]:
+def evaluate(
+    graph: Graph, weights: Weights, x: torch.Tensor, keep: Container[str] = (), sizes: Sizes | None = None
+) -> dict[str, torch.Tensor]:
     """Run the graph on images.
 
     Parameters: `x`, a real (N, C, H, W) tensor, C, H and W those of the graph's input; `keep`, names of nodes whose outputs are wanted;

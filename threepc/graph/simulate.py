@@ -1,14 +1,15 @@
 """The cleartext twin: a plan evaluated in the clear with the fixed-point arithmetic of the secure run.
 
-Same quantised weights and inputs, same ring and wrap-around (by the same exact kernels), same openings, windows, patches and clips. What chance
-decides in the secure run is decided by a `Rounding`:
+Same quantised weights and inputs, same ring and wrap-around (by the same exact kernels), same openings, windows, patches and clips. What
+chance decides in the secure run is decided by a `Rounding`:
 
 - A truncation there is the sum of the parties' separately cut summands: within 1.5 units in the last place; without bias where it
   ends a product, half a unit low where it ends an average (two summands are cut, not three). The twin rounds to nearest, or draws the
   summands' low bits from a seeded generator, which gives the secure run's distribution.
-- A decision that ignores the lowest bits of its window there compares values whose low bits carry at random. The twin carries from half on, or draws.
-- A value outside the bound of 2^(bits-2) comes out of a secure gate wrong by a multiple of the cut ring, depending on its mask: drawn too, and
-  otherwise left as the cut ring's signed value. Within the bound twin and secure run agree to 1 unit at every truncation.
+- A decision that ignores the lowest bits of its window there compares values whose low bits carry at random. The twin carries from half
+  on, or draws.
+- A value outside the bound of 2^(bits-2) comes out of a secure gate wrong by a multiple of the cut ring, depending on its mask: drawn
+  too, and otherwise left as the cut ring's signed value. Within the bound twin and secure run agree to 1 unit at every truncation.
 
 Drawing here has nothing to do with masks: no share exists in this module.
 """
@@ -25,7 +26,7 @@ from ..errors import InputError
 from ..kernels.convolution import PackedWeight
 from ..protocol.argmax import Argmax
 from ..protocol.relu import Relu
-from ..protocol.steps import REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from ..protocol.steps import InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
 from ..ring import Ring, word_of
 from .ir import Graph, Weights
 from .precision import Precision
@@ -55,15 +56,18 @@ class Rounding:
         """Uniform numbers of `bits` bits, int64; only where there is a seed."""
         return self._generator.integers(0, 1 << bits, shape, np.uint64 if bits > 32 else np.uint32).astype(np.int64)
 
-    def cut(self, words: np.ndarray, value: Value, shift: int, cut: int) -> np.ndarray:
-        """Bits shift..shift+cut-1 of `words`, as the parties cut their summands of it: int64 of the cut ring, signed."""
+    def cut(self, words: np.ndarray, value: Value, shift: int, cut: int, three: bool = True) -> np.ndarray:
+        """Bits shift..shift+cut-1 of `words`, as the parties cut their summands of it: int64 of the cut ring, signed.
+
+        three: P holds a summand too, see `with_provider`.
+        """
         z = signed(words, value.bits)
         if shift:
             z = z + (1 << shift >> 1)
             low, z = z & ((1 << shift) - 1), z >> shift
             if self._generator is not None:
                 low -= self.drawn(shift, z.shape)
-                if value.form != REDUCED:  # P holds a summand too
+                if three:
                     low += self.drawn(shift, z.shape)
                 z += low >> shift
         return wrapped(z, cut)
@@ -134,8 +138,8 @@ def simulate(
 ) -> dict[str, np.ndarray]:
     """Run a plan in the clear.
 
-    images: real (plan.batch, C, H, W); weights: the network's, or what `pack` made of them for many runs; keep: names of steps whose results are
-    wanted; seed: of the chance that roundings have in the secure run, None to round to nearest.
+    images: real (plan.batch, C, H, W); weights: the network's, or what `pack` made of them for many runs; keep: names of steps whose
+    results are wanted; seed: of the chance that roundings have in the secure run, None to round to nearest.
     Returns float64 (N, C, H, W) by name, of the kept steps and of the output: logits before any final resize, or labels (N, 1, H, W).
     Raises InputError for images or weights that do not fit.
     """
@@ -146,35 +150,53 @@ def simulate(
     return results
 
 
-def walk(plan: Plan, weights: Weights | Packed, images: np.ndarray, rounding: Rounding, threads: int = 1) -> Iterator[tuple[Step, np.ndarray]]:
+def walk(
+    plan: Plan, weights: Weights | Packed, images: np.ndarray, rounding: Rounding, threads: int = 1
+) -> Iterator[tuple[Step, np.ndarray]]:
     """As `simulate`, one step and the words of its result after the other; labels are int64. A value is let go after its last use."""
     if len(images) != plan.batch:
         raise InputError(f"the plan is for {plan.batch} images at once, not for {len(images)}")
     if any(isinstance(part, dict) for part in weights.values()):
         weights = pack(plan, weights)
-    encoded = encode(plan.graph, plan.precision, images)
+    encoded, three = encode(plan.graph, plan.precision, images), with_provider(plan)
     values: dict[str, np.ndarray] = {}
     for index, step in enumerate(plan.steps):
         inputs = [values[name] for name in step.sources]
-        values[step.name] = encoded if isinstance(step, InputStep) else apply(plan.graph, step, inputs, weights, rounding, threads)
+        values[step.name] = encoded if isinstance(step, InputStep) else apply(plan.graph, step, inputs, weights, rounding, threads, three)
         yield step, values[step.name]
         for name in plan.release[index]:
             del values[name]
 
 
-def apply(graph: Graph, step: Step, inputs: Sequence[np.ndarray], weights: Packed, rounding: Rounding, threads: int = 1) -> np.ndarray:
-    """The words of one step's result from those of its inputs; of an argmax the labels, int64."""
+def with_provider(plan: Plan) -> frozenset[str]:
+    """The values of which P holds a summand that is not zero: products, and what is made of them before a protocol masks it anew.
+
+    The scaled average of reduced values is none, though its form is that of a product.
+    """
+    names: set[str] = set()
+    for step in plan.steps:
+        if isinstance(step, LinearStep | MaxPoolStep) or (isinstance(step, LocalStep) and names.intersection(step.sources)):
+            names.add(step.name)
+    return frozenset(names)
+
+
+def apply(
+    graph: Graph, step: Step, inputs: Sequence[np.ndarray], weights: Packed, rounding: Rounding, threads: int = 1,
+    three: Container[str] = frozenset(),
+) -> np.ndarray:
+    """The words of one step's result from those of its inputs; of an argmax the labels, int64. three: from `with_provider`."""
     match step:
         case LinearStep():
             return step.protocol.apply(weights[step.name][0], inputs[0], weights[step.name][1], threads)
         case LocalStep():
             return step.apply(inputs)
         case ReluStep():
-            return relu(step.protocol, rounding.cut(inputs[0], step.inputs[0], step.protocol.shift, step.protocol.cut), rounding)
+            opened = rounding.cut(inputs[0], step.inputs[0], step.protocol.shift, step.protocol.cut, step.sources[0] in three)
+            return relu(step.protocol, opened, rounding)
         case MaxPoolStep():
-            return max_pool(graph, step, rounding.cut(inputs[0], step.inputs[0], step.cut.shift, step.cut.cut))
+            return max_pool(graph, step, rounding.cut(inputs[0], step.inputs[0], step.cut.shift, step.cut.cut, step.sources[0] in three))
         case OutputStep():
-            return output(step, inputs[0], rounding)
+            return output(step, inputs[0], rounding, step.sources[0] in three)
     raise AssertionError(f"no rule to simulate {step.kind}")
 
 
@@ -218,11 +240,11 @@ def max_pool(graph: Graph, step: MaxPoolStep, x: np.ndarray) -> np.ndarray:
     return to_words(pooled.numpy().astype(np.int64), step.cut.cut)
 
 
-def output(step: OutputStep, words: np.ndarray, rounding: Rounding) -> np.ndarray:
+def output(step: OutputStep, words: np.ndarray, rounding: Rounding, three: bool) -> np.ndarray:
     """What the client decodes: words of the result, or int64 labels (N, 1, H, W), of equal values the higher index."""
     (value,), protocol = step.inputs, step.protocol
     if isinstance(protocol, Argmax):
-        return labels(rounding.cut(words, value, protocol.shift, protocol.cut - protocol.index_bits))
+        return labels(rounding.cut(words, value, protocol.shift, protocol.cut - protocol.index_bits, three))
     if rounding.seed is None or not protocol.shift:
         return words
     exact = signed(words, value.bits)

@@ -1,8 +1,8 @@
 """The test data of an MMLab config: images as a client has them, with what mmcls's and mmsegmentation's datasets say is true of them.
 
-The datasets themselves find files and read annotations. Their pipelines are not used: inputs are made by the client's own preprocessing, which
-gives the same (tests/test_imaging.py). Nothing is downloaded, and no pickle is executed: CIFAR's, which mmcls unpickles, are read by a reader
-that admits arrays in plain containers alone.
+The datasets themselves find files and read annotations. Their pipelines are not used: inputs are made by the client's own
+preprocessing, which gives the same (tests/test_imaging.py). Nothing is downloaded, and no pickle is executed: CIFAR's, which mmcls
+unpickles, are read by a reader that admits arrays in plain containers alone.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ PATH_KEYS = ("data_root", "data_prefix", "ann_file", "img_dir", "ann_dir", "spli
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: uint8 (H, W, 3) blue first, or (H, W), as `threepc.imaging.read_image` gives it, and its true class; None in a segmentation."""
+    """One image, uint8 (H, W, 3) blue first, or (H, W), as `imaging.read_image` gives it; its true class, None in a segmentation."""
 
     name: str
     image: np.ndarray
@@ -79,7 +79,7 @@ class SegmentationData:
     def areas(self, index: int, labels: np.ndarray) -> np.ndarray:
         """Pixels by class, int64 (3, classes): where labels (H, W) and truth agree, where either has the class, where the truth has it.
 
-        Pixels that the dataset ignores count nowhere. Raises InputError for an annotation that is missing or of another size than the image.
+        Pixels that the dataset ignores count nowhere. Raises InputError for an annotation that is missing or of another size.
         """
         path = Path(self._dataset.ann_dir) / self._dataset.img_infos[index]["ann"]["seg_map"]
         if not path.is_file():
@@ -87,7 +87,8 @@ class SegmentationData:
         try:
             ((intersect, union, _, truth),) = self._dataset.pre_eval(labels.astype(np.int64), index)
         except (IndexError, OSError, ValueError) as error:
-            raise InputError(f"{path} is no annotation of {self._dataset.img_infos[index]['filename']}: {' '.join(str(error).split())}") from None
+            image = self._dataset.img_infos[index]["filename"]
+            raise InputError(f"{path} is no annotation of {image}: {' '.join(str(error).split())}") from None
         return np.stack([part.numpy() for part in (intersect, union, truth)]).astype(np.int64)
 
 

@@ -1,10 +1,12 @@
 """All three roles in one process, step by step, with every value brought together and compared: for finding where a network goes wrong.
 
-This is the opposite of privacy, and must never touch anybody's data but one's own: the parties' shares are added up after every step, and with
-a seed the keys follow from it. Nothing here is reachable from a party that listens or connects; everywhere else keys come from `prf.new_key`.
+This is the opposite of privacy, and must never touch anybody's data but one's own: the parties' shares are added up after every step, and
+with a seed the keys follow from it. Nothing here is reachable from a party that listens or connects; everywhere else keys come from
+`prf.new_key`.
 
-Each step is checked on its own, from the inputs that the secure run itself has: `error` counts units in the last place between its result and
-the arithmetic that it stands for, `bound` is what its rounding allows. So a fault shows at the step that makes it, not at all that follow.
+Each step is checked on its own, from the inputs that the secure run itself has: `error` counts units in the last place between its result
+and the arithmetic that it stands for, `bound` is what its rounding allows. So a fault shows at the step that makes it, not at all that
+follow.
 """
 from __future__ import annotations
 
@@ -43,9 +45,10 @@ LOCAL_TRANSPORT = "memory"
 class Row:
     """One step of a secure run, compared.
 
-    error, bound: largest difference from the exact arithmetic on the run's own inputs, and what the step's rounding allows, in units of the last
-    place. largest: size of the real numbers. clear_error, expected: largest difference from the real numbers, of the secure run and of its
-    cleartext twin; None where no node of the network has this value. room: bits between the largest value and the bound of ring or gate.
+    error, bound: largest difference from the exact arithmetic on the run's own inputs, and what the step's rounding allows, in units of
+    the last place. largest: size of the real numbers. clear_error, expected: largest difference from the real numbers, of the secure run
+    and of its cleartext twin; None where no node of the network has this value. room: bits between the largest value and the bound of
+    ring or gate.
     """
 
     name: str
@@ -147,7 +150,9 @@ def _stream(key: bytes) -> Keystream:
     return stream
 
 
-def _run(plan: Plan, served: ServedModel, images: np.ndarray, seed: int | None) -> Iterator[tuple[Step, list[Summands], Summands | np.ndarray]]:
+def _run(
+    plan: Plan, served: ServedModel, images: np.ndarray, seed: int | None
+) -> Iterator[tuple[Step, list[Summands], Summands | np.ndarray]]:
     """(step, its inputs, its result) one after the other; of the output what the client decodes."""
     with_client, with_server, of_weights = _keys(seed)
     weights = _weights(plan, served, of_weights)
@@ -256,7 +261,7 @@ def _log2(size: float) -> float:
 
 
 def _check(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tuple[int, int, float]:
-    """(largest difference from the arithmetic on these inputs, what rounding allows, both in units of the last place; bits of room at the gate)."""
+    """Largest difference from the arithmetic on these inputs and what rounding allows, in units of the last place; room at a gate, bits."""
     if isinstance(step, InputStep):
         return 0, 0, np.inf
     if isinstance(step, OutputStep):
