@@ -98,10 +98,10 @@ def _public(case: Case, batch: int) -> dict:
 def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Effort, progress: Progress) -> dict:
     pixels = subjects.images(model, batch)
     progress("plaintext PyTorch")
-    plain_seconds, plain = subjects.plaintext(model, pixels)
+    plain = subjects.plaintext(model, pixels)
     overlapped, logits = _repeat(parties, pixels, False, effort, progress)
     apart = _repeat(parties, pixels, True, effort, progress)[0] if separate else []
-    comparison = results.compare(model.public, results.finished(model.public, logits), _finished_plain(model.public, plain), 0.0)
+    comparison = results.compare(model.public, results.finished(model.public, logits), _finished_plain(model.public, plain.outputs), 0.0)
     plan = model.public.plan(batch)
     one = (apart or overlapped)[-1]
     details = report(model.public, merged([one]), batch, None, parties.setup_links, parties.setup_seconds)
@@ -109,7 +109,7 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
     if apart:
         seconds |= {phase: spread(r.seconds[phase] for r in apart) for phase in ("offline", "online")}
         seconds["separate"] = spread(r.seconds["offline"] + r.seconds["online"] for r in apart)
-    reference = plain_seconds["2"]["median"]
+    reference = plain.seconds["2"]["median"]
     entry = {
         "image": list(model.public.graph.input.shape),
         "fraction": model.public.precision.fraction,
@@ -117,7 +117,7 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
         "drelus": plan.drelus,
         "macs": subjects.macs(model, batch),
         "seconds": seconds | {"setup": parties.setup_seconds},
-        "plain_seconds": plain_seconds,
+        "plain_seconds": plain.seconds,
         "ratio": {phase: value["median"] / reference for phase, value in seconds.items()},
         "bytes": details["bytes"],
         "declared_bytes": {phase: plan.cost.total(phase) for phase in ("setup", "offline", "online")},
@@ -130,6 +130,7 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
         "layers": _layers(apart or overlapped),
         "max_abs_error": None if comparison.errors is None else float(comparison.errors.max()),
         "max_abs_plain": comparison.largest,
+        "plain_sensitivity": plain.sensitivity,
         "argmax_agreement": float(comparison.agreement.mean()),
     }
     if model.spec is None:

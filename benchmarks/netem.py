@@ -1,7 +1,7 @@
 """The simulated networks held against the kernel's own shaping: three parties as a CURVE-protected deployment in three network namespaces.
 
 Each pair of namespaces is joined by a veth pair, and both ends are shaped by `tc netem` (rate and delay). That needs root, the programs
-`ip` and `tc`, and a kernel with netem. Where the kernel has only a token bucket (tbf), the rate alone is checked, with no delay on either side.
+`ip` and `tc`, and a kernel with netem. Where it has only a token bucket (tbf), the rate alone is checked, with no delay on either side.
 As a program, `python -m benchmarks.netem ROLE FOLDER`, this is one of the parties.
 """
 from __future__ import annotations

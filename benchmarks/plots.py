@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from threepc.brelu.spec import write_atomically
 
@@ -37,9 +38,16 @@ def growth(entries: list[dict], axis: str) -> Figure | None:
     for role in ("client", "server", "provider"):
         memory.plot(x, [point["peak_rss_mb"][role] for point in points], "o-", markersize=4, label=role)
     for axes, what in ((seconds, "seconds"), (sizes, "MB sent"), (memory, "peak memory of a party, MB")):
-        axes.set(xlabel=LABELS[axis], ylabel=what, xscale="log", yscale="log" if axes is not memory else "linear")
-        axes.set_xticks(x, [f"{value:.3g}" for value in x], minor=False)
+        axes.set(xlabel=LABELS[axis], ylabel=what, xscale="log")
+        axes.set_xticks(x, [f"{value:.3g}" for value in x])
         axes.minorticks_off()
+        if axis == "relus" or axes is memory:
+            axes.set_ylim(bottom=0)
+        else:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     return figure

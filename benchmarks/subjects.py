@@ -49,7 +49,8 @@ SUBJECTS = {
         ),
         Subject("resnet50_deeplab", "ResNet-50-DeepLabV3 512x512, max-pool", "mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug", 512, True),
         Subject(
-            "resnet50_deeplab_avgpool", "ResNet-50-DeepLabV3 512x512, average-pool stem", "configs/deeplabv3_resnet50_avgpool_voc.py", 512, True
+            "resnet50_deeplab_avgpool", "ResNet-50-DeepLabV3 512x512, average-pool stem", "configs/deeplabv3_resnet50_avgpool_voc.py",
+            512, True,
         ),
         Subject("resnet18", "ResNet-18 (ImageNet), max-pool", "mmcls:resnet18_8xb32_in1k"),
         Subject("digits", "ResNet-18, digits 32x32", "examples/digits/resnet18_digits.py"),
@@ -110,11 +111,21 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def plaintext(model: Assembled, pixels: np.ndarray) -> tuple[dict[str, dict], np.ndarray]:
-    """Seconds of PyTorch in the clear for one batch, spreads by number of threads, and its outputs (N, K, ...).
+@dataclass(frozen=True)
+class Plaintext:
+    """PyTorch in the clear for one batch: spreads of seconds by number of threads, outputs (N, K, ...) with the spec's block ReLUs.
 
-    The timed network is the original one; the outputs are those with the spec's block ReLUs, which the secure ones can be held against.
+    sensitivity: by how much of the largest output these change when every pixel changes by one unit of the fixed-point encoding.
+    Block ReLUs are not continuous, so this can be far more than for plain ones; no fixed-point computation can be held to less.
     """
+
+    seconds: dict[str, dict]
+    outputs: np.ndarray
+    sensitivity: float
+
+
+def plaintext(model: Assembled, pixels: np.ndarray) -> Plaintext:
+    """Time the original network, and evaluate the one with the spec."""
     batch, seconds = torch.from_numpy(pixels), {}
     with torch.inference_mode():
         for threads in PLAIN_THREADS:
@@ -127,5 +138,9 @@ def plaintext(model: Assembled, pixels: np.ndarray) -> tuple[dict[str, dict], np
                     times.append(time.perf_counter() - began)
             seconds[str(threads)] = spread(times)
         with _torch_threads(PLAIN_THREADS[-1]):
-            outputs = model.plaintext()(batch)
-    return seconds, outputs.double().numpy()
+            network = model.plaintext()
+            signs = (torch.arange(batch.numel()).reshape(batch.shape) * 40503 % 65537 % 2) * 2 - 1
+            outputs = network(batch)
+            disturbed = network(batch + signs * 2.0**-model.public.precision.fraction)
+    sensitivity = float((disturbed - outputs).abs().max() / outputs.abs().max())
+    return Plaintext(seconds, outputs.double().numpy(), sensitivity)

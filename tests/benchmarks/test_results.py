@@ -96,6 +96,7 @@ def test_plots_are_written_as_png_and_svg(sections, tmp_path):
 def test_targets_are_judged(sections):
     (kernel,) = targets.verdicts(sections)
     assert kernel.least and kernel.reached == (kernel.measured >= 45)
+    assert bool(kernel.doubt) == bool(warning(sections["kernels"]["machine"]))
     assert replace(kernel, least=False).reached == (kernel.measured <= 45)
 
 
@@ -106,6 +107,15 @@ def test_the_model_predicts_from_measured_constants(sections, entries):
     known = costmodel.constants(48, rows, sections["relus"]["cases"][0], million, few, cores=2)
     assert sum(known.relu_seconds.values()) == pytest.approx(60e-9)
     assert costmodel.predict(entries[0]["work"], known, None)["total"] > 0
+
+
+def test_a_ratio_to_a_disturbed_reference_is_not_trusted(entries):
+    slower = {"1": {"median": 0.1}, "2": {"median": 0.3}}
+    entry = entries[0] | {"subject": "resnet50", "transport": "ipc", "plain_seconds": slower, "ratio": {"total": 0.1}}
+    idle = describe() | {"load_average": [0.0, 0.0, 0.0]}
+    first, *_ = targets.verdicts({"networks": {"machine": idle, "cases": [entry]}})
+    assert first.reached and "two threads" in first.doubt
+    assert "0.1x?" in sheets({"networks": {"machine": idle, "cases": [entry]}})[1].markdown()
 
 
 def test_a_section_keeps_what_was_measured(tmp_path):
