@@ -8,8 +8,9 @@ from ..errors import InputError
 from ..ring import RING_BITS
 
 FRACTION = {64: 16, 48: 16, 40: 14, 32: 11}
-"""Fractional bits of activations by ring. In small rings measured to be the best division between activations and weights: at 32 bits, 11 halve
-the error that 12 give on ResNet-50 and DeepLab, since weights are small and need bits more than activations do."""
+"""Fractional bits of activations by ring. In the 32-bit ring weights need bits more than activations do: simulated on the five networks with
+random weights, on images not used to choose it, 11 bits give 0.6 to 0.7 of the error of 12 on ResNets and DeepLab on ResNet-50, and about
+the same error on the two MobileNetV2 networks."""
 
 WIDEST_WINDOW = 30
 MAX_TRUNCATION = 16
