@@ -24,7 +24,7 @@ README = Path(__file__).parent / "README.md"
               help="A few minutes, or also the segmentation networks, slow links and more points.  [default: quick]")
 @click.option("--only", "names", multiple=True, type=click.Choice(list(SECTIONS)), help="Measure this section alone; may be repeated.")
 @click.option("--case", "part", default="", metavar="TEXT",
-              help="Measure only cases with TEXT in their name, and keep all others as they are.")
+              help="Measure only cases with TEXT in their name; the others stay if they are of this processor and commit.")
 @click.option("--resume", is_flag=True, help="Keep what a run on this processor and commit has measured already.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=store.FOLDER,
               help="Folder of the results.  [default: benchmarks/results]")
