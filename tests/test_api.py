@@ -95,7 +95,7 @@ def test_what_has_no_report_yet():
     "arguments, reason",
     [
         ({"ring": 47}, "ring: must be one of 64, 48, 40, 32"),
-        ({"transport": "pigeon"}, "transport: must be ipc, tcp or memory"),
+        ({"transport": "pigeon"}, "transport: must be one of ipc, tcp, memory"),
         ({"network": "lan", "transport": "memory"}, "a simulated network needs processes"),
         ({"reveal": "all"}, "reveal: must be logits or label"),
         ({"drelu_window": (40, 60)}, "drelu-window 40:60"),

@@ -1,6 +1,7 @@
 """The command line within this process: what it says, and its exit status."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -254,3 +255,49 @@ def test_the_command_line_starts_without_heavy_imports():
     )
     assert done.stdout.splitlines()[-1] == "[]"
     assert all(f"  {command} " in done.stdout for command in cli.COMMANDS)
+
+
+def test_the_cleartext_twin(config, capsys, tmp_path):
+    assert (
+        cli.status(["simulate", config, "--input", "a.png", "b.png", "--ring", "32", "--seed", "5", "--batch", "2", "--report", "r.json"])
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "simulated" in shown and "megabytes" not in shown
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["simulated"] and report["max_abs_error"] < 0.01 * report["max_abs_plain"] and "bytes" not in report
+
+
+def test_every_layer_is_compared(config, capsys):
+    assert cli.status(["run", config, "--input", "a.png", "--transport", "memory", "--layers"]) == 0
+    shown = capsys.readouterr().out
+    assert "No layer differs by more than its rounding." in shown
+    assert [line.split()[:2] for line in shown.splitlines() if line.startswith(("0 ", "1 ", "4 "))] == [
+        ["0", "conv"],
+        ["1", "relu"],
+        ["4", "conv"],
+    ]
+
+
+def test_a_layer_at_fault_is_named(config, capsys):
+    """Scales chosen with images far flatter than the client's: values overflow, `--compare` notices and says where it began."""
+    np.save("flat.npy", np.full((1, 3, 6, 7), 1e-3))
+    np.save("steep.npy", np.random.default_rng(0).choice([-3.9, 3.9], (1, 3, 6, 7)))
+    arguments = ["run", config, "--input", "steep.npy", "--transport", "memory", "--compare", "--ring", "32", "--calibration", "flat.npy"]
+    assert cli.status([*arguments, "--frac-bits", "14"]) == 0
+    shown = capsys.readouterr().out
+    (name,) = re.findall(r"First layer that differs by more than its rounding: (\w+) \(all such layers: \*\)", shown)
+    assert f"\n* {name} " in shown
+
+
+def test_a_debug_seed_fixes_every_bit(config, capsys, refused, tmp_path):
+    assert "--debug-seed: only within one process" in refused("run", config, "--input", "a.png", "--debug-seed", "7")
+    assert "a simulated network needs processes" in refused(
+        "run", config, "--input", "a.png", "--debug-seed", "7", "--transport", "memory", "--network", "lan"
+    )
+    for folder, seed in (("one", "7"), ("two", "7"), ("other", "8")):
+        assert cli.status(["run", config, "--input", "a.png", "--debug-seed", seed, "--transport", "memory", "--output", folder]) == 0
+        captured = capsys.readouterr()
+        assert "NOT PRIVATE" in captured.err and "not private" in captured.out
+    one, two, other = ((tmp_path / folder / "logits.npy").read_bytes() for folder in ("one", "two", "other"))
+    assert one == two != other

@@ -12,19 +12,22 @@ import click
 from .errors import ThreepcError
 
 COMMANDS = {
-    "run": "run",
-    "keygen": "parties",
-    "server": "parties",
-    "provider": "parties",
-    "client": "parties",
-    "inspect": "inspect",
-    "spec": "reduction",
-    "distortion": "reduction",
-    "knapsack": "reduction",
-    "finetune": "reduction",
-    "report": "reduction",
+    "run": ".commands.run",
+    "keygen": ".commands.parties",
+    "server": ".commands.parties",
+    "provider": ".commands.parties",
+    "client": ".commands.parties",
+    "inspect": ".commands.inspect",
+    "simulate": ".commands.run",
+    "evaluate": ".commands.evaluate",
+    "distortion": ".commands.reduction",
+    "knapsack": ".commands.reduction",
+    "finetune": ".commands.reduction",
+    "spec": ".commands.reduction",
+    "report": ".commands.reduction",
+    "bench": ".bench",
 }
-"""Subcommand -> its module in `threepc.commands`, in the order of the help."""
+"""Subcommand -> its module, in the order of the help."""
 
 
 class Commands(click.Group):
@@ -36,7 +39,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return getattr(import_module(f".commands.{COMMANDS[name]}", __package__), name)
+        return getattr(import_module(COMMANDS[name], __package__), name)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -29,6 +29,10 @@ class Display:
         """Something worth knowing before the result, on standard output."""
         say(text)
 
+    def warn(self, text: str) -> None:
+        """Something that must not be overlooked, on standard error."""
+        self.console.print(text, style="bold red", markup=False, soft_wrap=True)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[str], None]]:
         """While something takes long; the function that it gives tells a detail."""

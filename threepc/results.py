@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from .imaging import read_image
 from .inputs import Inputs
 from .party.model import PublicModel
 from .segmentation import pixel_labels, write_overlay
+
+if TYPE_CHECKING:
+    from .party.debug import Trace
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Comparison:
     largest: float
     seconds: float
 
+    @property
+    def relative_error(self) -> float:
+        """The largest difference as a part of the largest plaintext output; 0 where only labels are known."""
+        return 0.0 if self.errors is None or not self.largest else float(self.errors.max()) / self.largest
+
     def fields(self) -> dict:
         """For the report."""
         errors = {} if self.errors is None else {"max_abs_error": float(self.errors.max()), "max_abs_plain": self.largest}
@@ -48,13 +57,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outputs of one model for some inputs, as `finished` gives them, and what they cost."""
+    """Outputs of one model for some inputs, as `finished` gives them, and what they cost. trace: the layers of one image, compared."""
 
     model: PublicModel
     inputs: Inputs
     outputs: np.ndarray
     report: dict
     comparison: Comparison | None = None
+    trace: Trace | None = None
     written: list[Path] = field(default_factory=list)
 
     @property
@@ -103,6 +113,22 @@ def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: 
         found = found[:, rows][:, :, columns]
     agreement = (found == expected).reshape(count, -1).mean(axis=1)
     return Comparison(expected, agreement, errors, float(np.abs(plain).max()), seconds)
+
+
+def described(model: PublicModel, images: int, spec: str | None) -> dict:
+    """The report's fields about the model, for what has no cost to report."""
+    plan, precision = model.plan(1), model.precision
+    return {
+        "model": model.card.name,
+        "fingerprint": model.fingerprint,
+        "ring_bits": precision.bits,
+        "frac_bits": precision.fraction,
+        "weight_frac_bits": dict(precision.weight_fraction),
+        "relu_spec": spec,
+        "images": images,
+        "relus": plan.relus * images,
+        "drelus": plan.drelus * images,
+    }
 
 
 def classified(outcome: Outcome) -> dict:

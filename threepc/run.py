@@ -15,12 +15,16 @@ from .assembly import Assembled, Settings, assemble_loaded, introduction, plain_
 from .console import Display
 from .errors import InputError
 from .inputs import Inputs, check_files, load_inputs
-from .models import load_model
-from .party import local
+from .models import LoadedModel, load_model
+from .party import debug, local
+from .party.model import PublicModel
 from .party.record import merged, report
 from .party.session import Options
 from .party.warmup import warm_up
 from .results import Comparison, Outcome
+
+LARGEST_ERROR = 0.005
+"""Part of the largest plaintext output from which on `--compare` looks for the layer at fault by itself."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,22 @@ class RunOptions:
     timeout: float = 120.0
     budget: int | None = None
     compare: bool = False
+    layers: bool = False
     output: Path | None = None
     report: Path | None = None
 
 
-def run(options: RunOptions, display: Display) -> Outcome:
-    """Run the images through three parties. Raises InputError before any party is started, RunError when the run fails."""
+@dataclass(frozen=True)
+class Prepared:
+    """A model and images that go together, all checked."""
+
+    loaded: LoadedModel
+    inputs: Inputs
+    assembled: Assembled
+
+
+def prepare(options: RunOptions, display: Display) -> Prepared:
+    """Load and check everything. Raises InputError for images, model, spec, ring and places to write to."""
     check_files(options.images)
     results.check_writable(options.report)
     results.check_writable(options.output, is_directory=True)
@@ -55,48 +69,63 @@ def run(options: RunOptions, display: Display) -> Outcome:
     inputs = load_inputs(options.images, loaded.card, options.settings.precision, loaded.preprocessing.shape, options.labels)
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
-    budget = _budget(assembled, options, min(options.batch, len(inputs)))
     for line in introduction(assembled, loaded, options.settings):
         display.note(line)
+    return Prepared(loaded, inputs, assembled)
+
+
+def run(options: RunOptions, display: Display) -> Outcome:
+    """Run the images through three parties. Raises InputError before any party is started, RunError when the run fails."""
+    local.check(options.transport, options.network)
+    prepared = prepare(options, display)
+    model, inputs = prepared.assembled.public, prepared.inputs
+    budget = _budget(model, options, min(options.batch, len(inputs)))
     with display.stage("preparing kernels") as progress:
-        warm_up(assembled.public.precision, progress)
+        warm_up(model.precision, progress)
     with display.stage("starting client, server and provider"):
         limits = {"threads": options.threads, "timeout": options.timeout, "budget": budget}
-        parties = local.start(assembled.served, options.transport, options.network, **limits)
+        parties = local.start(prepared.assembled.served, options.transport, options.network, **limits)
     records, outputs = [], []
     with parties, display.bar("private inference", len(inputs)) as advance:
         for batch in inputs.batches(options.batch):
             output, record = parties.infer(batch, separate=options.separate)
-            outputs.append(results.finished(assembled.public, output))
+            outputs.append(output)
             records.append(record)
             advance(len(batch))
-    outputs = np.concatenate(outputs)
-    comparison = None
-    if options.compare:
-        with display.stage("plaintext PyTorch"):
-            comparison = _compare(assembled, inputs, outputs, options.batch)
     spec = options.settings.relu_spec
-    details = report(assembled.public, merged(records), len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
+    details = report(model, merged(records), len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
     details |= {
-        "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
         "transport": options.transport,
         "network": options.network,
-        "batch": options.batch,
         "threads": options.threads,
         "phases": "separate" if options.separate else "overlapped",
     }
+    return conclude(prepared, outputs, details, options, display)
+
+
+def conclude(prepared: Prepared, outputs: list[np.ndarray], details: dict, options: RunOptions, display: Display) -> Outcome:
+    """Compare, report and write the outputs of all batches, as a session's `infer` gives them."""
+    assembled, inputs = prepared.assembled, prepared.inputs
+    finished = np.concatenate([results.finished(assembled.public, output) for output in outputs])
+    comparison = trace = None
+    if options.compare:
+        with display.stage("plaintext PyTorch"):
+            comparison = _compare(assembled, inputs, finished, options.batch)
+        if options.layers or comparison.relative_error > LARGEST_ERROR:
+            trace = _trace(assembled, inputs, comparison, display)
+    details |= {"checkpoint": options.checkpoint and str(options.checkpoint), "batch": options.batch}
     details |= comparison.fields() if comparison else {}
-    outcome = Outcome(assembled.public, inputs, outputs, details, comparison)
+    outcome = Outcome(assembled.public, inputs, finished, details, comparison, trace)
     details |= results.classified(outcome)
     results.write(outcome, options.output, options.report)
     return outcome
 
 
-def _budget(assembled: Assembled, options: RunOptions, batch: int) -> int | None:
+def _budget(model: PublicModel, options: RunOptions, batch: int) -> int | None:
     """Bytes that may be dealt ahead. Separate phases need room for all of it, and get it unless the user says otherwise."""
     if not options.separate:
         return options.budget
-    needed = max(assembled.public.plan(batch).cost.offline.values(), default=0)
+    needed = max(model.plan(batch).cost.offline.values(), default=0)
     if options.budget is not None and options.budget < needed:
         raise InputError(f"--phases separate needs a --budget of at least {math.ceil(needed / 1e6)} MB for this network and batch")
     return max(needed, options.budget or Options().budget)
@@ -108,3 +137,10 @@ def _compare(assembled: Assembled, inputs: Inputs, outputs: np.ndarray, batch: i
     plain = plain_outputs(assembled, images, batch)
     seconds = time.perf_counter() - began
     return results.compare(assembled.public, outputs, plain.double().numpy(), seconds)
+
+
+def _trace(assembled: Assembled, inputs: Inputs, comparison: Comparison, display: Display) -> debug.Trace:
+    """Every layer of the image that differs most, run once more within this process and compared."""
+    worst = 0 if comparison.errors is None else int(comparison.errors.argmax())
+    with display.stage("comparing layer by layer") as progress:
+        return debug.trace(assembled.served, inputs.pixels[worst : worst + 1], progress=progress)

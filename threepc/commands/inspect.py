@@ -9,7 +9,7 @@ import click
 from .options import Command, model_options, ring_options
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Layers, and the bytes and messages they take.")
 @click.argument("config")
 @model_options
 @ring_options

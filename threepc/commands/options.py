@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 RINGS = ("64", "48", "40", "32")
+NETWORKS = ("none", "lan", "lan10", "wan", "wan352")
 
 
 class Command(click.Command):

@@ -12,7 +12,7 @@ _deployment = click.option("--deployment", type=FILE, required=True, help="deplo
 _threads = click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of this party.")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Keys for the parties, and a deployment.yaml.")
 @click.argument("directory", type=FILE, metavar="DIR")
 def keygen(directory: Path) -> None:
     """Make a key pair for each party, and a deployment.yaml to edit, in DIR."""
@@ -25,7 +25,7 @@ def keygen(directory: Path) -> None:
     say("and each .secret file to its party's host alone")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Serve a network to clients.")
 @click.argument("config")
 @click.argument("checkpoint", required=False, type=FILE)
 @_deployment
@@ -43,7 +43,7 @@ def server(config: str, checkpoint: Path | None, deployment: Path, **options) ->
     serve(ServerOptions(config, checkpoint, deployment, **options), Display())
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Deal randomness to clients and server.")
 @_deployment
 @_threads
 def provider(deployment: Path, threads: int) -> None:
@@ -54,7 +54,7 @@ def provider(deployment: Path, threads: int) -> None:
     provide(deployment, threads, Display())
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Your images through a server and a provider.")
 @_deployment
 @several_inputs()
 @click.option("--name", default="client", show_default=True, help="Whose key files are used: NAME.public and NAME.secret.")

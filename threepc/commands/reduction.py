@@ -15,7 +15,7 @@ _device = click.option("--device", default="cpu", show_default=True, help="cpu o
 
 @click.group()
 def spec() -> None:
-    """Make and show relu specs: which pixels of a channel share a sign."""
+    """Make and show relu specs, the patches that share a sign."""
 
 
 @spec.command("import", cls=Command)
@@ -25,7 +25,10 @@ def spec() -> None:
 @click.option("--output", type=FILE, required=True, help="The spec to write (JSON).")
 @_size
 def import_spec(pickle: Path, config: str, network: str, output: Path, size: tuple[int, int] | None) -> None:
-    """Turn a pickled spec of the paper into a relu spec for CONFIG. Nothing in the pickle is executed."""
+    """Turn a pickled spec of the paper into a relu spec for CONFIG.
+
+    Nothing in the pickle is executed.
+    """
     from ..brelu.commands import spec_import
     from ..console import say
 
@@ -39,7 +42,7 @@ def import_spec(pickle: Path, config: str, network: str, output: Path, size: tup
 @click.option("--output", type=FILE, required=True, help="The spec to write (JSON).")
 @_size
 def uniform(patch: str, config: str, output: Path, size: tuple[int, int] | None) -> None:
-    """Make a spec with one patch size for all channels: 4x4, or zero, or identity."""
+    """Make a spec with one patch size everywhere: 4x4, zero or identity."""
     from ..brelu.commands import spec_uniform
     from ..console import say
 
@@ -64,7 +67,7 @@ def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
     print_table(table)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="What each patch size does to the output.")
 @click.argument("config")
 @click.argument("checkpoint", required=False, type=FILE)
 @click.option("--output", type=FILE, required=True, metavar="DIR", help="Folder of the run; the same command goes on where it stopped.")
@@ -89,7 +92,7 @@ def distortion(config: str, checkpoint: Path | None, output: Path, **settings: A
     say(f"{len(found.layers)} layers measured with {found.manifest['images']['count']} images; the result is in {output}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Choose patches within a budget.")
 @click.argument("folder", type=FILE)
 @click.option("--output", type=FILE, required=True, help="The relu spec to write (JSON); a plot is written beside it.")
 @click.option("--ratio", type=float, help="Budget: this part of all DReLUs, such as 0.06.")
@@ -150,7 +153,7 @@ def _change(text: str) -> tuple[str, Any]:
         return key, value
 
 
-@click.command(cls=Command, several=("--spec", "--run"))
+@click.command(cls=Command, several=("--spec", "--run"), short_help="A page about specs, runs and distortions.")
 @click.option("--spec", "specs", multiple=True, type=FILE, metavar="FILE...", help="Relu specs.")
 @click.option("--run", "runs", multiple=True, type=FILE, metavar="JSON...", help="Reports of threepc run or evaluate.")
 @click.option("--distortion", "folder", type=FILE, metavar="DIR", help="Folder of a distortion run.")

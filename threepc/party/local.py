@@ -27,6 +27,7 @@ from .server import ServerParty
 from .session import Options
 from .warmup import warm_up
 
+TRANSPORTS = ("ipc", "tcp", "memory")
 ROLES = ("provider", "server", "client")
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 20.0
@@ -40,10 +41,7 @@ class LocalParties:
 
     def __init__(self, model: ServedModel, transport: str = "ipc", network: str = "none", threads: int = 1, timeout: float = 120.0, budget: int | None = None):
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `transport.shaping`. Raises RunError when a party does not start."""
-        if transport not in ("ipc", "tcp"):
-            raise InputError(f"transport: must be ipc, tcp or memory, not {transport}")
-        if network not in NETWORKS:
-            raise InputError(f"network: must be one of {', '.join(NETWORKS)}, not {network}")
+        check(transport, network)
         self._model, self._timeout = model, timeout
         self._directory = Path(tempfile.mkdtemp(prefix="threepc-"))  # mode 0700
         self._processes: dict[str, subprocess.Popen] = {}
@@ -186,12 +184,21 @@ def start(
 
     Kernels are compiled here first, so that not every process does it; progress is told what is compiled.
     """
+    check(transport, network)
     warm_up(model.public.precision, progress)
     if transport == "memory":
-        if network != "none":
-            raise InputError("network: a simulated network needs processes; choose transport ipc or tcp")
         return ThreadedParties(model, **options)
     return LocalParties(model, transport, network, **options)
+
+
+def check(transport: str, network: str) -> None:
+    """Raises InputError for a transport or a network that there is none of, and for a network between threads."""
+    if transport not in TRANSPORTS:
+        raise InputError(f"transport: must be one of {', '.join(TRANSPORTS)}, not {transport}")
+    if network not in NETWORKS:
+        raise InputError(f"network: must be one of {', '.join(NETWORKS)}, not {network}")
+    if transport == "memory" and network != "none":
+        raise InputError("network: a simulated network needs processes; choose transport ipc or tcp")
 
 
 def memory_settings() -> dict[str, str]:
