@@ -18,6 +18,8 @@ class ListeningParty(ABC):
     """Accepts connections until stopped. Errors of a session are logged and end that session alone."""
 
     role: str
+    expects = "peer"
+    """What messages call whoever connects."""
 
     def __init__(self, network: Network, options: Options):
         """Listen at once. Raises InputError when the address is in use."""
@@ -52,7 +54,7 @@ class ListeningParty(ABC):
         self._listener.close()
 
     def _receive(self, connection: Connection) -> None:
-        channel = open_channel(connection, self.role, "peer", self._options, Meter())
+        channel = open_channel(connection, self.role, self.expects, self._options, Meter())
         try:
             self._greet(connection, channel)
         except ThreepcError as error:

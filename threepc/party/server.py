@@ -26,7 +26,7 @@ class ServerParty(ListeningParty):
     The weights are encoded, masked and packed once; the key of their mask is made here and goes to the provider with each session.
     """
 
-    role = "server"
+    role, expects = "server", "client"
 
     def __init__(self, model: ServedModel, network: Network, options: Options):
         """Raises InputError, naming the layer, for weights that do not fit the ring."""
@@ -46,7 +46,6 @@ class ServerParty(ListeningParty):
         super().__init__(network, options)
 
     def _greet(self, connection: Connection, channel: Channel) -> None:
-        channel.link = ("server", "client")
         hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
         session, purpose = session_field(hello), text_field(hello, "purpose")
         if hello.fields.get("version") != PROTOCOL_VERSION:
