@@ -17,7 +17,7 @@ from .listening import GREETING_TIMEOUT, ListeningParty
 from .model import PublicModel
 from .network import Network
 from .pacing import PacedSender
-from .session import Options, Usage, ending_together, log, number_field, session_field, text_field
+from .session import Options, Usage, ending_together, give_way, log, number_field, session_field, text_field
 from .warmup import warm_up
 
 MAX_BATCH = 1024
@@ -43,6 +43,15 @@ class ProviderParty(ListeningParty):
         self._packed: tuple[bytes, dict] | None = None
         super().__init__(network, options)
 
+    def stop(self) -> None:
+        """End `serve` and all connections, and wait for no other half any more."""
+        super().stop()
+        with self._lock:
+            meetings = list(self._meetings.values())
+        for meeting in meetings:
+            with meeting.arrived:
+                meeting.arrived.notify_all()
+
     def _greet(self, connection: Connection, channel: Channel) -> None:
         hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
         role, session = text_field(hello, "role"), session_field(hello)
@@ -58,11 +67,14 @@ class ProviderParty(ListeningParty):
                 raise RunError(f"a second {role} in one session")
             meeting.halves[role] = (channel, hello)
             meeting.arrived.notify_all()
-            complete = meeting.arrived.wait_for(lambda: len(meeting.halves) == 2, self._options.timeout)
+            meeting.arrived.wait_for(lambda: len(meeting.halves) == 2 or self._stopping.is_set(), self._options.timeout)
+            complete = len(meeting.halves) == 2
             first = not meeting.taken
             meeting.taken = True
         with self._lock:
             self._meetings.pop(session, None)
+        if not complete and self._stopping.is_set():
+            raise RunError("the provider is being stopped")
         if not complete:
             other = "server" if role == "client" else "client"
             raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s")
@@ -104,6 +116,7 @@ class ProviderParty(ListeningParty):
 
     def _deal_on_demand(self, model: PublicModel, weights, client: Channel, server: Channel, with_client: Keystream, with_server: Keystream) -> None:
         paced = PacedSender(server, self._options.budget)
+        give_way()
         while True:
             request = client.receive_control("deal", "bye", timeout=None)
             if request.kind == "bye":
