@@ -17,7 +17,7 @@ from .listening import GREETING_TIMEOUT, ListeningParty
 from .model import PublicModel
 from .network import Network
 from .pacing import PacedSender
-from .session import Options, Usage, ending_together, give_way, log, number_field, session_field, text_field
+from .session import Options, Usage, ending_together, log, number_field, session_field, text_field
 from .warmup import warm_up
 
 MAX_BATCH = 1024
@@ -116,7 +116,6 @@ class ProviderParty(ListeningParty):
 
     def _deal_on_demand(self, model: PublicModel, weights, client: Channel, server: Channel, with_client: Keystream, with_server: Keystream) -> None:
         paced = PacedSender(server, self._options.budget)
-        give_way()
         while True:
             request = client.receive_control("deal", "bye", timeout=None)
             if request.kind == "bye":
