@@ -26,10 +26,20 @@ def spread_bits(planes, owner, patches, images, out):
     image, p = 0, 0
     for j in range(out.shape[0]):
         word = np.uint64(0)
-        for i in range(min(64, total - 64 * j)):
-            patch = image * patches + owner[p]
-            word |= ((planes[patch >> 6] >> np.uint64(patch & 63)) & np.uint64(1)) << np.uint64(i)
-            p += 1
+        if p + 64 <= pixels:
+            # within one image, without a branch a pixel: gathered by the vector
+            first = image * patches
+            for i in range(64):
+                patch = np.uint64(first + owner[p + i])
+                word |= ((planes[patch >> np.uint64(6)] >> (patch & np.uint64(63))) & np.uint64(1)) << np.uint64(i)
+            p += 64
             if p == pixels:
                 image, p = image + 1, 0
+        else:
+            for i in range(min(64, total - 64 * j)):
+                patch = np.uint64(image * patches + owner[p])
+                word |= ((planes[patch >> np.uint64(6)] >> (patch & np.uint64(63))) & np.uint64(1)) << np.uint64(i)
+                p += 1
+                if p == pixels:
+                    image, p = image + 1, 0
         out[j] = word
