@@ -1,15 +1,16 @@
 """Words to l-bit messages and back: only the low `bits` of a word travel.
 
-A run of words is cut into limbs of 32, 16, 8, 4, 2 and 1 bits (as the binary digits of `bits` say, largest first, lowest bits first);
-all words' first limbs come first, then all second limbs, so that every limb is one loop over contiguous memory. A limb below a
-byte holds elements j, j + count/2 (or count/4, count/8) in one byte: no shuffles.
+A run of `count` words is laid out as limbs, lowest bits first: whole words of 32 bits, then what is left of a word, at most 31 bits. Such a rest
+of b bits goes into lanes of w = 16 or 32 bits: the run is cut into w rows of count / w words, of which row r has the bits r b .. r b + b - 1 of
+every lane, one lane a column. So packing is shifts of contiguous rows by as many bits each: vector instructions and no shuffles.
+The layout is that of SIMD-BP128 (Lemire and Boytsov, Software: Practice and Experience 2015) with lanes as long as the run.
 """
 import numpy as np
 
 from .options import inline, kernel
 
 BLOCK = 64
-"""Runs are padded to multiples of 64 words, so that every limb fills whole bytes and a bit plane whole 64-bit words."""
+"""Runs are padded to multiples of 64 words, so that every row is whole and a bit plane has whole 64-bit words."""
 
 
 def padded(count: int) -> int:
@@ -23,114 +24,97 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 @inline
-def _small_limb(source, count, shift, limb, out, at):
-    each = count * limb // 8
-    for j in range(each):
-        byte = np.uint8(0)
-        for part in range(8 // limb):
-            value = np.uint8(source[j + part * each] >> source.dtype.type(shift)) & np.uint8((1 << limb) - 1)
-            byte |= np.uint8(value << np.uint8(part * limb))
-        out[at + j] = byte
-    return each
+def _pack_rows(source, count, shift, bits, lanes):
+    """lanes = the bits shift .. shift + bits - 1 of source[:count]; lanes: words of w bits, at least `bits`."""
+    lane, width = lanes.dtype.type, 8 * lanes.itemsize
+    columns = count // width
+    mask, down = lane(~np.uint64(0) >> np.uint64(64 - bits)), source.dtype.type(shift)
+    for r in range(width):
+        row, at = source[r * columns : (r + 1) * columns], r * bits % width
+        begin = r * bits // width * columns
+        here, left = lanes[begin : begin + columns], lane(at)
+        if at == 0:
+            for j in range(columns):
+                here[j] = lane(row[j] >> down) & mask
+        elif at + bits <= width:
+            for j in range(columns):
+                here[j] |= lane(lane(lane(row[j] >> down) & mask) << left)
+        else:
+            following, right = lanes[begin + columns : begin + 2 * columns], lane(width - at)
+            for j in range(columns):
+                value = lane(row[j] >> down) & mask
+                here[j] |= lane(value << left)
+                following[j] = value >> right
+
+
+@inline
+def _unpack_rows(lanes, count, shift, bits, out):
+    """The inverse of `_pack_rows`: out[:count] gets these bits, and keeps its bits below `shift`, which are all that it has."""
+    lane, word, width = lanes.dtype.type, out.dtype.type, 8 * lanes.itemsize
+    columns = count // width
+    mask, up = lane(~np.uint64(0) >> np.uint64(64 - bits)), word(shift)
+    for r in range(width):
+        row, at = out[r * columns : (r + 1) * columns], r * bits % width
+        begin = r * bits // width * columns
+        here, right = lanes[begin : begin + columns], lane(at)
+        if at + bits <= width and shift:
+            for j in range(columns):
+                row[j] |= word(word(lane(here[j] >> right) & mask) << up)
+        elif at + bits <= width:
+            for j in range(columns):
+                row[j] = word(lane(here[j] >> right) & mask)
+        else:
+            following, left = lanes[begin + columns : begin + 2 * columns], lane(width - at)
+            if shift:
+                for j in range(columns):
+                    row[j] |= word(word((lane(here[j] >> right) | lane(following[j] << left)) & mask) << up)
+            else:
+                for j in range(columns):
+                    row[j] = word((lane(here[j] >> right) | lane(following[j] << left)) & mask)
 
 
 @kernel
 def pack(source, count, bits, out):
     """out[: packed_bytes(count, bits)] = the low `bits` bits of source[:count]; uint32 or uint64 words, uint8 message."""
-    word = source.dtype.type
+    message, whole = out[: count // 8 * bits], 0
     if bits == 48:
-        low, high = out[: 4 * count].view(np.uint32), out[4 * count : 6 * count].view(np.uint16)
+        # both limbs in one pass
+        word = source.dtype.type
+        low, high = message[: 4 * count].view(np.uint32), message[4 * count :].view(np.uint16)
         for i in range(count):
             low[i] = np.uint32(source[i])
             high[i] = np.uint16(source[i] >> word(32))
         return
-    at, shift = 0, 0
-    if bits - shift >= 64:
-        whole = out[: 8 * count].view(np.uint64)
+    while bits - whole >= 32:
+        limb, down = message[whole * count // 8 : (whole + 32) * count // 8].view(np.uint32), source.dtype.type(whole)
         for i in range(count):
-            whole[i] = np.uint64(source[i])
-        return
-    if bits - shift >= 32:
-        limb32 = out[: 4 * count].view(np.uint32)
-        for i in range(count):
-            limb32[i] = np.uint32(source[i])
-        at, shift = 4 * count, 32
-    if bits - shift >= 16:
-        limb16 = out[at : at + 2 * count].view(np.uint16)
-        for i in range(count):
-            limb16[i] = np.uint16(source[i] >> word(shift))
-        at, shift = at + 2 * count, shift + 16
-    if bits - shift >= 8:
-        for i in range(count):
-            out[at + i] = np.uint8(source[i] >> word(shift))
-        at, shift = at + count, shift + 8
-    if bits - shift >= 4:
-        at += _small_limb(source, count, shift, 4, out, at)
-        shift += 4
-    if bits - shift >= 2:
-        at += _small_limb(source, count, shift, 2, out, at)
-        shift += 2
-    if bits - shift >= 1:
-        at += _small_limb(source, count, shift, 1, out, at)
-
-
-@inline
-def _read_small_limb(message, at, count, shift, limb, out):
-    each = count * limb // 8
-    mask = np.uint8((1 << limb) - 1)
-    word = out.dtype.type
-    for part in range(8 // limb):
-        if shift:
-            for j in range(each):
-                out[j + part * each] |= word(word((message[at + j] >> np.uint8(part * limb)) & mask) << word(shift))
-        else:
-            for j in range(each):
-                out[j + part * each] = word((message[at + j] >> np.uint8(part * limb)) & mask)
-    return each
+            limb[i] = np.uint32(source[i] >> down)
+        whole += 32
+    if bits - whole > 16:
+        _pack_rows(source, count, whole, bits - whole, message[whole * count // 8 :].view(np.uint32))
+    elif bits > whole:
+        _pack_rows(source, count, whole, bits - whole, message[whole * count // 8 :].view(np.uint16))
 
 
 @kernel
 def unpack(message, count, bits, out):
     """out[:count] = the words that `pack` wrote to `message`; bits above are zero."""
-    word = out.dtype.type
+    message, whole, word = message[: count // 8 * bits], 0, out.dtype.type
     if bits == 48:
-        low, high = message[: 4 * count].view(np.uint32), message[4 * count : 6 * count].view(np.uint16)
+        low, high = message[: 4 * count].view(np.uint32), message[4 * count :].view(np.uint16)
         for i in range(count):
             out[i] = word(low[i]) | word(word(high[i]) << word(32))
         return
-    at, shift = 0, 0
-    if bits - shift >= 64:
-        whole = message[: 8 * count].view(np.uint64)
-        for i in range(count):
-            out[i] = word(whole[i])
-        return
-    if bits - shift >= 32:
-        limb32 = message[: 4 * count].view(np.uint32)
-        for i in range(count):
-            out[i] = word(limb32[i])
-        at, shift = 4 * count, 32
-    if bits - shift >= 16:
-        limb16 = message[at : at + 2 * count].view(np.uint16)
-        if shift:
+    while bits - whole >= 32:
+        limb, up = message[whole * count // 8 : (whole + 32) * count // 8].view(np.uint32), word(whole)
+        if whole:
             for i in range(count):
-                out[i] |= word(word(limb16[i]) << word(shift))
+                out[i] |= word(word(limb[i]) << up)
         else:
             for i in range(count):
-                out[i] = word(limb16[i])
-        at, shift = at + 2 * count, shift + 16
-    if bits - shift >= 8:
-        if shift:
-            for i in range(count):
-                out[i] |= word(word(message[at + i]) << word(shift))
-        else:
-            for i in range(count):
-                out[i] = word(message[at + i])
-        at, shift = at + count, shift + 8
-    if bits - shift >= 4:
-        at += _read_small_limb(message, at, count, shift, 4, out)
-        shift += 4
-    if bits - shift >= 2:
-        at += _read_small_limb(message, at, count, shift, 2, out)
-        shift += 2
-    if bits - shift >= 1:
-        at += _read_small_limb(message, at, count, shift, 1, out)
+                out[i] = word(limb[i])
+        whole += 32
+    if bits - whole > 16:
+        _unpack_rows(message[whole * count // 8 :].view(np.uint32), count, whole, bits - whole, out)
+    elif bits > whole:
+        _unpack_rows(message[whole * count // 8 :].view(np.uint16), count, whole, bits - whole, out)
