@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from threepc.graph.precision import Precision
+from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.prf import Keystream, new_key
 from threepc.protocol.drelu import DRelu, opened
 from threepc.protocol.gate import Gate
-from threepc.protocol.opening import Opening, draw_activation
-from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.opening import Opening, draw_words
+from threepc.protocol.roles import ACTIVATION, Client, Provider, Server
 from threepc.ring import word_of
 
 ROUNDS = 5
@@ -51,19 +52,19 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
         server = Server(attempt, {}, {}, streams[3], nowhere, nowhere, nowhere)
         masks = timed("provider", "offline", "masks", opening.deal, provider, shares[0])
         tables, beta_client, beta_server = timed("provider", "offline", "comparison tables", drelu.deal, provider, masks)
-        d = timed("provider", "offline", "activation mask", draw_activation, provider, provider.with_client, 1, count, word)
+        d = timed("provider", "offline", "activation mask", draw_words, provider, provider.with_client, 1, ACTIVATION, count, word)
         dealt = timed("provider", "offline", "gate", gate.deal, provider, masks, beta_client, beta_server, d)
         half = timed("client", "offline", "half of the opening", opening.prepare, client, shares[1])
-        timed("client", "offline", "activation mask", draw_activation, client, client.with_provider, 1, count, word)
+        timed("client", "offline", "activation mask", draw_words, client, client.with_provider, 1, ACTIVATION, count, word)
         x, packed = timed("server", "online", "opening", opening.server, server, shares[2], half)
-        (held,) = timed("server", "online", "leaves", drelu.server_leaves, server, [x], tables)
+        held = timed("server", "online", "leaves", drelu.server_leaves, server, x[None], tables)
         seen = timed("client", "online", "opening", opening.client, client, packed)
-        (mine,) = timed("client", "online", "leaves", drelu.client_leaves, client, [seen], [held.leaf_wires])
-        groups, bit = timed("server", "online", "groups", held.groups_and_bit, server, mine.leaf_wires, mine.group_wires)
-        own = timed("client", "online", "groups", mine.bit, client, groups)
-        bits = opened(own, bit)[None]
-        value = timed("client", "online", "gate", gate.client, client, seen, bits, mine.beta)
-        timed("server", "online", "gate", gate.server, server, x, bits, held.beta, value, dealt)
+        mine = timed("client", "online", "leaves", drelu.client_leaves, client, seen[None], held.leaf_wires.view(np.uint8))
+        groups, bit = timed("server", "online", "groups", held.groups_and_bit, server, mine.leaf_wires.view(np.uint8), mine.group_wires.view(np.uint8))
+        own = timed("client", "online", "groups", mine.bit, client, groups.view(np.uint8))
+        bits = opened(own, bit)
+        value = timed("client", "online", "gate", gate.client, client, seen, bits, mine.beta[0])
+        timed("server", "online", "gate", gate.server, server, x, bits, held.beta[0], value, dealt)
     rows = [
         {"role": role, "phase": phase, "pass": what, "nanoseconds": min(values[1:])} for (role, phase, what), values in times.items()
     ]
@@ -81,14 +82,14 @@ def sums(rows: list[dict]) -> dict[str, float]:
     return result
 
 
-def stream_speed(chunk: int = 1 << 18, seconds: float = 0.3) -> float:
-    """GB/s at which one core draws words from a keyed stream, `chunk` bytes at a time."""
+def stream_speed(chunk: int = 1 << 16, seconds: float = 0.3) -> float:
+    """GB/s at which one core draws words from a keyed stream, `chunk` bytes at a time, in kernels."""
     keys, buffer = Keystream(new_key()), np.empty(chunk // 8, np.uint64)
     keys.begin_attempt(0)
-    stream = keys.stream(0, 0, 0)
-    stream.fill(buffer)
+    source = keys.source(0, 0, 0, chunk // BLOCK_BYTES)
+    fill(source, 0, buffer)
     drawn, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        stream.fill(buffer)
+        fill(source, 0, buffer)  # the same blocks again: nothing here is a mask
         drawn += buffer.nbytes
     return drawn / (time.perf_counter() - began) / 1e9

@@ -6,14 +6,19 @@ That is only worth something while no position of a stream ever masks two values
 
     attempt (32 bits) | op (24 bits) | purpose (8 bits) | block (64 bits)        big-endian, the initial counter block
 
-and a `Keystream` refuses, at each holder, an attempt that does not increase and a position that was already drawn.
+and a `Keystream` refuses, at each holder, an attempt that does not increase and an address that was already opened.
 Keys are fresh for each session (`new_key`), so the session itself needs no place in the address.
 
 Words take the stream's bytes in the machine's order: little-endian on every machine this is built for.
+
+`Keystream.stream` draws with the library `cryptography`, in the interpreter. `Keystream.source` reserves a run for kernels, which draw it in place with
+the processor's AES instructions (kernels/keystream.py) at twice the library's speed; where there are none, or they disagree with the library
+when a process first needs them, the library draws the run for them.
 """
 
 from __future__ import annotations
 
+import functools
 import secrets
 import threading
 
@@ -23,9 +28,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .errors import RunError
+from .kernels import keystream
 
 KEY_BYTES = 16
-BLOCK_BYTES = 16
+BLOCK_BYTES = keystream.BLOCK_BYTES
 ATTEMPT_BITS, OP_BITS, PURPOSE_BITS, BLOCK_BITS = 32, 24, 8, 64
 
 # Encrypting zeros yields the bare stream. 256 KiB amortise the call (9.4 GB/s from 64 KiB on) and stay in the L2 cache.
@@ -35,6 +41,25 @@ _ZEROS = memoryview(bytes(1 << 18))
 def new_key() -> bytes:
     """A fresh 16-byte key from the operating system's randomness."""
     return secrets.token_bytes(KEY_BYTES)
+
+
+def _expanded(key: bytes) -> np.ndarray:
+    """Round keys as kernels take them."""
+    keys = np.empty(4 * (keystream.ROUNDS + 1), np.uint32)
+    keystream.expand_key(np.frombuffer(bytes(key), np.uint32).copy(), keys)
+    return keys.view(np.uint64)
+
+
+@functools.cache
+def instructions_agree() -> bool:
+    """Whether this processor's AES instructions, as kernels use them, draw what the library draws: tried once in a process, with a fresh key."""
+    if not keystream.has_instructions():
+        return False
+    key, drawn = new_key(), np.empty(1000, np.uint8)
+    upper, block = secrets.randbits(64), secrets.randbits(32)
+    keystream.fill(keystream.Source(_expanded(key), np.uint64(upper), np.empty(0, np.uint8)), block, drawn)
+    encryptor = Cipher(algorithms.AES(key), modes.CTR((upper << BLOCK_BITS | block).to_bytes(BLOCK_BYTES, "big"))).encryptor()
+    return encryptor.update(bytes(drawn.size)) == drawn.tobytes()
 
 
 def derive_key(key: bytes, context: bytes) -> bytes:
@@ -52,7 +77,7 @@ class Keystream:
     """All streams of one shared key, at one of its holders.
 
     Attempts only increase: `begin_attempt` opens one, `end_attempt` closes it for good; several may be open at once, as
-    dealing runs ahead of the online phase. Within an attempt no position is drawn twice. Safe to share between threads.
+    dealing runs ahead of the online phase. Within an attempt no address is opened twice. Safe to share between threads.
     """
 
     def __init__(self, key: bytes):
@@ -61,8 +86,9 @@ class Keystream:
             raise ValueError(f"a PRF key has {KEY_BYTES} bytes, not {len(key)}")
         self._key = bytearray(key)
         self._algorithm: algorithms.AES | None = algorithms.AES(self._key)
+        self._round_keys = _expanded(key) if instructions_agree() else np.zeros(0, np.uint64)
         self._last_attempt = -1
-        self._drawn: dict[int, dict[tuple[int, int], list[_Extent]]] = {}
+        self._opened: dict[int, set[int]] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -78,90 +104,74 @@ class Keystream:
 
     def begin_attempt(self, attempt: int) -> None:
         """Open `attempt` for drawing. Raises RunError unless it is larger than every attempt before it."""
-        _check_range("attempt", attempt, ATTEMPT_BITS)
+        _address(attempt, 0, 0)
         with self._lock:
             if attempt <= self._last_attempt:
                 raise RunError(f"attempt {attempt} was refused: attempts only increase and {self._last_attempt} was begun before")
             self._last_attempt = attempt
-            self._drawn[attempt] = {}
+            self._opened[attempt] = set()
 
     def end_attempt(self, attempt: int) -> None:
         """Close `attempt` and forget what it drew; nothing can be drawn from it again. No effect when it is not open."""
         with self._lock:
-            self._drawn.pop(attempt, None)
+            self._opened.pop(attempt, None)
 
-    def stream(self, attempt: int, op: int, purpose: int, start_block: int = 0) -> Stream:
-        """The stream at (attempt, op, purpose), from the 16-byte block `start_block` on.
+    def stream(self, attempt: int, op: int, purpose: int) -> Stream:
+        """The stream of (attempt, op, purpose), which can be opened once, as a stream or a source.
 
-        Parts of one stream may be drawn by several `Stream`s that start at different blocks, in any order. Raises
-        ValueError when a field exceeds its bits; RunError when the attempt is not open, or the position was drawn or opened before.
+        Raises ValueError when a field exceeds its bits; RunError when the attempt is not open, or the address was opened before.
         """
-        _check_range("attempt", attempt, ATTEMPT_BITS)
-        _check_range("op", op, OP_BITS)
-        _check_range("purpose", purpose, PURPOSE_BITS)
-        _check_range("start_block", start_block, BLOCK_BITS)
-        address = (attempt << OP_BITS | op) << PURPOSE_BITS | purpose
-        counter = (address << BLOCK_BITS | start_block).to_bytes(BLOCK_BYTES, "big")
         with self._lock:
-            if self._algorithm is None:
-                raise RunError("the key of this session has been erased")
-            if attempt not in self._drawn:
-                raise RunError(f"attempt {attempt} is not open for drawing")
-            extents = self._drawn[attempt].setdefault((op, purpose), [])
-            for other in extents:
-                if start_block == other.start or other.start < start_block < other.end:
-                    raise RunError(f"block {start_block} of stream (attempt {attempt}, op {op}, purpose {purpose}) would be used twice")
-            extent = _Extent(start_block)
-            extents.append(extent)
-            encryptor = Cipher(self._algorithm, modes.CTR(counter)).encryptor()
-        return Stream(encryptor, extent, extents, self._lock)
+            return self._open(attempt, op, purpose)
+
+    def source(self, attempt: int, op: int, purpose: int, blocks: int) -> keystream.Source:
+        """The first `blocks` 16-byte blocks of that stream for kernels, which draw each of them once at most. Raises as `stream` does."""
+        with self._lock:
+            stream = self._open(attempt, op, purpose)
+            # a copy: erasing the key must not let a kernel that still runs draw with a key of zeros
+            keys = self._round_keys.copy()
+        drawn = np.empty(0 if keys.size else blocks * BLOCK_BYTES, np.uint8)
+        return keystream.Source(keys, np.uint64(_address(attempt, op, purpose)), stream.fill(drawn))
+
+    def _open(self, attempt: int, op: int, purpose: int) -> Stream:
+        address = _address(attempt, op, purpose)
+        if self._algorithm is None:
+            raise RunError("the key of this session has been erased")
+        if attempt not in self._opened:
+            raise RunError(f"attempt {attempt} is not open for drawing")
+        if address in self._opened[attempt]:
+            raise RunError(f"the stream of attempt {attempt}, op {op}, purpose {purpose} would be used twice")
+        self._opened[attempt].add(address)
+        counter = (address << BLOCK_BITS).to_bytes(BLOCK_BYTES, "big")
+        return Stream(Cipher(self._algorithm, modes.CTR(counter)).encryptor())
 
     def erase(self) -> None:
-        """Overwrite the key and refuse further streams. Best effort: Python's and OpenSSL's own copies are beyond reach."""
+        """Overwrite the key and refuse further streams. Best effort: Python's, OpenSSL's and running kernels' copies are beyond reach."""
         with self._lock:
             self._key[:] = bytes(KEY_BYTES)
+            self._round_keys[:] = 0
             self._algorithm = None
-            self._drawn.clear()
-
-
-class _Extent:
-    """The blocks start..end-1 of one address that a `Stream` has drawn."""
-
-    __slots__ = ("start", "end")
-
-    def __init__(self, start: int):
-        self.start = start
-        self.end = start
+            self._opened.clear()
 
 
 class Stream:
     """A run of pseudorandom bytes, drawn front to back; made by `Keystream.stream`, used by one thread at a time."""
 
-    __slots__ = ("_encryptor", "_extent", "_extents", "_lock")
+    __slots__ = ("_encryptor",)
 
-    def __init__(self, encryptor, extent: _Extent, extents: list[_Extent], lock: threading.Lock):
+    def __init__(self, encryptor):
         self._encryptor = encryptor
-        self._extent = extent
-        self._extents = extents
-        self._lock = lock
-
-    @property
-    def position(self) -> int:
-        """The block that the next `fill` starts with."""
-        return self._extent.end
 
     def fill(self, array: np.ndarray) -> np.ndarray:
         """Overwrite `array` with the next words of the stream and return it.
 
         `array`: C-contiguous and writeable, any shape, dtype uint8, uint16, uint32 or uint64. Every fill starts on a fresh 16-byte block:
-        when the array ends within one, the rest of that block is skipped. Raises ValueError for another kind of
-        array; RunError when the fill would run into blocks that another stream of this address has taken.
+        when the array ends within one, the rest of that block is skipped. Raises ValueError for another kind of array.
         """
         if array.dtype.kind != "u" or not array.flags.c_contiguous:
             raise ValueError(f"a stream fills C-contiguous arrays of unsigned words, not {array.dtype} with strides {array.strides}")
         if array.size == 0:
             return array
-        self._advance(-(-array.nbytes // BLOCK_BYTES))
         buffer = memoryview(array).cast("B")
         update_into = self._encryptor.update_into
         for begin in range(0, len(buffer), len(_ZEROS)):
@@ -171,18 +181,10 @@ class Stream:
             self._encryptor.update(_ZEROS[: BLOCK_BYTES - len(buffer) % BLOCK_BYTES])
         return array
 
-    def _advance(self, blocks: int) -> None:
-        extent = self._extent
-        end = extent.end + blocks
-        with self._lock:
-            if end > 1 << BLOCK_BITS:
-                raise RunError("a stream ran past the last of its blocks")
-            for other in self._extents:
-                if extent.end <= other.start < end and other is not extent:
-                    raise RunError(f"block {other.start} of a stream would be used twice")
-            extent.end = end
 
-
-def _check_range(field: str, value: int, bits: int) -> None:
-    if not 0 <= value < 1 << bits:
-        raise ValueError(f"the {field} of a stream's address must be in 0..2^{bits}-1, not {value}")
+def _address(attempt: int, op: int, purpose: int) -> int:
+    """The upper half of the counter blocks of an address."""
+    for field, value, bits in (("attempt", attempt, ATTEMPT_BITS), ("op", op, OP_BITS), ("purpose", purpose, PURPOSE_BITS)):
+        if not 0 <= value < 1 << bits:
+            raise ValueError(f"the {field} of a stream's address must be in 0..2^{bits}-1, not {value}")
+    return (attempt << OP_BITS | op) << PURPOSE_BITS | purpose

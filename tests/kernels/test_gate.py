@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepc.kernels import gate
-from threepc.kernels.packing import packed_bytes, padded, unpack
+from threepc.kernels.packing import pack, packed_bytes, padded, unpack
 from threepc.ring import word_of
 
 SIZES = ((64, 48), (48, 32), (48, 36), (40, 28), (32, 17), (32, 20), (48, 48), (32, 32))
@@ -35,13 +35,15 @@ def test_cut_and_opening(size, count, seed):
     t, s = random_words(rng, whole, word), random_words(rng, whole, word)
     rounding = (1 << shift) // 2
     expected = lambda z, mask, half: [(int(m) + (((int(v) + half) % 2**ring) >> shift)) % 2**cut for v, m in zip(z, mask)]
-    out = np.empty(whole, word)
-    gate.add_cut(z_c, ring, shift, rounding, t, out)
+    out = t.copy()
+    gate.add_cut(z_c, ring, shift, rounding, out)
     assert [int(v) % 2**cut for v in out[:count]] == expected(z_c, t, rounding)
     assert np.array_equal(out[count:], t[count:]), "what pads a tile is the mask alone"
 
     half, message, x = np.empty(packed_bytes(count, cut), np.uint8), np.empty(packed_bytes(count, cut), np.uint8), np.empty(whole, word)
-    gate.pack_masked(z_c, ring, shift, t.copy(), cut, half)
+    masked = t.copy()
+    gate.add_cut(z_c, ring, shift, 0, masked)
+    pack(masked, whole, cut, half)
     gate.open_masked(z_s, ring, shift, rounding, half, s.copy(), cut, x, message)
     wanted = [(a + b) % 2**cut for a, b in zip(expected(z_c, t, 0), expected(z_s, s, rounding))]
     assert [int(v) % 2**cut for v in x[:count]] == wanted

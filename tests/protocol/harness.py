@@ -11,6 +11,7 @@ import numpy as np
 from threepc.errors import RunError
 from threepc.graph.ir import Weights
 from threepc.graph.schedule import Plan
+from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.party import inference
 from threepc.prf import Keystream, new_key
 from threepc.protocol.cost import Cost
@@ -49,26 +50,17 @@ class Recorder(Channel):
 
 
 class RecordedKeystream(Keystream):
-    """A keystream that keeps (purpose, copy) of every array that was drawn, in order."""
+    """A keystream that keeps (purpose, bytes) of everything that kernels may draw, in order."""
 
     def __init__(self, key: bytes):
         super().__init__(key)
         self.drawn: list[tuple[int, np.ndarray]] = []
 
-    def stream(self, attempt, op, purpose, start_block=0):
-        return _RecordedStream(super().stream(attempt, op, purpose, start_block), purpose, self.drawn)
-
-
-@dataclass
-class _RecordedStream:
-    stream: Any
-    purpose: int
-    drawn: list[tuple[int, np.ndarray]]
-
-    def fill(self, array):
-        self.stream.fill(array)
-        self.drawn.append((self.purpose, array.copy()))
-        return array
+    def source(self, attempt, op, purpose, blocks):
+        source = super().source(attempt, op, purpose, blocks)
+        self.drawn.append((purpose, np.empty(BLOCK_BYTES * blocks, np.uint8)))
+        fill(source, 0, self.drawn[-1][1])
+        return source
 
 
 @dataclass

@@ -9,10 +9,11 @@ import pytest
 
 from tests.graph.building import Builder, mobile, residual
 from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
+from threepc import prf
 from threepc.errors import RunError
 from threepc.graph.precision import Precision
 from threepc.graph.schedule import schedule
-from threepc.kernels.packing import unpack
+from threepc.kernels.packing import TILE, unpack
 from threepc.prf import Keystream, new_key
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
@@ -70,9 +71,18 @@ def combined_bits(combine, sent, *values):
     return np.concatenate([bits_of(combine(a, b), width) for i, (a, width) in enumerate(words) for b, other in words[:i] if other == width])
 
 
-def drawn_bits(stream):
-    """Bits of everything that a party drew from a stream."""
-    return np.concatenate([planes_of(a) if purpose == DECISION else bits_of(a, 8 * a.itemsize) for purpose, a in stream.drawn])
+def drawn_bits(stream, bits):
+    """Bits of everything that a party drew from a stream for one tile of COUNT elements in a ring of `bits` bits."""
+
+    def arrays(purpose, drawn):
+        size, word = drawn.size // TILE, np.dtype(word_of(bits)).itemsize
+        if purpose == DECISION:
+            return [planes_of(drawn[: drawn.size // TILE * COUNT])]
+        sizes = [word] * (size // word) + [4] * (size % word > 0)
+        ends = np.cumsum([COUNT * s for s in sizes])
+        return [bits_of(drawn[end - COUNT * s : end].view(f"u{s}"), 8 * s) for s, end in zip(sizes, ends)]
+
+    return np.concatenate([part for purpose, drawn in stream.drawn if drawn.size for part in arrays(purpose, drawn)])
 
 
 def assert_uniform(received, known):
@@ -125,10 +135,10 @@ def test_relu_shows_nobody_anything(bits, kind, value):
     (_, u, _), trio = run(protocol, summands)
     mine = received_bits(trio.online[0].sent, (bits,))
     at_client = received_bits(trio.online[1].sent, (cut,))
-    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
+    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
     lift = (bits, bits, bits - cut, bits - cut)
     dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, bits, bits)), received_bits(trio.prepared[0].sent, (cut,))
-    known = np.concatenate([at_client, drawn_bits(trio.streams["SP"])])  # what S sent and drew
+    known = np.concatenate([at_client, drawn_bits(trio.streams["SP"], bits)])  # what S sent and drew
     assert_uniform(np.concatenate([dealt, offline, mine, bits_of(u[:, 0].reshape(-1), bits)]), known)
     for combine in (np.add, np.subtract):
         assert_uniform(combined_bits(combine, trio.dealt[0].sent + trio.online[0].sent, lift, (*lift, bits, bits), (bits,)), known)
@@ -141,9 +151,9 @@ def test_truncation_shows_nobody_anything(bits, value):
     summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     (_, u, _), trio = run(Relu(0, shape, bits, shift, cut, bits, 0, 1, ((0, 1),)), summands)
     carries, reply = received_bits(trio.online[1].sent), received_bits(trio.online[0].sent, (bits - cut,))
-    assert_uniform(carries, np.concatenate([reply, drawn_bits(trio.streams["CP"])]))
+    assert_uniform(carries, np.concatenate([reply, drawn_bits(trio.streams["CP"], bits)]))
     dealt, offline = received_bits(trio.dealt[0].sent, (bits, bits - cut)), received_bits(trio.prepared[0].sent, (cut,))
-    known = np.concatenate([carries, drawn_bits(trio.streams["SP"])])
+    known = np.concatenate([carries, drawn_bits(trio.streams["SP"], bits)])
     assert_uniform(np.concatenate([dealt, offline, reply, bits_of(u.reshape(-1), bits)]), known)
 
 
@@ -154,9 +164,9 @@ def test_pooling_shows_nobody_anything():
     summands = tuple(x.astype(np.uint32) for x in (np.zeros(shape, np.int64), truth, np.zeros(shape, np.int64)))
     _, trio = run(MaxPool(0, shape, (1, 2), (1, 2), (0,) * 4, (1, 1), cut), summands)
     mine = received_bits(trio.online[0].sent, (cut,))
-    assert_uniform(received_bits(trio.online[1].sent, (cut,)), np.concatenate([mine, drawn_bits(trio.streams["CP"])]))
+    assert_uniform(received_bits(trio.online[1].sent, (cut,)), np.concatenate([mine, drawn_bits(trio.streams["CP"], cut)]))
     dealt, offline = received_bits(trio.dealt[0].sent, (cut, cut)), received_bits(trio.prepared[0].sent, (cut,))
-    assert_uniform(np.concatenate([dealt, offline, mine]), drawn_bits(trio.streams["SP"]))
+    assert_uniform(np.concatenate([dealt, offline, mine]), drawn_bits(trio.streams["SP"], cut))
 
 
 @pytest.mark.parametrize("bits", (48, 32))
@@ -305,7 +315,20 @@ def test_attempts_share_no_word():
     words = []
     for attempt in (0, 1, 7):
         _, trio = run(Relu(0, shape, 48, 16, 32, 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
-        drawn = [a for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
-        words += [a.reshape(-1).view(np.uint8)[: a.nbytes // 16 * 16].view("V16") for a in drawn]
+        words += [a.view("V16") for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
     blocks = np.concatenate(words)
     assert len(np.unique(blocks)) == len(blocks)
+
+
+@pytest.mark.parametrize("build", (mobile, residual))
+def test_instructions_and_library_make_one_transcript(build, monkeypatch):
+    """What kernels draw with the processor's instructions, and where the library draws for them, which refuses a word too many."""
+    (graph, weights), sent = build(), []
+    sizes = {node.name: ((2, 2), (0, 1)) * (node.shape[0] // 2) for node in graph.nodes if node.kind == "relu"}
+    plan = schedule(graph, Precision(), sizes)
+    for agree in (prf.instructions_agree(), False):
+        monkeypatch.setattr(prf, "instructions_agree", lambda: agree)
+        trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
+        run_network(trio, plan, np.ones((1, *graph.input.shape)))
+        sent.append([end.bytes_sent() for pair in (trio.dealt, trio.prepared, trio.online) for end in pair])
+    assert sent[0] == sent[1] and any(sent[0])

@@ -11,10 +11,6 @@ from .comparison import combine, copy_rows, deal_products, deal_tables, mask_row
 from .options import inline, kernel
 from .planes import slice_bits
 
-TILE = 16384
-"""Elements of a full tile: its scratch stays in the L2 cache."""
-TILE_WORDS = TILE // 64
-
 _NONE = np.uint64(0)
 _ONES = ~np.uint64(0)
 
@@ -42,7 +38,7 @@ def _rows(flat, rows, begin, words):
 
 
 @inline
-def _counts(tables):
+def count_rows(tables):
     """Rows: one-hot tables and sign bit, products, wires of the groups, wires of the top."""
     last = tables.chunks[tables.chunks.shape[0] - 1]
     shared = last[2] + (1 << last[0])
@@ -64,7 +60,7 @@ def deal_decisions(tables, many, begin, r, first, drawn, masks, work, dealt, bet
     rows that all decisions share, then for each its products, wire masks, beta. masks: for each its wire masks, beta. work: scratch.
     """
     words = r.shape[0] // 64
-    shared, products, leaf, top = _counts(tables)
+    shared, products, leaf, top = count_rows(tables)
     width, wires = _width(tables), leaf + top
     bits = work[: (width + 1) * words].reshape(width + 1, words)
     slice_bits(r, first, bits)
@@ -90,7 +86,7 @@ def server_leaves(tables, many, which, begin, y, first, dealt, masks, work, leaf
     y: the tile's cut words; dealt, masks, leaf_wires, groups, beta: flat planes of all tiles; work: scratch.
     """
     words = y.shape[0] // 64
-    shared, products, leaf, top = _counts(tables)
+    shared, products, leaf, top = count_rows(tables)
     chunks, width = tables.chunks.shape[0], _width(tables)
     bits = work[: (width + 1) * words].reshape(width + 1, words)
     leaves = work[(width + 1) * words : (width + 1 + 2 * chunks) * words].reshape(2 * chunks, words)
@@ -111,7 +107,7 @@ def client_leaves(tables, many, which, begin, y, first, drawn, their_leaves, wor
     but for the top's products; work: scratch.
     """
     words = y.shape[0] // 64
-    shared, products, leaf, top = _counts(tables)
+    shared, products, leaf, top = count_rows(tables)
     chunks, outputs, width = tables.chunks.shape[0], tables.start.shape[0], _width(tables)
     bits = work[: (width + 1) * words].reshape(width + 1, words)
     work = work[(width + 1) * words :]
@@ -145,7 +141,7 @@ def client_leaves(tables, many, which, begin, y, first, drawn, their_leaves, wor
 @kernel
 def server_top(tables, many, which, begin, words, dealt, masks, leaf_wires, their_leaves, their_groups, work, groups, group_wires, bit):
     """S: from C's leaf and group wires, own group wires and half of b^ for message 3, of decision `which`. All flat planes; work: scratch."""
-    shared, products, leaf, top = _counts(tables)
+    shared, products, leaf, top = count_rows(tables)
     rows = _rows(dealt, shared + many * products, begin, words)
     material = rows[shared + which * products :]
     mine = _rows(masks, many * (leaf + top + 1), begin, words)[which * (leaf + top + 1) :]
@@ -167,7 +163,7 @@ def server_top(tables, many, which, begin, words, dealt, masks, leaf_wires, thei
 @kernel
 def client_top(tables, begin, words, kept, group_wires, their_groups, beta, work, share):
     """C: from S's group wires, own half of b^ into `share`. All flat planes; work: scratch."""
-    _, _, _, top = _counts(tables)
+    _, _, _, top = count_rows(tables)
     products = tables.top_factors.shape[0]
     keep = _rows(kept, top + products, begin, words)
     opened = work[: top * words].reshape(top, words)

@@ -1,4 +1,4 @@
-"""Passes over elements: cut and masked opening, and the gate that multiplies an activation by a bit. One call handles one tile.
+"""Passes over the elements of one tile: cut and masked opening, and the gate that multiplies an activation by a bit. See runs.py.
 
 Ring words hold `bits` bits; cut words the `cut` bits that are left when the low `shift` bits of a product are dropped. Both are uint32 or
 uint64 and may carry garbage above their bits. Arrays of a tile hold a multiple of 64 words, except z, u and their like, which end with the
@@ -20,37 +20,22 @@ def _low(bits):
     return ~np.uint64(0) >> np.uint64(64 - bits)
 
 
-@inline
-def _cut(value, half, mask, shift, ring):
-    return ring(ring(ring(value) + half) & mask) >> shift
-
-
 @kernel
-def add_cut(z, bits, shift, rounding, masks, out):
-    """out = masks + ((z + rounding) mod 2^bits >> shift), elementwise; beyond the end of z, masks alone. A tile of cut words."""
+def add_cut(z, bits, shift, rounding, out):
+    """out += (z + rounding) mod 2^bits >> shift, elementwise; beyond the end of z nothing. out: a tile of cut words."""
     ring, word = z.dtype.type, out.dtype.type
     mask, half, by = ring(_low(bits)), ring(rounding), ring(shift)
     for i in range(z.shape[0]):
-        out[i] = word(masks[i] + word(_cut(z[i], half, mask, by, ring)))
-    for i in range(z.shape[0], out.shape[0]):
-        out[i] = masks[i]
-
-
-@kernel
-def pack_masked(z, bits, shift, masks, cut, message):
-    """message = the `cut` bits of masks + (z >> shift); `masks` is overwritten."""
-    add_cut(z, bits, shift, 0, masks, masks)
-    pack(masks, masks.shape[0], cut, message)
+        out[i] += word(ring(ring(z[i] + half) & mask) >> by)
 
 
 @kernel
 def open_masked(z, bits, shift, rounding, half_opened, masks, cut, x, message):
     """x = half_opened + masks + (z >> shift), and packed into message; `masks` is overwritten."""
-    add_cut(z, bits, shift, rounding, masks, masks)
+    add_cut(z, bits, shift, rounding, masks)
     unpack(half_opened, x.shape[0], cut, x)
-    word = x.dtype.type
     for i in range(x.shape[0]):
-        x[i] = word(x[i] + masks[i])
+        x[i] += masks[i]
     pack(x, x.shape[0], cut, message)
 
 

@@ -12,6 +12,10 @@ from .options import inline, kernel
 BLOCK = 64
 """Runs are padded to multiples of 64 words, so that every row is whole and a bit plane has whole 64-bit words."""
 
+TILE = 16384
+"""Elements of a full tile: what a pass needs of it stays in the L2 cache. Messages and streams are laid out tile after tile."""
+TILE_WORDS = TILE // BLOCK
+
 
 def padded(count: int) -> int:
     """`count` rounded up to whole blocks of 64."""

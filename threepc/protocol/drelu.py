@@ -10,14 +10,14 @@ Tables and leaves: CrypTFlow2 (Rathee et al., CCS 2020); many-input ANDs: ABY2.0
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ..kernels import decisions as kernels
-from .roles import DECISION, TILE_WORDS, Client, Provider, Server, plane_words, scratch
+from ..kernels import runs
+from ..kernels.packing import TILE_WORDS, padded
+from .roles import DECISION, Client, Provider, Server, plane_words, scratch
 from .window import Window, window
 
 
@@ -48,18 +48,18 @@ class DRelu:
 
     @property
     def leaf_bytes(self) -> int:
-        """Either way, for each decision: the leaf wires (messages 1 and 2)."""
-        return 8 * plane_words(self.count, len(self.window.groups.wires))
+        """Either way: the leaf wires (messages 1 and 2)."""
+        return 8 * self.many * plane_words(self.count, len(self.window.groups.wires))
 
     @property
     def group_bytes(self) -> int:
-        """Either way, for each decision: the group wires (messages 2 and 3)."""
-        return 8 * plane_words(self.count, len(self.window.top.wires))
+        """Either way: the group wires (messages 2 and 3)."""
+        return 8 * self.many * plane_words(self.count, len(self.window.top.wires))
 
     @property
     def bit_bytes(self) -> int:
-        """Either way, for each decision: one bit (messages 3 and 4)."""
-        return 8 * plane_words(self.count, 1)
+        """Either way: one bit (messages 3 and 4)."""
+        return 8 * self.many * plane_words(self.count, 1)
 
     @property
     def _shared_rows(self) -> int:
@@ -76,11 +76,16 @@ class DRelu:
         """Rows that S and P draw: wire masks, beta_S."""
         return self.many * (self.window.wires + 1)
 
-    def _draw(self, open_stream, first, rows: int):
-        return open_stream(self.op, DECISION, first, 8 * rows * TILE_WORDS)
+    def _draw(self, open_stream, rows: int):
+        return open_stream(self.op, DECISION, self.count, 8 * rows * TILE_WORDS)
 
     def _planes(self, rows: int) -> np.ndarray:
-        return np.empty(plane_words(self.count, rows), np.uint64)
+        """Room for `rows` planes of every decision, flat, a row a decision."""
+        return np.empty((self.many, plane_words(self.count, rows)), np.uint64)
+
+    def _received(self, part: np.ndarray) -> np.ndarray:
+        """A part of a message, a row a decision."""
+        return part.reshape(self.many, -1)
 
     def _work(self) -> np.ndarray:
         """Scratch of one tile for bits, leaves, opened wires and groups."""
@@ -91,68 +96,57 @@ class DRelu:
 
     def deal(self, provider: Provider, r: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The message for S, and beta_C and beta_S as planes (many, words). r: cut words of the whole run."""
-        tables, message, words = self.window.tables, np.empty(self.dealt_bytes, np.uint8), plane_words(self.count, 1)
-        beta_client, beta_server = np.empty((self.many, words), np.uint64), np.empty((self.many, words), np.uint64)
+        message, betas = np.empty(self.dealt_bytes, np.uint8), (self._planes(1), self._planes(1))
         mine, theirs = self._server_rows, self._client_rows
+        client, server = self._draw(provider.with_client, theirs), self._draw(provider.with_server, mine)
 
-        def work(tiles):
-            client, server, space = self._draw(provider.with_client, tiles[0], theirs), self._draw(provider.with_server, tiles[0], mine), self._work()
+        def work(first, last):
             rows, masks = scratch("client rows", theirs * TILE_WORDS, np.uint64), scratch("server rows", mine * TILE_WORDS, np.uint64)
-            for tile in tiles:
-                drawn, own = client.fill(rows[: theirs * tile.words]), server.fill(masks[: mine * tile.words])
-                kernels.deal_decisions(tables, self.many, tile.begin, r[tile.run], self.first, drawn, own, space, message, beta_client, beta_server)
+            runs.deal_all_decisions(self.window.tables, self.many, r, self.first, client, server, first, last, rows, masks, self._work(), message, *betas)
 
-        provider.each_tile(self.count, work)
-        return message, beta_client, beta_server
+        provider.each_part(self.count, work)
+        return message, *betas
 
     # S
 
-    def server_leaves(self, server: Server, values: Sequence[np.ndarray], dealt: np.ndarray) -> list[ServerDecisions]:
-        """For each decision message 1's leaf wires and all that S keeps. values: y of each as cut words; dealt: P's message."""
-        shape, rows, masks = self.window, self._server_rows, self._planes(self._server_rows)
-        planes = len(shape.groups.wires), len(shape.groups.start), 1
-        states = [ServerDecisions(self, which, dealt, masks, *map(self._planes, planes)) for which in range(self.many)]
+    def server_leaves(self, server: Server, y: np.ndarray, dealt: np.ndarray) -> ServerDecisions:
+        """Message 1's leaf wires and all that S keeps. y: cut words, a row a decision; dealt: P's message."""
+        source, masks = self._draw(server.with_provider, self._server_rows), np.empty(plane_words(self.count, self._server_rows), np.uint64)
+        planes = len(self.window.groups.wires), len(self.window.groups.start), 1
+        state = ServerDecisions(self, dealt, masks, *map(self._planes, planes))
 
-        def work(tiles):
-            stream, space = self._draw(server.with_provider, tiles[0], rows), self._work()
-            for tile in tiles:
-                stream.fill(tile.planes(masks, rows))
-                for y, s in zip(values, states):
-                    kernels.server_leaves(
-                        shape.tables, self.many, s.which, tile.begin, y[tile.run], self.first, dealt, masks, space, s.leaf_wires, s.groups, s.beta
-                    )
+        def work(first, last):
+            runs.all_server_leaves(
+                self.window.tables, y, self.first, source, first, last, dealt, masks, self._work(), state.leaf_wires, state.groups, state.beta
+            )
 
-        server.each_tile(self.count, work)
-        return states
+        server.each_part(self.count, work)
+        return state
 
     # C
 
-    def client_leaves(self, client: Client, values: Sequence[np.ndarray], their_leaves: Sequence[np.ndarray]) -> list[ClientDecisions]:
-        """From message 1, for each decision message 2's leaf and group wires, and all that C keeps."""
-        shape, rows = self.window, self._client_rows
-        planes = len(shape.groups.wires), len(shape.top.wires), len(shape.top.wires) + len(shape.top.factors), 1, 1
-        states = [ClientDecisions(self, *map(self._planes, planes)) for _ in range(self.many)]
+    def client_leaves(self, client: Client, y: np.ndarray, their_leaves: np.ndarray) -> ClientDecisions:
+        """From message 1, message 2's leaf and group wires and all that C keeps. y: cut words, a row a decision."""
+        source, rows, theirs = self._draw(client.with_provider, self._client_rows), self._client_rows, self._received(their_leaves)
+        top = self.window.top
+        state = ClientDecisions(self, *map(self._planes, (len(self.window.groups.wires), len(top.wires), len(top.wires) + len(top.factors), 1, 1)))
 
-        def work(tiles):
-            stream, space, buffer = self._draw(client.with_provider, tiles[0], rows), self._work(), scratch("client rows", rows * TILE_WORDS, np.uint64)
-            for tile in tiles:
-                drawn = stream.fill(buffer[: rows * tile.words])
-                for which, (y, theirs, s) in enumerate(zip(values, their_leaves, states)):
-                    kernels.client_leaves(
-                        shape.tables, self.many, which, tile.begin, y[tile.run], self.first, drawn, theirs, space,
-                        s.leaf_wires, s.group_wires, s.kept, s.share, s.beta,
-                    )
+        def work(first, last):
+            drawn = scratch("client rows", rows * TILE_WORDS, np.uint64)
+            runs.all_client_leaves(
+                self.window.tables, y, self.first, source, first, last, drawn, theirs, self._work(),
+                state.leaf_wires, state.group_wires, state.kept, state.share, state.beta,
+            )
 
-        client.each_tile(self.count, work)
-        return states
+        client.each_part(self.count, work)
+        return state
 
 
 @dataclass(frozen=True)
 class ServerDecisions:
-    """What S keeps of one decision between its messages; beta: beta_S as a flat plane."""
+    """What S keeps between its messages; all but dealt and masks flat planes, a row a decision."""
 
     drelu: DRelu
-    which: int
     dealt: np.ndarray
     masks: np.ndarray
     leaf_wires: np.ndarray
@@ -163,22 +157,20 @@ class ServerDecisions:
         """From message 2: message 3's group wires and S's half of b^."""
         drelu, tables = self.drelu, self.drelu.window.tables
         wires, bit = drelu._planes(len(tables.top_wires)), drelu._planes(1)
+        received = drelu._received(their_leaves), drelu._received(their_groups)
 
-        def work(tiles):
-            space = drelu._work()
-            for tile in tiles:
-                kernels.server_top(
-                    tables, drelu.many, self.which, tile.begin, tile.words, self.dealt, self.masks,
-                    self.leaf_wires, their_leaves, their_groups, space, self.groups, wires, bit,
-                )
+        def work(first, last):
+            runs.all_server_tops(
+                tables, padded(drelu.count), first, last, self.dealt, self.masks, self.leaf_wires, *received, drelu._work(), self.groups, wires, bit
+            )
 
-        server.each_tile(drelu.count, work)
+        server.each_part(drelu.count, work)
         return wires, bit
 
 
 @dataclass(frozen=True)
 class ClientDecisions:
-    """What C keeps of one decision between its messages; beta: beta_C as a flat plane."""
+    """What C keeps between its messages: flat planes, a row a decision."""
 
     drelu: DRelu
     leaf_wires: np.ndarray
@@ -189,17 +181,17 @@ class ClientDecisions:
 
     def bit(self, client: Client, their_groups: np.ndarray) -> np.ndarray:
         """From message 3: C's half of b^, for message 4."""
-        drelu, tables = self.drelu, self.drelu.window.tables
+        drelu, theirs = self.drelu, self.drelu._received(their_groups)
 
-        def work(tiles):
-            space = drelu._work()
-            for tile in tiles:
-                kernels.client_top(tables, tile.begin, tile.words, self.kept, self.group_wires, their_groups, self.beta, space, self.share)
+        def work(first, last):
+            runs.all_client_tops(
+                drelu.window.tables, padded(drelu.count), first, last, self.kept, self.group_wires, theirs, self.beta, drelu._work(), self.share
+            )
 
-        client.each_tile(drelu.count, work)
+        client.each_part(drelu.count, work)
         return self.share
 
 
 def opened(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """b^ as a flat plane from both halves."""
-    return mine ^ theirs.view(np.uint64)
+    """b^ as planes, a row a decision, from both halves."""
+    return mine ^ theirs.view(np.uint64).reshape(mine.shape)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels import gate as kernels
-from ..kernels.packing import packed_bytes
+from ..kernels import runs
+from ..kernels.packing import TILE, packed_bytes
 from ..ring import word_of
-from .roles import GATE, TILE, Client, Provider, Server, scratch
+from .roles import GATE, Client, Provider, Server, scratch
 
 
 @dataclass(frozen=True)
@@ -38,87 +38,55 @@ class Gate:
         return word_of(self.bits)
 
     @property
-    def _gate_bits(self) -> int:
-        return 2 * self.bits + 2 * (self.bits - self.cut)
-
-    @property
-    def _tile_bits(self) -> int:
-        return self._gate_bits + 2 * self.bits * (self.constant is not None)
-
-    def _material(self, message: np.ndarray, tile) -> tuple[np.ndarray, np.ndarray]:
-        """The tile's part of P's message: what the gate needs, what the constant needs."""
-        part, at = message[tile.packed(self._tile_bits)], tile.count // 8 * self._gate_bits
-        return part[:at], part[at:]
-
-    @property
     def dealt_bytes(self) -> int:
         """P to S, offline."""
-        return packed_bytes(self.count, self._tile_bits)
+        return packed_bytes(self.count, (2 + self._pad_words) * self.bits - 2 * self.cut)
 
     @property
     def value_bytes(self) -> int:
         """C to S, online (message 4): v."""
         return packed_bytes(self.count, self.bits)
 
-    def _pads(self, open_stream, first):
+    @property
+    def _pad_words(self) -> int:
+        """t_0, t_1 and, where there are any, p_0, p_1."""
+        return 2 if self.constant is None else 4
+
+    def _pads(self, open_stream):
         """The stream of t_0, t_1 and, where there are any, p_0, p_1, w."""
-        words = 2 + 2 * (self.constant is not None)
-        return open_stream(self.op, GATE, first, TILE * (words * np.dtype(self.word).itemsize + 4 * (self.bits > self.cut)))
+        each = self._pad_words * np.dtype(self.word).itemsize + 4 * (self.bits > self.cut)
+        return open_stream(self.op, GATE, self.count, TILE * each)
 
-    def _draw(self, stream, tile):
-        names = ("t0", "t1", "p0", "p1")[: 2 + 2 * (self.constant is not None)]
-        pads = [stream.fill(scratch(name, tile.count, self.word)) for name in names]
-        w = scratch("w", tile.count, np.uint32)
-        return pads, stream.fill(w) if self.bits > self.cut else w
-
-    def _space(self, tile) -> np.ndarray:
-        return scratch("work", 5 * tile.count, self.word).reshape(5, tile.count)
+    def _space(self) -> tuple[np.ndarray, np.ndarray]:
+        return scratch("pads", self._pad_words * TILE, self.word), scratch("w", TILE, np.uint32)
 
     def deal(self, provider: Provider, r: np.ndarray, betas_client: np.ndarray, betas_server: np.ndarray, d: np.ndarray) -> np.ndarray:
         """P: the message for S. r: cut words, padded; betas_*: planes (1, words) of b's masks, (2, words) with those of b'; d: ring words, padded."""
-        message = np.empty(self.dealt_bytes, np.uint8)
+        message, source, constant = np.empty(self.dealt_bytes, np.uint8), self._pads(provider.with_client), self.word(self.constant or 0)
 
-        def work(tiles):
-            stream = self._pads(provider.with_client, tiles[0])
-            for tile in tiles:
-                (t0, t1, *pads), w = self._draw(stream, tile)
-                space, (material, rest) = self._space(tile), self._material(message, tile)
-                client, server = tile.planes(betas_client[0]), tile.planes(betas_server[0])
-                kernels.deal_gate(r[tile.run], client, server, t0, t1, w, d[tile.run], self.bits, self.cut, space, material)
-                if pads:
-                    client, flips, server = tile.planes(betas_client[1]), server, tile.planes(betas_server[1])
-                    kernels.deal_constant(client, server, flips, *pads, self.word(self.constant), self.bits, space, rest)
+        def work(first, last):
+            space = *self._space(), scratch("work", 4 * TILE, self.word)
+            runs.deal_gates(r, betas_client, betas_server, source, first, last, d, self.bits, self.cut, constant, *space, message)
 
-        provider.each_tile(self.count, work)
+        provider.each_part(self.count, work)
         return message
 
     def client(self, client: Client, x: np.ndarray, opened: np.ndarray, beta: np.ndarray) -> np.ndarray:
         """C: the message v. x: cut words, padded; opened: planes of b^ (1, words), or with b'^ (2, words); beta: planes of b's beta_C."""
-        message = np.empty(self.value_bytes, np.uint8)
+        message, source = np.empty(self.value_bytes, np.uint8), self._pads(client.with_provider)
 
-        def work(tiles):
-            stream = self._pads(client.with_provider, tiles[0])
-            for tile in tiles:
-                (t0, t1, *pads), w = self._draw(stream, tile)
-                if pads:
-                    kernels.add_chosen_pad(t0, t1, tile.planes(opened[1]), *pads)
-                bits, mine = tile.planes(opened[0]), tile.planes(beta)
-                kernels.client_gate(x[tile.run], bits, mine, t0, t1, w, self.bits, self.cut, message[tile.packed(self.bits)])
+        def work(first, last):
+            runs.client_gates(x, opened, beta, source, first, last, self.bits, self.cut, *self._space(), message)
 
-        client.each_tile(self.count, work)
+        client.each_part(self.count, work)
         return message
 
     def server(self, server: Server, x: np.ndarray, opened: np.ndarray, beta: np.ndarray, v: np.ndarray, dealt: np.ndarray) -> np.ndarray:
         """S: u, flat, `count` ring words. x: cut words, padded; opened, beta: as for `client`, of beta_S; v and dealt: the messages of C and P."""
         u = np.empty(self.count, self.word)
 
-        def work(tiles):
-            for tile in tiles:
-                space, (material, rest) = self._space(tile), self._material(dealt, tile)
-                bits, mine, message = tile.planes(opened[0]), tile.planes(beta), v[tile.packed(self.bits)]
-                kernels.server_gate(x[tile.run], bits, mine, message, material, self.bits, self.cut, space, u[tile.run])
-                if self.constant is not None:
-                    kernels.add_chosen_constant(u[tile.run], tile.planes(opened[1]), rest, self.bits, space)
+        def work(first, last):
+            runs.server_gates(x, opened, beta, v, dealt, first, last, self.bits, self.cut, scratch("work", 5 * TILE, self.word), u)
 
-        server.each_tile(self.count, work)
+        server.each_part(self.count, work)
         return u

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels import gate as kernels
-from ..kernels.packing import packed_bytes
+from ..kernels import runs
+from ..kernels.gate import carry_plane
+from ..kernels.packing import TILE, TILE_WORDS, packed_bytes
 from ..ring import word_of
-from .roles import IDENTITY, TILE, Client, Provider, Server, plane_words, scratch
+from .roles import IDENTITY, Client, Provider, Server, plane_words, scratch
 
 
 @dataclass(frozen=True)
@@ -46,55 +47,46 @@ class Identity:
         """C to S, online (message 2)."""
         return packed_bytes(self.count, self.bits - self.cut)
 
-    def _pads(self, open_stream, first):
-        return open_stream(self.op, IDENTITY, first, 4 * TILE)
+    def _pads(self, open_stream):
+        return open_stream(self.op, IDENTITY, self.count, 4 * TILE)
 
     def deal(self, provider: Provider, r: np.ndarray, d: np.ndarray) -> np.ndarray:
         """P: the message for S. r: cut words, padded; d: ring words, padded."""
-        message, bits = np.empty(self.dealt_bytes, np.uint8), 2 * self.bits - self.cut
+        message, source = np.empty(self.dealt_bytes, np.uint8), self._pads(provider.with_client)
 
-        def work(tiles):
-            stream = self._pads(provider.with_client, tiles[0])
-            for tile in tiles:
-                w, space = stream.fill(scratch("w", tile.count, np.uint32)), scratch("work", tile.count, self.word)
-                kernels.deal_identity(r[tile.run], w, d[tile.run], self.bits, self.cut, space, message[tile.packed(bits)])
+        def work(first, last):
+            w, space = scratch("w", TILE, np.uint32), scratch("work", TILE, self.word)
+            runs.deal_identities(r, source, first, last, d, self.bits, self.cut, w, space, message)
 
-        provider.each_tile(self.count, work)
+        provider.each_part(self.count, work)
         return message
 
     def carries(self, server: Server, x: np.ndarray) -> np.ndarray:
         """S: message 1, planes of n. x: cut words, padded."""
         planes = np.empty(plane_words(self.count, 1), np.uint64)
 
-        def work(tiles):
-            for tile in tiles:
-                kernels.carry_plane(x[tile.run], self.cut, tile.planes(planes))
+        def work(first, last):
+            carry_plane(x[first * TILE : last * TILE], self.cut, planes[first * TILE_WORDS : last * TILE_WORDS])
 
-        server.each_tile(self.count, work)
+        server.each_part(self.count, work)
         return planes
 
     def client(self, client: Client, carries: np.ndarray) -> np.ndarray:
         """C: message 2. carries: message 1."""
-        message, bits = np.empty(self.reply_bytes, np.uint8), self.bits - self.cut
+        message, source = np.empty(self.reply_bytes, np.uint8), self._pads(client.with_provider)
 
-        def work(tiles):
-            stream = self._pads(client.with_provider, tiles[0])
-            for tile in tiles:
-                w = stream.fill(scratch("w", tile.count, np.uint32))
-                kernels.client_identity(tile.planes(carries), w, self.bits, self.cut, message[tile.packed(bits)])
+        def work(first, last):
+            runs.client_identities(carries, source, first, last, self.bits, self.cut, scratch("w", TILE, np.uint32), message)
 
-        client.each_tile(self.count, work)
+        client.each_part(self.count, work)
         return message
 
     def server(self, server: Server, x: np.ndarray, reply: np.ndarray, dealt: np.ndarray) -> np.ndarray:
         """S: u, flat, `count` ring words. reply: message 2; dealt: P's message."""
-        u, high, bits = np.empty(self.count, self.word), self.bits - self.cut, 2 * self.bits - self.cut
+        u = np.empty(self.count, self.word)
 
-        def work(tiles):
-            for tile in tiles:
-                space = scratch("work", 3 * tile.count, self.word).reshape(3, tile.count)
-                received, material = reply[tile.packed(high)], dealt[tile.packed(bits)]
-                kernels.server_identity(x[tile.run], received, material, self.bits, self.cut, space, u[tile.run])
+        def work(first, last):
+            runs.server_identities(x, reply, dealt, first, last, self.bits, self.cut, scratch("work", 3 * TILE, self.word), u)
 
-        server.each_tile(self.count, work)
+        server.each_part(self.count, work)
         return u

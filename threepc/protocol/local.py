@@ -86,5 +86,5 @@ class Cut:
     def apply(self, x: np.ndarray, at_server: bool) -> np.ndarray:
         """Cut words of x's shape."""
         out = np.zeros(x.size, word_of(self.cut))
-        add_cut(x.reshape(-1), self.bits, self.shift, (1 << self.shift) >> 1 if at_server else 0, out, out)
+        add_cut(x.reshape(-1), self.bits, self.shift, (1 << self.shift) >> 1 if at_server else 0, out)
         return out.reshape(x.shape)

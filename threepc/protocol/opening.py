@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels.gate import add_cut, open_masked, pack_masked
-from ..kernels.packing import packed_bytes, padded, unpack
+from ..kernels import runs
+from ..kernels.packing import TILE, packed_bytes, padded
 from ..ring import word_of
-from .roles import ACTIVATION, OPEN, TILE, Client, Provider, Server, scratch
+from .roles import OPEN, Client, Provider, Role, Server, scratch
 
 
 @dataclass(frozen=True)
@@ -38,69 +38,52 @@ class Opening:
         """C to S, offline; and S to C, online: the opened values."""
         return packed_bytes(self.count, self.cut)
 
-    def _masks(self, open_stream, first):
-        return open_stream(self.op, OPEN, first, TILE * np.dtype(self.word).itemsize)
+    def _masks(self, open_stream):
+        return open_stream(self.op, OPEN, self.count, TILE * np.dtype(self.word).itemsize)
+
+    def _tile(self) -> np.ndarray:
+        return scratch("masks", TILE, self.word)
 
     def deal(self, provider: Provider, z: np.ndarray) -> np.ndarray:
         """P: the masks r as cut words, padded; z: P's summand, flat."""
-        r = np.empty(padded(self.count), self.word)
+        r, client, server = np.empty(padded(self.count), self.word), self._masks(provider.with_client), self._masks(provider.with_server)
 
-        def work(tiles):
-            client, server = self._masks(provider.with_client, tiles[0]), self._masks(provider.with_server, tiles[0])
-            for tile in tiles:
-                t, s = client.fill(scratch("t", tile.count, self.word)), server.fill(scratch("s", tile.count, self.word))
-                t += s
-                add_cut(z[tile.run], self.bits, self.shift, 0, t, r[tile.run])
+        def work(first, last):
+            runs.deal_openings(z, self.bits, self.shift, client, server, first, last, self._tile(), r)
 
-        provider.each_tile(self.count, work)
+        provider.each_part(self.count, work)
         return r
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C, offline: the message z'_C + t for S; z: C's summand, flat."""
-        message = np.empty(self.message_bytes, np.uint8)
+        message, source = np.empty(self.message_bytes, np.uint8), self._masks(client.with_provider)
 
-        def work(tiles):
-            stream = self._masks(client.with_provider, tiles[0])
-            for tile in tiles:
-                masks = stream.fill(scratch("t", tile.count, self.word))
-                pack_masked(z[tile.run], self.bits, self.shift, masks, self.cut, message[tile.packed(self.cut)])
+        def work(first, last):
+            runs.prepare_openings(z, self.bits, self.shift, source, first, last, padded(self.count), self._tile(), self.cut, message)
 
-        client.each_tile(self.count, work)
+        client.each_part(self.count, work)
         return message
 
     def server(self, server: Server, z: np.ndarray, half_opened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """S: x as cut words, padded, and packed for C; z: S's summand, flat; half_opened: C's offline message."""
-        x, message = np.empty(padded(self.count), self.word), np.empty(self.message_bytes, np.uint8)
+        x, message, source = np.empty(padded(self.count), self.word), np.empty(self.message_bytes, np.uint8), self._masks(server.with_provider)
         rounding = (1 << self.shift) >> 1
 
-        def work(tiles):
-            stream = self._masks(server.with_provider, tiles[0])
-            for tile in tiles:
-                masks, packed = stream.fill(scratch("s", tile.count, self.word)), tile.packed(self.cut)
-                open_masked(z[tile.run], self.bits, self.shift, rounding, half_opened[packed], masks, self.cut, x[tile.run], message[packed])
+        def work(first, last):
+            runs.open_values(z, self.bits, self.shift, rounding, half_opened, source, first, last, self._tile(), self.cut, x, message)
 
-        server.each_tile(self.count, work)
+        server.each_part(self.count, work)
         return x, message
 
     def client(self, client: Client, message: np.ndarray) -> np.ndarray:
         """C: x as cut words, padded, from message 1."""
         x = np.empty(padded(self.count), self.word)
-
-        def work(tiles):
-            for tile in tiles:
-                unpack(message[tile.packed(self.cut)], tile.count, self.cut, x[tile.run])
-
-        client.each_tile(self.count, work)
+        client.each_part(self.count, lambda first, last: runs.unpack_values(message, self.cut, first, last, x))
         return x
 
 
-def draw_activation(role: Client | Provider, open_stream, op: int, count: int, word) -> np.ndarray:
-    """d of an op's output, which C and P draw from k_CP before any input exists: `count` ring words, flat."""
-    d = np.empty(padded(count), word)
-
-    def work(tiles):
-        stream = open_stream(op, ACTIVATION, tiles[0], TILE * np.dtype(word).itemsize)
-        stream.fill(d[tiles[0].begin : tiles[-1].begin + tiles[-1].count])
-
-    role.each_tile(count, work)
-    return d
+def draw_words(role: Role, open_stream, op: int, purpose: int, count: int, word) -> np.ndarray:
+    """Words of a stream, one for each of `count` elements, padded and flat: an opening's mask, or (`ACTIVATION`) d of an op's output."""
+    words, source = np.empty(padded(count), word), open_stream(op, purpose, count, TILE * np.dtype(word).itemsize)
+    role.each_part(count, lambda first, last: runs.draw_words(source, first, last, words))
+    return words

@@ -8,7 +8,6 @@ Semi-honest, one corruption; security is that of its parts, which use separate s
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +17,9 @@ from .cost import Cost
 from .drelu import DRelu, opened
 from .gate import Gate
 from .identity import Identity
-from .opening import Opening, draw_activation
+from .opening import Opening, draw_words
 from .patches import IDENTITY, ZERO, Patches
-from .roles import Client, Provider, Server
+from .roles import ACTIVATION, Client, Provider, Server
 
 OPS = 2
 """Addresses that one ReLU takes: itself, and the channels that pass."""
@@ -68,8 +67,8 @@ class Relu:
     @property
     def cost(self) -> Cost:
         """Declared bytes and one-way messages."""
-        some, through, many = bool(self.decide), bool(self.through), len(self.thresholds)
-        wires = some * many * (self.drelu.leaf_bytes + self.drelu.group_bytes + self.drelu.bit_bytes)
+        some, through = bool(self.decide), bool(self.through)
+        wires = some * (self.drelu.leaf_bytes + self.drelu.group_bytes + self.drelu.bit_bytes)
         return Cost(
             offline={
                 "provider->server": some * (self.drelu.dealt_bytes + self.gate.dealt_bytes) + through * self.identity.dealt_bytes,
@@ -102,22 +101,23 @@ class Relu:
                 out[:, channels] = run[: n * len(channels) * h * w].reshape(n, len(channels), h, w)
         return out
 
-    def _decision_values(self, x: np.ndarray) -> list[np.ndarray]:
-        """What each decision compares: the opened values less its threshold, or their sums over patches."""
-        values = [x - x.dtype.type(c) if c else x for c in self.thresholds]
-        return values if self.patches is None else [self._sums(y) for y in values]
+    def _decision_values(self, x: np.ndarray) -> np.ndarray:
+        """What each decision compares, a row a decision: the opened values less its threshold, or their sums over patches."""
+        values = [self._sums(x - x.dtype.type(c) if c else x) for c in self.thresholds]
+        return np.stack(values) if len(values) > 1 else values[0][None]
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         return values if self.patches is None else self.patches.sums(values, self.shape[0], self.first, self.cut)
 
-    def _gate_bits(self, planes: Sequence[np.ndarray]) -> np.ndarray:
+    def _gate_bits(self, planes: np.ndarray) -> np.ndarray:
         """From bits of the decisions, or their masks, those of the gate, spread over pixels: b_0 XOR b_c, and b_c where there is a clip."""
-        first, *rest = planes if self.patches is None else [self.patches.spread(p, self.shape[0]) for p in planes]
-        return np.stack([np.bitwise_xor.reduce([first, *rest]), *rest]) if rest else first[None]
+        if self.patches is not None:
+            planes = np.stack([self.patches.spread(p, self.shape[0]) for p in planes])
+        return planes if self.clip is None else np.stack([planes[0] ^ planes[1], planes[1]])
 
     def _draw_masks(self, role: Client | Provider, open_stream) -> tuple[np.ndarray, np.ndarray]:
         """d of both runs."""
-        draw = lambda op, count: draw_activation(role, open_stream, op, count, word_of(self.ring))
+        draw = lambda op, count: draw_words(role, open_stream, op, ACTIVATION, count, word_of(self.ring))
         return draw(self.op, self.gate.count), draw(self.op + 1, self.identity.count)
 
     # P
@@ -149,28 +149,27 @@ class Relu:
 
     def client(self, client: Client) -> None:
         """The client's two online messages."""
-        drelu, many = self.drelu, len(self.thresholds)
-        through = [self.identity.carry_bytes] if self.through else []
+        drelu, through = self.drelu, [self.identity.carry_bytes] if self.through else []
         if not self.decide:
             if through:
                 (carries,) = client.receive(self.op, *through)
                 client.send(self.op, self.identity.client(client, carries.view(np.uint64)))
             return
-        packed, *message = client.receive(self.op, self.opening.message_bytes, *[drelu.leaf_bytes] * many, *through)
-        reply = [self.identity.client(client, message.pop().view(np.uint64))] if through else []
+        packed, leaves, *carries = client.receive(self.op, self.opening.message_bytes, drelu.leaf_bytes, *through)
+        reply = [self.identity.client(client, part.view(np.uint64)) for part in carries]
         x = self.opening.client(client, packed)
-        states = drelu.client_leaves(client, self._decision_values(x), message)
-        client.send(self.op, *(part for s in states for part in (s.leaf_wires, s.group_wires)), *reply)
-        message = client.receive(self.op, *[drelu.group_bytes, drelu.bit_bytes] * many)
-        mine = [s.bit(client, groups) for s, groups in zip(states, message[::2])]
-        bits = self._gate_bits([opened(own, theirs) for own, theirs in zip(mine, message[1::2])])
-        client.send(self.op, *mine, self.gate.client(client, x, bits, self._gate_bits([s.beta for s in states])[0]))
+        state = drelu.client_leaves(client, self._decision_values(x), leaves)
+        client.send(self.op, state.leaf_wires, state.group_wires, *reply)
+        groups, theirs = client.receive(self.op, drelu.group_bytes, drelu.bit_bytes)
+        mine = state.bit(client, groups)
+        bits = self._gate_bits(opened(mine, theirs))
+        client.send(self.op, mine, self.gate.client(client, x, bits, self._gate_bits(state.beta)[0]))
 
     # S
 
     def server(self, server: Server, z: np.ndarray) -> np.ndarray:
         """The server's two online messages; returns u. z: S's summand (N, C, H, W)."""
-        drelu, many, empty = self.drelu, len(self.thresholds), np.empty(0, word_of(self.ring))
+        drelu, empty = self.drelu, np.empty(0, word_of(self.ring))
         runs = [(o, run) for o, run in zip((self.opening, self.pass_opening), self._split(z)) if o.count]
         if not runs:
             return self._join(empty, empty)
@@ -185,13 +184,14 @@ class Relu:
             (reply,) = server.receive(self.op, self.identity.reply_bytes)
             return self._join(empty, self.identity.server(server, passing, reply, dealt[-1]))
         x, packed = values[0]
-        states = drelu.server_leaves(server, self._decision_values(x), dealt[0])
-        server.send(self.op, packed, *(s.leaf_wires for s in states), *carries)
-        message = server.receive(self.op, *[drelu.leaf_bytes, drelu.group_bytes] * many, *([self.identity.reply_bytes] if through else []))
-        halves = [s.groups_and_bit(server, leaves, groups) for s, leaves, groups in zip(states, message[::2], message[1::2])]
-        server.send(self.op, *(part for pair in halves for part in pair))
-        passed = self.identity.server(server, passing, message[-1], dealt[-1]) if through else empty
-        *theirs, v = server.receive(self.op, *[drelu.bit_bytes] * many, self.gate.value_bytes)
-        bits = self._gate_bits([opened(own, their) for (_, own), their in zip(halves, theirs)])
-        u = self.gate.server(server, x, bits, self._gate_bits([s.beta for s in states])[0], v, dealt[1])
+        state = drelu.server_leaves(server, self._decision_values(x), dealt[0])
+        server.send(self.op, packed, state.leaf_wires, *carries)
+        reply_bytes = [self.identity.reply_bytes] if through else []
+        leaves, groups, *reply = server.receive(self.op, drelu.leaf_bytes, drelu.group_bytes, *reply_bytes)
+        wires, own = state.groups_and_bit(server, leaves, groups)
+        server.send(self.op, wires, own)
+        passed = self.identity.server(server, passing, reply[0], dealt[-1]) if through else empty
+        theirs, v = server.receive(self.op, drelu.bit_bytes, self.gate.value_bytes)
+        bits = self._gate_bits(opened(own, theirs))
+        u = self.gate.server(server, x, bits, self._gate_bits(state.beta)[0], v, dealt[1])
         return self._join(u, passed)

@@ -1,60 +1,29 @@
 """What every role of every protocol has at hand: its keyed streams, its channels, its threads, and the cut of long runs into tiles.
 
 A run of elements is processed in tiles of 16,384, so that a tile's scratch stays in the L2 cache and tiles can go to several threads. Messages
-and streams are laid out tile after tile, so the cut is part of the protocol: all parties make it alike.
+and streams are laid out tile after tile, so the cut is part of the protocol: all parties make it alike. See kernels/runs.py.
 """
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..kernels.convolution import PackedWeight
-from ..kernels.decisions import TILE, TILE_WORDS
-from ..kernels.packing import BLOCK, padded
-from ..prf import BLOCK_BYTES, Keystream, Stream
+from ..kernels.keystream import BLOCK_BYTES, Source
+from ..kernels.packing import BLOCK, TILE, padded
+from ..prf import Keystream
 from ..transport.channel import Channel
 
 OPEN, ACTIVATION, DECISION, GATE, IDENTITY = range(1, 6)
 """Purposes of a stream's address: what the words drawn within one op are for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Elements begin..begin+count-1 of a run (count a multiple of 64), whose planes are words first_word..first_word+words-1."""
-
-    index: int
-    begin: int
-    count: int
-
-    @property
-    def words(self) -> int:
-        """64-bit words of one bit plane of the tile."""
-        return self.count // BLOCK
-
-    @property
-    def run(self) -> slice:
-        """The tile's elements in an array of the whole padded run."""
-        return slice(self.begin, self.begin + self.count)
-
-    def packed(self, bits: int) -> slice:
-        """The tile's bytes in a message of `bits` bits an element, padding included."""
-        return slice(self.begin // 8 * bits, (self.begin + self.count) // 8 * bits)
-
-    def planes(self, array: np.ndarray, rows: int = 1) -> np.ndarray:
-        """The tile's bit planes, flat, in a flat message of bytes or words that holds `rows` planes of every tile."""
-        words = array.view(np.uint64)
-        begin = self.index * rows * TILE_WORDS
-        return words[begin : begin + rows * self.count // BLOCK]
-
-
-def tiles_of(count: int) -> list[Tile]:
-    """The tiles of a run of `count` elements."""
-    total = padded(count)
-    return [Tile(i, begin, min(TILE, total - begin)) for i, begin in enumerate(range(0, total, TILE))]
+def tiles(count: int) -> int:
+    """Number of tiles of a run of `count` elements."""
+    return -(-count // TILE)
 
 
 def plane_words(count: int, rows: int) -> int:
@@ -68,20 +37,20 @@ class Role:
     def __init__(self, attempt: int, weights: Mapping[int, PackedWeight], threads: int = 1):
         self.attempt, self.weights, self.threads = attempt, weights, threads
 
-    def each_tile(self, count: int, work: Callable[[Sequence[Tile]], None]) -> None:
-        """Run `work` over the tiles of a run, consecutive tiles to one thread each. Errors of `work` come through."""
-        tiles = tiles_of(count)
-        share = -(-len(tiles) // self.threads)
-        parts = [tiles[i : i + share] for i in range(0, len(tiles), share)] if share else []
+    def each_part(self, count: int, work: Callable[[int, int], None]) -> None:
+        """Run work(first, last) over the tiles of a run, consecutive tiles to one thread each. Errors of `work` come through."""
+        total = tiles(count)
+        share = -(-total // self.threads)
+        parts = [(first, min(first + share, total)) for first in range(0, total, share or 1)]
         if len(parts) < 2:
             for part in parts:
-                work(part)
+                work(*part)
             return
-        for done in [_pool(self.threads).submit(work, part) for part in parts]:
+        for done in [_pool(self.threads).submit(work, *part) for part in parts]:
             done.result()
 
-    def _stream(self, key: Keystream, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
-        return key.stream(self.attempt, op, purpose, first.index * (tile_bytes // BLOCK_BYTES))
+    def _source(self, key: Keystream, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+        return key.source(self.attempt, op, purpose, tiles(count) * (tile_bytes // BLOCK_BYTES))
 
 
 class Provider(Role):
@@ -91,13 +60,13 @@ class Provider(Role):
         super().__init__(attempt, weights, threads)
         self.client_key, self.server_key, self.to_server = client_key, server_key, to_server
 
-    def with_client(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
-        """The stream shared with the client from tile `first` on; tile_bytes: what a full tile draws."""
-        return self._stream(self.client_key, op, purpose, first, tile_bytes)
+    def with_client(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+        """The stream shared with the client for a run of `count` elements; tile_bytes: what a full tile draws."""
+        return self._source(self.client_key, op, purpose, count, tile_bytes)
 
-    def with_server(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
+    def with_server(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
         """The stream shared with the server."""
-        return self._stream(self.server_key, op, purpose, first, tile_bytes)
+        return self._source(self.server_key, op, purpose, count, tile_bytes)
 
     def deal(self, op: int, *parts: np.ndarray) -> None:
         """Send offline material to the server."""
@@ -111,9 +80,9 @@ class Client(Role):
         super().__init__(attempt, weights, threads)
         self.provider_key, self.offline, self.online = provider_key, offline, online
 
-    def with_provider(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
-        """The stream shared with the provider from tile `first` on."""
-        return self._stream(self.provider_key, op, purpose, first, tile_bytes)
+    def with_provider(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+        """The stream shared with the provider for a run of `count` elements."""
+        return self._source(self.provider_key, op, purpose, count, tile_bytes)
 
     def prepare(self, op: int, *parts: np.ndarray) -> None:
         """Send an offline message to the server."""
@@ -135,9 +104,9 @@ class Server(Role):
         super().__init__(attempt, weights, threads)
         self.biases, self.provider_key, self.provider, self.prepared, self.online = biases, provider_key, provider, prepared, online
 
-    def with_provider(self, op: int, purpose: int, first: Tile, tile_bytes: int) -> Stream:
-        """The stream shared with the provider from tile `first` on."""
-        return self._stream(self.provider_key, op, purpose, first, tile_bytes)
+    def with_provider(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+        """The stream shared with the provider for a run of `count` elements."""
+        return self._source(self.provider_key, op, purpose, count, tile_bytes)
 
     def dealt(self, op: int, *sizes: int) -> list[np.ndarray]:
         """The provider's material for an op: byte arrays of the given sizes."""
@@ -157,7 +126,7 @@ class Server(Role):
 
 
 def _bytes(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return [part.view(np.uint8) for part in parts]
+    return [part.reshape(-1).view(np.uint8) for part in parts]
 
 
 def _receive(channel: Channel, op: int, sizes: Sequence[int]) -> list[np.ndarray]:

@@ -13,8 +13,8 @@ import numpy as np
 from ..kernels.packing import pack, packed_bytes, padded, unpack
 from ..ring import word_of
 from .cost import Cost
-from .opening import draw_activation
-from .roles import OPEN, Client, Provider, Server, tiles_of
+from .opening import draw_words
+from .roles import ACTIVATION, OPEN, Client, Provider, Server
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Input:
 
     def mask(self, role: Client | Provider, open_stream) -> np.ndarray:
         """C and P, offline: d."""
-        return draw_activation(role, open_stream, self.op, self._count, word_of(self.bits))[: self._count].reshape(self.shape)
+        return draw_words(role, open_stream, self.op, ACTIVATION, self._count, word_of(self.bits))[: self._count].reshape(self.shape)
 
     def client(self, client: Client, x: np.ndarray, d: np.ndarray) -> None:
         """C: send u. x, d: ring words (N, C, H, W)."""
@@ -71,20 +71,19 @@ class Output:
             messages=1,
         )
 
-    def _mask(self, open_stream) -> np.ndarray:
-        first = tiles_of(self.count)[0]
-        return open_stream(self.op, OPEN, first, 16).fill(np.empty(padded(self.count), word_of(self.bits)))
+    def _mask(self, role: Client | Provider, open_stream) -> np.ndarray:
+        return draw_words(role, open_stream, self.op, OPEN, self.count, word_of(self.bits))
 
     def deal(self, provider: Provider, z: np.ndarray) -> None:
         """P: send g_S. z: P's summand, any shape."""
-        share, message = -self._mask(provider.with_client), np.empty(packed_bytes(self.count, self.bits), np.uint8)
+        share, message = -self._mask(provider, provider.with_client), np.empty(packed_bytes(self.count, self.bits), np.uint8)
         share[: self.count] += z.reshape(-1)
         pack(share, share.size, self.bits, message)
         provider.deal(self.op, message)
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C: z_C - g_C, kept for the end. z: C's summand, any shape."""
-        return z.reshape(-1) - self._mask(client.with_provider)[: self.count]
+        return z.reshape(-1) - self._mask(client, client.with_provider)[: self.count]
 
     def server(self, server: Server, z: np.ndarray) -> None:
         """S: send the upper bits. z: S's summand, any shape."""
