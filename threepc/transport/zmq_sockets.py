@@ -34,6 +34,8 @@ HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 5000, 30_000
 RECONNECT_MS = 7 * 24 * 3600 * 1000
 
 _KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+# a plain integer: enumerations' operators cost more than the call
+_POLLIN = int(zmq.POLLIN)
 _EVENT = struct.Struct("=HI")
 WATCHED = (
     zmq.EVENT_ACCEPTED
@@ -72,7 +74,7 @@ def new_socket(context: zmq.Context, kind: int, address: str, keys: KeyPair | No
 
 def is_readable(socket: zmq.Socket) -> bool:
     """Whether a message waits, whatever the file descriptor says."""
-    return bool(socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & _POLLIN)
 
 
 def receive_frames(socket: zmq.Socket) -> list[zmq.Frame]:
