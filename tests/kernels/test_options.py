@@ -9,6 +9,8 @@ from numba.core import config
 
 from threepc.kernels import options
 from threepc.kernels.convolution import convolve, pack_weight
+from threepc.kernels.keystream import fill
+from threepc.prf import Keystream
 
 
 def words(*shape):
@@ -21,6 +23,10 @@ def checksums():
             weight = words(20, 6 // groups, 3, 3)[: 20 if groups == 1 else 18]
             y = convolve(words(2, 6, 9, 21), pack_weight(weight, groups, 48), padding=(1, 1, 1, 1), stride=(stride, stride))
             yield int((y % 2**48 * np.arange(y.size, dtype=np.uint64).reshape(y.shape)).sum())
+    stream, drawn = Keystream(bytes(range(16))), np.empty(1500, np.uint8)
+    stream.begin_attempt(1)
+    fill(stream.source(1, 2, 3, 100), 3, drawn)
+    yield drawn.tobytes().hex()
 
 
 # What a process prints that has the processor of its environment: its choices, then the checksums.
@@ -28,13 +34,15 @@ PROGRAM = f"""
 import numpy as np
 from threepc.kernels import options
 from threepc.kernels.convolution import convolve, pack_weight
+from threepc.kernels.keystream import fill
+from threepc.prf import Keystream
 {inspect.getsource(words)}
 {inspect.getsource(checksums)}
 print(options.has_ifma(), options.vector_bits(), *checksums())
 """
 PROCESSORS = [({"THREEPC_NO_IFMA": "1"}, options.vector_bits())]
 if "avx2" in options.cpu_features():                            # lesser processors of the same kind, which this one can play
-    PROCESSORS.append(({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2"}, 256))
+    PROCESSORS.append(({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+aes"}, 256))
     PROCESSORS.append(({"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}, 128))
 
 

@@ -8,10 +8,11 @@ import threading
 
 import numpy as np
 import pytest
+import zmq
 
 from threepc.errors import RunError
 from threepc.transport import Channel, KeyPair, Listener, NoAnswer, connect
-from threepc.transport.zmq_sockets import is_readable
+from threepc.transport.zmq_sockets import PIECE_BYTES, framing_bytes, is_readable, read_only
 
 SERVER, CLIENT = KeyPair.new(), KeyPair.new()  # of the tests that start a server of their own
 PATIENCE = 10  # seconds; only a failing test waits that long
@@ -32,6 +33,33 @@ def test_messages_both_ways(link):
         for i in range(100):
             server.send([b"reply", bytes([i])])
         assert [texts(client.receive(PATIENCE)) for _ in range(100)] == [[b"reply", bytes([i])] for i in range(100)]
+
+
+def test_frames_around_the_size_of_a_piece(link):
+    """What is encrypted travels in pieces; frames of any size come back whole, wherever they are in a message."""
+    client, server = link.pair()
+    sizes = [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 3 * PIECE_BYTES + 5]
+    frames = [np.arange(size, dtype=np.uint32).astype(np.uint8) for size in sizes]
+    with client, server:
+        for one, two in ((client, server), (server, client)):
+            for order in (frames, frames[::-1]):
+                one.send([b"first", *order])
+                _, *got = two.receive(PATIENCE)
+                assert all(np.array_equal(np.frombuffer(part, np.uint8), sent) and part.readonly for part, sent in zip(got, order, strict=True))
+
+
+@pytest.mark.parametrize("encrypted", (False, True))
+def test_framing_is_counted_for_every_piece(encrypted):
+    for length in (0, 100, 222, 223, 1000, PIECE_BYTES - 1):
+        alone = framing_bytes(length, encrypted)
+        assert alone == (2 if length + 33 * encrypted < 256 else 9) + 33 * encrypted
+        assert framing_bytes(PIECE_BYTES + length, encrypted) == (alone + 42 if encrypted else 9)
+
+
+def test_a_last_piece_that_never_came_shortens_the_frame():
+    whole = zmq.Frame(bytes(PIECE_BYTES))
+    (view,) = read_only([whole], encrypted=True)
+    assert view.nbytes == PIECE_BYTES and view.readonly
 
 
 def test_the_peer_is_known_by_its_key(tcp):

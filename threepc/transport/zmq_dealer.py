@@ -123,7 +123,7 @@ class DealerConnection(Connection):
         self._arrived: deque[list[memoryview]] = deque()
         self._end: str | None = None
         self._closed = False
-        send_frames(socket, HELLO)
+        send_frames(socket, HELLO, self._encrypted)
 
     def send(self, frames: Sequence[Buffer]) -> None:
         with self._lock:
@@ -131,7 +131,7 @@ class DealerConnection(Connection):
                 raise closed_here(self)
             self._drain()
             if self._end is None:
-                send_frames(self._socket, frames)
+                send_frames(self._socket, frames, self._encrypted)
             if self._waiting and (self._arrived or self._end is not None or is_readable(self._socket)):
                 self._waker.set()
             if self._end is not None:
@@ -204,7 +204,7 @@ class DealerConnection(Connection):
         while self._end is None and is_readable(self._socket):
             frames = receive_frames(self._socket)
             if len(frames[0]) > 0:
-                self._arrived.append(read_only(frames))
+                self._arrived.append(read_only(frames, self._encrypted))
             elif len(frames) > 1:
                 self._end = farewell(frames)
         if lost and self._end is None:

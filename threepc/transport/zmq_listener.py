@@ -246,7 +246,7 @@ class Listener:
         elif peer != connection.peer:
             connection.end("was taken over by another key")
         elif len(frames[0]) > 0:
-            connection.deliver(read_only(frames))
+            connection.deliver(read_only(frames, self._encrypted))
         elif len(frames) > 1:
             connection.end(farewell(frames))
 
@@ -294,7 +294,7 @@ class Listener:
     def _reaches(self, identity: bytes, frames: Sequence[Buffer]) -> bool:
         """Send to a peer; False when it is gone."""
         try:
-            send_frames(self._router, [identity, *frames])
+            send_frames(self._router, [identity, *frames], self._encrypted)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
