@@ -16,44 +16,9 @@ import torch
 from torch.nn import functional
 
 from threepc.graph import Graph, Node, Weights
+from threepc.graph.clear import operate, padded
 
 Range = tuple[int, int]
-
-
-def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None = None, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """One node on (N, C, H, W) tensors. `weight` and `bias` are a conv's."""
-    x, attrs = inputs[0], node.attrs
-    match node.kind:
-        case "relu":
-            return torch.relu(x)
-        case "clip":
-            return x.clamp(0, attrs["max"])
-        case "conv":
-            x, padding = _pad(x, attrs["padding"], 0.0)
-            return functional.conv2d(x, weight, bias, attrs["stride"], padding, attrs["dilation"], attrs["groups"])
-        case "maxpool":
-            x, padding = _pad(x, attrs["padding"], -math.inf, attrs["kernel"])
-            return functional.max_pool2d(x, attrs["kernel"], attrs["stride"], padding, attrs["dilation"])
-        case "avgpool":
-            x, padding = _pad(x, attrs["padding"], 0.0, attrs["kernel"])
-            return functional.avg_pool2d(x, attrs["kernel"], attrs["stride"], padding, divisor_override=1) / attrs["divisor"]
-        case "add":
-            return sum(inputs[1:], x)
-        case "concat":
-            return torch.cat(inputs, dim=1)
-        case "reshape":
-            return x.reshape(len(x), -1, 1, 1)
-        case "resize":
-            return x.expand(-1, -1, *attrs["size"])
-    return x
-
-
-def _pad(x: torch.Tensor, padding: list[int], value: float, kernel: list[int] | None = None) -> tuple[torch.Tensor, list[int]]:
-    # torch takes symmetric padding only, and for pooling at most half a window.
-    top, left, bottom, right = padding
-    if (top, left) == (bottom, right) and (kernel is None or (2 * top <= kernel[0] and 2 * left <= kernel[1])):
-        return x, [top, left]
-    return functional.pad(x, (left, right, top, bottom), value=value), [0, 0]
 
 
 def macs(graph: Graph, node: Node) -> int:
@@ -201,7 +166,7 @@ class Suffix:
             whole = self.network.operate(node, [self._completed(source, values, (start, stop), samples)])
             return whole[:, slice(*step.output)]
         weight = self.network.weights[node.name][0][slice(*step.output), start % per_group : (stop - 1) % per_group + 1]
-        delta, padding = _pad(values - self._rows(source, samples, (start, stop)), node.attrs["padding"], 0.0)
+        delta, padding = padded(values - self._rows(source, samples, (start, stop)), node.attrs["padding"], 0.0)
         # As a product of matrices: few input channels, and the sum with the base needs no pass of its own.
         columns = functional.unfold(delta, node.attrs["kernel"], node.attrs["dilation"], padding, node.attrs["stride"])
         whole = self._rows(node.name, samples, step.output).permute(0, 2, 3, 1)

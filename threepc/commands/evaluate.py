@@ -7,7 +7,18 @@ from typing import Any
 
 import click
 
-from .options import FILE, NETWORKS, Command, default_threads, model_options, ring_options
+from .options import (
+    FILE,
+    Command,
+    batch_option,
+    local_threads_option,
+    model_arguments,
+    model_options,
+    network_option,
+    ring_options,
+    timeout_option,
+    transport_option,
+)
 
 
 class Count(click.ParamType):
@@ -24,8 +35,7 @@ class Count(click.ParamType):
 
 
 @click.command(cls=Command, short_help="Accuracy or mean IoU over a dataset.")
-@click.argument("config")
-@click.argument("checkpoint", required=False, type=FILE)
+@model_arguments
 @click.option(
     "--results", type=FILE, required=True, metavar="DIR", help="Folder of the results; the same command goes on where it stopped."
 )
@@ -33,25 +43,13 @@ class Count(click.ParamType):
 @click.option("--secure", type=Count(), default=0, show_default=True, help="How many of these through three parties on this machine.")
 @click.option("--simulated", type=Count(), default="all", show_default=True, help="How many of these through the cleartext twin.")
 @click.option("--data-root", type=FILE, metavar="DIR", help="Where the dataset is, instead of the config's data/NAME.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images evaluated at once.")
+@batch_option
 @model_options
 @ring_options
-@click.option("--transport", type=click.Choice(["ipc", "tcp", "memory"]), default="ipc", show_default=True)
-@click.option("--network", type=click.Choice(NETWORKS), default="none", show_default=True, help="Simulate a slower network.")
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 256),
-    default=default_threads,
-    show_default="a third of the processors",
-    help="Threads of each party.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds a party waits for another one.",
-)
+@transport_option()
+@network_option
+@local_threads_option
+@timeout_option
 def evaluate(
     config: str,
     checkpoint: Path | None,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from .options import Command, model_options, ring_options
+from .options import Command, batch_option, model_options, ring_options
 
 
 @click.command(cls=Command, short_help="Layers, and the bytes and messages they take.")
 @click.argument("config")
 @model_options
 @ring_options
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images evaluated at once.")
+@batch_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def inspect(
     config: str,

@@ -73,66 +73,101 @@ class Size(click.ParamType):
 FILE = click.Path(path_type=Path)
 
 
-def several_inputs(required: bool = True) -> Callable:
-    """--input IMAGE..."""
-    return click.option(
-        "--input",
-        "images",
-        multiple=True,
-        required=required,
-        type=FILE,
-        metavar="IMAGE...",
-        help="Image files, or .npy arrays of ready inputs (C, H, W) or (N, C, H, W).",
-    )
+def together(*options: Callable) -> Callable:
+    """One decorator for several options, which --help then lists in this order."""
 
+    def decorate(function: Callable) -> Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
 
-def model_options(function: Callable) -> Callable:
-    """What decides the public model."""
-    for option in reversed(
-        [
-            click.option("--relu-spec", type=FILE, help="Relu spec (JSON): patches that share one sign. Default: every ReLU is plain."),
-            click.option("--size", type=Size(), help="Input size instead of the config's."),
-        ]
-    ):
-        function = option(function)
-    return function
-
-
-def calibration_option(function: Callable) -> Callable:
-    """--calibration IMAGE..."""
-    return click.option(
-        "--calibration",
-        multiple=True,
-        type=FILE,
-        metavar="IMAGE...",
-        help="For --ring 32: images of the server's that the layers' scales are chosen with.",
-    )(function)
-
-
-def ring_options(function: Callable) -> Callable:
-    """What decides the arithmetic."""
-    for option in reversed(
-        [
-            click.option("--ring", type=click.Choice(RINGS), default="48", show_default=True, help="Bits of a ring element."),
-            click.option(
-                "--frac-bits", "fraction", type=click.IntRange(1, 16), help="Fractional bits of activations. Default: what suits the ring."
-            ),
-            click.option(
-                "--drelu-window",
-                "window",
-                type=Range(),
-                help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter.",
-            ),
-            calibration_option,
-            click.option(
-                "--reveal", type=click.Choice(["logits", "label"]), default="logits", show_default=True, help="What the client learns."
-            ),
-        ]
-    ):
-        function = option(function)
-    return function
+    return decorate
 
 
 def default_threads() -> int:
     """A third of the processors for each of three parties."""
     return max(1, len(os.sched_getaffinity(0)) // 3)
+
+
+def transport_option(help: str | None = None) -> Callable:
+    """--transport: what three parties on this machine talk through."""
+    return click.option("--transport", type=click.Choice(["ipc", "tcp", "memory"]), default="ipc", show_default=True, help=help)
+
+
+def threads_option(help: str, default: int | Callable[[], int] = 1, show_default: bool | str = True) -> Callable:
+    """--threads; `help` says whose."""
+    return click.option("--threads", type=click.IntRange(1, 256), default=default, show_default=show_default, help=help)
+
+
+model_arguments = together(click.argument("config"), click.argument("checkpoint", required=False, type=FILE))
+"""CONFIG [CHECKPOINT]"""
+
+size_option = click.option("--size", type=Size(), help="Input size instead of the config's.")
+
+model_options = together(
+    click.option("--relu-spec", type=FILE, help="Relu spec (JSON): patches that share one sign. Default: every ReLU is plain."),
+    size_option,
+)
+"""What decides the public model."""
+
+input_option = click.option(
+    "--input",
+    "images",
+    multiple=True,
+    required=True,
+    type=FILE,
+    metavar="IMAGE...",
+    help="Image files, or .npy arrays of ready inputs (C, H, W) or (N, C, H, W).",
+)
+labels_option = click.option("--labels", type=FILE, help="JSON: image file name to its true class, for the table and the accuracy.")
+batch_option = click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images evaluated at once.")
+
+output_options = together(
+    click.option("--output", type=FILE, metavar="DIR", help="Write logits, or segmentation maps as PNG and array, to this folder."),
+    click.option("--report", type=FILE, metavar="JSON", help="Write what was measured."),
+)
+"""Where the answers and the measurements go."""
+
+calibration_option = click.option(
+    "--calibration",
+    multiple=True,
+    type=FILE,
+    metavar="IMAGE...",
+    help="For --ring 32: images of the server's that the layers' scales are chosen with.",
+)
+ring_option = click.option("--ring", type=click.Choice(RINGS), default="48", show_default=True, help="Bits of a ring element.")
+
+ring_options = together(
+    ring_option,
+    click.option(
+        "--frac-bits", "fraction", type=click.IntRange(1, 16), help="Fractional bits of activations. Default: what suits the ring."
+    ),
+    click.option(
+        "--drelu-window",
+        "window",
+        type=Range(),
+        help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter.",
+    ),
+    calibration_option,
+    click.option("--reveal", type=click.Choice(["logits", "label"]), default="logits", show_default=True, help="What the client learns."),
+)
+"""What decides the arithmetic."""
+
+network_option = click.option(
+    "--network", type=click.Choice(NETWORKS), default="none", show_default=True, help="Simulate a slower network."
+)
+local_threads_option = threads_option("Threads of each party.", default_threads, "a third of the processors")
+phases_option = click.option(
+    "--phases",
+    type=click.Choice(["overlapped", "separate"]),
+    default="overlapped",
+    show_default=True,
+    help="separate: finish the offline phase before the online one begins.",
+)
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds a party waits for another one.",
+)

@@ -6,10 +6,22 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, Command, calibration_option, model_options, several_inputs
+from .options import (
+    FILE,
+    Command,
+    batch_option,
+    calibration_option,
+    input_option,
+    labels_option,
+    model_arguments,
+    model_options,
+    output_options,
+    phases_option,
+    threads_option,
+)
 
 _deployment = click.option("--deployment", type=FILE, required=True, help="deployment.yaml, or the folder it lies in.")
-_threads = click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of this party.")
+_threads = threads_option("Threads of this party.")
 
 
 @click.command(cls=Command, short_help="Keys for the parties, and a deployment.yaml.")
@@ -26,8 +38,7 @@ def keygen(directory: Path) -> None:
 
 
 @click.command(cls=Command, short_help="Serve a network to clients.")
-@click.argument("config")
-@click.argument("checkpoint", required=False, type=FILE)
+@model_arguments
 @_deployment
 @model_options
 @calibration_option
@@ -56,20 +67,13 @@ def provider(deployment: Path, threads: int) -> None:
 
 @click.command(cls=Command, short_help="Your images through a server and a provider.")
 @_deployment
-@several_inputs()
+@input_option
 @click.option("--name", default="client", show_default=True, help="Whose key files are used: NAME.public and NAME.secret.")
-@click.option("--labels", type=FILE, help="JSON: image file name to its true class, for the table and the accuracy.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Images evaluated at once.")
-@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of the client.")
-@click.option(
-    "--phases",
-    type=click.Choice(["overlapped", "separate"]),
-    default="overlapped",
-    show_default=True,
-    help="separate: finish the offline phase before the online one begins.",
-)
-@click.option("--output", type=FILE, metavar="DIR", help="Write logits, or segmentation maps as PNG and array, to this folder.")
-@click.option("--report", type=FILE, metavar="JSON", help="Write what was measured.")
+@labels_option
+@batch_option
+@threads_option("Threads of the client.")
+@phases_option
+@output_options
 def client(deployment: Path, images: tuple[Path, ...], phases: str, **options) -> None:
     """Classify or segment images with the server and the provider of a deployment."""
     from ..asking import ClientOptions, ask

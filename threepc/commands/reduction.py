@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from .options import FILE, RINGS, Command, Size
+from .options import FILE, NETWORKS, Command, model_arguments, ring_option, size_option
 
-_size = click.option("--size", type=Size(), help="Input size instead of the config's.")
 _device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 
 
@@ -23,7 +22,7 @@ def spec() -> None:
 @click.argument("config")
 @click.option("--network", required=True, help="Which of the paper's networks the pickle is for; a wrong name lists them.")
 @click.option("--output", type=FILE, required=True, help="The spec to write (JSON).")
-@_size
+@size_option
 def import_spec(pickle: Path, config: str, network: str, output: Path, size: tuple[int, int] | None) -> None:
     """Turn a pickled spec of the paper into a relu spec for CONFIG.
 
@@ -40,7 +39,7 @@ def import_spec(pickle: Path, config: str, network: str, output: Path, size: tup
 @click.argument("patch", metavar="HxW")
 @click.argument("config")
 @click.option("--output", type=FILE, required=True, help="The spec to write (JSON).")
-@_size
+@size_option
 def uniform(patch: str, config: str, output: Path, size: tuple[int, int] | None) -> None:
     """Make a spec with one patch size everywhere: 4x4, zero or identity."""
     from ..brelu.commands import spec_uniform
@@ -53,7 +52,7 @@ def uniform(patch: str, config: str, output: Path, size: tuple[int, int] | None)
 @spec.command(cls=Command)
 @click.argument("file", type=FILE)
 @click.argument("config")
-@_size
+@size_option
 def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
     """Show the DReLUs that a spec keeps, by layer and in all."""
     from ..brelu.commands import spec_show
@@ -68,14 +67,13 @@ def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
 
 
 @click.command(cls=Command, short_help="What each patch size does to the output.")
-@click.argument("config")
-@click.argument("checkpoint", required=False, type=FILE)
+@model_arguments
 @click.option("--output", type=FILE, required=True, metavar="DIR", help="Folder of the run; the same command goes on where it stopped.")
 @click.option(
     "--samples", type=click.IntRange(1), default=64, show_default=True, help="Images of the config's training set to measure with."
 )
 @click.option("--input", "images", multiple=True, type=FILE, metavar="IMAGE...", help="Image files to measure with instead.")
-@_size
+@size_option
 @click.option("--method", type=click.Choice(["exact", "estimate"]), default="exact", show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--backend", type=click.Choice(["loky", "dask", "ray"]), default="loky", show_default=True, help="Where the processes run.")
@@ -101,8 +99,8 @@ def distortion(config: str, checkpoint: Path | None, output: Path, **settings: A
 @click.option("--drelus", type=int, help="Budget: this many DReLUs.")
 @click.option("--bytes", "megabytes", type=float, metavar="MB", help="Budget: megabytes of one image over all links.")
 @click.option("--seconds", type=float, help="Budget: seconds of one image on --network.")
-@click.option("--network", type=click.Choice(["none", "lan", "lan10", "wan", "wan352"]), default="none", show_default=True)
-@click.option("--ring", type=click.Choice(RINGS), default="48", show_default=True, help="Bits of a ring element.")
+@click.option("--network", type=click.Choice(NETWORKS), default="none", show_default=True)
+@ring_option
 def knapsack(folder: Path, output: Path, megabytes: float | None, ring: str, **budget: Any) -> None:
     """Choose the patches of least distortion within a budget, from the FOLDER of a distortion run."""
     from ..brelu.commands import solve_knapsack
@@ -160,7 +158,7 @@ def _change(text: str) -> tuple[str, Any]:
 @click.option("--run", "runs", multiple=True, type=FILE, metavar="JSON...", help="Reports of threepc run or evaluate.")
 @click.option("--distortion", "folder", type=FILE, metavar="DIR", help="Folder of a distortion run.")
 @click.option("--config", help="The specs' network, for DReLUs by layer.")
-@_size
+@size_option
 @click.option("--output", type=FILE, required=True, help="The HTML page to write.")
 def report(output: Path, **parts: Any) -> None:
     """Write one HTML page about relu specs, runs and distortions."""

@@ -1,5 +1,6 @@
 """The network in the clear, in float64: what every secure run is compared with."""
 
+import math
 from collections.abc import Container, Iterator, Mapping
 
 import numpy as np
@@ -49,23 +50,34 @@ def walk(
 
 
 def _run(node: Node, inputs: list[torch.Tensor], weights: dict | None, sizes: tuple[tuple[int, int], ...] | None) -> torch.Tensor:
-    x, attrs = inputs[0], node.attrs
+    x = inputs[0]
     if sizes is not None:
-        return BlockReLU(np.array(sizes), attrs.get("max"))(x)
+        return BlockReLU(np.array(sizes), node.attrs.get("max"))(x)
+    if "resize" in node.attrs:
+        return torch.from_numpy(bilinear(x.numpy(), *node.attrs["resize"]))
+    parameters = () if weights is None else (torch.from_numpy(weights[key]).to(x.dtype) for key in ("weight", "bias"))
+    return operate(node, inputs, *parameters)
+
+
+def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None = None, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """One node with plain ReLUs on (N, C, H, W) tensors, without the output's final resize. `weight` and `bias` are a conv's."""
+    x, attrs = inputs[0], node.attrs
     match node.kind:
-        case "conv":
-            weight, bias = (torch.from_numpy(weights[key]).to(x.dtype) for key in ("weight", "bias"))
-            return functional.conv2d(_pad(x, attrs, 0.0), weight, bias, attrs["stride"], 0, attrs["dilation"], attrs["groups"])
         case "relu":
-            return x.clamp(min=0)
+            return torch.relu(x)
         case "clip":
             return x.clamp(0, attrs["max"])
+        case "conv":
+            x, padding = padded(x, attrs["padding"], 0.0)
+            return functional.conv2d(x, weight, bias, attrs["stride"], padding, attrs["dilation"], attrs["groups"])
         case "maxpool":
-            return functional.max_pool2d(_pad(x, attrs, -torch.inf), attrs["kernel"], attrs["stride"], 0, attrs["dilation"])
+            x, padding = padded(x, attrs["padding"], -math.inf, attrs["kernel"])
+            return functional.max_pool2d(x, attrs["kernel"], attrs["stride"], padding, attrs["dilation"])
         case "avgpool":
-            return functional.avg_pool2d(_pad(x, attrs, 0.0), attrs["kernel"], attrs["stride"], divisor_override=1) / attrs["divisor"]
+            x, padding = padded(x, attrs["padding"], 0.0, attrs["kernel"])
+            return functional.avg_pool2d(x, attrs["kernel"], attrs["stride"], padding, divisor_override=1) / attrs["divisor"]
         case "add":
-            return torch.stack(inputs).sum(dim=0)
+            return sum(inputs[1:], x)
         case "concat":
             return torch.cat(inputs, dim=1)
         case "reshape":
@@ -73,10 +85,14 @@ def _run(node: Node, inputs: list[torch.Tensor], weights: dict | None, sizes: tu
         case "resize":
             return x.expand(-1, -1, *attrs["size"])
         case "output":
-            return torch.from_numpy(bilinear(x.numpy(), *attrs["resize"])) if "resize" in attrs else x
+            return x
     raise AssertionError(f"no rule to evaluate {node.kind}")
 
 
-def _pad(x: torch.Tensor, attrs: dict, value: float) -> torch.Tensor:
-    top, left, bottom, right = attrs["padding"]
-    return functional.pad(x, (left, right, top, bottom), value=value)
+def padded(x: torch.Tensor, padding: list[int], value: float, kernel: list[int] | None = None) -> tuple[torch.Tensor, list[int]]:
+    """`x` with the padding that torch's operations cannot do themselves, and the padding left to them. `kernel`: a pooling's window."""
+    # torch takes symmetric padding only, and for pooling at most half a window.
+    top, left, bottom, right = padding
+    if (top, left) == (bottom, right) and (kernel is None or (2 * top <= kernel[0] and 2 * left <= kernel[1])):
+        return x, [top, left]
+    return functional.pad(x, (left, right, top, bottom), value=value), [0, 0]

@@ -11,27 +11,11 @@ from collections.abc import Sequence
 import zmq
 
 from ..errors import InputError, RunError
+from . import zmq_sockets
 from .addresses import check_ipc_directory, is_tcp
 from .connection import Buffer, Connection, closed_here, no_answer
 from .keys import KeyPair, is_key
 from .waker import Waker, poll
-from .zmq_sockets import (
-    CLOSED,
-    HELLO,
-    LINGER_MS,
-    LOST,
-    WATCHED,
-    close_monitored,
-    events,
-    farewell,
-    framing_bytes,
-    goodbye,
-    is_readable,
-    new_socket,
-    read_only,
-    receive_frames,
-    send_frames,
-)
 
 _RETRY_S = 0.05
 _FLUSH_MS = 1
@@ -56,10 +40,10 @@ def connect(
     context = zmq.Context()
     try:
         while True:
-            socket = new_socket(context, zmq.DEALER, address, keys)
+            socket = zmq_sockets.new_socket(context, zmq.DEALER, address, keys)
             if tcp:
                 socket.curve_serverkey = server_key
-            monitor = socket.get_monitor_socket(WATCHED)
+            monitor = socket.get_monitor_socket(zmq_sockets.WATCHED)
             try:
                 socket.connect(address)
                 failure = _handshake(monitor, deadline)
@@ -68,9 +52,9 @@ def connect(
                     connection.name = f"{name} at {address}"
                     return connection
             except BaseException:
-                close_monitored(socket, monitor, 0)
+                zmq_sockets.close_monitored(socket, monitor, 0)
                 raise
-            close_monitored(socket, monitor, 0)
+            zmq_sockets.close_monitored(socket, monitor, 0)
             if failure in _FAILURES:
                 raise RunError(f"{name} at {address} {_FAILURES[failure]}")
             if time.monotonic() + _RETRY_S > deadline:
@@ -93,7 +77,7 @@ _FAILURES = {
 def _handshake(monitor: zmq.Socket, deadline: float) -> int | None:
     """Wait for a new connection's handshake: None once it succeeded, else the event that stands for what went wrong."""
     while True:
-        for event, _ in events(monitor):
+        for event, _ in zmq_sockets.events(monitor):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return None
             if event in _FAILURES or event in (zmq.EVENT_CLOSED, zmq.EVENT_CONNECT_RETRIED, zmq.EVENT_DISCONNECTED):
@@ -123,7 +107,7 @@ class DealerConnection(Connection):
         self._arrived: deque[list[memoryview]] = deque()
         self._end: str | None = None
         self._closed = False
-        send_frames(socket, HELLO, self._encrypted)
+        zmq_sockets.send_frames(socket, zmq_sockets.HELLO, self._encrypted)
 
     def send(self, frames: Sequence[Buffer]) -> None:
         with self._lock:
@@ -131,8 +115,8 @@ class DealerConnection(Connection):
                 raise closed_here(self)
             self._drain()
             if self._end is None:
-                send_frames(self._socket, frames, self._encrypted)
-            if self._waiting and (self._arrived or self._end is not None or is_readable(self._socket)):
+                zmq_sockets.send_frames(self._socket, frames, self._encrypted)
+            if self._waiting and (self._arrived or self._end is not None or zmq_sockets.is_readable(self._socket)):
                 self._waker.set()
             if self._end is not None:
                 raise RunError(f"{self.name} {self._end}")
@@ -164,12 +148,12 @@ class DealerConnection(Connection):
             if self._socket.closed:
                 return
             self._drain()
-            close_monitored(self._socket, self._monitor, self._say_goodbye() if self._end is None else 0)
+            zmq_sockets.close_monitored(self._socket, self._monitor, self._say_goodbye() if self._end is None else 0)
             self._waker.close()
         self._context.term()
 
     def framing_bytes(self, length: int) -> int:
-        return framing_bytes(length, self._encrypted)
+        return zmq_sockets.framing_bytes(length, self._encrypted)
 
     def _take(self) -> list[memoryview] | None:
         """The next message if there is one. What had arrived before the connection ended is still received."""
@@ -188,9 +172,9 @@ class DealerConnection(Connection):
 
         Lingering alone would not do: when both ends close at once, libzmq would wait to the last for the wire to come back.
         """
-        deadline = time.monotonic() + LINGER_MS / 1000
+        deadline = time.monotonic() + zmq_sockets.LINGER_MS / 1000
         self._socket.copy_threshold = 0  # frames that are not copied can be tracked
-        empty, reason = goodbye(CLOSED)
+        empty, reason = zmq_sockets.goodbye(zmq_sockets.CLOSED)
         self._socket.send(empty, zmq.NOBLOCK | zmq.SNDMORE)
         sent = self._socket.send(reason, zmq.NOBLOCK, copy=False, track=True)
         while not sent.done and self._end is None and time.monotonic() < deadline:
@@ -200,12 +184,12 @@ class DealerConnection(Connection):
 
     def _drain(self) -> None:
         """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye."""
-        lost = any([event == zmq.EVENT_DISCONNECTED for event, _ in events(self._monitor)])
-        while self._end is None and is_readable(self._socket):
-            frames = receive_frames(self._socket)
+        lost = any([event == zmq.EVENT_DISCONNECTED for event, _ in zmq_sockets.events(self._monitor)])
+        while self._end is None and zmq_sockets.is_readable(self._socket):
+            frames = zmq_sockets.receive_frames(self._socket)
             if len(frames[0]) > 0:
-                self._arrived.append(read_only(frames, self._encrypted))
+                self._arrived.append(zmq_sockets.read_only(frames, self._encrypted))
             elif len(frames) > 1:
-                self._end = farewell(frames)
+                self._end = zmq_sockets.farewell(frames)
         if lost and self._end is None:
-            self._end = LOST
+            self._end = zmq_sockets.LOST

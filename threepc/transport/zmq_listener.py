@@ -14,28 +14,12 @@ import zmq
 from zmq.utils import z85
 
 from ..errors import InputError, RunError
+from . import zmq_sockets
 from .addresses import check_ipc_directory, check_ipc_free, is_tcp
 from .connection import Buffer, Connection, QueuedConnection
 from .keys import KeyPair, is_key
 from .turns import Turns
 from .waker import Waker, poll
-from .zmq_sockets import (
-    CLOSED,
-    HELLO,
-    LINGER_MS,
-    LOST,
-    WATCHED,
-    close_monitored,
-    events,
-    farewell,
-    framing_bytes,
-    goodbye,
-    is_readable,
-    new_socket,
-    read_only,
-    receive_frames,
-    send_frames,
-)
 
 _IO_THREADS = 2
 _SUSPICION_MS = 200
@@ -58,10 +42,10 @@ class AcceptedConnection(QueuedConnection):
         if not self._closed:
             self._closed = True
             self.end("was closed")
-            self._listener.dismiss(self, CLOSED)
+            self._listener.dismiss(self, zmq_sockets.CLOSED)
 
     def framing_bytes(self, length: int) -> int:
-        return framing_bytes(length, self.peer is not None)
+        return zmq_sockets.framing_bytes(length, self.peer is not None)
 
     def _take(self, timeout: float | None) -> list[memoryview] | None:
         return self._listener.turns.get(self._incoming, timeout)
@@ -109,7 +93,7 @@ class Listener:
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind(_ZAP_ENDPOINT)
         try:
-            self._router = new_socket(self._context, zmq.ROUTER, address, keys)
+            self._router = zmq_sockets.new_socket(self._context, zmq.ROUTER, address, keys)
         except InputError:
             self._zap.close(0)
             self._context.term()
@@ -117,7 +101,7 @@ class Listener:
         self._router.router_mandatory = True
         if self._encrypted:
             self._router.curve_server = True
-        self._monitor = self._router.get_monitor_socket(WATCHED)
+        self._monitor = self._router.get_monitor_socket(zmq_sockets.WATCHED)
         self._waker = Waker()
         try:
             self._router.bind(address)
@@ -153,7 +137,7 @@ class Listener:
         self._waker.set()
         self._thread.join()
         self.turns.close()
-        self._release(LINGER_MS)
+        self._release(zmq_sockets.LINGER_MS)
 
     def __enter__(self) -> Listener:
         return self
@@ -165,20 +149,20 @@ class Listener:
         """Send a message to one peer, for `AcceptedConnection`."""
         with self._lock:
             if self._reaches(connection.identity, frames):
-                if is_readable(self._router):
+                if zmq_sockets.is_readable(self._router):
                     self.turns.wake()
                 return
             self._drain()  # its last words come before its end
-        connection.end(CLOSED)
+        connection.end(zmq_sockets.CLOSED)
         self.turns.wake()
-        raise RunError(f"{connection.name} {CLOSED}")
+        raise RunError(f"{connection.name} {zmq_sockets.CLOSED}")
 
     def dismiss(self, connection: AcceptedConnection, reason: str) -> None:
         """Say goodbye to a peer and hear nothing more of it."""
         with self._lock:
             if self._connections.pop(connection.identity, None) is not None:
                 self._dismissed.add(connection.identity)
-                self._reaches(connection.identity, goodbye(reason))
+                self._reaches(connection.identity, zmq_sockets.goodbye(reason))
         self.turns.wake()
 
     def _run(self) -> None:
@@ -205,7 +189,7 @@ class Listener:
 
     def _answer_zap(self) -> None:
         """Tell libzmq which keys may enter (RFC 27). Without a handler it would let everybody in."""
-        while is_readable(self._zap):
+        while zmq_sockets.is_readable(self._zap):
             version, request, _, _, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
             key = z85.encode(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else b""
             status = [b"200", b"OK", key] if key in self._authorised else [b"400", b"unknown key", b""]
@@ -213,7 +197,7 @@ class Listener:
 
     def _note_losses(self) -> None:
         """Find out whose wires have broken."""
-        for event, descriptor in events(self._monitor):
+        for event, descriptor in zmq_sockets.events(self._monitor):
             if event == zmq.EVENT_ACCEPTED:
                 self._dead_descriptors.discard(descriptor)
             elif event == zmq.EVENT_DISCONNECTED:
@@ -226,13 +210,13 @@ class Listener:
         self._dismissed.discard(identity)
         connection = self._connections.pop(identity, None)
         if connection is not None:
-            connection.end(LOST)
+            connection.end(zmq_sockets.LOST)
 
     def _drain(self) -> None:
         """Hand out all that has arrived."""
         with self._lock:
-            while not self._closing and is_readable(self._router):
-                identity, *frames = receive_frames(self._router)
+            while not self._closing and zmq_sockets.is_readable(self._router):
+                identity, *frames = zmq_sockets.receive_frames(self._router)
                 self._dispatch(identity.bytes, frames)
             while self._broken:
                 self._forget(self._broken.pop())
@@ -246,9 +230,9 @@ class Listener:
         elif peer != connection.peer:
             connection.end("was taken over by another key")
         elif len(frames[0]) > 0:
-            connection.deliver(read_only(frames, self._encrypted))
+            connection.deliver(zmq_sockets.read_only(frames, self._encrypted))
         elif len(frames) > 1:
-            connection.end(farewell(frames))
+            connection.end(zmq_sockets.farewell(frames))
 
     def _welcome(self, identity: bytes, peer: bytes | None, frames: list[zmq.Frame]) -> None:
         """Make a connection of a new peer's first message, which must be a hello."""
@@ -283,7 +267,7 @@ class Listener:
     def _probe_suspects(self) -> None:
         """By now libzmq knows which peers it can reach."""
         for identity, descriptor in self._suspects.items():
-            if self._reaches(identity, HELLO):
+            if self._reaches(identity, zmq_sockets.HELLO):
                 self._identities[descriptor] = identity
             else:
                 self._broken.append(identity)
@@ -294,7 +278,7 @@ class Listener:
     def _reaches(self, identity: bytes, frames: Sequence[Buffer]) -> bool:
         """Send to a peer; False when it is gone."""
         try:
-            send_frames(self._router, [identity, *frames], self._encrypted)
+            zmq_sockets.send_frames(self._router, [identity, *frames], self._encrypted)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
@@ -302,7 +286,7 @@ class Listener:
         return True
 
     def _release(self, linger_ms: int) -> None:
-        close_monitored(self._router, self._monitor, linger_ms)
+        zmq_sockets.close_monitored(self._router, self._monitor, linger_ms)
         self._zap.close(0)
         self._waker.close()
         self._context.term()
