@@ -224,11 +224,11 @@ def _decided(protocol: Relu, units: np.ndarray) -> np.ndarray:
     """[sum of the patch >= 0] at every pixel, as the window's sign bit says."""
     if protocol.patches is None:
         return ~(units >> protocol.width) & 1
-    n, owner = len(units), protocol.patches.owner
-    sums = np.zeros((n, protocol.patches.count), np.int64)
-    for image, values in zip(sums, units.reshape(n, -1)):
-        np.add.at(image, owner, values)
-    return (~(sums >> protocol.width) & 1)[:, owner].reshape(units.shape)
+    decided, rows, columns = np.empty(units.shape, np.int64), np.arange(units.shape[2]), np.arange(units.shape[3])
+    for c, (h, w) in enumerate(protocol.patches.sizes):
+        sums = np.add.reduceat(np.add.reduceat(units[:, c], rows[::h], 1), columns[::w], 2)
+        decided[:, c] = (~(sums >> protocol.width) & 1)[:, (rows // h)[:, None], columns // w]
+    return decided
 
 
 def max_pool(graph: Graph, step: MaxPoolStep, x: np.ndarray) -> np.ndarray:

@@ -21,28 +21,25 @@ class Patches:
     width: int
 
     def __post_init__(self):
-        rows, columns = np.arange(self.height)[:, None], np.arange(self.width)[None, :]
-        owner, patches = np.empty((len(self.sizes), self.height, self.width), np.int32), 0
-        for c, (h, w) in enumerate(self.sizes):
-            across = -(-self.width // w)
-            owner[c] = patches + rows // h * across + columns // w
-            patches += -(-self.height // h) * across
-        object.__setattr__(self, "owner", owner.reshape(-1))
-        object.__setattr__(self, "count", patches)
+        clipped = np.minimum(np.array(self.sizes, np.int64).reshape(-1, 2), (self.height, self.width))
+        rows, columns = -(-np.array((self.height, self.width)) // clipped).T
+        object.__setattr__(self, "_clipped", clipped)
+        object.__setattr__(self, "pixels", len(self.sizes) * self.height * self.width)
+        object.__setattr__(self, "count", int(rows @ columns))
 
     @property
     def plain(self) -> bool:
         """Whether every pixel is a patch of its own."""
-        return self.count == self.owner.size
+        return self.count == self.pixels
 
     def sums(self, values: np.ndarray, images: int, shift: int, cut: int) -> np.ndarray:
         """Sums of the bits shift..cut-1 of cut words (padded run of pixels) over every patch, padded run of patches."""
         out = np.empty(padded(images * self.count), values.dtype)
-        sum_patches(values[: images * self.owner.size], shift, cut, self.owner, self.count, out)
+        sum_patches(values, shift, cut, self._clipped, self.height, self.width, images, out)
         return out
 
     def spread(self, planes: np.ndarray, images: int) -> np.ndarray:
         """Planes of pixels from planes of patches."""
-        out = np.empty(plane_words(images * self.owner.size, 1), np.uint64)
-        spread_bits(planes, self.owner, self.count, images, out)
+        out = np.empty(plane_words(images * self.pixels, 1), np.uint64)
+        spread_bits(planes, self._clipped, self.height, self.width, images, out)
         return out
