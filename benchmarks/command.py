@@ -9,7 +9,7 @@ from rich.console import Console
 from threepc.console import Display
 from threepc.errors import InputError
 
-from . import machine, plots, readme, store
+from . import earlier, machine, plots, readme, store
 from .sections import EFFORT, SECTIONS
 from .sheets import sheets
 
@@ -28,8 +28,10 @@ README = Path(__file__).parent / "README.md"
 @click.option("--resume", is_flag=True, help="Keep what a run on this processor and commit has measured already.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=store.FOLDER,
               help="Folder of the results.  [default: benchmarks/results]")
+@click.option("--against", "before", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder of results of an earlier commit to show beside these; may be repeated, the oldest first.")
 @click.option("--report", is_flag=True, help="Measure nothing: print the tables of the last results, write plots and README.md.")
-def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: Path, report: bool) -> None:
+def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: Path, before: tuple[Path, ...], report: bool) -> None:
     """Measure kernels, ReLUs, whole networks and their growth; write JSON, plots and README.md, print tables.
 
     README.md lies beside the results, or in benchmarks/ for benchmarks/results.
@@ -41,6 +43,8 @@ def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: 
         described = machine.describe()
         console.print(readme.describe(described), markup=False)
         measure(not quick, names or tuple(SECTIONS), output, described, display, part, resume)
+    if before:
+        earlier.keep(output, before, machine.describe())
     sections = store.load(output)
     if not sections:
         raise InputError(f"{output} holds no results yet: run without --report")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from threepc.brelu.spec import write_atomically
 
-from . import machine
+from . import earlier, machine
 from .sheets import sheets
 
 HEAD = """\
@@ -41,6 +41,8 @@ def _machines(sections: dict[str, dict]) -> str:
     """One paragraph for each run that the sections come from."""
     runs: dict[str, tuple[dict, list[str]]] = {}
     for name, section in sections.items():
+        if name == earlier.SECTION:
+            continue
         runs.setdefault(section["machine"]["started"], (section["machine"], []))[1].append(name)
     return "\n".join(f"- {', '.join(names)}: {describe(described)}" for described, names in runs.values()) + "\n"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from . import kernels, passes, published
+from . import earlier, kernels, passes, published
 from .measure import by_kind
 from .targets import Verdict, baseline, disturbed, verdicts
 
@@ -45,7 +45,7 @@ class Sheet:
 def sheets(sections: dict[str, dict]) -> list[Sheet]:
     """All tables that the results allow."""
     cases = {name: section["cases"] for name, section in sections.items()}
-    made = [_targets(sections)]
+    made = [_targets(sections), _earlier(sections)]
     if "networks" in cases:
         entries = [entry for entry in cases["networks"] if "refused" not in entry]
         made += [_networks(cases["networks"]), _resources(entries, sections), _links(entries)]
@@ -106,6 +106,16 @@ def _targets(sections: dict[str, dict]) -> Sheet:
     ]
     note = "x: times PyTorch in the clear on two threads, in the same run; CURVE over TCP: times ipc."
     return Sheet("Targets", ("what", "target", "measured", "reached"), rows, (note,))
+
+
+def _earlier(sections: dict[str, dict]) -> Sheet:
+    commits = sections.get(earlier.SECTION, {"cases": []})["cases"]
+    now = earlier.figures(sections)
+    shared = [name for name in now if any(name in commit["figures"] for commit in commits)]
+    rows = [(name, *(earlier.in_words(commit["figures"].get(name, {})) for commit in commits), earlier.in_words(now[name])) for name in shared]
+    columns = "what", *(f"{commit['case']}, {commit['started'][:16]}" for commit in commits), "now"
+    note = "Each with the plaintext of its own run. online: phases apart. CPU: all parties together, of one inference."
+    return Sheet("Before and after", columns, rows, (note,))
 
 
 def _judged(verdict: Verdict) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import costmodel, kernels, measure, passes, plots, readme, single, store, subjects, targets
+from benchmarks import costmodel, earlier, kernels, measure, passes, plots, readme, single, store, subjects, targets
 from benchmarks.command import bench
 from benchmarks.machine import describe, warning
 from benchmarks.sections import EFFORT, SECTIONS, network_cases
@@ -129,6 +129,27 @@ def test_a_section_keeps_what_was_measured(tmp_path):
     cases = store.load(tmp_path)["networks"]["cases"]
     assert {case["case"]: case["value"] for case in cases} == {"one": 3, "two": 2}
     assert not store.Section(tmp_path, "networks", machine | {"processor": "another"}, resume=True).has("one")
+
+
+def test_earlier_results_stand_beside_those_of_now(sections, tmp_path):
+    """Kept in a section of their own, so that the folder they came from is not needed any more."""
+    old, now = tmp_path / "old", tmp_path / "now"
+    for folder, seconds in ((old, 0.2), (now, 0.1)):
+        for name in ("networks", "relus"):
+            section = store.Section(folder, name, sections[name]["machine"] | {"commit": folder.name})
+            for entry in sections[name]["cases"]:
+                faster = {"seconds": {"total": store.spread([seconds])}, "ratio": {"total": 10 * seconds}} if name == "networks" else {}
+                section.add(entry | faster)
+    outcome = CliRunner().invoke(bench, ["--report", "--output", str(now), "--against", str(old)])
+    assert outcome.exit_code == 0, outcome.output
+    text = (now / "README.md").read_text()
+    part = text[text.index("### Before and after") :].split("###")[1]
+    row = next(line for line in part.splitlines() if "tiny" in line)
+    assert "| old," in part and "200 ms (2.0x)" in row and row.index("200 ms") < row.index("100 ms (1.0x)")
+    assert "ns a ReLU" in part and f"- {earlier.SECTION}" not in text
+    (tmp_path / "none").mkdir()
+    refused = CliRunner().invoke(bench, ["--report", "--output", str(now), "--against", str(tmp_path / "none")], standalone_mode=False)
+    assert isinstance(refused.exception, InputError)
 
 
 def test_a_file_without_results_is_named(tmp_path):
