@@ -23,15 +23,18 @@ README = Path(__file__).parent / "README.md"
 @click.option("--quick/--long", default=True,
               help="A few minutes, or also the segmentation networks, slow links and more points.  [default: quick]")
 @click.option("--only", "names", multiple=True, type=click.Choice(list(SECTIONS)), help="Measure this section alone; may be repeated.")
-@click.option("--case", "part", default="", metavar="TEXT",
-              help="Measure only cases with TEXT in their name; the others stay if they are of this processor and commit.")
+@click.option("--case", "parts", multiple=True, metavar="TEXT",
+              help="Measure only cases with TEXT in their name; the others stay if they are of this processor and commit. May be repeated.")
 @click.option("--resume", is_flag=True, help="Keep what a run on this processor and commit has measured already.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=store.FOLDER,
               help="Folder of the results.  [default: benchmarks/results]")
 @click.option("--against", "before", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Folder of results of an earlier commit to show beside these; may be repeated, the oldest first.")
+@click.option("--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait so long, at most, for other programs to end.")
 @click.option("--report", is_flag=True, help="Measure nothing: print the tables of the last results, write plots and README.md.")
-def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: Path, before: tuple[Path, ...], report: bool) -> None:
+def bench(
+    quick: bool, names: tuple[str, ...], parts: tuple[str, ...], resume: bool, output: Path, before: tuple[Path, ...], wait: float, report: bool
+) -> None:
     """Measure kernels, ReLUs, whole networks and their growth; write JSON, plots and README.md, print tables.
 
     README.md lies beside the results, or in benchmarks/ for benchmarks/results.
@@ -40,9 +43,12 @@ def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: 
     if not console.is_terminal:
         console.width = WIDE
     if not report:
+        if wait:
+            with display.stage("waiting for the machine to be idle") as progress:
+                machine.wait_until_idle(wait, progress)
         described = machine.describe()
         console.print(readme.describe(described), markup=False)
-        measure(not quick, names or tuple(SECTIONS), output, described, display, part, resume)
+        measure(not quick, names or tuple(SECTIONS), output, described, display, parts, resume)
     if before:
         earlier.keep(output, before, machine.describe())
     sections = store.load(output)
@@ -57,12 +63,13 @@ def bench(quick: bool, names: tuple[str, ...], part: str, resume: bool, output: 
 
 
 def measure(
-    long: bool, names: tuple[str, ...], output: Path, described: dict, display: Display, part: str = "", resume: bool = False
+    long: bool, names: tuple[str, ...], output: Path, described: dict, display: Display, parts: tuple[str, ...] = (), resume: bool = False
 ) -> None:
     """Run the sections; every case is written to its file as soon as it is measured."""
     for name in names:
-        section = store.Section(output, name, described, resume or bool(part))
+        section = store.Section(output, name, described, resume or bool(parts))
         with display.stage(name) as progress:
-            wanted = lambda case, section=section: part in case and not (resume and section.has(case))
+            chosen = lambda case: not parts or any(part in case for part in parts)
+            wanted = lambda case, section=section: chosen(case) and not (resume and section.has(case))
             for entry in SECTIONS[name](long, EFFORT[long], progress, wanted, store.load(output)):
                 section.add(entry)

@@ -4,6 +4,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -61,6 +63,14 @@ def warning(description: dict) -> str | None:
     return f"the machine was not idle: load average {load:g} on {description['cores']} cores at the start; do not trust these times"
 
 
+def wait_until_idle(seconds: float, progress: Callable[[str], None]) -> None:
+    """Wait until no other programs run, `seconds` at most: a load average takes a minute to forget what has ended."""
+    deadline = time.monotonic() + seconds
+    while (load := os.getloadavg()[0]) > BUSY_SHARE * cores() and time.monotonic() < deadline:
+        progress(f"load average {load:.2f}, until it is {BUSY_SHARE * cores():g}")
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -76,8 +86,14 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    """The commit of the checkout, marked where anything but the results of measurements differs from it."""
+    results = [f":(exclude)benchmarks/{name}" for name in ("results", "README.md")]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("rev-parse", "--short=10", "HEAD")
+        return commit + "-dirty" * bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *results))
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout.strip()

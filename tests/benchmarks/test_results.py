@@ -7,13 +7,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import costmodel, earlier, kernels, measure, passes, plots, readme, single, store, subjects, targets
+from benchmarks import command, costmodel, earlier, kernels, machine, measure, passes, plots, readme, single, store, subjects, targets
 from benchmarks.command import bench
 from benchmarks.machine import describe, warning
 from benchmarks.sections import EFFORT, SECTIONS, network_cases
 from benchmarks.sheets import Sheet, sheets
 from threepc.assembly import Settings, assemble
 from threepc.card import ModelCard, Preprocessing
+from threepc.console import Display
 from threepc.errors import InputError
 from threepc.party import local
 
@@ -184,6 +185,27 @@ def test_the_command_runs_a_section(tmp_path, monkeypatch):
     outcome = CliRunner().invoke(bench, ["--only", "relus", "--output", str(tmp_path)])
     assert outcome.exit_code == 0, outcome.output
     assert "Core time of a ReLU" in outcome.output
+
+
+def test_cases_are_chosen_by_any_of_several_texts(tmp_path, monkeypatch):
+    def measured(long, effort, progress, wanted, before):
+        yield from ({"case": case, "ring": 48} for case in ("one", "two", "three") if wanted(case))
+
+    monkeypatch.setitem(SECTIONS, "netem", measured)
+    names = lambda: [entry["case"] for entry in store.load(tmp_path)["netem"]["cases"]]
+    for arguments, expected in ((["--case", "one"], ["one"]), (["--case", "tw", "--case", "ree"], ["one", "two", "three"]), ([], ["one", "two", "three"])):
+        command.measure(False, ("netem",), tmp_path, describe(), Display(), tuple(arguments[1::2]))
+        assert names() == expected
+
+
+def test_waiting_for_an_idle_machine_ends(monkeypatch):
+    loads, said = iter([9.0, 9.0]), []
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (next(loads, 0.0), 0, 0))
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
+    machine.wait_until_idle(60, said.append)
+    assert len(said) == 2 and "9.00" in said[0]
+    machine.wait_until_idle(0, said.append)
+    assert len(said) == 2
 
 
 def test_a_markdown_table_has_one_rule():
