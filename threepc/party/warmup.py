@@ -60,6 +60,7 @@ def _tiny_graph() -> tuple[Graph, dict]:
 def _tiny_inference(precision: Precision, progress: Callable[[str], None]) -> None:
     graph, sizes = _tiny_graph()
     plan, ring = schedule(graph, precision, sizes), Ring(precision.bits)
+    progress("keyed streams")
     keys = [new_key() for _ in range(3)]
     streams = {name: Keystream(keys[i]) for name, i in (("CP", 0), ("PC", 0), ("SP", 1), ("PS", 1), ("weights", 2))}
     for stream in streams.values():

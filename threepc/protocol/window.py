@@ -58,11 +58,6 @@ class Window:
         return int(self.chunks[-1, 2] + (1 << self.chunks[-1, 0]) - 1)
 
     @property
-    def dealt_rows(self) -> int:
-        """Planes that P deals: tables, the sign bit of the mask, and products."""
-        return self.table_rows + 1 + self.product_rows
-
-    @property
     def product_rows(self) -> int:
         """Planes of products of wire masks."""
         return len(self.groups.factors) + len(self.top.factors)
