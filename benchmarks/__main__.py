@@ -4,7 +4,7 @@ import sys
 import click
 from threepc.errors import ThreepcError
 
-from .command import bench
+from benchmarks.command import bench
 
 if __name__ == "__main__":
     try:

@@ -9,9 +9,9 @@ from rich.console import Console
 from threepc.console import Display
 from threepc.errors import InputError
 
-from . import earlier, machine, plots, readme, store
-from .sections import EFFORT, SECTIONS
-from .sheets import sheets
+from benchmarks import earlier, machine, plots, readme, store
+from benchmarks.sections import EFFORT, SECTIONS
+from benchmarks.sheets import sheets
 
 WIDE = 220
 """Columns of tables that no terminal shows."""

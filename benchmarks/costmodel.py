@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from threepc.transport.shaping import Network
 
-from . import kernels, passes
+from benchmarks import kernels, passes
 
 FREE = Network(float("inf"), 0.0)
 

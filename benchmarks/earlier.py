@@ -6,8 +6,8 @@ from pathlib import Path
 
 from threepc.errors import InputError
 
-from . import store
-from .passes import sums
+from benchmarks import store
+from benchmarks.passes import sums
 
 SECTION = "earlier"
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import machine, subjects
-from .measure import Case, Effort, Progress, measure, measure_batches
+from benchmarks import machine, subjects
+from benchmarks.measure import Case, Effort, Progress, measure, measure_batches
 
 SIZES = {False: (64, 128, 256), True: (64, 96, 128, 192, 256, 384, 512)}
 BATCHES = {False: (1, 4, 16), True: (1, 2, 4, 8, 16)}

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from threepc import results
-from threepc.assembly import Assembled
+from threepc.tasks import results
+from threepc.model.assemble import Assembled
 from threepc.errors import InputError
-from threepc.graph.schedule import Plan
-from threepc.party import local
-from threepc.party.model import PublicModel
+from threepc.plan.schedule import Plan
+from threepc.party import one_host
+from threepc.model.served import PublicModel
 from threepc.party.record import Record, merged, report
 from threepc.party.session import Options
 
-from . import published, subjects
-from .machine import kernels_of, total_memory
-from .store import spread
-from .subjects import Subject
+from benchmarks import published, subjects
+from benchmarks.machine import kernels_of, total_memory
+from benchmarks.store import spread
+from benchmarks.subjects import Subject
 
 TIMEOUT = 1800.0
 AHEAD_SHARE = 0.15
@@ -73,7 +73,7 @@ def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progre
     budget = max(Options().budget, min(most, max(budgets)))
     progress("starting the parties")
     limits = {"threads": case.threads, "timeout": TIMEOUT, "budget": budget}
-    with local.start(model.served, case.transport, case.network, progress, **limits) as parties:
+    with one_host.start(model.served, case.transport, case.network, progress, **limits) as parties:
         return [
             _public(case, batch) | _measured(model, parties, batch, needed <= budget, effort, progress)
             for batch, needed in zip(batches, budgets)
@@ -125,7 +125,7 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
         "messages_online": details["messages_online"],
         "messages_declared": plan.cost.messages,
         "peak_rss_mb": one.peak_rss_mb,
-        "cpu_seconds": {role: spread(r.cpu_seconds[role] for r in overlapped)["median"] for role in local.ROLES},
+        "cpu_seconds": {role: spread(r.cpu_seconds[role] for r in overlapped)["median"] for role in one_host.ROLES},
         "work": _work(plan),
         "layers": _layers(apart or overlapped),
         "max_abs_error": None if comparison.errors is None else float(comparison.errors.max()),

@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from threepc import deployed, deployment
+from threepc.party import deployment, three_hosts
 from threepc.errors import RunError
-from threepc.party.local import ROLES, memory_settings
-from threepc.party.model import ServedModel
+from threepc.party.one_host import ROLES, memory_settings
+from threepc.model.served import ServedModel
 from threepc.transport.shaping import NETWORKS, Network
 
-from . import subjects
-from .machine import ROOT
-from .measure import Progress
-from .store import spread
+from benchmarks import subjects
+from benchmarks.machine import ROOT
+from benchmarks.measure import Progress
+from benchmarks.store import spread
 
 PRESETS = ("lan", "lan10", "wan", "wan352")
 OWN_PRESET = "benchmark"
@@ -197,11 +197,11 @@ def party(role: str, folder: Path) -> None:
     agreed = deployment.load(folder / deployment.FILE_NAME)
     say = lambda text: print(text, flush=True)
     if role == "provider":
-        deployed.serve_until_signal(deployed.open_provider(agreed), say)
+        three_hosts.serve_until_signal(three_hosts.open_provider(agreed), say)
     elif role == "server":
-        deployed.serve_until_signal(deployed.open_server(agreed, ServedModel.load(folder)), say)
+        three_hosts.serve_until_signal(three_hosts.open_server(agreed, ServedModel.load(folder)), say)
     else:
-        with deployed.open_client(agreed) as session:
+        with three_hosts.open_client(agreed) as session:
             image = np.zeros((1, *session.model.graph.input.shape), np.float32)
             seconds = [session.infer(image)[1].seconds["total"] for _ in range(RUNS + 1)]
         say(json.dumps(seconds[1:]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from threepc.graph.precision import Precision
+from threepc.plan.precision import Precision
 from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.prf import Keystream, new_key
 from threepc.protocol.drelu import DRelu, opened

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from threepc.brelu.spec import write_atomically
+from threepc.graph.relu_spec import write_atomically
 
 LABELS = {
     "size": "side of the image, pixels",

@@ -4,10 +4,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from threepc.brelu.spec import write_atomically
+from threepc.graph.relu_spec import write_atomically
 
-from . import earlier, machine
-from .sheets import sheets
+from benchmarks import earlier, machine
+from benchmarks.sheets import sheets
 
 HEAD = """\
 # Benchmarks

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 
 from threepc.transport.shaping import NETWORKS
 
-from . import costmodel, growth, kernels, netem, passes, single
-from .machine import cores, kernels_of
-from .measure import Case, Effort, Progress, measure
-from .subjects import SUBJECTS
+from benchmarks import costmodel, growth, kernels, netem, passes, single
+from benchmarks.machine import cores, kernels_of
+from benchmarks.measure import Case, Effort, Progress, measure
+from benchmarks.subjects import SUBJECTS
 
 RINGS = (48, 64, 32)
 BLOCK = (4, 4)

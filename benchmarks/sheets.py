@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from . import earlier, kernels, passes, published
-from .measure import by_kind
-from .targets import Verdict, baseline, disturbed, verdicts
+from benchmarks import earlier, kernels, passes, published
+from benchmarks.measure import by_kind
+from benchmarks.targets import Verdict, baseline, disturbed, verdicts
 
 SLOWEST = 5
 AT_THE_SERVER = "seconds: at the server, phases apart, waiting for the client included."

@@ -3,15 +3,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from threepc.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.graph.ir import Graph, Node
-from threepc.graph.precision import Precision
-from threepc.party import local
-from threepc.party.model import PublicModel, ServedModel
+from threepc.plan.precision import Precision
+from threepc.party import one_host
+from threepc.model.served import PublicModel, ServedModel
 
-from .machine import kernels_of
-from .measure import Progress
-from .store import spread
+from benchmarks.machine import kernels_of
+from benchmarks.measure import Progress
+from benchmarks.store import spread
 
 MILLION = (64, 125)
 FEW = (64, 8)
@@ -39,7 +39,7 @@ def measure(channels: int, side: int, bits: int, runs: int, layers: int = 1, tra
     """Seconds of all phases overlapped, and of each apart; bytes and memory."""
     model = network(channels, side, bits, layers)
     pixels = (np.arange(side * side, dtype=np.float32).reshape(1, 1, side, side) % 16 - 8) / 16
-    with local.start(model, transport, progress=progress) as parties:
+    with one_host.start(model, transport, progress=progress) as parties:
         records = {}
         for separate in (False, True):
             parties.infer(pixels, separate)
@@ -54,7 +54,7 @@ def measure(channels: int, side: int, bits: int, runs: int, layers: int = 1, tra
         "kernels": kernels_of(bits),
         "seconds": {"total": spread(r.seconds["total"] for r in records[False])}
         | {phase: spread(r.seconds[phase] for r in apart) for phase in ("offline", "online")},
-        "cpu_seconds": {role: spread(r.cpu_seconds[role] for r in records[False])["median"] for role in local.ROLES},
+        "cpu_seconds": {role: spread(r.cpu_seconds[role] for r in records[False])["median"] for role in one_host.ROLES},
         "bytes": {phase: plan.cost.total(phase) for phase in ("offline", "online")},
         "messages": plan.cost.messages,
         "peak_rss_mb": apart[-1].peak_rss_mb,

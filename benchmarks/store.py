@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from threepc.brelu.spec import write_atomically
+from threepc.graph.relu_spec import write_atomically
 from threepc.errors import InputError
 
 FOLDER = Path(__file__).parent / "results"

@@ -11,15 +11,15 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from threepc.assembly import Assembled, Settings, assemble_loaded
-from threepc.brelu import spec as relu_specs
-from threepc.graph.calibration import default_images
+from threepc.model.assemble import Assembled, Settings, assemble_loaded
+from threepc.graph import relu_spec as relu_specs
+from threepc.plan.calibration import default_images
 from threepc.graph.importer import import_module
-from threepc.models import LoadedModel, load_model
+from threepc.model.load import LoadedModel, load_model
 from threepc.protocol.steps import LinearStep
 
-from .machine import ROOT
-from .store import spread
+from benchmarks.machine import ROOT
+from benchmarks.store import spread
 
 PLAIN_THREADS = (1, 2)
 PLAIN_SECONDS, PLAIN_RUNS = 1.0, 30

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import kernels, machine
+from benchmarks import kernels, machine
 
 OF_CASE = {
     ("resnet50", "plain"): {"total": (20, 15), "online": (9, 7)},

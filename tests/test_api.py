@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import threepc
-from threepc.brelu.module import apply_spec
-from threepc.brelu.spec import ReluSpec
-from threepc.deployment import generate
+from threepc.graph.block_relu import apply_spec
+from threepc.graph.relu_spec import ReluSpec
+from threepc.party.deployment import generate
 
 
 def network() -> nn.Module:

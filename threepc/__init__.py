@@ -6,7 +6,7 @@
 
 from importlib import import_module
 
-from .errors import InputError, RunError, ThreepcError
+from threepc.errors import InputError, RunError, ThreepcError
 
 __all__ = ["Client", "InputError", "RunError", "ThreepcError", "local"]
 

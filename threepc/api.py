@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import deployed, results
-from .card import ModelCard, Preprocessing
-from .errors import InputError
-from .imaging import load_images
-from .party import local as local_parties
-from .party.client import ClientSession
-from .party.record import Record, report
+from threepc.party import three_hosts
+from threepc.tasks import results
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.errors import InputError
+from threepc.images.read import load_images
+from threepc.party import one_host as local_parties
+from threepc.party.client import ClientSession
+from threepc.party.record import Record, report
 
 if TYPE_CHECKING:
     import torch
 
-    from .assembly import Assembled
-    from .brelu.spec import ReluSpec
+    from threepc.model.assemble import Assembled
+    from threepc.graph.relu_spec import ReluSpec
 
 
 class SecureModel:
@@ -90,7 +91,7 @@ def local(
     """
     import torch
 
-    from .assembly import CALIBRATED_RING, Settings, assemble
+    from threepc.model.assemble import CALIBRATED_RING, Settings, assemble
 
     if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4:
         raise InputError("example_input must be a float tensor (N, C, H, W)")
@@ -124,7 +125,7 @@ class Client:
     """
 
     def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1):
-        self._deployment, self._name, self._threads = deployed.find(deployment), name, threads
+        self._deployment, self._name, self._threads = three_hosts.find(deployment), name, threads
         self._deployment.key_pair(name)
         self._session: ClientSession | None = None
         self._entered = False
@@ -171,6 +172,6 @@ class Client:
 
     def _open(self) -> ClientSession:
         if self._session is None:
-            self._session = deployed.open_client(self._deployment, self._name, self._threads)
+            self._session = three_hosts.open_client(self._deployment, self._name, self._threads)
             self.card = self._session.model.card
         return self._session

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .errors import RunError
-from .kernels import keystream
+from threepc.errors import RunError
+from threepc.kernels import keystream
 
 KEY_BYTES = 16
 BLOCK_BYTES = keystream.BLOCK_BYTES

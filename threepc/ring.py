@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import InputError
+from threepc.errors import InputError
 
 RING_BITS = (64, 48, 40, 32)
 

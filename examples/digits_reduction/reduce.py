@@ -23,21 +23,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from threepc.brelu import ReluSpec, plots, save
-from threepc.brelu.costs import DeclaredCosts
-from threepc.brelu.distortion import measure
-from threepc.brelu.finetune import finetune
-from threepc.brelu.knapsack import allocate
-from threepc.brelu.module import apply_spec
-from threepc.brelu.report import write_report
-from threepc.brelu.samples import load_samples
-from threepc.brelu.spec import write_atomically
+from threepc.graph.relu_spec import ReluSpec, save
+from threepc.reduction import plots
+from threepc.reduction.costs import DeclaredCosts
+from threepc.reduction.distortion import measure
+from threepc.reduction.finetune import finetune
+from threepc.reduction.knapsack import allocate
+from threepc.graph.block_relu import apply_spec
+from threepc.reduction.report import write_report
+from threepc.reduction.samples import load_samples
+from threepc.graph.relu_spec import write_atomically
 from threepc.graph.importer import import_module
-from threepc.graph.precision import Precision
+from threepc.plan.precision import Precision
 from threepc.mmlab.digits import digits
-from threepc.models import LoadedModel, load_model
-from threepc.party.local import LocalParties
-from threepc.party.model import PublicModel, ServedModel
+from threepc.model.load import LoadedModel, load_model
+from threepc.party.one_host import LocalParties
+from threepc.model.served import PublicModel, ServedModel
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -12,11 +12,11 @@ from benchmarks.command import bench
 from benchmarks.machine import describe, warning
 from benchmarks.sections import EFFORT, SECTIONS, network_cases
 from benchmarks.sheets import Sheet, sheets
-from threepc.assembly import Settings, assemble
-from threepc.card import ModelCard, Preprocessing
+from threepc.model.assemble import Settings, assemble
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.console import Display
 from threepc.errors import InputError
-from threepc.party import local
+from threepc.party import one_host
 
 TINY = subjects.Subject("tiny", "a tiny network", "tests")
 EFFORT_OF_TESTS = measure.Effort(2, 2, 0.0)
@@ -56,7 +56,7 @@ def test_an_entry_says_what_was_measured(entries):
     plain, block = entries
     assert plain["relus"] == plain["drelus"] == 256 and block["drelus"] == 64
     assert plain["seconds"]["total"]["count"] == 2
-    assert set(plain["cpu_seconds"]) == set(plain["peak_rss_mb"]) == set(local.ROLES)
+    assert set(plain["cpu_seconds"]) == set(plain["peak_rss_mb"]) == set(one_host.ROLES)
     assert plain["declared_bytes"]["online"] == plain["bytes"]["online"] == sum(plain["work"]["online"].values())
     assert plain["messages_online"] == plain["messages_declared"]
     assert plain["max_abs_error"] < 0.01 * plain["max_abs_plain"]
@@ -102,7 +102,7 @@ def test_targets_are_judged(sections):
 
 
 def test_the_model_predicts_from_measured_constants(sections, entries):
-    million = {"cpu_seconds": dict.fromkeys(local.ROLES, 0.02), "relus": 1_000_000}
+    million = {"cpu_seconds": dict.fromkeys(one_host.ROLES, 0.02), "relus": 1_000_000}
     few = {"seconds": {"online": {"median": 0.01}}, "messages": 42}
     rows = {entry["network"]: entry["layers"] for entry in sections["kernels"]["cases"]}
     known = costmodel.constants(48, rows, sections["relus"]["cases"][0], million, few, cores=2)

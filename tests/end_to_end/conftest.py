@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.processes import Running
-from threepc.graph.precision import Precision
+from threepc.plan.precision import Precision
 from threepc.party.warmup import warm_up
 
 FACTORIES = '''

@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from threepc.deployment import generate
+from threepc.party.deployment import generate
 
 REPOSITORY = Path(__file__).parents[2]
 ENDS_WITHIN_S = 60
@@ -24,7 +24,7 @@ class Running:
     def __init__(self, arguments: list[str], folder: Path):
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "threepc.cli", *arguments],
+            [sys.executable, "-m", "threepc", *arguments],
             cwd=folder,
             env=environment,
             text=True,

@@ -14,9 +14,9 @@ import torch
 
 import threepc as api
 from tests.end_to_end.processes import write_deployment
-from threepc.cli import status
-from threepc.deployment import generate, load
-from threepc.models import load_model
+from threepc.cli.main import status
+from threepc.party.deployment import generate, load
+from threepc.model.load import load_model
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_python_client_opens_a_session_by_itself(deployment, here):
 def test_a_client_needs_no_torch(deployment, workplace):
     program = f"""
 import sys
-from threepc.cli import status
+from threepc.cli.main import status
 assert status(["client", "--deployment", {str(deployment[0])!r}, "--input", "one.png"]) == 0
 assert not {{"torch", "mmcv", "matplotlib"}} & set(sys.modules), "torch, mmcv or matplotlib was imported"
 """
@@ -134,8 +134,8 @@ def test_a_server_with_another_key_is_not_believed(deployment, here, tmp_path):
 
 def test_a_client_cannot_pass_for_the_server(deployment, here):
     """The provider knows the server by its key, and deals to nobody else in its name."""
-    from threepc.deployed import _network
-    from threepc.transport.channel import PROTOCOL_VERSION, Channel
+    from threepc.party.three_hosts import _network
+    from threepc.transport.channel import Channel, PROTOCOL_VERSION
 
     path, parties = deployment
     channel = Channel(_network(load(path), "client").connect("provider"), ("server", "provider"), timeout=20)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from threepc.deployment import generate, load
+from threepc.party.deployment import generate, load
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "launch" / "three_hosts"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from threepc.graph import Graph, Weights
+from threepc.graph.ir import Graph, Weights
 from threepc.graph.clear import evaluate
 
 Step = Callable[["Steps", list[torch.Tensor]], torch.Tensor]

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.networks import Wrapped, assert_same_function, random_networks, randomize
-from threepc.graph import Graph, relu_names
+from threepc.graph.ir import Graph, relu_names
 from threepc.graph.importer import import_module
 from threepc.graph.passes import standard_passes
 

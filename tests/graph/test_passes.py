@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.networks import Wrapped, assert_same_function, randomize
-from threepc.graph import Graph, check_weights
+from threepc.graph.ir import Graph, check_weights
 from threepc.graph.importer import import_module
 from threepc.graph.passes import fold_average, merge_additions, pool_before_relu, standard_passes, sweep
 

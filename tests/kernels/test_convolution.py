@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepc.kernels.convolution import convolve, output_size, pack_weight, warm_up
-from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS
+from threepc.kernels.tile import ROWS, VECTORS, VECTOR_BYTES
 
 RINGS = (64, 52, 48, 40, 32)
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from click.testing import CliRunner
 
-from threepc.imaging import load_images, load_labels, read_image
+from threepc.images.read import load_images, load_labels, read_image
 from threepc.mmlab import digits
-from threepc.models import load_model
+from threepc.model.load import load_model
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits"
 CONFIG, CHECKPOINT = str(DEMO / "resnet18_digits.py"), DEMO / "resnet18_digits.pth"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from threepc.card import Preprocessing
+from threepc.images.card import Preprocessing
 from threepc.errors import InputError
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from threepc.graph import relu_names
+from threepc.graph.ir import relu_names
 from threepc.graph.importer import import_module
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config
-from threepc.models import load_model
+from threepc.model.load import load_model
 
 import_mmlab()
 

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from tests.graph.building import Builder
-from threepc.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.graph.clear import evaluate
-from threepc.graph.precision import Precision
-from threepc.party.model import PublicModel, ServedModel
+from threepc.plan.precision import Precision
+from threepc.model.served import PublicModel, ServedModel
 from threepc.party.network import MemoryNetwork
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, new_session
 from threepc.prf import new_key
-from threepc.transport.channel import PROTOCOL_VERSION, Channel
+from threepc.transport.channel import Channel, PROTOCOL_VERSION
 
 CARD = ModelCard("small", Preprocessing((9, 9)))
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.graph import building
-from threepc.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
-from threepc.graph.calibration import calibrate
+from threepc.plan.calibration import calibrate
 from threepc.party import debug
-from threepc.party.local import ThreadedParties
-from threepc.party.model import PublicModel, ServedModel
+from threepc.party.one_host import ThreadedParties
+from threepc.model.served import PublicModel, ServedModel
 from threepc.protocol.linear import Linear
 
 CARD = ModelCard("small", Preprocessing(size=(8, 8)))
@@ -82,7 +82,7 @@ def test_errors_of_a_role_end_the_run(monkeypatch):
     def fails(self, server):
         raise ArithmeticError("the server's error")
 
-    monkeypatch.setattr("threepc.protocol.terminals.Input.server", fails)
+    monkeypatch.setattr("threepc.protocol.input_output.Input.server", fails)
     with pytest.raises(ArithmeticError, match="the server's error"):
         debug.infer(served(), images(), 1)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.party.parties import assert_close, images, small_model
 from threepc.errors import RunError
-from threepc.party.local import ThreadedParties
+from threepc.party.one_host import ThreadedParties
 from threepc.party.pacing import GRANT, PacedReceiver, PacedSender
 from threepc.transport import memory
 from threepc.transport.channel import Channel

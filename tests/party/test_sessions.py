@@ -11,7 +11,7 @@ import pytest
 from tests.party.parties import Stranger, assert_close, images, serving, small_model
 from threepc.errors import InputError, RunError
 from threepc.party.client import ClientSession
-from threepc.party.local import ThreadedParties, start
+from threepc.party.one_host import ThreadedParties, start
 from threepc.party.network import MemoryNetwork
 from threepc.party.provider import MAX_BATCH
 from threepc.party.record import merged, report
@@ -354,7 +354,7 @@ def test_reasons_carry_no_values(network, caplog, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     with caplog.at_level(logging.DEBUG), serving(network, MODEL, OPTIONS):
         session = ClientSession(network, OPTIONS)
-        monkeypatch.setattr("threepc.protocol.terminals.Input.server", explode)
+        monkeypatch.setattr("threepc.protocol.input_output.Input.server", explode)
         with pytest.raises(RunError, match="the server ended the session: ZeroDivisionError in this party") as caught:
             session.infer(images())
     assert "12345" not in str(caught.value) + caplog.text

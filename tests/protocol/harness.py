@@ -10,7 +10,7 @@ import numpy as np
 
 from threepc.errors import RunError
 from threepc.graph.ir import Weights
-from threepc.graph.schedule import Plan
+from threepc.plan.schedule import Plan
 from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.party import inference
 from threepc.prf import Keystream, new_key

@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 
 from tests.kernels.test_convolution import definition
-from tests.protocol.harness import CUTS, WEIGHTS, Trio, signed, without_zeros
+from tests.protocol.harness import CUTS, Trio, WEIGHTS, signed, without_zeros
 from threepc.kernels.packing import packed_bytes
 from threepc.prf import Keystream
 from threepc.protocol.cost import Cost
 from threepc.protocol.linear import Linear
-from threepc.protocol.terminals import Input, Output
+from threepc.protocol.input_output import Input, Output
 from threepc.ring import Ring, word_of
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, opened, run, shares, values_up_to, without_zeros
-from threepc.brelu.module import BlockReLU
+from threepc.graph.block_relu import BlockReLU
 from threepc.protocol.relu import Relu
 
 RINGS = tuple(CUTS)

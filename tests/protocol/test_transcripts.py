@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from tests.graph.building import Builder, mobile, residual
-from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
+from tests.protocol.harness import CP, CUTS, SP, Trio, WEIGHTS, network_trio, run, run_network, shares, signed
 from threepc import prf
 from threepc.errors import RunError
-from threepc.graph.precision import Precision
-from threepc.graph.schedule import schedule
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import schedule
 from threepc.kernels.packing import TILE, unpack
 from threepc.prf import Keystream, new_key
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import Relu
 from threepc.protocol.roles import DECISION
-from threepc.protocol.terminals import Input, Output
+from threepc.protocol.input_output import Input, Output
 from threepc.ring import word_of
 
 COUNT = 8192

@@ -2,7 +2,9 @@
 
 import pytest
 
-from threepc.transport import KeyPair, Listener, connect
+from threepc.transport.keys import KeyPair
+from threepc.transport.zmq_dealer import connect
+from threepc.transport.zmq_listener import Listener
 
 SERVER, CLIENT = KeyPair.new(), KeyPair.new()
 PATIENCE = 10  # seconds; only a failing test waits that long

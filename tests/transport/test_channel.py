@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import RunError
-from threepc.transport import Channel, Meter, NoAnswer, Shaper, pair
+from threepc.transport.channel import Channel
+from threepc.transport.connection import NoAnswer
+from threepc.transport.memory import pair
+from threepc.transport.meter import Meter
+from threepc.transport.shaping import Shaper
 from threepc.transport.framing import HEADER_BYTES
 
 LAYOUT = [(np.uint64, (2, 3)), (np.uint8, (5,))]

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from threepc.transport import Count, Meter
+from threepc.transport.meter import Count, Meter
 
 UP, DOWN = ("client", "server"), ("server", "client")
 

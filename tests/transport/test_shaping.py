@@ -3,7 +3,7 @@
 import pytest
 
 from threepc.errors import InputError
-from threepc.transport import NETWORKS, Shaper, shaper
+from threepc.transport.shaping import NETWORKS, Shaper, shaper
 
 
 class FakeClock:

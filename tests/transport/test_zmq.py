@@ -11,7 +11,11 @@ import pytest
 import zmq
 
 from threepc.errors import RunError
-from threepc.transport import Channel, KeyPair, Listener, NoAnswer, connect
+from threepc.transport.channel import Channel
+from threepc.transport.connection import NoAnswer
+from threepc.transport.keys import KeyPair
+from threepc.transport.zmq_dealer import connect
+from threepc.transport.zmq_listener import Listener
 from threepc.transport.zmq_sockets import PIECE_BYTES, framing_bytes, is_readable, read_only
 
 SERVER, CLIENT = KeyPair.new(), KeyPair.new()  # of the tests that start a server of their own

@@ -10,7 +10,9 @@ import pytest
 import zmq
 
 from threepc.errors import InputError, RunError
-from threepc.transport import KeyPair, Listener, connect
+from threepc.transport.keys import KeyPair
+from threepc.transport.zmq_dealer import connect
+from threepc.transport.zmq_listener import Listener
 
 SERVER, CLIENT, STRANGER = KeyPair.new(), KeyPair.new(), KeyPair.new()
 PATIENCE = 10  # seconds; only a failing test waits that long

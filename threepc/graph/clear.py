@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from threepc.brelu.module import BlockReLU
+from threepc.graph.block_relu import BlockReLU
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights
 from threepc.graph.resize import bilinear

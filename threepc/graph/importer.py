@@ -21,7 +21,7 @@ from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights, check_weights, infer_shape
-from threepc.graph.operations import OPERATIONS, SUPPORTED, VIEWS, Operation, Value
+from threepc.graph.operations import OPERATIONS, Operation, SUPPORTED, VIEWS, Value
 from threepc.graph.passes import fold_affine, sweep
 
 _INPUT = "input"

@@ -5,7 +5,7 @@ What a row stands for is decided by the tables of `threepc.protocol.comparison`;
 """
 import numpy as np
 
-from .options import inline, kernel
+from threepc.kernels.options import inline, kernel
 
 
 @inline

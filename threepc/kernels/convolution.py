@@ -18,7 +18,7 @@ from threepc.kernels import winograd
 from threepc.kernels.depthwise import correlate_channels, plane_words
 from threepc.kernels.gemm import BUFFER_BYTES, depth_block, multiply_block, pack_rows, panel_width, stored_width
 from threepc.kernels.options import inline, kernel
-from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, gather, lanes_within, stride_reach
+from threepc.kernels.tile import ROWS, VECTORS, VECTOR_BYTES, gather, lanes_within, stride_reach
 
 SHORT_RING = 52                                                 # bits of the widest ring that IFMA multiplies
 

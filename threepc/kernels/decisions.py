@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .comparison import combine, copy_rows, deal_products, deal_tables, mask_rows, select_leaves, xor
-from .options import inline, kernel
-from .planes import slice_bits
+from threepc.kernels.comparison import combine, copy_rows, deal_products, deal_tables, mask_rows, select_leaves, xor
+from threepc.kernels.options import inline, kernel
+from threepc.kernels.planes import slice_bits
 
 _NONE = np.uint64(0)
 _ONES = ~np.uint64(0)

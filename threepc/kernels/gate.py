@@ -8,8 +8,8 @@ beta the mask of the decision bit, sigma = 1 - 2 beta_S; w holds two masks of at
 """
 import numpy as np
 
-from .options import inline, kernel
-from .packing import pack, unpack
+from threepc.kernels.options import inline, kernel
+from threepc.kernels.packing import pack, unpack
 
 _ONE = np.uint64(1)
 

@@ -6,7 +6,7 @@ right-hand block stays in the second-level cache while the left-hand panels, whi
 import numpy as np
 
 from threepc.kernels.options import inline
-from threepc.kernels.tile import NARROW, ROWS, VECTOR_BYTES, VECTORS, multiply_narrow, multiply_tile
+from threepc.kernels.tile import NARROW, ROWS, VECTORS, VECTOR_BYTES, multiply_narrow, multiply_tile
 
 DEPTH_BLOCK = 256
 BUFFER_BYTES = 1 << 19                                          # of a packed right-hand block: half a usual second-level cache

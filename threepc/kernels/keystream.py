@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .options import cpu_features, has_avx512, inline, kernel
+from threepc.kernels.options import cpu_features, has_avx512, inline, kernel
 
 BLOCK_BYTES = 16
 ROUNDS = 10

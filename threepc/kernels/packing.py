@@ -7,7 +7,7 @@ The layout is that of SIMD-BP128 (Lemire and Boytsov, Software: Practice and Exp
 """
 import numpy as np
 
-from .options import inline, kernel
+from threepc.kernels.options import inline, kernel
 
 BLOCK = 64
 """Runs are padded to multiples of 64 words, so that every row is whole and a bit plane has whole 64-bit words."""

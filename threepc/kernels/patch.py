@@ -8,7 +8,7 @@ Helpers with a loop are not given arrays here, nor are slices taken: numba would
 """
 import numpy as np
 
-from .options import inline, kernel
+from threepc.kernels.options import inline, kernel
 
 LINE = 64
 """Bytes of a cache line, and of the longest vector."""

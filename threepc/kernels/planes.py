@@ -8,7 +8,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .options import kernel
+from threepc.kernels.options import kernel
 
 
 @intrinsic

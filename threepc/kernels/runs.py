@@ -4,11 +4,11 @@ A call handles the tiles first .. last - 1 of a run, so that several threads can
 letters these are. Every tile draws `step` blocks of a `Source`, a full tile's need, also where it is the last and shorter.
 Scratch of one tile comes from the caller and is its thread's own.
 """
-from . import gate
-from .decisions import client_leaves, client_top, count_rows, deal_decisions, server_leaves, server_top
-from .keystream import BLOCK_BYTES, draw
-from .options import inline, kernel
-from .packing import TILE, TILE_WORDS, pack, unpack
+from threepc.kernels import gate
+from threepc.kernels.decisions import client_leaves, client_top, count_rows, deal_decisions, server_leaves, server_top
+from threepc.kernels.keystream import BLOCK_BYTES, draw
+from threepc.kernels.options import inline, kernel
+from threepc.kernels.packing import TILE, TILE_WORDS, pack, unpack
 
 
 @inline

@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 
 from threepc.kernels.gemm import depth_block
 from threepc.kernels.options import inline, kernel
-from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, Emitter, lanes_within, multiply_tile, number
+from threepc.kernels.tile import Emitter, ROWS, VECTORS, VECTOR_BYTES, lanes_within, multiply_tile, number
 
 RING_BITS = 50                                                  # of the widest ring in which the result is exact
 SIDE = 4                                                        # of a tile of outputs

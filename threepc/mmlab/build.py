@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from threepc.card import ModelCard
+from threepc.images.card import ModelCard
 from threepc.errors import InputError
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import InputError
-from threepc.imaging import read_image
+from threepc.images.read import read_image
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 from threepc.mmlab.configs import read_config
 

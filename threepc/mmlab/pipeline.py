@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from threepc.card import Preprocessing
+from threepc.images.card import Preprocessing
 from threepc.errors import InputError
 
 # transforms that move no pixel at test time

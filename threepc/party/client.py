@@ -6,21 +6,21 @@ import time
 
 import numpy as np
 
-from ..errors import InputError, RunError
-from ..graph.schedule import Plan
-from ..prf import Keystream, new_key
-from ..protocol.roles import Client, KernelArgument
-from ..ring import Ring
-from ..transport.channel import PROTOCOL_VERSION, Channel
-from ..transport.meter import Meter
-from . import inference
-from .model import PublicModel
-from .network import Network
-from .pacing import PacedSender
-from .provider import MAX_BATCH
-from .record import Record, by_link, by_step, difference
-from .session import Options, Usage, ending_together, new_session, number, numbers, open_channel
-from .warmup import warm_up
+from threepc.errors import InputError, RunError
+from threepc.plan.schedule import Plan
+from threepc.prf import Keystream, new_key
+from threepc.protocol.roles import Client, KernelArgument
+from threepc.ring import Ring
+from threepc.transport.channel import Channel, PROTOCOL_VERSION
+from threepc.transport.meter import Meter
+from threepc.party import inference
+from threepc.model.served import PublicModel
+from threepc.party.network import Network
+from threepc.party.pacing import PacedSender
+from threepc.party.provider import MAX_BATCH
+from threepc.party.record import Record, by_link, by_step, difference
+from threepc.party.session import Options, Usage, ending_together, new_session, number, numbers, open_channel
+from threepc.party.warmup import warm_up
 
 
 class ClientSession:

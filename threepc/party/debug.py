@@ -18,20 +18,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..errors import InputError
-from ..graph import clear, simulate
-from ..graph.ir import Node
-from ..graph.schedule import Plan
-from ..graph.simulate import Rounding
-from ..prf import Keystream, derive_key, new_key
-from ..protocol.argmax import Argmax
-from ..protocol.local import Cut
-from ..protocol.roles import Client, Provider, Server
-from ..protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
-from ..ring import Ring
-from ..transport import memory
-from ..transport.channel import Channel
-from .model import ServedModel
+from threepc.errors import InputError
+from threepc.graph import clear
+from threepc.plan import twin
+from threepc.graph.ir import Node
+from threepc.plan.schedule import Plan
+from threepc.plan.twin import Rounding
+from threepc.prf import Keystream, derive_key, new_key
+from threepc.protocol.argmax import Argmax
+from threepc.protocol.summands import Cut
+from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from threepc.ring import Ring
+from threepc.transport import memory
+from threepc.transport.channel import Channel
+from threepc.model.served import ServedModel
 
 NOT_PRIVATE = "NOT PRIVATE: --debug-seed fixes every key of this run; whoever knows the number can decrypt everything. For debugging only."
 
@@ -92,13 +93,13 @@ def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, prog
     seed: keys follow from it, and the same run comes out bit for bit; None for fresh ones. Raises InputError for images that do not fit.
     """
     plan, public = served.public.plan(len(images)), served.public
-    packed = simulate.pack(plan, served.weights)
-    twin = simulate.walk(plan, packed, images, Rounding(seed=0))
+    packed = twin.pack(plan, served.weights)
+    twins = twin.walk(plan, packed, images, Rounding(seed=0))
     real = _Real(clear.walk(public.graph, served.weights, torch.from_numpy(np.asarray(images)), public.sizes))
     rows, outputs = [], None
     for step, inputs, result in _run(plan, served, images, seed):
         progress(step.name)
-        _, like = next(twin)
+        _, like = next(twins)
         if isinstance(step, OutputStep):
             outputs = result
         rows.append(_row(plan, step, inputs, result, packed, like, real))
@@ -134,7 +135,7 @@ class Summands:
     def opened(self, cut: Cut) -> np.ndarray:
         """What the parties' separately cut summands add up to: signed numbers (N, C, H, W) of the cut ring."""
         c, s, p = (self.value.array(part) for part in (self.client, self.server, self.value.summand(self.provider)))
-        return simulate.signed(cut.apply(c, False) + cut.apply(s, True) - cut.apply(p, False), cut.cut)
+        return twin.signed(cut.apply(c, False) + cut.apply(s, True) - cut.apply(p, False), cut.cut)
 
 
 def _keys(seed: int | None) -> list[bytes]:
@@ -163,7 +164,7 @@ def _run(
     provider = Provider(0, weights["provider"], _stream(with_client), _stream(with_server), ends["dealt"][0])
     client = Client(0, weights["client"], _stream(with_client), ends["prepared"][0], ends["online"][0])
     server = Server(0, weights["server"], weights["biases"], _stream(with_server), ends["dealt"][1], ends["prepared"][1], ends["online"][1])
-    words = simulate.encode(plan.graph, plan.precision, images)
+    words = twin.encode(plan.graph, plan.precision, images)
     held: dict[str, Summands] = {}
     channels = [channel for pair in ends.values() for channel in pair]
     try:
@@ -246,11 +247,11 @@ class _Real:
 def _row(plan: Plan, step: Step, inputs: list[Summands], result, packed, like: np.ndarray, real: _Real) -> Row:
     error, bound, room = _check(plan, step, inputs, result, packed)
     value = step.result
-    actual = result if isinstance(step, OutputStep) else simulate.decode(result.words, value)
+    actual = result if isinstance(step, OutputStep) else twin.decode(result.words, value)
     true = real.at(step, plan.graph)
     if true is None or true.shape != actual.shape:
         return Row(step.name, step.kind, float(np.abs(actual).max()), error, bound, None, None, room)
-    expected = simulate.decode(like, value)
+    expected = twin.decode(like, value)
     largest = float(np.abs(true).max())
     room = min(room, value.bits - 2 - value.fraction - _log2(largest))
     return Row(step.name, step.kind, largest, error, bound, float(np.abs(actual - true).max()), float(np.abs(expected - true).max()), room)
@@ -271,21 +272,21 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tu
         x = inputs[0].opened(cut)
         room = cut.cut - 2 - _log2(float(np.abs(x).max(initial=0)))
         if isinstance(step, MaxPoolStep):
-            candidates = [simulate.max_pool(plan.graph, step, x)]
+            candidates = [twin.max_pool(plan.graph, step, x)]
         else:
             # the ignored bits of a window carry or do not: either decision is right where they matter. Of a patch all may, or none, which
             # bounds its sum on both sides; no sum between has another sign while a patch has at most 2^width pixels
             shares = (0.0, 1.0) if step.protocol.first else (0.0,)
-            candidates = [simulate.relu(step.protocol, x, Rounding(below=share)) for share in shares]
+            candidates = [twin.relu(step.protocol, x, Rounding(below=share)) for share in shares]
     else:
-        candidates, room = [simulate.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())], np.inf
-    differences = [np.abs(simulate.signed(result.words - candidate, step.result.bits)) for candidate in candidates]
+        candidates, room = [twin.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())], np.inf
+    differences = [np.abs(twin.signed(result.words - candidate, step.result.bits)) for candidate in candidates]
     return int(np.minimum.reduce(differences).max()), 0, room
 
 
 def _output_error(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:
     if isinstance(step.protocol, Argmax):
         cut = Cut(step.protocol.bits, step.protocol.shift, step.protocol.cut - step.protocol.index_bits)
-        return int((simulate.labels(source.opened(cut)) != result).sum()), 0
-    exact = simulate.decode(source.words, source.value)
+        return int((twin.labels(source.opened(cut)) != result).sum()), 0
+    exact = twin.decode(source.words, source.value)
     return int(np.abs(np.rint((result - exact) * 2.0**source.value.fraction)).max()), 1 << step.protocol.shift >> 1

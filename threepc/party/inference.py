@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ..graph.schedule import Plan
-from ..protocol.roles import Client, Provider, Server
-from ..protocol.steps import InputStep, OutputStep, Step
+from threepc.plan.schedule import Plan
+from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.steps import InputStep, OutputStep, Step
 
 Note = Callable[[int, Step, float], None]
 """Called after each step with its index, itself and the seconds it took."""

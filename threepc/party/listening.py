@@ -4,12 +4,12 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 
-from ..errors import RunError, ThreepcError
-from ..transport.channel import Channel
-from ..transport.connection import Connection
-from ..transport.meter import Meter
-from .network import Network
-from .session import Options, log, open_channel
+from threepc.errors import RunError, ThreepcError
+from threepc.transport.channel import Channel
+from threepc.transport.connection import Connection
+from threepc.transport.meter import Meter
+from threepc.party.network import Network
+from threepc.party.session import Options, log, open_channel
 
 GREETING_TIMEOUT = 10.0
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..errors import RunError
-from ..transport import memory, zmq_dealer, zmq_listener
-from ..transport.connection import Connection
-from ..transport.keys import KeyPair
+from threepc.errors import RunError
+from threepc.transport import memory, zmq_dealer, zmq_listener
+from threepc.transport.connection import Connection
+from threepc.transport.keys import KeyPair
 
 
 class Listener(Protocol):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..transport.channel import Channel, Layout
-from .session import number_field
+from threepc.transport.channel import Channel, Layout
+from threepc.party.session import number_field
 
 GRANT = 1 << 16
 """Credit is granted when more than this many bytes have been consumed; a sender never waits for credit for fewer."""

@@ -6,19 +6,19 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..errors import InputError, RunError
-from ..graph.schedule import Plan
-from ..prf import KEY_BYTES, Keystream
-from ..protocol.roles import Provider
-from ..transport.channel import PROTOCOL_VERSION, Channel, Control
-from ..transport.connection import Connection
-from . import inference
-from .listening import GREETING_TIMEOUT, ListeningParty
-from .model import PublicModel
-from .network import Network
-from .pacing import PacedSender
-from .session import Options, Usage, ending_together, log, number_field, session_field, text_field
-from .warmup import warm_up
+from threepc.errors import InputError, RunError
+from threepc.plan.schedule import Plan
+from threepc.prf import KEY_BYTES, Keystream
+from threepc.protocol.roles import Provider
+from threepc.transport.channel import Channel, Control, PROTOCOL_VERSION
+from threepc.transport.connection import Connection
+from threepc.party import inference
+from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
+from threepc.model.served import PublicModel
+from threepc.party.network import Network
+from threepc.party.pacing import PacedSender
+from threepc.party.session import Options, Usage, ending_together, log, number_field, session_field, text_field
+from threepc.party.warmup import warm_up
 
 MAX_BATCH = 1024
 

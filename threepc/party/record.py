@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..graph.schedule import Plan
-from ..transport.meter import Count
-from .model import PublicModel
+from threepc.plan.schedule import Plan
+from threepc.transport.meter import Count
+from threepc.model.served import PublicModel
 
 Counts = dict[tuple[tuple[str, str], str, int], Count]
 

@@ -3,21 +3,21 @@ from __future__ import annotations
 
 import queue
 
-from ..errors import RunError
-from ..prf import Keystream, new_key
-from ..protocol.roles import Server
-from ..ring import Ring
-from ..transport.channel import PROTOCOL_VERSION, Channel
-from ..transport.connection import Connection
-from . import inference
-from .listening import GREETING_TIMEOUT, ListeningParty
-from .model import ServedModel
-from .network import Network
-from .pacing import PacedReceiver
-from .provider import checked_plan, noting
-from .record import by_step, difference
-from .session import Options, Usage, ending_together, log, number_field, open_channel, session_field, text_field
-from .warmup import warm_up
+from threepc.errors import RunError
+from threepc.prf import Keystream, new_key
+from threepc.protocol.roles import Server
+from threepc.ring import Ring
+from threepc.transport.channel import Channel, PROTOCOL_VERSION
+from threepc.transport.connection import Connection
+from threepc.party import inference
+from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
+from threepc.model.served import ServedModel
+from threepc.party.network import Network
+from threepc.party.pacing import PacedReceiver
+from threepc.party.provider import checked_plan, noting
+from threepc.party.record import by_step, difference
+from threepc.party.session import Options, Usage, ending_together, log, number_field, open_channel, session_field, text_field
+from threepc.party.warmup import warm_up
 
 
 class ServerParty(ListeningParty):

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import RunError, ThreepcError
-from ..transport.channel import SESSION_BYTES, Channel, Control
-from ..transport.connection import Connection
-from ..transport.meter import Meter
-from ..transport.shaping import Shaper
-from .model import PublicModel
+from threepc.errors import RunError, ThreepcError
+from threepc.transport.channel import Channel, Control, SESSION_BYTES
+from threepc.transport.connection import Connection
+from threepc.transport.meter import Meter
+from threepc.transport.shaping import Shaper
+from threepc.model.served import PublicModel
 
 log = logging.getLogger("threepc")
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..graph.ir import Graph, Node
-from ..graph.precision import Precision
-from ..graph.schedule import schedule
-from ..kernels import convolution
-from ..prf import Keystream, new_key
-from ..protocol.roles import Client, Provider, Server
-from ..ring import Ring, word_of
-from ..transport import memory
-from ..transport.channel import Channel
-from . import inference
+from threepc.graph.ir import Graph, Node
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import schedule
+from threepc.kernels import convolution
+from threepc.prf import Keystream, new_key
+from threepc.protocol.roles import Client, Provider, Server
+from threepc.ring import Ring, word_of
+from threepc.transport import memory
+from threepc.transport.channel import Channel
+from threepc.party import inference
 
 _done: set[tuple[int, type]] = set()
 _lock = threading.Lock()

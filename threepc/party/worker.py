@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ThreepcError
-from ..transport import zmq_dealer
-from ..transport.channel import Channel
-from ..transport.keys import KeyPair
-from ..transport.shaping import NETWORKS, Shaper
-from .client import ClientSession
-from .model import ServedModel
-from .network import ZmqNetwork
-from .provider import ProviderParty
-from .server import ServerParty
-from .session import Options
+from threepc.errors import ThreepcError
+from threepc.transport import zmq_dealer
+from threepc.transport.channel import Channel
+from threepc.transport.keys import KeyPair
+from threepc.transport.shaping import NETWORKS, Shaper
+from threepc.party.client import ClientSession
+from threepc.model.served import ServedModel
+from threepc.party.network import ZmqNetwork
+from threepc.party.provider import ProviderParty
+from threepc.party.server import ServerParty
+from threepc.party.session import Options
 
 LOG_VARIABLE = "THREEPC_LOG"
 """In the environment: the level from which the three processes log to standard error."""

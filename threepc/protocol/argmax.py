@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ring import word_of
-from .cost import Cost
-from .local import Cut
-from .relu import OPS, Relu
-from .roles import Client, Provider, Server
-from .terminals import Output
+from threepc.ring import word_of
+from threepc.protocol.cost import Cost
+from threepc.protocol.summands import Cut
+from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.input_output import Output
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ..kernels import runs
-from ..kernels.packing import TILE_WORDS, padded
-from .roles import DECISION, Client, Provider, Server, plane_words, scratch
-from .window import Window, window
+from threepc.kernels import runs
+from threepc.kernels.packing import TILE_WORDS, padded
+from threepc.protocol.roles import Client, DECISION, Provider, Server, plane_words, scratch
+from threepc.protocol.window import Window, window
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels import runs
-from ..kernels.packing import TILE, packed_bytes
-from ..ring import word_of
-from .roles import GATE, Client, Provider, Server, scratch
+from threepc.kernels import runs
+from threepc.kernels.packing import TILE, packed_bytes
+from threepc.ring import word_of
+from threepc.protocol.roles import Client, GATE, Provider, Server, scratch
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels import runs
-from ..kernels.gate import carry_plane
-from ..kernels.packing import TILE, TILE_WORDS, packed_bytes
-from ..ring import word_of
-from .roles import IDENTITY, Client, Provider, Server, plane_words, scratch
+from threepc.kernels import runs
+from threepc.kernels.gate import carry_plane
+from threepc.kernels.packing import TILE, TILE_WORDS, packed_bytes
+from threepc.ring import word_of
+from threepc.protocol.roles import Client, IDENTITY, Provider, Server, plane_words, scratch
 
 
 @dataclass(frozen=True)

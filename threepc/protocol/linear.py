@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels.convolution import convolve, pack_weight
-from ..kernels.packing import pack, packed_bytes, padded, unpack
-from ..prf import Keystream
-from ..ring import word_of
-from .cost import Cost
+from threepc.kernels.convolution import convolve, pack_weight
+from threepc.kernels.packing import pack, packed_bytes, padded, unpack
+from threepc.prf import Keystream
+from threepc.ring import word_of
+from threepc.protocol.cost import Cost
 
 WEIGHT = 8
 """Purpose of the weight mask's stream."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ring import word_of
-from .cost import Cost
-from .relu import OPS, Relu
-from .roles import Client, Provider, Server
+from threepc.ring import word_of
+from threepc.protocol.cost import Cost
+from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.roles import Client, Provider, Server
 
 
 @dataclass(frozen=True)

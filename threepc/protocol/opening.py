@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels import runs
-from ..kernels.packing import TILE, packed_bytes, padded
-from ..ring import word_of
-from .roles import OPEN, Client, Provider, Role, Server, scratch
+from threepc.kernels import runs
+from threepc.kernels.packing import TILE, packed_bytes, padded
+from threepc.ring import word_of
+from threepc.protocol.roles import Client, OPEN, Provider, Role, Server, scratch
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels.packing import padded
-from ..kernels.patch import spread_bits, sum_patches
-from .roles import plane_words
+from threepc.kernels.packing import padded
+from threepc.kernels.patch import spread_bits, sum_patches
+from threepc.protocol.roles import plane_words
 
 IDENTITY, ZERO = (0, 1), (1, 0)
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ring import word_of
-from .cost import Cost
-from .drelu import DRelu, opened
-from .gate import Gate
-from .identity import Identity
-from .opening import Opening, draw_words
-from .patches import IDENTITY, ZERO, Patches
-from .roles import ACTIVATION, Client, Provider, Server
+from threepc.ring import word_of
+from threepc.protocol.cost import Cost
+from threepc.protocol.drelu import DRelu, opened
+from threepc.protocol.gate import Gate
+from threepc.protocol.identity import Identity
+from threepc.protocol.opening import Opening, draw_words
+from threepc.protocol.patches import IDENTITY, Patches, ZERO
+from threepc.protocol.roles import ACTIVATION, Client, Provider, Server
 
 OPS = 2
 """Addresses that one ReLU takes: itself, and the channels that pass."""

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ..kernels.convolution import PackedWeight
-from ..kernels.keystream import BLOCK_BYTES, Source
-from ..kernels.packing import BLOCK, TILE, padded
-from ..prf import Keystream
-from ..transport.channel import Channel
+from threepc.kernels.convolution import PackedWeight
+from threepc.kernels.keystream import BLOCK_BYTES, Source
+from threepc.kernels.packing import BLOCK, TILE, padded
+from threepc.prf import Keystream
+from threepc.transport.channel import Channel
 
 OPEN, ACTIVATION, DECISION, GATE, IDENTITY = range(1, 6)
 """Purposes of a stream's address: what the words drawn within one op are for."""

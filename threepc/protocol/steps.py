@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ring import Ring, word_of
-from .argmax import Argmax
-from .cost import Cost
-from .linear import Linear
-from .local import Cut, Summand
-from .max_pool import MaxPool
-from .relu import Relu
-from .roles import Client, Provider, Server
-from .terminals import Input, Output
+from threepc.ring import Ring, word_of
+from threepc.protocol.argmax import Argmax
+from threepc.protocol.cost import Cost
+from threepc.protocol.linear import Linear
+from threepc.protocol.summands import Cut, Summand
+from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.relu import Relu
+from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.input_output import Input, Output
 
 REDUCED, RAW, CUT = "reduced", "raw", "cut"
 

@@ -17,7 +17,7 @@ from itertools import chain, combinations
 
 import numpy as np
 
-from ..kernels.decisions import Tables
+from threepc.kernels.decisions import Tables
 
 MAX_CHUNK = 3
 MAX_FAN_IN = 5

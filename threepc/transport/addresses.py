@@ -8,7 +8,7 @@ import socket
 import stat
 from pathlib import Path
 
-from ..errors import InputError
+from threepc.errors import InputError
 
 _TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]*]+):(?P<port>[0-9]{1,5})")
 # sockaddr_un holds 108 bytes, the last of them zero.

@@ -15,28 +15,28 @@ from types import EllipsisType
 
 import numpy as np
 
-from ..errors import RunError
-from .connection import Buffer, Connection, NoAnswer
-from .framing import (
+from threepc.errors import RunError
+from threepc.transport.connection import Buffer, Connection, NoAnswer
+from threepc.transport.framing import (
     ABORT,
     CONTROL,
+    Control,
     DATA,
     HEADER_BYTES,
-    NO_ARRIVAL,
-    PROTOCOL_VERSION,
-    SESSION_BYTES,
-    Control,
     Header,
     Layout,
     Malformed,
+    NO_ARRIVAL,
+    PROTOCOL_VERSION,
+    SESSION_BYTES,
     describe,
     describe_text,
     pack_control,
     printable,
     unpack_control,
 )
-from .meter import PHASES, Meter
-from .shaping import Shaper
+from threepc.transport.meter import Meter, PHASES
+from threepc.transport.shaping import Shaper
 
 TIMEOUT_S = 60.0
 CONTROL_LIMIT = 16 << 20

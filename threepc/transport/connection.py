@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import RunError
+from threepc.errors import RunError
 
 Buffer = bytes | bytearray | memoryview | np.ndarray
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .connection import Buffer, QueuedConnection, byte_view
+from threepc.transport.connection import Buffer, QueuedConnection, byte_view
 
 
 class MemoryConnection(QueuedConnection):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import InputError
+from threepc.errors import InputError
 
 
 @dataclass(frozen=True)

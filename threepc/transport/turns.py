@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from .waker import Waker, poll
+from threepc.transport.waker import Waker, poll
 
 _YOUR_TURN = object()
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import zmq
 
-from ..errors import InputError, RunError
-from . import zmq_sockets
-from .addresses import check_ipc_directory, is_tcp
-from .connection import Buffer, Connection, closed_here, no_answer
-from .keys import KeyPair, is_key
-from .waker import Waker, poll
+from threepc.errors import InputError, RunError
+from threepc.transport import zmq_sockets
+from threepc.transport.addresses import check_ipc_directory, is_tcp
+from threepc.transport.connection import Buffer, Connection, closed_here, no_answer
+from threepc.transport.keys import KeyPair, is_key
+from threepc.transport.waker import Waker, poll
 
 _RETRY_S = 0.05
 _FLUSH_MS = 1

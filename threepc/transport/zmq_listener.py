@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 import zmq
 from zmq.utils import z85
 
-from ..errors import InputError, RunError
-from . import zmq_sockets
-from .addresses import check_ipc_directory, check_ipc_free, is_tcp
-from .connection import Buffer, Connection, QueuedConnection
-from .keys import KeyPair, is_key
-from .turns import Turns
-from .waker import Waker, poll
+from threepc.errors import InputError, RunError
+from threepc.transport import zmq_sockets
+from threepc.transport.addresses import check_ipc_directory, check_ipc_free, is_tcp
+from threepc.transport.connection import Buffer, Connection, QueuedConnection
+from threepc.transport.keys import KeyPair, is_key
+from threepc.transport.turns import Turns
+from threepc.transport.waker import Waker, poll
 
 _IO_THREADS = 2
 _SUSPICION_MS = 200

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import zmq
 
-from ..errors import InputError
-from .addresses import is_tcp
-from .connection import Buffer, byte_view
-from .framing import printable
-from .keys import KeyPair, is_key
+from threepc.errors import InputError
+from threepc.transport.addresses import is_tcp
+from threepc.transport.connection import Buffer, byte_view
+from threepc.transport.framing import printable
+from threepc.transport.keys import KeyPair, is_key
 
 # A first frame that is empty marks ZeroMQ-level messages: alone it says hello, followed by a text it says goodbye.
 HELLO = [b""]

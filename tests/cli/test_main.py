@@ -1,0 +1,303 @@
+"""The command line within this process: what it says, and its exit status."""
+
+import json
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from threepc.cli import main
+from threepc.errors import RunError
+
+FACTORIES = """
+from torch import nn
+from threepc.card import ModelCard, Preprocessing
+
+def small():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    net.model_card = ModelCard("small", Preprocessing((6, 7), (127.5,) * 3, (64.0,) * 3), classes=("cat, kitten", "dog"))
+    return net
+
+def unsupported():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.model_card = ModelCard("unsupported", Preprocessing((6, 7)))
+    return net
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A CONFIG in the current folder, with images beside it; the name of its module is new for each test."""
+    name = f"factories_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(FACTORIES)
+    for image in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / image), np.arange(126, dtype=np.uint8).reshape(6, 7, 3))
+    monkeypatch.chdir(tmp_path)
+    return f"{name}:small"
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must be refused; the line it says."""
+
+    def run(*arguments: str, status: int = 2) -> str:
+        assert main.status(list(arguments)) == status
+        captured = capsys.readouterr()
+        (line,) = (line for line in captured.err.splitlines() if not line.startswith("preparing kernels: "))
+        assert line.startswith("threepc: ")
+        return line
+
+    return run
+
+
+def test_run_in_threads(config, capsys, tmp_path):
+    (tmp_path / "labels.json").write_text(json.dumps({"a.png": "dog", "b.png": 0}))
+    arguments = [
+        "run",
+        config,
+        "--input",
+        "a.png",
+        "b.png",
+        "--transport",
+        "memory",
+        "--compare",
+        "--batch",
+        "2",
+        "--labels",
+        "labels.json",
+    ]
+    assert main.status([*arguments, "--report", "r.json", "--output", "out"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "small, seeded random weights (no checkpoint given)" in lines
+    rows = [line.split() for line in lines if line.startswith(("a.png", "b.png"))]
+    assert [row[0] for row in rows] == ["a.png", "b.png"] and rows[0][1:3] == rows[0][3:5] and rows[0][5:7] == ["1", "dog"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["accuracy"] == 0.5 and report["argmax_equal"] and report["batch"] == 2
+    assert np.load(tmp_path / "out" / "logits.npy").shape == (2, 2)
+
+
+def test_labels_alone_are_revealed(config, capsys, tmp_path):
+    arguments = [
+        "run",
+        config,
+        "--input",
+        "a.png",
+        "--transport",
+        "memory",
+        "--reveal",
+        "label",
+        "--compare",
+        "--output",
+        ".",
+        "--report",
+        "r.json",
+    ]
+    assert main.status(arguments) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["argmax_equal"] and "max_abs_error" not in report
+    assert np.load(tmp_path / "labels.npy").tolist() == [report["results"][0]["label"]]
+    assert "difference" not in capsys.readouterr().out
+
+
+def test_the_32_bit_ring_is_calibrated_with_the_servers_images(config, capsys, tmp_path):
+    np.save("real.npy", np.random.default_rng(0).normal(0, 1, (2, 3, 6, 7)))
+    arguments = ["run", config, "--input", "a.png", "--transport", "memory", "--ring", "32", "--compare", "--report", "r.json"]
+    assert main.status(arguments) == 0
+    assert "chosen with artificial images" in capsys.readouterr().out
+    assert main.status([*arguments, "--calibration", "real.npy", "b.png", "--drelu-window", "14:28", "--frac-bits", "10"]) == 0
+    assert "artificial" not in capsys.readouterr().out
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["ring_bits"] == 32 and report["frac_bits"] == 10 and report["drelu_window"] == [14, 28]
+    assert report["max_abs_error"] < 0.03 * report["max_abs_plain"]
+    np.save("real.npy", np.full((1, 3, 6, 7), 1e5))
+    assert main.status([*arguments, "--calibration", "real.npy"]) == 2
+    assert "do not fit a ring of 32 bits" in capsys.readouterr().err
+
+
+def test_inspect_predicts_what_a_run_costs(config, capsys, tmp_path):
+    assert main.status(["spec", "uniform", "2x2", config, "--output", "spec.json"]) == 0
+    assert main.status(["spec", "show", "spec.json", config]) == 0
+    assert "4 x 24" not in capsys.readouterr().out
+    for ring in ("64", "40"):
+        common = [config, "--relu-spec", "spec.json", "--ring", ring, "--batch", "2"]
+        assert main.status(["inspect", *common, "--json"]) == 0
+        predicted = json.loads(capsys.readouterr().out)
+        assert main.status(["run", *common, "--input", "a.png", "b.png", "--transport", "memory", "--report", "r.json"]) == 0
+        capsys.readouterr()
+        measured = json.loads((tmp_path / "r.json").read_text())
+        assert predicted["bytes"] == measured["bytes"]
+        assert predicted["links"] == {
+            link: {phase: count["bytes"] for phase, count in phases.items()} for link, phases in measured["links"].items()
+        }
+        assert (predicted["relus"], predicted["drelus"]) == (measured["relus"], measured["drelus"]) == (160, 48)
+        assert predicted["messages_online"] == measured["messages_online"]
+        assert measured["relu_spec"] == "spec.json"
+
+
+def test_inspect_prints_a_table(config, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main.status(["inspect", config]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and lines[0].split() == ["layer", "kind", "output", "DReLUs", "offline", "online", "msgs"]
+    assert any(line.split()[:3] == ["1", "relu", "4x4x5"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["--input", "none.png"], "none.png does not exist"),
+        (["--input", "text.png"], "text.png is not an image that OpenCV can read"),
+        (["--input", "."], ". is not a file"),
+        (["--input", "wide.png"], "wide.png has 8x6 pixels, but the model takes exactly 7x6"),
+        (["--input", "wide.npy"], "wide.npy has shape (3, 6, 8), but the model takes (C, H, W) = (3, 6, 7)"),
+        (["--input", "nan.npy"], "nan.npy holds NaN"),
+        (["--input", "far.npy"], "far.npy: size 20000 does not fit a ring of 48 bits"),
+        (["--input", "a.png", "--labels", "none.json"], "none.json does not exist"),
+        (["--input", "a.png", "--labels", "labels.json"], "labels.json has no entry 'a.png'"),
+        (["--input", "a.png", "--ring", "47"], "'47' is not one of '64', '48', '40', '32': see 'threepc run --help'"),
+        (["--input", "a.png", "--drelu-window", "x"], "'x' is not LO:HI"),
+        (["--input", "a.png", "--drelu-window", "40:60"], "drelu-window 40:60: must be LO:HI with 0 <= LO < HI <= 46"),
+        (["--input", "a.png", "--drelu-window", "2:10"], "drelu-window 2:10: nothing of it is left"),
+        (["--input", "a.png", "--size", "0x4"], "'0x4' is not HxW"),
+        (["--input", "a.png", "--relu-spec", "none.json"], "cannot read the relu spec none.json"),
+        (["--input", "a.png", "--relu-spec", "labels.json"], "labels.json: 'version' is None"),
+        (["--input", "a.png", "--report", "."], ". cannot be written"),
+        (["--input", "a.png", "--report", "a.png/r.json"], "the folder a.png cannot be made"),
+        (["--input", "a.png", "--phases", "separate", "--budget", "0.00001"], "--phases separate needs a --budget of at least 1 MB"),
+        (["--input", "a.png", "--network", "lan", "--transport", "memory"], "a simulated network needs processes"),
+        ([], "missing option '--input': see 'threepc run --help'"),
+    ],
+)
+def test_bad_input_is_refused(config, refused, arguments, reason):
+    with open("text.png", "w") as file:
+        file.write("no image")
+    with open("labels.json", "w") as file:
+        file.write("{}")
+    cv2.imwrite("wide.png", np.zeros((6, 8, 3), np.uint8))
+    np.save("wide.npy", np.zeros((3, 6, 8), np.float32))
+    np.save("nan.npy", np.full((3, 6, 7), np.nan))
+    np.save("far.npy", np.full((3, 6, 7), 2e4))
+    assert reason in refused("run", config, *arguments)
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["none.pth"], "checkpoint none.pth does not exist"),
+        (["foreign.pth"], "checkpoint foreign.pth is for another model: 4 missing"),
+        (["a.png"], "checkpoint a.png is not a PyTorch checkpoint"),
+    ],
+)
+def test_a_checkpoint_of_something_else(config, refused, words, reason):
+    torch.save({"other.weight": torch.zeros(3)}, "foreign.pth")
+    assert reason in refused("run", config, *words, "--input", "a.png")
+
+
+def test_a_config_of_something_else(config, refused):
+    assert "module '1' uses torch.sigmoid, which has no secure protocol" in refused("inspect", config.replace("small", "unsupported"))
+    assert "has no function nothing" in refused("inspect", config.replace("small", "nothing"))
+    assert "unknown config nonsense" in refused("inspect", "nonsense")
+    assert "mmcls has no config" in refused("inspect", "mmcls:resnet5")
+    assert "config none.py does not exist" in refused("inspect", "none.py")
+
+
+def test_wrong_words(refused):
+    assert "no such command 'rum'" in refused("rum").lower()
+    assert refused("run") == "threepc: missing argument 'CONFIG': see 'threepc run --help'"
+    assert "no such option" in refused("keygen", "--whatever").lower()
+    assert "missing option '--deployment'" in refused("provider")
+
+
+def test_keygen_overwrites_nothing(refused, tmp_path, capsys):
+    assert main.status(["keygen", str(tmp_path / "keys")]) == 0
+    assert "deployment.yaml" in capsys.readouterr().out
+    assert (tmp_path / "keys" / "server.secret").stat().st_mode & 0o777 == 0o600
+    assert "exists already and is not overwritten" in refused("keygen", str(tmp_path / "keys"))
+
+
+@pytest.mark.parametrize(
+    "error, status, line",
+    [
+        (RunError("the server is gone"), 1, "threepc: the server is gone"),
+        (ZeroDivisionError("division by zero"), 1, "threepc: unexpected ZeroDivisionError: division by zero; --debug shows the traceback"),
+        (KeyboardInterrupt(), 130, "threepc: interrupted"),
+    ],
+)
+def test_failures_are_one_line_and_with_debug_a_traceback(config, monkeypatch, capsys, error, status, line):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("threepc.tasks.run.load_model", fail)
+    monkeypatch.setenv("THREEPC_LOG", "CRITICAL")
+    assert main.status(["run", config, "--input", "a.png"]) == status
+    assert [shown for shown in capsys.readouterr().err.splitlines() if shown] == [line]  # click ends the line with ^C first
+    assert main.status(["run", config, "--input", "a.png", "--debug"]) == status
+    shown = capsys.readouterr().err.splitlines()
+    assert any(text.startswith("Traceback") for text in shown) and shown[-1] == line
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_every_command_has_help(command, capsys):
+    assert main.status([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: threepc {command}") and max(map(len, shown.splitlines())) <= 110
+
+
+def test_the_command_line_starts_without_heavy_imports():
+    heavy = "{'torch', 'numba', 'numpy', 'zmq', 'rich'}"
+    program = f"import sys, threepc.cli.main; threepc.cli.main.status(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(f"  {command} " in done.stdout for command in main.COMMANDS)
+
+
+def test_the_cleartext_twin(config, capsys, tmp_path):
+    assert (
+        main.status(["simulate", config, "--input", "a.png", "b.png", "--ring", "32", "--seed", "5", "--batch", "2", "--report", "r.json"])
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "simulated" in shown and "megabytes" not in shown
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["simulated"] and report["max_abs_error"] < 0.01 * report["max_abs_plain"] and "bytes" not in report
+
+
+def test_every_layer_is_compared(config, capsys):
+    assert main.status(["run", config, "--input", "a.png", "--transport", "memory", "--layers"]) == 0
+    shown = capsys.readouterr().out
+    assert "No layer differs by more than its rounding." in shown
+    assert [line.split()[:2] for line in shown.splitlines() if line.startswith(("0 ", "1 ", "4 "))] == [
+        ["0", "conv"],
+        ["1", "relu"],
+        ["4", "conv"],
+    ]
+
+
+def test_a_layer_at_fault_is_named(config, capsys):
+    """Scales chosen with images far flatter than the client's: values overflow, `--compare` notices and says where it began."""
+    np.save("flat.npy", np.full((1, 3, 6, 7), 1e-3))
+    np.save("steep.npy", np.random.default_rng(0).choice([-3.9, 3.9], (1, 3, 6, 7)))
+    arguments = ["run", config, "--input", "steep.npy", "--transport", "memory", "--compare", "--ring", "32", "--calibration", "flat.npy"]
+    assert main.status([*arguments, "--frac-bits", "14"]) == 0
+    shown = capsys.readouterr().out
+    (name,) = re.findall(r"First layer that differs by more than its rounding: (\w+) \(all such layers: \*\)", shown)
+    assert f"\n* {name} " in shown
+
+
+def test_a_debug_seed_fixes_every_bit(config, capsys, refused, tmp_path):
+    assert "--debug-seed: only within one process" in refused("run", config, "--input", "a.png", "--debug-seed", "7")
+    assert "a simulated network needs processes" in refused(
+        "run", config, "--input", "a.png", "--debug-seed", "7", "--transport", "memory", "--network", "lan"
+    )
+    for folder, seed in (("one", "7"), ("two", "7"), ("other", "8")):
+        assert main.status(["run", config, "--input", "a.png", "--debug-seed", seed, "--transport", "memory", "--output", folder]) == 0
+        captured = capsys.readouterr()
+        assert "NOT PRIVATE" in captured.err and "not private" in captured.out
+    one, two, other = ((tmp_path / folder / "logits.npy").read_bytes() for folder in ("one", "two", "other"))
+    assert one == two != other

@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from threepc import reduction
+from threepc.graph.relu_spec import patch_counts
+from threepc.errors import InputError
+
+LAYERS = {"relu": [[2, 3], [1, 0], [0, 1]], "clip": [[1, 1], [5, 7], [5, 1], [2, 2]]}
+
+
+def test_round_trip(tmp_path, small_graph):
+    spec = reduction.ReluSpec("small", LAYERS, {"method": "by hand"})
+    reduction.save(spec, tmp_path / "specs" / "s.json")
+    again = reduction.load(tmp_path / "specs" / "s.json")
+    assert again.to_json() == spec.to_json() and again.provenance == {"method": "by hand"}
+    assert json.loads(spec.to_json())["layers"] == LAYERS
+    assert [path.name for path in (tmp_path / "specs").iterdir()] == ["s.json"]
+    reduction.check(again, small_graph)
+
+
+def test_drelus_by_hand(small_graph):
+    spec = reduction.ReluSpec("small", LAYERS)
+    # 3 x 3 patches of 2x3 on 5x7; a clip decides twice on each of 35 + 1 + 7 + 12 patches.
+    assert reduction.drelus(spec, small_graph) == {"relu": 9, "clip": 2 * (35 + 1 + 7 + 12)}
+    assert reduction.full_drelus(small_graph) == {"relu": 105, "clip": 280}
+    rows = reduction.show(spec, small_graph)
+    assert rows[-1]["drelus"] == 119 and rows[-1]["full"] == 385
+    assert rows[0]["patches"] == "2x3 x 1, zero x 1, identity x 1"
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+def test_patch_counts(height, width, rows, columns):
+    starts = {(top // height, left // width) for top in range(rows) for left in range(columns)}
+    assert patch_counts(np.array([height, width]), rows, columns) == len(starts)
+
+
+def test_uniform_is_clipped_and_fits(small_graph):
+    spec = reduction.uniform(small_graph, 6, 4)
+    reduction.check(spec, small_graph)
+    assert spec.layers["relu"].tolist() == [[5, 4]] * 3
+    assert sum(reduction.drelus(reduction.uniform(small_graph, 1, 0), small_graph).values()) == 0
+    with pytest.raises(InputError, match="no patch size"):
+        reduction.uniform(small_graph, 0, 4)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{", "not a JSON file"),
+    ("[]", "a relu spec is a JSON object"),
+    ('{"version": 2}', "'version' is 2"),
+    ('{"version": 1, "model": "m"}', "'layers' is missing"),
+    ('{"version": 1, "model": "m", "layers": {}}', "at least one ReLU"),
+    ('{"version": 1, "model": 3, "layers": {"relu": [[1, 1]]}}', "'model' must be a string"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]]}, "extra": 1}', "unknown key 'extra'"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]], "relu": [[1, 1]]}}', "'relu' appears twice"),
+    ('{"version": 1, "model": "m", "layers": {"relu": []}}', "layer 'relu'"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1], [0, 0]]}}', r"layer 'relu', channel 1: \[0, 0\]"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[2, 0]]}}', r"\[2, 0\] is no patch size"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[0, 2]]}}', r"\[0, 2\] is no patch size"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[-1, 2]]}}', "no patch size"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[1.0, 2]]}}', "not a pair of integers"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[true, 1]]}}', "not a pair of integers"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1, 1]]}}', "not a pair of integers"),
+    ('{"version": 1, "model": "m", "layers": {"relu": [[99999999, 1]]}}', "no patch size"),
+])
+def test_bad_files(tmp_path, text, message):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        reduction.load(path)
+    assert "bad.json" in str(caught.value)
+
+
+def test_missing_file():
+    with pytest.raises(InputError, match="cannot read the relu spec nowhere.json"):
+        reduction.load("nowhere.json")
+
+
+@pytest.mark.parametrize("layers, message", [
+    (LAYERS | {"stem": [[1, 1]]}, "layer 'stem' is not a ReLU of this network"),
+    ({"relu": LAYERS["relu"]}, "'clip' of this network is missing"),
+    (LAYERS | {"relu": [[1, 1]]}, "layer 'relu' has 1 patch sizes, the network's has 3 channels"),
+    (LAYERS | {"relu": [[1, 1], [6, 1], [1, 1]]}, r"layer 'relu', channel 1: the patch \[6, 1\] is larger than the feature map \(5x7\)"),
+])
+def test_spec_of_another_network(small_graph, layers, message):
+    with pytest.raises(InputError, match=message):
+        reduction.check(reduction.ReluSpec("other", layers), small_graph)

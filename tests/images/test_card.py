@@ -1,0 +1,105 @@
+"""The card survives JSON and refuses everything else that a stranger may send."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.errors import InputError
+
+CARD = ModelCard(
+    "net",
+    Preprocessing((224, 224), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), True, "short_edge", 256, "bicubic", "pillow"),
+    classes=("cat", "dog"),
+    segmentation=True,
+    align_corners=True,
+    palette=((0, 1, 2), (3, 4, 255)),
+)
+
+
+def test_json_round_trip():
+    assert ModelCard.from_json(CARD.to_json()) == CARD
+
+
+@given(
+    size=st.tuples(st.integers(1, 500), st.integers(1, 500)),
+    mean=st.floats(-1e3, 1e3),
+    std=st.floats(1e-3, 1e3),
+    resize=st.sampled_from(["exact", "stretch", "fit"]),
+    name=st.text(max_size=20),
+)
+def test_json_round_trip_of_any_card(size, mean, std, resize, name):
+    card = ModelCard(name, Preprocessing(size, (mean,), (std,), resize=resize))
+    assert ModelCard.from_json(card.to_json()) == card
+    assert card.preprocessing.shape == (1, *size)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("size", [224]),
+        ("size", [0, 224]),
+        ("size", [224, 10**6]),
+        ("size", [224.0, 224]),
+        ("size", "22"),
+        ("mean", [1.0, 2.0]),
+        ("mean", [1.0, 2.0, None]),
+        ("std", [1.0, 1.0, 0.0]),
+        ("std", [1.0]),
+        ("to_rgb", 1),
+        ("resize", "crop"),
+        ("short_edge", 223),
+        ("short_edge", True),
+        ("interpolation", "area"),
+        ("backend", "torch"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
+    data = json.loads(CARD.to_json())
+    data["preprocessing"][key] = value
+    with pytest.raises(InputError, match=f"model card: {key} must be"):
+        ModelCard.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("name", 3),
+        ("classes", "ab"),
+        ("classes", [1]),
+        ("segmentation", 0),
+        ("align_corners", None),
+        ("palette", [[0, 0, 256]]),
+        ("palette", [[0, 0]]),
+    ],
+)
+def test_a_wrong_value_of_the_card_itself_is_refused(key, value):
+    data = json.loads(CARD.to_json()) | {key: value}
+    with pytest.raises(InputError, match=f"model card: {key} must be"):
+        ModelCard.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"name": "x"}', "[" * 100_000, '{"mean": NaN}'])
+def test_anything_but_such_an_object_is_refused(text):
+    with pytest.raises(InputError, match="model card"):
+        ModelCard.from_json(text)
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    with pytest.raises(InputError, match="mean"):
+        ModelCard.from_json(CARD.to_json().replace("1.0,2.0,3.0", "NaN,2.0,3.0"))
+
+
+def test_another_size_keeps_the_share_that_is_cut_out():
+    assert CARD.preprocessing.with_size((97, 131)).short_edge == 150
+    assert CARD.preprocessing.with_size((97, 131)).shape == (3, 97, 131)
+    exact = Preprocessing((32, 32))
+    assert exact.with_size((48, 40)) == dataclasses.replace(exact, size=(48, 40))
+
+
+def test_class_names_where_known():
+    assert CARD.class_name(1) == "dog"
+    assert CARD.class_name(2) == "class 2"

@@ -1,0 +1,184 @@
+"""Images become the same input as in mmcls' own test pipeline, and each bad file is refused in one line that names it."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_images
+
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.errors import InputError
+from threepc.images.read import load_images, load_labels, read_image
+from threepc.mmlab.compat import import_mmlab
+from threepc.mmlab.configs import read_config
+from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
+
+import_mmlab()
+PLAIN = Preprocessing((4, 6))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """scikit-learn's two photographs as PNG, one upright, and one in grey."""
+    folder = tmp_path_factory.mktemp("photos")
+    china, flower = (image[:, :, ::-1] for image in load_sample_images().images)
+    cv2.imwrite(str(folder / "china.png"), china)
+    cv2.imwrite(str(folder / "upright.jpg"), np.rot90(flower))
+    cv2.imwrite(str(folder / "grey.png"), cv2.cvtColor(flower, cv2.COLOR_BGR2GRAY))
+    return [folder / "china.png", folder / "upright.jpg", folder / "grey.png"]
+
+
+def through_mmcls(config, path):
+    from mmcls.datasets.pipelines import Compose
+
+    return Compose(config.data.test.pipeline)({"img_prefix": None, "img_info": {"filename": str(path)}})["img"].numpy()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mmcls:resnet50_8xb32_in1k",  # resizes with OpenCV
+        "mmcls:mobilenet-v2_8xb32_in1k",  # resizes with Pillow
+        "mmcls:resnet50_8xb256-rsb-a1-600e_in1k",  # Pillow, bicubic, 236 pixels
+        "mmcls:resnet50_8xb8_cub",  # a square of 510, 448 cut out
+    ],
+)
+def test_inputs_are_those_of_mmcls(name, photos):
+    config = read_config(name)
+    if name == "mmcls:resnet50_8xb8_cub":  # stretches to a square larger than the crop, which threepc does not have
+        config.data.test.pipeline[1].size = 448
+        config.data.test.pipeline.pop(2)
+    preprocessing = classifier_preprocessing(config)
+    ours = load_images(photos, preprocessing)
+    assert ours.dtype == np.float32 and ours.flags.c_contiguous
+    for mine, path in zip(ours, photos):
+        np.testing.assert_allclose(mine, through_mmcls(config, path), rtol=0, atol=2e-6)
+
+
+def test_inputs_are_those_of_mmsegmentation_and_padded(photos):
+    from mmseg.datasets.pipelines import Compose
+
+    config = read_config("mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug")
+    config.data.test.pipeline[1].img_scale = (512, 512)
+    theirs = Compose(config.data.test.pipeline)({"img_prefix": None, "img_info": {"filename": str(photos[0])}})["img"][0].numpy()
+    ours = load_images(photos[:1], segmentor_preprocessing(config))[0]
+    height, width = theirs.shape[1:]
+    assert ours.shape == (3, 512, 512) and (height, width) == (342, 512)
+    np.testing.assert_allclose(ours[:, :height], theirs, rtol=0, atol=2e-6)
+    assert not ours[:, height:].any()
+
+
+def test_cifar_images_are_taken_red_first_as_mmcls_stores_them(tmp_path):
+    from mmcv import imnormalize
+
+    preprocessing = classifier_preprocessing(read_config("mmcls:resnet18_8xb16_cifar10"))
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)  # red first, as in the CIFAR files
+    cv2.imwrite(str(tmp_path / "a.png"), pixels[:, :, ::-1])
+    expected = imnormalize(pixels, np.array([125.307, 122.961, 113.8575]), np.array([51.5865, 50.847, 51.255]), to_rgb=False)
+    np.testing.assert_allclose(load_images([tmp_path / "a.png"], preprocessing)[0], expected.transpose(2, 0, 1), atol=2e-6)
+
+
+def test_grey_networks_get_one_channel(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((6, 8, 3), 50, np.uint8))
+    images = load_images([tmp_path / "a.png"], Preprocessing((3, 4), (30.0,), (2.0,), resize="stretch"))
+    np.testing.assert_array_equal(images, np.full((1, 1, 3, 4), 10, np.float32))
+
+
+def test_images_and_arrays_keep_the_order_given(tmp_path):
+    np.save(tmp_path / "two.npy", np.stack([np.full((3, 4, 6), 1), np.full((3, 4, 6), 2)]))
+    np.save(tmp_path / "one.npy", np.full((3, 4, 6), 3.0))
+    cv2.imwrite(str(tmp_path / "four.bmp"), np.full((4, 6, 3), 4, np.uint8))
+    images = load_images([tmp_path / "four.bmp", tmp_path / "two.npy", tmp_path / "one.npy"], PLAIN)
+    assert images.dtype == np.float32
+    assert [float(image.mean()) for image in images] == [4, 1, 2, 3]
+
+
+def bad_files(folder):
+    """Name to what its message must say."""
+    (folder / "text.png").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "folder.png").mkdir()
+    cv2.imwrite(str(folder / "small.png"), np.zeros((5, 6, 3), np.uint8))
+    np.save(folder / "shape.npy", np.zeros((3, 6, 4)))
+    np.save(folder / "vector.npy", np.zeros(72))
+    np.save(folder / "nan.npy", np.full((3, 4, 6), np.nan))
+    np.save(folder / "huge.npy", np.full((3, 4, 6), 1e300))
+    np.save(folder / "complex.npy", np.zeros((3, 4, 6), complex))
+    np.save(folder / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (folder / "text.npy").write_text("not an array")
+    np.save(folder / "none.npy", np.zeros((0, 3, 4, 6)))
+    return {
+        "missing.png": "does not exist",
+        "missing.npy": "does not exist",
+        "text.png": "not an image",
+        "empty.jpg": "not an image",
+        "folder.png": "is not a file",
+        "small.png": "has 6x5 pixels, but the model takes exactly 6x4",
+        "shape.npy": r"has shape \(3, 6, 4\), but the model takes \(C, H, W\) = \(3, 4, 6\)",
+        "vector.npy": "has shape",
+        "nan.npy": "NaN",
+        "huge.npy": "beyond 32-bit floats",
+        "complex.npy": "real numbers",
+        "pickled.npy": "not a .npy file of numbers",
+        "text.npy": "not a .npy file of numbers",
+        "none.npy": "has shape",
+    }
+
+
+def test_each_bad_file_is_refused_in_one_line_that_names_it(tmp_path):
+    for name, message in bad_files(tmp_path).items():
+        with pytest.raises(InputError, match=message) as caught:
+            load_images([tmp_path / name], PLAIN)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp"])
+def test_half_an_image_is_refused_and_nothing_else_is_said(tmp_path, photos, suffix, capfd):
+    encoded = cv2.imencode(suffix, cv2.imread(str(photos[0])))[1].tobytes()
+    (tmp_path / f"half{suffix}").write_bytes(encoded[: len(encoded) // 2])
+    with pytest.raises(InputError, match=f"half{suffix} is not an image that OpenCV can read .* or it is damaged"):
+        read_image(tmp_path / f"half{suffix}")
+    assert capfd.readouterr() == ("", "")
+    (tmp_path / f"whole{suffix}").write_bytes(encoded)
+    assert read_image(tmp_path / f"whole{suffix}").shape == (427, 640, 3)
+
+
+def test_no_image_and_a_model_of_another_shape_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no image"):
+        load_images([], PLAIN)
+    with pytest.raises(InputError, match="the model takes inputs of shape"):
+        load_images([tmp_path / "a.png"], PLAIN, (3, 4, 7))
+
+
+def test_read_image_gives_pixels(tmp_path):
+    pixels = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
+    assert read_image(tmp_path / "a.png", channels=1).shape == (4, 6)
+
+
+def test_labels_by_index_and_by_name(tmp_path):
+    card = ModelCard("net", PLAIN, classes=("cat", "dog"))
+    (tmp_path / "labels.json").write_text(json.dumps({"a.png": 1, "b.png": "cat"}))
+    assert load_labels(tmp_path / "labels.json", ["x/b.png", "y/a.png"], card) == [0, 1]
+    assert load_labels(tmp_path / "labels.json", ["a.png"], dataclasses.replace(card, classes=())) == [1]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "not JSON"),
+        ("[]", "must be a JSON object"),
+        ('{"b.png": 0}', "no entry 'a.png'"),
+        ('{"a.png": 2}', "is no class"),
+        ('{"a.png": "cow"}', "is no class"),
+        ('{"a.png": -1}', "is no class"),
+        ('{"a.png": true}', "is no class"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path, text, message):
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_labels(tmp_path / "labels.json", ["a.png"], ModelCard("net", PLAIN, classes=("cat", "dog")))

@@ -1,0 +1,237 @@
+"""deployment.yaml: what is generated loads, and every mistake is named with file, key and fix."""
+
+import re
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from threepc.party.deployment import Budgets, Timeouts, generate, load
+from threepc.errors import InputError
+from threepc.transport.keys import KeyPair
+
+
+@pytest.fixture
+def directory(tmp_path):
+    generate(tmp_path / "keys")
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def edit(directory):
+    """Change the parsed file with a function, write it back, and return its path."""
+    path = directory / "deployment.yaml"
+
+    def change(function):
+        document = yaml.safe_load(path.read_text())
+        function(document)
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    return change
+
+
+def setting(key, value):
+    """A function that sets `key`, dotted, in the parsed file."""
+
+    def change(document):
+        *path, last = key.split(".")
+        for name in path:
+            document = document.setdefault(name, {})
+        document[last] = value
+
+    return change
+
+
+def test_what_keygen_writes_loads(directory):
+    deployment = load(directory / "deployment.yaml")
+    assert deployment.server.address == deployment.server.listen == "tcp://127.0.0.1:7001"
+    assert deployment.provider.address == "tcp://127.0.0.1:7002"
+    assert (deployment.ring, deployment.frac_bits, deployment.drelu_window) == (48, None, None)
+    assert (deployment.reveal, deployment.network) == ("logits", "none")
+    assert (deployment.timeouts, deployment.budgets) == (Timeouts(), Budgets())
+    known = {"server": deployment.server.public_key, "provider": deployment.provider.public_key, "client": deployment.clients[0]}
+    for name, public in known.items():
+        pair = deployment.key_pair(name)
+        assert pair.public == public and pair.is_consistent()
+        assert pair.secret.decode() not in repr(deployment) + repr(pair)
+
+
+def test_secret_keys_are_private_and_all_keys_differ(directory):
+    keys = [f"{name}.{kind}" for name in ("client", "provider", "server") for kind in ("public", "secret")]
+    assert sorted(path.name for path in directory.iterdir()) == sorted([*keys, "deployment.yaml"])
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in directory.glob("*.secret"))
+    assert len({path.read_bytes() for path in directory.iterdir()}) == 7
+    assert directory.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["deployment.yaml", "client.secret", "provider.public"])
+def test_nothing_is_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} exists already and is not overwritten"):
+        generate(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_a_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write keys to .*file: "):
+        generate(tmp_path / "file")
+
+
+def test_more_clients(tmp_path):
+    generate(tmp_path, ["server", "provider", "client", "alice"])
+    path = tmp_path / "deployment.yaml"
+    path.write_text(path.read_text().replace("  - client.public\n", "  - client.public\n  - alice.public\n"))
+    deployment = load(path)
+    assert deployment.clients[1] == deployment.key_pair("alice").public
+
+
+def test_everything_may_be_set(edit):
+    def change(document):
+        document |= {"ring": 32, "frac_bits": 12, "drelu_window": [4, 20], "reveal": "label", "network": "wan352"}
+        document["server"]["listen"] = "tcp://0.0.0.0:7001"
+        document["timeouts"] = {"connect": 1.5}
+        document["budgets"] = {"client": 0.5, "provider": 1000}
+
+    deployment = load(edit(change))
+    assert (deployment.ring, deployment.frac_bits, deployment.drelu_window) == (32, 12, (4, 20))
+    assert (deployment.reveal, deployment.network) == ("label", "wan352")
+    assert deployment.server.listen == "tcp://0.0.0.0:7001" and deployment.server.address == "tcp://127.0.0.1:7001"
+    assert deployment.timeouts == Timeouts(1.5, 120.0) and deployment.budgets == Budgets(500_000, 10**9)
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("ring", 47, "ring: is 47: choose one of 64, 48, 40, 32"),
+        ("ring", "48", "ring: is '48': choose"),
+        ("ring", 48.0, "ring: is 48.0: choose"),
+        ("frac_bits", 24, "frac_bits: is 24: write a whole number from 1 to 23"),
+        ("frac_bits", True, "frac_bits: is True: write"),
+        ("frac_bits", 1.5, "frac_bits: is 1.5: write"),
+        ("drelu_window", [16], "drelu_window: is [16]: write [LOW, HIGH] with 0 <= LOW < HIGH < 48"),
+        ("drelu_window", [20, 20], "drelu_window: is [20, 20]"),
+        ("drelu_window", [0, 48], "drelu_window: is [0, 48]"),
+        ("drelu_window", ["a", 3], "drelu_window: is"),
+        ("reveal", "everything", "reveal: is 'everything': choose one of logits, label"),
+        ("network", "dsl", "network: is 'dsl': choose one of none, lan, lan10, wan, wan352"),
+        ("timeouts.answer", 0, "timeouts.answer: is 0: write a positive number"),
+        ("timeouts.answer", float("inf"), "timeouts.answer: is inf"),
+        ("timeouts.answer", float("nan"), "timeouts.answer: is nan"),
+        ("timeouts.connect", "30 s", "timeouts.connect: is '30 s'"),
+        ("timeouts.wait", 3, "timeouts.wait: is not a key of this file: remove it"),
+        ("timeouts", 3, "timeouts must be a mapping"),
+        ("budgets.client", -1, "budgets.client: is -1: write"),
+        ("budgets.server", 1, "budgets.server: is not a key"),
+        ("rings", 48, "rings: is not a key of this file: remove it or correct its name"),
+        ("server", None, "server must be a mapping"),
+        ("server.address", "10.0.0.1:7001", "server.address: is '10.0.0.1:7001': write tcp://HOST:PORT"),
+        ("server.address", "ipc:///tmp/x", "server.address: is 'ipc:///tmp/x': write tcp"),
+        ("server.address", 7001, "server.address: is 7001: write"),
+        ("server.listen", "tcp://*", "server.listen: is 'tcp://*': write"),
+        ("provider.public_key", "a\0b", "provider.public_key: the key file"),
+        ("provider.public_key", "nobody.public", "cannot be read: No such file or directory: 'threepc keygen DIR' makes keys"),
+        ("provider.public_key", 3, "provider.public_key: is 3: write the name of a .public file"),
+        ("provider.public_key", "deployment.yaml", "holds no key of 40 characters"),
+        ("provider.public_key", "server.public", "two parties have the same public key"),
+        ("clients", "client.public", "clients: must be a list of .public files"),
+        ("clients", ["client.public", "nobody.public"], "clients[1]: the key file"),
+        ("clients", ["client.public", "client.public"], "two parties have the same public key"),
+    ],
+)
+def test_mistakes_are_named(edit, key, value, words):
+    path = edit(setting(key, value))
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: .*{re.escape(words)}") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["server", "provider", "clients", "server.address", "server.public_key"])
+def test_missing_keys_are_named(edit, key):
+    def change(document):
+        *path, last = key.split(".")
+        for name in path:
+            document = document[name]
+        del document[last]
+
+    with pytest.raises(InputError, match=f"{key}: is missing: add it, or make a new file with 'threepc keygen DIR'"):
+        load(edit(change))
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "the file must be a mapping"),
+        ("- a\n- b\n", "the file must be a mapping"),
+        ("server: {\n", r"line 2: .*: correct the YAML"),
+        ("ring: 48\nring: 64\n", "line 2: the key 'ring' occurs twice"),
+        ("1: 2\n", "line 1: 1 is no key"),
+        ("server: !!python/object/apply:os.system ['true']\n", "line 1: could not determine a constructor"),
+        ("[" * 3000, "is not YAML|correct the YAML"),
+        ("\0", "is not YAML"),
+    ],
+)
+def test_what_is_no_deployment_is_refused(tmp_path, text, words):
+    path = tmp_path / "deployment.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        load(path)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_files_are_refused_with_a_line(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "arbitrary.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="arbitrary.yaml: "):
+        load(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match="deployment.yaml: cannot be read: No such file or directory: 'threepc keygen DIR' makes one"):
+        load(tmp_path / "deployment.yaml")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_readable_secrets_are_refused(directory, mode):
+    secret = directory / "client.secret"
+    secret.chmod(mode)
+    deployment = load(directory / "deployment.yaml")
+    with pytest.raises(InputError, match=f"other users may read the secret key of client: run 'chmod 600 {secret}'"):
+        deployment.key_pair("client")
+    assert deployment.key_pair("server")
+
+
+def test_a_missing_secret(directory):
+    deployment = load(directory / "deployment.yaml")
+    (directory / "server.secret").unlink()
+    with pytest.raises(InputError, match="the secret key of server .*server.secret' cannot be read: No such file .*: 'threepc keygen DIR'"):
+        deployment.key_pair("server")
+
+
+@pytest.mark.parametrize("content", ["", "%%%", "~" * 40, "x" * 41])
+def test_a_malformed_secret(directory, content):
+    deployment = load(directory / "deployment.yaml")
+    (directory / "server.secret").write_text(content)
+    with pytest.raises(InputError, match="the secret key of server .* holds no key of 40 characters") as caught:
+        deployment.key_pair("server")
+    assert not content or content not in str(caught.value)
+
+
+def test_a_secret_of_another_pair(directory):
+    deployment = load(directory / "deployment.yaml")
+    (directory / "server.secret").write_bytes(KeyPair.new().secret)
+    with pytest.raises(InputError, match="server.secret does not belong to server.public beside it"):
+        deployment.key_pair("server")
+
+
+def test_a_party_that_the_deployment_does_not_know(directory):
+    deployment = load(directory / "deployment.yaml")
+    stranger = KeyPair.new()
+    for name, key in (("stranger", "clients"), ("provider", "provider")):
+        (directory / f"{name}.public").write_bytes(stranger.public)
+        (directory / f"{name}.secret").write_bytes(stranger.secret)
+        (directory / f"{name}.secret").chmod(0o600)
+        with pytest.raises(InputError, match=f"does not list the key in {name}.public: add it under '{key}'"):
+            deployment.key_pair(name)

@@ -1,0 +1,135 @@
+"""Calibration: every value of the plan fits its ring with the margin asked for, scales are as fine as that allows, refusals are by name."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.graph.networks import Wrapped
+from threepc.images.card import Preprocessing
+from threepc.errors import InputError
+from threepc.plan.calibration import calibrate, choose, default_images, measure
+from threepc.graph.clear import evaluate
+from threepc.graph.importer import import_module
+from threepc.graph.passes import standard_passes
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import schedule
+from threepc.protocol.steps import RAW
+
+
+def network(module, shape=(3, 8, 8), blocks=frozenset()):
+    return standard_passes(*import_module(module.eval(), torch.zeros(1, *shape)), blocks)
+
+
+def residual(gain=1.0):
+    torch.manual_seed(0)
+    a, b, c = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+    with torch.no_grad():
+        b.weight *= gain
+    net = Wrapped(lambda m, x: m.c(torch.relu(m.a(x) + m.b(torch.relu(m.a(x))))), a=a, b=b, c=c)
+    return network(net)
+
+
+@settings(max_examples=25)
+@given(gain=st.floats(0.01, 200), bits=st.sampled_from([32, 40, 48, 64]), margin=st.integers(0, 4), seed=st.integers(0, 99))
+def test_every_value_of_the_plan_fits_with_its_margin(gain, bits, margin, seed):
+    graph, weights = residual(gain)
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    precision = calibrate(graph, weights, images, bits, margin)
+    values = evaluate(graph, weights, images, [node.name for node in graph.nodes])
+    for step in schedule(graph, precision).steps:
+        if step.result.form == RAW and step.name in values:
+            assert float(values[step.name].abs().max()) * 2.0 ** (step.result.fraction + margin) <= 2.0 ** (bits - 2)
+
+
+def test_one_layer_gets_all_bits_that_its_range_leaves():
+    conv = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        conv.weight[:], conv.bias[:] = 5.0, 0.0
+    graph, weights = network(nn.Sequential(conv, nn.ReLU()), (1, 4, 4))
+    own = lambda largest, **more: calibrate(graph, weights, torch.full((1, 1, 4, 4), largest / 5), 32, **more).of_weights("0")
+    assert own(8.0) == 30 - 11 - 2 - 3
+    assert own(8.1) == own(16.0) == 30 - 11 - 2 - 4  # ranges count as powers of two
+    assert own(8.0, margin_bits=0) == own(0.25) == own(0.0) == 16  # all that a truncation removes
+    assert own(8.0, margin_bits=4) == own(8.0, fraction=13) == 12
+
+
+def test_branches_that_meet_get_one_scale_and_others_their_own():
+    graph, weights = residual(gain=30.0)
+    precision = calibrate(graph, weights, torch.ones(1, 3, 8, 8), 32)
+    meeting = {precision.of_weights(node) for node in graph["add"].inputs}
+    assert len(meeting) == 1
+    alone = max(precision.of_weights(name) for name in weights if name not in graph["add"].inputs)
+    assert alone > meeting.pop()
+
+
+def test_wide_rings_keep_their_usual_precision():
+    graph, weights = residual()
+    for bits in (48, 64):
+        assert calibrate(graph, weights, torch.ones(1, 3, 8, 8), bits) == Precision.default(bits)
+
+
+def test_it_is_a_function_of_its_arguments():
+    graph, weights = residual()
+    images = default_images(Preprocessing(size=(8, 8), mean=(120.0,) * 3, std=(60.0,) * 3))
+    assert calibrate(graph, weights, images, 32) == calibrate(graph, weights, images.copy(), 32)
+    with_largest = np.concatenate([images, 400 * images[:1]])
+    assert sum(calibrate(graph, weights, with_largest, 40).weight_fraction.values()) < 4 * 16
+
+
+def test_sums_of_patches_count():
+    conv = nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        conv.weight[:], conv.bias[:] = 1.0, 0.0
+    graph, weights = network(nn.Sequential(conv, nn.ReLU()), (1, 8, 8), frozenset({"1"}))
+    images = torch.full((1, 1, 8, 8), 2.0)
+    assert measure(graph, weights, images, {"1": ((4, 3), (0, 1))}).sums == {"1": 24.0}
+    own = lambda *patches: calibrate(graph, weights, images, 32, sizes={"1": patches}).of_weights("0")
+    assert own((1, 1), (1, 1)) == own((0, 1), (1, 0)) == 16
+    assert own((4, 4), (1, 1)) == 12
+    assert own((5, 5), (8, 1)) == 11
+
+
+def test_a_clip_counts_what_lies_below_its_bound():
+    graph, weights = network(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU6()), (1, 2, 2))
+    weights["0"]["weight"][:], weights["0"]["bias"][:] = -1.0, 0.0
+    assert measure(graph, weights, torch.full((1, 1, 2, 2), 3.0)).sums == {"1": 9.0}
+
+
+def test_average_of_a_product_without_relu():
+    graph, weights = network(Wrapped(lambda m, x: m.b(nn.functional.avg_pool2d(m.a(x), 2)), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1)))
+    for bits in (32, 48):
+        plan = schedule(graph, calibrate(graph, weights, torch.ones(1, 3, 8, 8), bits))
+        assert plan.steps[-1].kind == "output"
+
+
+def test_refusals_name_the_layer_and_what_would_do():
+    graph, weights = residual(gain=1e5)
+    images = torch.ones(1, 3, 8, 8)
+    with pytest.raises(InputError, match=r"^(add|b): values up to .* ring of 32 bits with 11 .*; \d+ fractional bits .* would do") as error:
+        calibrate(graph, weights, images, 32)
+    fewer = int(re.search(r"; (\d+) fractional", str(error.value))[1])
+    assert calibrate(graph, weights, images, 32, fraction=fewer).fraction == fewer
+    with pytest.raises(InputError):
+        calibrate(graph, weights, images, 32, fraction=fewer + 1)
+    with pytest.raises(InputError, match="take a ring of 40 bits"):
+        choose(graph, measure(graph, weights, 1e3 * images.clamp(max=0.05)), 32)
+    with pytest.raises(InputError, match="input.* up to 500 .*10 fractional bits"):
+        calibrate(*network(nn.Conv2d(3, 1, 1)), 500 * images, 32)
+    with pytest.raises(InputError, match="not finite"):
+        calibrate(graph, weights, images * math.nan, 32)
+
+
+def test_images_of_chance_cover_the_normalised_range():
+    card = Preprocessing(size=(20, 12), mean=(100.0, 50.0, 0.0), std=(50.0, 25.0, 1.0))
+    images = default_images(card, count=5, seed=3)
+    assert images.shape == (5, 3, 20, 12) and images.dtype == np.float32
+    np.testing.assert_array_equal(images, default_images(card, count=5, seed=3))
+    assert not np.array_equal(images, default_images(card, count=5, seed=4))
+    np.testing.assert_allclose(images.min(axis=(0, 2, 3)), [-2, -2, 0], atol=0.3)
+    np.testing.assert_allclose(images.max(axis=(0, 2, 3)), [3.1, 8.2, 255], rtol=0.1)

@@ -1,0 +1,79 @@
+"""Precisions: what is allowed, which bits a ReLU compares, and the way over the wire."""
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from threepc.errors import InputError
+from threepc.plan.precision import FRACTION, Precision, WIDEST_WINDOW
+
+
+@pytest.mark.parametrize("bits", FRACTION)
+def test_default_of_every_ring_compares_all_that_is_left(bits):
+    precision = Precision.default(bits)
+    cut = bits - precision.fraction
+    assert precision.comparison(cut) == (0, min(cut - 2, WIDEST_WINDOW))
+    assert precision.of_weights("any") == precision.fraction == FRACTION[bits]
+
+
+@pytest.mark.parametrize("bits", (0, 16, 33, 63, 128))
+def test_other_rings_are_refused(bits):
+    with pytest.raises(InputError, match="ring: must be one of 64, 48, 40, 32"):
+        Precision(bits)
+    with pytest.raises(InputError, match="ring"):
+        Precision.default(bits)
+
+
+@pytest.mark.parametrize("fraction", (0, 17, -1, 12.0, True, "12"))
+def test_fractions_outside_what_a_gate_lifts_are_refused_by_name(fraction):
+    with pytest.raises(InputError, match="'fraction'"):
+        Precision(48, fraction)
+    with pytest.raises(InputError, match="'layer1.conv'"):
+        Precision(48, 16, {"layer1.conv": fraction})
+
+
+@pytest.mark.parametrize("window", ((-1, 5), (5, 5), (6, 5), (0, 47), (0.0, 5)))
+def test_windows_outside_the_ring_are_refused(window):
+    with pytest.raises(InputError, match="drelu-window"):
+        Precision(48, 16, window=window)
+
+
+@given(st.sampled_from((64, 48, 40, 32)), st.integers(1, 16), st.data())
+def test_window_is_that_of_the_product(bits, shift, data):
+    """Bits LO..HI-1 of the product are bits LO-shift..HI-shift-1 of what a truncation by `shift` leaves, as far as they exist."""
+    low = data.draw(st.integers(0, bits - 3))
+    high = data.draw(st.integers(low + 1, bits - 2))
+    precision, cut = Precision(bits, 12, window=(low, high)), bits - shift
+    if high <= shift:
+        with pytest.raises(InputError, match="nothing of it is left"):
+            precision.comparison(cut)
+        return
+    first, width = precision.comparison(cut)
+    assert (first, first + width) == (max(low, shift) - shift, high - shift)
+    assert first + width <= cut - 2
+
+
+@given(
+    st.sampled_from((64, 48, 40, 32)), st.integers(1, 16), st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 16), max_size=3),
+    st.none() | st.just((3, 20)),
+)
+def test_survives_json(bits, fraction, weights, window):
+    precision = Precision(bits, fraction, weights, window)
+    assert Precision.from_plain(json.loads(json.dumps(precision.to_plain()))) == precision
+
+
+@pytest.mark.parametrize("change", (
+    {"bits": 47}, {"bits": "48"}, {"bits": None}, {"bits": [48]}, {"fraction": 0}, {"fraction": None}, {"weight_fraction": None},
+    {"weight_fraction": [1]}, {"weight_fraction": {"a": "b"}}, {"window": 3}, {"window": [1]}, {"window": ["a", "b"]}, {"window": [5, 1]},
+    {"extra": 1},
+))
+def test_a_strangers_description_is_checked(change):
+    with pytest.raises(InputError):
+        Precision.from_plain(Precision().to_plain() | change)
+
+
+@pytest.mark.parametrize("data", (None, [], "x", {}, {"bits": 48}))
+def test_other_things_are_refused(data):
+    with pytest.raises(InputError, match="expected the keys"):
+        Precision.from_plain(data)

@@ -1,0 +1,286 @@
+"""Schedules run: the three roles on a plan agree with the network in the clear, at the cost that the plan declares."""
+import numpy as np
+import pytest
+import torch
+
+from tests.graph.building import Builder, branching, mobile, residual
+from tests.protocol.harness import network_trio, run_network, without_zeros
+from threepc.errors import InputError
+from threepc.graph.clear import evaluate
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import fingerprint, schedule
+
+MODELS = {"residual": residual, "mobile": mobile, "branching": branching}
+
+
+def check(graph, weights, bits=48, batch=1, sizes=None, tolerance=0.005, precision=None, seed=0, threads=1):
+    """Run a plan: the largest error is below `tolerance` of the largest logit, the cost as declared. The plan, its logits, the truth."""
+    precision = precision or Precision.default(bits)
+    plan = schedule(graph, precision, sizes, batch)
+    images = np.random.default_rng(seed).normal(size=(batch, *graph.input.shape))
+    trio = network_trio(plan, weights, threads=threads)
+    got = run_network(trio, plan, images)
+    clear = evaluate(graph, weights, torch.from_numpy(images))[graph.output.name].numpy()
+    assert got.shape == clear.shape
+    if tolerance is not None:
+        assert np.abs(got - clear).max() < tolerance * np.abs(clear).max()
+    assert trio.measured == without_zeros(plan.cost)
+    return plan, got, clear
+
+
+@pytest.mark.parametrize("batch", (1, 4))
+@pytest.mark.parametrize("bits", (64, 48))
+@pytest.mark.parametrize("name", MODELS)
+def test_networks(name, bits, batch):
+    check(*MODELS[name](), bits, batch)
+
+
+@pytest.mark.parametrize("bits", (40, 32))
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_in_small_rings(name, bits):
+    """12 bits for activations; in the 32-bit ring a range of 2^6 is left."""
+    check(*MODELS[name](), bits, tolerance=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_threads(name):
+    check(*MODELS[name](), threads=2)
+
+
+def kinds(plan):
+    return [step.kind for step in plan.steps]
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+def test_convolutions_without_relu_between_are_truncated_once(bits):
+    net = Builder(3, 9, 9)
+    x = net.conv("input", 4)
+    plan, *_ = check(*net.output(net.add(net.conv(x, 5), net.conv(x, 5, 1))), bits)
+    assert kinds(plan) == ["input", "conv", "truncation", "conv", "conv", "add", "output"]
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+def test_pooling_between_convolutions(bits):
+    net = Builder(3, 11, 12)
+    plan, *_ = check(*net.output(net.conv(net.maxpool(net.conv("input", 4), 3, 2, 1), 5)), bits)
+    assert kinds(plan) == ["input", "conv", "maxpool", "truncation", "conv", "output"]
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+def test_preactivation_with_a_shared_sum(bits):
+    """The sum is read raw by a ReLU and by the next sum."""
+    net = Builder(3, 9, 9)
+    x = net.conv("input", 6)
+    for _ in range(2):
+        x = net.add(x, net.conv(net.relu(net.conv(net.relu(x), 6)), 6, gain=0.5))
+    check(*net.output(net.conv(net.avgpool(net.relu(x)), 5, 1)), bits, batch=2)
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+@pytest.mark.parametrize("kernel, padding", [(3, 0), (3, 1), (2, 0), (4, 0)])
+@pytest.mark.parametrize("first", ("relu", "conv"))
+def test_average_in_the_middle(bits, kernel, padding, first):
+    """Divisors 9, 4 and 16, of a reduced and of a raw value, then a ReLU."""
+    net = Builder(3, 11, 10)
+    x = net.conv("input", 4)
+    x = net.avgpool(net.relu(x) if first == "relu" else x, kernel, 2, padding)
+    check(*net.output(net.conv(net.relu(x), 5)), bits)
+
+
+@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+@pytest.mark.parametrize("size", ((9, 9), (65, 65)))
+def test_average_of_large_maps(bits, size):
+    """4,225 values: the sum takes 13 bits more than the average."""
+    net = Builder(2, *size)
+    net.conv("input", 3, 1)
+    check(*net.output(net.conv(net.relu(net.avgpool(net.relu("conv1"))), 5, 1)), bits, tolerance=0.02 if bits < 48 else 0.005)
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+def test_relu_and_clip_of_reduced_values(bits):
+    net = Builder(3, 8, 9)
+    x = net.relu("input")
+    x = net.add(net.relu(net.conv(x, 3)), x, net.clip("input", 0.75))
+    check(*net.output(net.concat(net.relu(x), net.clip(x, 2.0))), bits)
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+@pytest.mark.parametrize("order", (0, 1))
+def test_concatenation_of_raw_reduced_and_pooled(bits, order):
+    net = Builder(3, 8, 8)
+    x = net.relu(net.conv("input", 4))
+    parts = [net.conv(x, 2), x, net.maxpool(net.conv(x, 2), 3, 1, 1)]
+    x = net.concat(*parts[:: -1 if order else 1])
+    check(*net.output(net.conv(net.relu(x), 3)), bits)
+
+
+FORMS = "input", "relu", "average", "average of 9", "raw average", "maxpool", "raw maxpool", "clip", "sum", "reshape"
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+@pytest.mark.parametrize("last", FORMS)
+def test_outputs_of_every_form(bits, last):
+    net = Builder(3, 6, 8)
+    x = net.conv("input", 4)
+    ends = {
+        "input": lambda: "input", "relu": lambda: net.relu(x), "average": lambda: net.avgpool(net.relu(x), 2, 2),
+        "average of 9": lambda: net.avgpool(net.relu(x), 3, 1), "raw average": lambda: net.avgpool(x, 2, 2),
+        "maxpool": lambda: net.maxpool(net.relu(x)), "raw maxpool": lambda: net.maxpool(x), "clip": lambda: net.clip(x, 1.0),
+        "sum": lambda: net.add(net.relu(x), x), "reshape": lambda: net.flat(net.maxpool(x)),
+    }
+    check(*net.output(ends[last]()), bits, batch=2)
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+def test_max_pooling_of_any_step(bits):
+    net = Builder(2, 10, 9)
+    x = net.relu(net.conv("input", 3))
+    check(*net.output(net.concat(net.maxpool(x, 5, 1, 2), net.maxpool(net.maxpool(x, 3, 1, 1), 3, 1, 1), x)), bits)
+
+
+def test_pooling_of_a_sum_of_pooled_values():
+    net = Builder(2, 9, 9)
+    x = net.conv("input", 4)
+    y = net.add(net.maxpool(x, 3, 2, 1), net.conv(net.relu(x), 4, 3, 2))
+    check(*net.output(net.relu(net.maxpool(y, 2, 1))))
+
+
+def test_block_relu_in_a_network():
+    """Patches whose decision agrees with every pixel's change nothing; a zero channel and an identity do what they say."""
+    net = Builder(3, 8, 8)
+    x = net.conv("input", 4, 1, gain=0.01)
+    net.weights[x]["bias"][:] = (1.0, -1.0, 1.0, -1.0)
+    graph, weights = net.output(net.relu(x))
+    _, got, clear = check(graph, weights, sizes={"relu2": ((2, 3), (3, 3), (1, 0), (0, 1))}, tolerance=None)
+    raw = evaluate(graph, weights, torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 8, 8))), keep=("conv1",))["conv1"].numpy()
+    assert np.abs(got[:, :2] - clear[:, :2]).max() < 1e-3
+    assert not got[:, 2].any()
+    assert np.abs(got[:, 3] - raw[:, 3]).max() < 1e-3 and (got[:, 3] < 0).all()
+
+
+def test_block_relus_cost_and_count_less():
+    graph, _ = residual()
+    plain = schedule(graph, Precision())
+    sizes = {n.name: ((2, 2),) * n.shape[0] for n in graph.nodes if n.kind == "relu"}
+    blocks = schedule(graph, Precision(), sizes)
+    assert plain.relus == plain.drelus == blocks.relus == sum(np.prod(n.shape) for n in graph.nodes if n.kind == "relu")
+    assert blocks.drelus == sum(n.shape[0] * -(-n.shape[1] // 2) * -(-n.shape[2] // 2) for n in graph.nodes if n.kind == "relu")
+    assert blocks.cost.total("online") < plain.cost.total("online") and blocks.cost.total("offline") < plain.cost.total("offline")
+    assert blocks.cost.messages == plain.cost.messages
+
+
+def test_clips_decide_twice():
+    graph, _ = mobile()
+    plan = schedule(graph, Precision(), batch=3)
+    assert plan.drelus == 2 * plan.relus == 6 * sum(np.prod(n.shape) for n in graph.nodes if n.kind == "clip")
+
+
+def test_cost_is_the_sum_of_the_steps_and_grows_with_the_batch():
+    graph, _ = residual()
+    plans = [schedule(graph, Precision(), batch=n) for n in (1, 64)]
+    assert plans[0].cost.setup == plans[1].cost.setup and plans[0].cost.messages == plans[1].cost.messages
+    assert plans[1].cost.total("online") <= 64 * plans[0].cost.total("online")
+    assert plans[0].cost.total("online") == sum(step.cost.total("online") for step in plans[0].steps)
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+def test_window_of_the_user(bits):
+    """Bits 20 to 40 of the product: values between -2^(20 - 32) and 0 may pass with their own small size, others are decided exactly."""
+    net = Builder(2, 16, 16)
+    x = net.conv("input", 4)
+    graph, weights = net.output(net.relu(x))
+    plan, got, clear = check(graph, weights, precision=Precision(bits, 16, window=(20, 40)), tolerance=None)
+    assert (plan.steps[2].protocol.first, plan.steps[2].protocol.width) == (4, 20)
+    assert np.abs(got - clear).max() < 2.0 ** (20 - 32) + 2.0**-14
+
+
+def test_narrow_window_changes_signs_of_large_values_only():
+    net = Builder(2, 16, 16)
+    graph, weights = net.output(net.relu(net.conv("input", 4)))
+    _, got, clear = check(graph, weights, precision=Precision(48, 16, window=(16, 32)), tolerance=None)
+    raw = evaluate(graph, weights, torch.from_numpy(np.random.default_rng(0).normal(size=(1, 2, 16, 16))), keep=("conv1",))["conv1"].numpy()
+    inside = np.abs(raw) < 0.99
+    assert inside.any() and (~inside).any()
+    assert np.abs(got - clear)[inside].max() < 2.0**-13
+    assert np.minimum(np.abs(got), np.abs(got - raw)).max() < 2.0**-13
+
+
+def test_window_outside_what_is_left():
+    graph, _ = residual()
+    with pytest.raises(InputError, match="nothing of it is left"):
+        schedule(graph, Precision(48, 16, window=(2, 10)))
+
+
+def test_averages_of_averages_are_truncated_in_between():
+    net = Builder(2, 60, 60)
+    x = net.relu("input")
+    for _ in range(3):
+        x = net.avgpool(x, 8, 2)
+    check(*net.output(net.relu(x)))
+
+
+def test_truncations_that_a_gate_cannot_lift_are_refused_by_name():
+    net = Builder(2, 8, 8)
+    x = net.node("avgpool", "input", kernel=[1, 1], stride=[1, 1], padding=[0] * 4, divisor=2.0**17)
+    graph, _ = net.output(net.relu(x))
+    with pytest.raises(InputError, match="avgpool1: a truncation by 17 bits"):
+        schedule(graph, Precision(48, 16))
+
+
+def test_fingerprint_covers_graph_precision_and_patches():
+    graph, other = residual()[0], mobile()[0]
+    name = next(n.name for n in graph.nodes if n.kind == "relu")
+    sizes = {name: ((1, 1),) * 8}
+    prints = [
+        fingerprint(graph, Precision(), None), fingerprint(other, Precision(), None), fingerprint(graph, Precision(64), None),
+        fingerprint(graph, Precision(48, 15), None), fingerprint(graph, Precision(48, 16, {"conv1": 15}), None),
+        fingerprint(graph, Precision(window=(16, 40)), None), fingerprint(graph, Precision(), sizes),
+        fingerprint(graph, Precision(), {name: ((1, 1),) * 7 + ((1, 2),)}), fingerprint(graph, Precision(), None, "label"),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint(residual()[0], Precision(), dict(sizes)) == prints[6]
+
+
+def test_values_are_released_after_their_last_reader():
+    plan = schedule(residual()[0], Precision())
+    released = [name for names in plan.release for name in names]
+    assert sorted(released) == sorted(step.name for step in plan.steps[:-1])
+    for i, names in enumerate(plan.release):
+        assert not {s for step in plan.steps[i + 1 :] for s in step.sources} & set(names)
+
+
+def test_ops_of_a_plan_do_not_overlap():
+    """Every step's addresses are its own, up to the next step's first."""
+    for build in MODELS.values():
+        graph, weights = build()
+        plan = schedule(graph, Precision())
+        trio = network_trio(plan, weights)
+        run_network(trio, plan, np.zeros((1, *graph.input.shape)))
+        drawn = [a for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
+        blocks = np.concatenate(drawn).view("V16")
+        assert len(np.unique(blocks)) == len(blocks), "no block of a keystream is drawn twice"
+
+
+
+
+@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+def test_label_alone(bits):
+    graph, weights = residual()
+    plan = schedule(graph, Precision.default(bits), None, 3, "label")
+    images = np.random.default_rng(0).normal(size=(3, *graph.input.shape))
+    trio = network_trio(plan, weights)
+    got = run_network(trio, plan, images)
+    clear = evaluate(graph, weights, torch.from_numpy(images))[graph.output.name].numpy()
+    first, second = np.sort(clear, axis=1)[:, -1], np.sort(clear, axis=1)[:, -2]
+    sure = first - second > 0.02 * np.abs(clear).max()
+    assert sure.any() and got.shape == (3, 1, 1, 1)
+    assert np.array_equal(got[sure[:, None]], clear.argmax(axis=1, keepdims=True)[sure[:, None]])
+    assert trio.measured == without_zeros(plan.cost)
+
+
+def test_pooling_without_a_cell_that_every_window_has_is_refused_by_name():
+    """Padding on both sides of windows that do not overlap: legal in a graph, not in the tournament."""
+    net = Builder(1, 4, 4)
+    graph, _ = net.output(net.maxpool("input", 2, 2, 1))
+    with pytest.raises(InputError, match="maxpool1: .*a pooling window"):
+        schedule(graph, Precision())

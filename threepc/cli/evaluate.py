@@ -1,0 +1,79 @@
+"""`threepc evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from threepc.cli.options import (
+    Command,
+    FILE,
+    batch_option,
+    local_threads_option,
+    model_arguments,
+    model_options,
+    network_option,
+    ring_options,
+    timeout_option,
+    transport_option,
+)
+
+
+class Count(click.ParamType):
+    """A number of images, or `all`."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "all":
+            return value
+        if not str(value).isdigit():
+            self.fail(f"{value!r} is neither a number of images nor 'all'", param, ctx)
+        return int(value)
+
+
+@click.command(cls=Command, short_help="Accuracy or mean IoU over a dataset.")
+@model_arguments
+@click.option(
+    "--results", type=FILE, required=True, metavar="DIR", help="Folder of the results; the same command goes on where it stopped."
+)
+@click.option("--images", type=Count(), default="all", show_default=True, help="How many of the dataset's images.")
+@click.option("--secure", type=Count(), default=0, show_default=True, help="How many of these through three parties on this machine.")
+@click.option("--simulated", type=Count(), default="all", show_default=True, help="How many of these through the cleartext twin.")
+@click.option("--data-root", type=FILE, metavar="DIR", help="Where the dataset is, instead of the config's data/NAME.")
+@batch_option
+@model_options
+@ring_options
+@transport_option()
+@network_option
+@local_threads_option
+@timeout_option
+def evaluate(
+    config: str,
+    checkpoint: Path | None,
+    images: int | str,
+    secure: int | str,
+    simulated: int | str,
+    ring: str,
+    fraction: int | None,
+    window: tuple[int, int] | None,
+    relu_spec: Path | None,
+    reveal: str,
+    calibration: tuple[Path, ...],
+    **options: Any,
+) -> None:
+    """Measure accuracy or mean IoU over the test dataset of an MMLab config: plaintext, simulated and secure.
+
+    CONFIG is mmcls:NAME, mmseg:NAME, or an MMLab config file. Without CHECKPOINT the weights are random.
+    """
+    from threepc.model.assemble import Settings
+    from threepc.console import Display
+    from threepc.tasks.evaluate import EvaluateOptions
+    from threepc.tasks.evaluate import evaluate as run
+    from threepc.cli.show_evaluation import show
+
+    counts = {name: None if count == "all" else count for name, count in (("images", images), ("secure", secure), ("simulated", simulated))}
+    settings = Settings(int(ring), fraction, window, relu_spec, reveal, calibration)
+    show(run(EvaluateOptions(config, checkpoint, settings=settings, **counts, **options), Display()), options["results"])

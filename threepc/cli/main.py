@@ -1,0 +1,88 @@
+"""The `threepc` command: finds the subcommand, and turns every failure into one line and an exit status."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from threepc.errors import ThreepcError
+
+COMMANDS = {
+    "run": "threepc.cli.run",
+    "keygen": "threepc.cli.parties",
+    "server": "threepc.cli.parties",
+    "provider": "threepc.cli.parties",
+    "client": "threepc.cli.parties",
+    "inspect": "threepc.cli.inspect",
+    "simulate": "threepc.cli.run",
+    "evaluate": "threepc.cli.evaluate",
+    "distortion": "threepc.cli.reduction",
+    "knapsack": "threepc.cli.reduction",
+    "finetune": "threepc.cli.reduction",
+    "spec": "threepc.cli.reduction",
+    "report": "threepc.cli.reduction",
+    "bench": "threepc.cli.bench",
+}
+"""Subcommand -> its module, in the order of the help."""
+
+
+class Commands(click.Group):
+    """The subcommands; a module is imported when its command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(import_module(COMMANDS[name]), name)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def threepc() -> None:
+    """Secure three-party inference: a client's images, a server's network, and a provider that helps both and sees neither."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything started is ended and cleared away
+    sys.exit(status(arguments))
+
+
+def status(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status. Errors are one line on standard error, with --debug after a traceback."""
+    settings = {"debug": False}
+    try:
+        threepc.main(arguments, prog_name="threepc", standalone_mode=False, obj=settings)
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "threepc"
+        message = error.format_message().rstrip(".")
+        return _fail(f"{message[:1].lower()}{message[1:]}: see '{command} --help'", 2, settings)
+    except ThreepcError as error:
+        return _fail(str(error), error.exit_status, settings)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130, settings)
+    except BrokenPipeError:
+        return 1
+    except Exception as error:  # whatever it is, the user gets a line
+        return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows the traceback", 1, settings)
+
+
+def _fail(message: str, exit_status: int, settings: dict) -> int:
+    if settings["debug"]:
+        traceback.print_exc()
+    click.echo(f"threepc: {' '.join(message.split())}", err=True)
+    return exit_status
+
+
+if __name__ == "__main__":
+    main()

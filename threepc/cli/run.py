@@ -1,0 +1,99 @@
+"""`threepc run` and `threepc simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from threepc.cli.options import (
+    Command,
+    batch_option,
+    input_option,
+    labels_option,
+    local_threads_option,
+    model_arguments,
+    model_options,
+    network_option,
+    output_options,
+    phases_option,
+    ring_options,
+    threads_option,
+    timeout_option,
+    together,
+    transport_option,
+)
+
+
+_options_of_both = together(
+    model_arguments,
+    input_option,
+    labels_option,
+    batch_option,
+    model_options,
+    ring_options,
+    output_options,
+    click.option("--layers", is_flag=True, help="Compare every layer, too, for the image that differs most."),
+)
+
+
+@click.command(cls=Command, short_help="All three parties on this machine, on your images.")
+@_options_of_both
+@click.option("--compare", is_flag=True, help="Run plaintext PyTorch on the same images, too.")
+@transport_option("ipc: sockets of this user; tcp: CURVE on loopback, as between hosts; memory: threads of one process.")
+@network_option
+@local_threads_option
+@phases_option
+@timeout_option
+@click.option(
+    "--budget", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Megabytes that may be dealt ahead.  [default: 512 MiB]"
+)
+@click.option("--debug-seed", type=click.IntRange(0), help="NOT PRIVATE: keys follow from this number. Needs --transport memory.")
+def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool, layers: bool, **options: Any) -> None:
+    """Classify or segment images with three parties on this machine.
+
+    CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
+    """
+    from threepc.console import Display
+    from threepc.tasks.run import run as run_three_parties
+    from threepc.cli.show_run import show
+    from threepc.tasks.simulate import run_reproducibly
+
+    limits = {"separate": phases == "separate", "budget": None if budget is None else round(budget * 1e6)}
+    wanted = _run_options(compare=compare or layers, layers=layers, **limits, **options)
+    if debug_seed is None:
+        show(run_three_parties(wanted, Display()))
+    else:
+        show(run_reproducibly(wanted, debug_seed, Display()), "not private")
+
+
+@click.command(cls=Command, short_help="A secure run's arithmetic in the clear.")
+@_options_of_both
+@click.option("--seed", type=click.IntRange(0), help="Draw the chance that roundings have. Default: round to nearest.")
+@threads_option("Threads.")
+def simulate(seed: int | None, **options: Any) -> None:
+    """Run images through the cleartext twin: the arithmetic of a secure run, in the clear, and compare it with plaintext PyTorch.
+
+    CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
+    """
+    from threepc.console import Display
+    from threepc.cli.show_run import show
+    from threepc.tasks.simulate import run_twin
+
+    show(run_twin(_run_options(compare=True, **options), seed, Display()), "simulated")
+
+
+def _run_options(
+    ring: str,
+    fraction: int | None,
+    window: tuple[int, int] | None,
+    relu_spec: Path | None,
+    reveal: str,
+    calibration: tuple[Path, ...],
+    **options: Any,
+) -> Any:
+    from threepc.model.assemble import Settings
+    from threepc.tasks.run import RunOptions
+
+    return RunOptions(settings=Settings(int(ring), fraction, window, relu_spec, reveal, calibration), **options)

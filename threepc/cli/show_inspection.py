@@ -1,0 +1,47 @@
+"""What `threepc inspect` prints."""
+
+from __future__ import annotations
+
+import json
+
+from threepc.console import megabytes, new_table, print_table, say
+from threepc.tasks.inspect import Inspection
+
+
+def show(inspection: Inspection) -> None:
+    """A row for each step that costs something, the totals, and what the network is."""
+    plain = inspection.to_plain()
+    table = new_table("layer", "kind", "output", "DReLUs", "offline", "online", "msgs", right=("DReLUs", "offline", "online", "msgs"))
+    for entry in plain["layers"]:
+        name = entry["name"]
+        cells = [f"{entry['drelus']:,}" if entry["drelus"] else ""]
+        cells += [megabytes(entry["bytes"][phase]) if entry["bytes"][phase] else "" for phase in ("offline", "online")]
+        table.add_row(name, entry["kind"], "x".join(map(str, entry["shape"])), *cells, str(entry["messages"] or ""))
+    sums = plain["bytes"]
+    table.add_row(
+        "all", "", "", f"{plain['drelus']:,}", megabytes(sums["offline"]), megabytes(sums["online"]), str(plain["messages_online"])
+    )
+    print_table(table)
+    say("offline, online: megabytes over all links; msgs: one-way messages online")
+    low, high = plain["drelu_window"]
+    say()
+    say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")
+    say(
+        f"{plain['ring_bits']}-bit ring, {plain['frac_bits']} fractional bits, signs from bits {low} to {high - 1}; "
+        f"reveals {plain['reveal']}"
+    )
+    if plain["weight_frac_bits"]:
+        bits = plain["weight_frac_bits"].values()
+        say(f"fractional bits of weights by layer: {min(bits)} to {max(bits)} (--json lists them)")
+    say(f"{plain['relus']:,} ReLUs, {plain['drelus']:,} decisions (DReLUs); max pooling apart")
+    say(
+        f"{megabytes(sums['total'])} MB: {megabytes(sums['offline'])} offline, {megabytes(sums['online'])} online; "
+        f"{megabytes(sums['setup'])} MB once, at setup"
+    )
+    say(f"{plain['messages_online']} one-way messages on the online critical path")
+    say(f"fingerprint {plain['fingerprint']}")
+
+
+def show_json(inspection: Inspection) -> None:
+    """The same for programs."""
+    say(json.dumps(inspection.to_plain(), indent=1, allow_nan=False))

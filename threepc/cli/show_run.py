@@ -1,0 +1,113 @@
+"""What `threepc run` and `threepc client` print of their outcome."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from threepc.tasks import results
+from threepc.console import MOST_ROWS, links_table, megabytes, new_table, paths_line, print_table, say
+from threepc.tasks.results import Outcome
+
+if TYPE_CHECKING:
+    from threepc.party.debug import Trace
+
+
+def show(outcome: Outcome, way: str = "secure") -> None:
+    """Print the results, the seconds, the megabytes and the difference to plaintext. way: what the outputs are called."""
+    say()
+    print_table(_segmentations(outcome) if outcome.is_map else _classes(outcome, way))
+    if len(outcome.inputs) > MOST_ROWS:
+        say(f"... and {len(outcome.inputs) - MOST_ROWS} more: --report and --output write them all")
+    say()
+    if "links" in outcome.report:
+        print_table(_figures(outcome.report))
+    for line in remarks(outcome.report):
+        say(line)
+    if "links" in outcome.report:
+        say()
+        print_table(links_table(outcome.report["links"]))
+    if outcome.trace is not None:
+        say()
+        _show_layers(outcome.trace)
+    if outcome.written:
+        say()
+        say(paths_line(outcome.written))
+
+
+def _show_layers(trace: Trace) -> None:
+    """Every layer's differences, and the first that is more than rounding."""
+    right = ("largest", "diff", "expected", "off", "spare")
+    table = new_table("layer", "kind", *right, right=right)
+    for row in trace.rows:
+        differences = ["" if number is None else f"{number:.2g}" for number in (row.clear_error, row.expected)]
+        spare = f"{row.room:.1f}" if math.isfinite(row.room) else ""
+        table.add_row(row.name if row.ok else f"* {row.name}", row.kind, f"{row.largest:.3g}", *differences, str(row.error), spare)
+    print_table(table)
+    say("diff: to the real numbers, in this run; expected: of its cleartext twin; off: units of the last place that the step is off")
+    say("on its own inputs; spare: bits between the largest value and what the ring holds")
+    fault = trace.first_fault
+    if fault is None:
+        say("No layer differs by more than its rounding.")
+    else:
+        say(f"First layer that differs by more than its rounding: {fault.name} (all such layers: *).")
+
+
+def _classes(outcome: Outcome, way: str) -> Table:
+    card, inputs, comparison = outcome.card, outcome.inputs, outcome.comparison
+    errors = comparison is not None and comparison.errors is not None
+    columns = ["image", way] + ["plaintext"] * bool(comparison) + ["truth"] * bool(inputs.truths) + ["difference"] * errors
+    table = new_table(*columns, right=("difference",))
+    found = outcome.classes
+    for index in range(min(len(inputs), MOST_ROWS)):
+        row = [inputs.names[index], _text(outcome, found[index])]
+        row += [_text(outcome, comparison.classes[index])] if comparison else []
+        row += [results.class_text(card, inputs.truths[index])] if inputs.truths else []
+        row += [f"{comparison.errors[index]:.2g}"] if errors else []
+        table.add_row(*row)
+    return table
+
+
+def _text(outcome: Outcome, found) -> str:
+    return results.class_text(outcome.card, int(found)) if found.ndim == 0 else f"a map of {'x'.join(map(str, found.shape))}"
+
+
+def _segmentations(outcome: Outcome) -> Table:
+    inputs, comparison = outcome.inputs, outcome.comparison
+    errors = comparison is not None and comparison.errors is not None
+    columns = ["image", "largest classes"] + ["as plaintext"] * bool(comparison) + ["difference"] * errors
+    table = new_table(*columns, right=("as plaintext", "difference"))
+    for index in range(min(len(inputs), MOST_ROWS)):
+        _, labels = results.pixel_classes(outcome, index)
+        row = [inputs.names[index], results.largest_classes(labels, outcome.card)]
+        row += [f"{comparison.agreement[index]:.2%}"] if comparison else []
+        row += [f"{comparison.errors[index]:.2g}"] if errors else []
+        table.add_row(*row)
+    return table
+
+
+def _figures(report: dict) -> Table:
+    phases = ("offline", "online", "total", "setup")
+    table = new_table("", *phases[:3], "setup, once", right=(*phases, "setup, once"))
+    table.add_row("seconds", *(f"{report['seconds'][phase]:.2f}" for phase in phases))
+    table.add_row("megabytes", *(megabytes(report["bytes"][phase]) for phase in phases))
+    return table
+
+
+def remarks(report: dict) -> list[str]:
+    """What else there is to say, a line each."""
+    lines = []
+    if report.get("phases") == "overlapped":
+        lines.append("The offline phase runs ahead of the online one, so the total is less than their sum.")
+    if "max_abs_error" in report:
+        relative = report["max_abs_error"] / report["max_abs_plain"] if report["max_abs_plain"] else 0.0
+        worst, largest = report["max_abs_error"], report["max_abs_plain"]
+        lines.append(f"Worst difference to plaintext: {worst:.2g}, {relative:.3%} of the largest logit ({largest:.4g}).")
+    if "plain_seconds" in report:
+        same = "everywhere" if report["argmax_equal"] else f"in {report['argmax_agreement']:.3%}"
+        lines.append(f"Same argmax as plaintext: {same}. Plaintext PyTorch took {report['plain_seconds']:.2f} s.")
+    if "accuracy" in report:
+        lines.append(f"Classified as labelled: {report['accuracy']:.1%} of {report['images']} images.")
+    return lines

@@ -1,0 +1,176 @@
+"""From image files to the network's input, on the client: OpenCV and numpy, no torch, no MMLab.
+
+Gives what the test pipelines of mmcls and mmsegmentation give for the same config.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.errors import InputError
+
+_CV2_INTERPOLATION = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+def load_images(paths: Sequence[str | Path], preprocessing: Preprocessing, shape: Sequence[int] | None = None) -> np.ndarray:
+    """Read image files, or `.npy` arrays of ready inputs, as one batch.
+
+    paths: image files of any format that OpenCV reads, or `.npy` files with numbers of shape (C, H, W) or (N, C, H, W), which are
+        taken as they are. Pickled objects in a `.npy` are refused.
+    shape: (C, H, W) that the network takes; by default what `preprocessing` makes.
+    Returns float32 (N, C, H, W), C-contiguous, finite, in the order of `paths`.
+    Raises InputError naming the file: missing, unreadable, of a shape that the model does not take, or with NaN or infinity in it.
+    """
+    shape = tuple(shape or preprocessing.shape)
+    if shape != preprocessing.shape:
+        raise InputError(f"the model takes inputs of shape {shape}, but its preprocessing makes {preprocessing.shape}")
+    if not paths:
+        raise InputError("no image given")
+    return np.concatenate([_load(Path(path), preprocessing, shape) for path in paths])
+
+
+def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
+    """An image file as uint8 pixels: (H, W, 3) blue first, or (H, W) for `channels` = 1. Raises InputError naming the file."""
+    path = Path(path)
+    image = _decode(_read(path), cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise InputError(f"{path} is not an image that OpenCV can read (PNG, JPEG, BMP, TIFF, WebP ...), or it is damaged")
+    return image
+
+
+def preprocess(image: np.ndarray, preprocessing: Preprocessing, source: str = "the image") -> np.ndarray:
+    """One image, as `read_image` gives it, to float32 (C, H, W).
+
+    Raises InputError naming `source` where the model wants an exact size and the image does not have it.
+    """
+    height, width = preprocessing.size
+    if preprocessing.resize == "exact":
+        if image.shape[:2] != preprocessing.size:
+            have = f"{image.shape[1]}x{image.shape[0]}"
+            raise InputError(f"{source} has {have} pixels, but the model takes exactly {width}x{height} (width x height); resize it first")
+    else:
+        image = _resize(image, resized_size(image.shape[:2], preprocessing), preprocessing)
+    if preprocessing.resize == "short_edge":
+        top = round((image.shape[0] - height) / 2)
+        left = round((image.shape[1] - width) / 2)
+        image = image[top : top + height, left : left + width]
+    if image.ndim == 2:
+        image = image[:, :, None]
+    elif preprocessing.to_rgb:
+        image = image[:, :, ::-1]
+    normalised = (image - np.array(preprocessing.mean)) * (1 / np.array(preprocessing.std))
+    out = np.zeros(preprocessing.shape, np.float32)  # larger than the image only where resize is "fit"
+    out[:, : image.shape[0], : image.shape[1]] = normalised.transpose(2, 0, 1)
+    return out
+
+
+def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """(H, W) that an image of `size` (H, W) is resized to, before any cropping or padding."""
+    height, width = size
+    if preprocessing.resize == "short_edge":  # rounds as mmcls does
+        short = preprocessing.short_edge
+        return (int(short * height / width), short) if width < height else (short, int(short * width / height))
+    if preprocessing.resize == "fit":  # rounds as mmcv does
+        scale = min(preprocessing.size[0] / height, preprocessing.size[1] / width)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    return preprocessing.size
+
+
+def load_labels(path: str | Path, images: Sequence[str | Path], card: ModelCard) -> list[int]:
+    """The true class of each image, from a JSON object: file name without folder to class index or class name.
+
+    Returns one index per entry of `images`, in their order.
+    Raises InputError: no such file, not such an object, an image that is not in it, a class that the model does not have.
+    """
+    path = Path(path)
+    try:
+        labels = json.loads(_read(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if type(labels) is not dict:
+        raise InputError(f"{path} must be a JSON object: image file name to class index or class name")
+    indices = []
+    for image in images:
+        label = labels.get(Path(image).name)
+        if label is None:
+            raise InputError(f"{path} has no entry {Path(image).name!r}")
+        if label in card.classes:
+            label = card.classes.index(label)
+        if type(label) is not int or label < 0 or (card.classes and label >= len(card.classes)):
+            raise InputError(f"{path}: {label!r} of {Path(image).name!r} is no class of {card.name}")
+        indices.append(label)
+    return indices
+
+
+def _load(path: Path, preprocessing: Preprocessing, shape: tuple[int, ...]) -> np.ndarray:
+    if path.suffix.lower() == ".npy":
+        return _load_array(path, shape)
+    return preprocess(read_image(path, preprocessing.channels), preprocessing, str(path))[None]
+
+
+def _load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    _require_file(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is not a .npy file of numbers ({' '.join(str(error).split())})") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise InputError(f"{path} does not hold one array of real numbers")
+    if array.shape[-3:] != shape or array.ndim not in (3, 4) or array.size == 0:
+        raise InputError(f"{path} has shape {array.shape}, but the model takes (C, H, W) = {shape} or a batch of these (N, C, H, W)")
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused with the others
+        array = array.astype(np.float32).reshape(-1, *shape)
+    if not np.isfinite(array).all():
+        raise InputError(f"{path} holds NaN, infinity or numbers beyond 32-bit floats")
+    return array
+
+
+def _decode(data: bytes, flag: int) -> np.ndarray | None:
+    """The pixels, or None; quietly, where OpenCV and libpng would write about damaged files to standard error."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        if data.startswith(b"\x89PNG"):
+            with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # it is the user's own image
+                Image.open(io.BytesIO(data)).verify()
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    except (cv2.error, OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # cv2.error also for too many pixels
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _read(path: Path) -> bytes:
+    _require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    if preprocessing.backend == "pillow":
+        filter = Image.Resampling[preprocessing.interpolation.upper()]
+        return np.asarray(Image.fromarray(image).resize(size[::-1], filter))
+    return cv2.resize(image, size[::-1], interpolation=_CV2_INTERPOLATION[preprocessing.interpolation])

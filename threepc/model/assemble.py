@@ -1,0 +1,134 @@
+"""A torch module, a relu spec and a ring, assembled into what a server serves."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from threepc.graph import relu_spec as relu_specs
+from threepc.graph.block_relu import apply_spec
+from threepc.images.card import ModelCard
+from threepc.errors import InputError
+from threepc.plan.calibration import calibrate, default_images
+from threepc.graph.importer import import_module
+from threepc.graph.passes import standard_passes
+from threepc.plan.precision import Precision
+from threepc.images.read import load_images
+from threepc.model.load import LoadedModel
+from threepc.model.served import PublicModel, ServedModel, Sizes
+
+CALIBRATED_RING = 32
+"""In this ring there is no room for one scale that suits every layer."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the parties agree on besides the network.
+
+    ring: bits. fraction: fractional bits of activations, None for what suits the ring. window: bits (LO, HI) of a product that decide a
+    sign, None for all that can matter. relu_spec: a file, a spec, or None where every ReLU is plain. reveal: "logits" or "label".
+    calibration: images of the server's (never a client's) from which the 32-bit ring chooses every layer's scale: files, or real numbers
+    (N, C, H, W); () for artificial ones.
+    """
+
+    ring: int = 48
+    fraction: int | None = None
+    window: tuple[int, int] | None = None
+    relu_spec: relu_specs.ReluSpec | Path | str | None = None
+    reveal: str = "logits"
+    calibration: tuple[Path, ...] | np.ndarray = ()
+
+    @property
+    def precision(self) -> Precision:
+        """The precision before any calibration. Raises InputError for a ring, fraction or window that is none."""
+        usual = Precision.default(self.ring)
+        precision = dataclasses.replace(usual, fraction=self.fraction or usual.fraction, window=self.window)
+        precision.comparison(precision.bits - precision.fraction)
+        return precision
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model to serve, the module it came from, and its relu spec."""
+
+    served: ServedModel
+    module: nn.Module
+    example: torch.Tensor
+    spec: relu_specs.ReluSpec | None
+
+    @property
+    def public(self) -> PublicModel:
+        """What all parties know of it."""
+        return self.served.public
+
+    def plaintext(self) -> nn.Module:
+        """The same network in PyTorch, block ReLUs included. Raises InputError where a ReLU of the spec is no module."""
+        if self.spec is None:
+            return self.module
+        return apply_spec(copy.deepcopy(self.module), self.spec, self.example)
+
+
+def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings: Settings) -> Assembled:
+    """Import a module for inputs shaped as `example` (N, C, H, W) and check that spec, ring and window suit it.
+
+    Raises InputError, naming the layer, for an unsupported operation, a spec of another model, and what the ring cannot hold.
+    """
+    precision, spec = settings.precision, settings.relu_spec
+    if isinstance(spec, str | Path):
+        spec = relu_specs.load(spec)
+    graph, weights = import_module(module, example)
+    sizes: Sizes = {}
+    if spec is not None:
+        relu_specs.check(spec, graph)
+        layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}
+        sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
+    graph, weights = standard_passes(graph, weights, frozenset(sizes))
+    if precision.bits == CALIBRATED_RING:
+        images = _calibration_images(settings.calibration, card)
+        chosen = calibrate(graph, weights, images, precision.bits, sizes=sizes, fraction=settings.fraction)
+        precision = dataclasses.replace(chosen, window=settings.window)
+    public = PublicModel(graph, precision, sizes or None, card, settings.reveal)
+    public.plan(1)
+    return Assembled(ServedModel(public, weights), module, example, spec)
+
+
+def _calibration_images(given: tuple[Path, ...] | np.ndarray, card: ModelCard) -> np.ndarray:
+    if isinstance(given, np.ndarray):
+        return given
+    return load_images(given, card.preprocessing) if given else default_images(card.preprocessing)
+
+
+def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
+    """As `assemble`, of a model that a CONFIG named."""
+    return assemble(loaded.module, torch.zeros(loaded.example_shape), loaded.card, settings)
+
+
+def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> torch.Tensor:
+    """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: outputs (N, K) or (N, K, h, w)."""
+    module = assembled.plaintext()
+    with torch.no_grad():
+        outputs = [module(part) for part in images.split(batch)]
+    if not all(torch.isfinite(output).all() for output in outputs):
+        raise InputError("the plaintext network itself gives NaN or infinity for these images")
+    return torch.cat(outputs)
+
+
+def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) -> list[str]:
+    """Lines that say what is about to run."""
+    plan, precision = assembled.public.plan(1), assembled.public.precision
+    low, width = precision.comparison(precision.bits - precision.fraction)
+    decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
+    lines = [
+        f"{loaded.name}, " + ("seeded random weights (no checkpoint given)" if loaded.random_weights else "weights of the checkpoint"),
+        f"{plan.relus:,} ReLUs an image{decisions}; {precision.bits}-bit ring, {precision.fraction} fractional bits, "
+        f"signs from bits {precision.fraction + low} to {precision.fraction + low + width - 1}",
+    ]
+    if precision.bits == CALIBRATED_RING and len(settings.calibration) == 0:
+        lines.append("scales of the layers chosen with artificial images; --calibration takes real ones")
+    return lines

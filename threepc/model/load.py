@@ -1,0 +1,121 @@
+"""CONFIG and CHECKPOINT of the command line, as one torch module with all that a client must know of it.
+
+CONFIG is one of
+
+- `mmcls:NAME` or `mmseg:NAME`, a config that ships with those packages;
+- the path of an MMLab config file;
+- `package.module:factory`, any function without arguments that returns a torch module of one input, images (N, C, H, W), and one
+  output. The module may say how images become its input and what its outputs mean by an attribute `model_card`, a `ModelCard`;
+  without one, threepc assumes what most networks for ImageNet take: 224 x 224 pixels, red first, ImageNet's mean and deviation.
+
+All three run the Python code that they name: a CONFIG is trusted code of whoever operates the server. Checkpoints are not code, and
+are not trusted.
+"""
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.errors import InputError
+from threepc.mmlab.build import build
+from threepc.mmlab.checkpoint import load_checkpoint
+from threepc.mmlab.configs import PACKAGES, read_config, suggestions
+
+IMAGENET = Preprocessing(
+    size=(224, 224), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), to_rgb=True, resize="short_edge", short_edge=256
+)
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network ready for import, and what the client is told of it.
+
+    module: in evaluation mode, float32, images (N, C, H, W) to one tensor: logits (N, K), or (N, K, h, w) for segmentation.
+    random_weights: there was no checkpoint, the weights are the seeded random initialisation.
+    """
+
+    module: nn.Module
+    card: ModelCard
+    random_weights: bool
+
+    @property
+    def name(self) -> str:
+        """CONFIG, for people: packaged name, file name without folder and suffix, or factory."""
+        return self.card.name
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become input; the client applies it with `threepc.images.read.load_images`."""
+        return self.card.preprocessing
+
+    @property
+    def example_shape(self) -> tuple[int, int, int, int]:
+        """(1, C, H, W), for `threepc.graph.importer.import_module`."""
+        return (1, *self.preprocessing.shape)
+
+
+def load_model(config: str, checkpoint: str | Path | None = None, seed: int = 0, size: tuple[int, int] | None = None) -> LoadedModel:
+    """Load the network that CONFIG names, with the weights of CHECKPOINT, or seeded random ones without.
+
+    seed: of the random weights; the same seed gives the same weights.
+    size: (H, W) of the input in pixels where it shall not be the config's own.
+    Raises InputError: unknown config (with the nearest names), unsupported model or preprocessing, missing, unsafe or foreign checkpoint.
+    """
+    if config.partition(":")[0] in PACKAGES or Path(config).suffix in (".py", ".json", ".yaml", ".yml"):
+        name = config if config.partition(":")[0] in PACKAGES else Path(config).stem
+        module, card = build(read_config(config), name, checkpoint, seed, size)
+    elif _FACTORY.fullmatch(config):
+        module, card = _call_factory(config, checkpoint, seed)
+        if size is not None:
+            card = replace(card, preprocessing=card.preprocessing.with_size(size))
+    else:
+        hint = suggestions(config) or "; it is mmcls:NAME, mmseg:NAME, the path of an MMLab config file, or package.module:factory"
+        raise InputError(f"unknown config {config}{hint}")
+    return LoadedModel(module, card, random_weights=checkpoint is None)
+
+
+def _call_factory(config: str, checkpoint: str | Path | None, seed: int) -> tuple[nn.Module, ModelCard]:
+    factory = _find_factory(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = factory()
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{config} returned a {type(module).__name__}, not a torch module")
+    if checkpoint is not None:
+        load_checkpoint(module, checkpoint)
+    card = getattr(module, "model_card", None) or ModelCard(config, IMAGENET)
+    if not isinstance(card, ModelCard):
+        raise InputError(f"{config}: its attribute model_card must be a threepc.card.ModelCard")
+    return module.eval().requires_grad_(False), card
+
+
+def _find_factory(config: str) -> Callable[[], nn.Module]:
+    module_name, _, function_name = config.partition(":")
+    try:
+        with _importing_from_here():
+            module = importlib.import_module(module_name)
+    except Exception as error:  # foreign code runs here
+        raise InputError(f"{config}: module {module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    factory = getattr(module, function_name, None)
+    if not callable(factory):
+        raise InputError(f"{config}: module {module_name} has no function {function_name}")
+    return factory
+
+
+@contextmanager
+def _importing_from_here():
+    """A module in the current folder is found too, but never before an installed one."""
+    sys.path.append(str(Path.cwd()))
+    try:
+        yield
+    finally:
+        sys.path.pop()

@@ -1,0 +1,120 @@
+"""What a server serves: the public description that all parties compare, and the weights that only the server holds."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from threepc.images.card import ModelCard
+from threepc.errors import InputError
+from threepc.graph.ir import Graph, Weights, check_weights
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import Plan, fingerprint, schedule
+
+Sizes = dict[str, tuple[tuple[int, int], ...]]
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """Graph, precision, patch sizes of block ReLUs (None: every ReLU is plain) and the card for clients."""
+
+    graph: Graph
+    precision: Precision
+    sizes: Sizes | None
+    card: ModelCard
+    reveal: str = "logits"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of graph, precision, spec and what is revealed: equal at all parties or the session ends."""
+        return fingerprint(self.graph, self.precision, self.sizes, self.reveal)
+
+    @lru_cache(maxsize=4)
+    def plan(self, batch: int) -> Plan:
+        """The steps for a batch."""
+        return schedule(self.graph, self.precision, self.sizes, batch, self.reveal)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def to_plain(self) -> dict:
+        """JSON-plain, for the handshake."""
+        sizes = {name: [list(s) for s in layer] for name, layer in self.sizes.items()} if self.sizes else None
+        return {
+            "graph": self.graph.to_json(), "precision": self.precision.to_plain(), "sizes": sizes, "card": self.card.to_json(), "reveal": self.reveal,
+        }
+
+    @classmethod
+    def from_plain(cls, data: dict) -> PublicModel:
+        """Inverse of `to_plain` for data of a stranger; raises InputError naming what is wrong."""
+        if set(data) != {"graph", "precision", "sizes", "card", "reveal"} or not all(isinstance(data[k], str) for k in ("graph", "card", "reveal")):
+            raise InputError("the server's description of its model has other keys than this version of threepc expects")
+        sizes = data["sizes"]
+        if sizes is not None:
+            if not isinstance(sizes, dict):
+                raise InputError("the server's relu spec is malformed")
+            sizes = {name: _layer(name, layer) for name, layer in sizes.items()}
+        return cls(Graph.from_json(data["graph"]), Precision.from_plain(data["precision"]), sizes, ModelCard.from_json(data["card"]), data["reveal"])
+
+
+def _layer(name: str, layer: object) -> tuple[tuple[int, int], ...]:
+    good = isinstance(layer, list) and all(isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 <= v < 1 << 16 for v in s) for s in layer)
+    if not good:
+        raise InputError(f"the server's relu spec for {name!r} is malformed")
+    return tuple((h, w) for h, w in layer)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A public model and its weights (float64, see `graph.ir.Weights`)."""
+
+    public: PublicModel
+    weights: Weights
+
+    def __post_init__(self):
+        check_weights(self.public.graph, self.weights)
+
+    def save(self, directory: Path) -> None:
+        """Write model.json and weights.npz to a directory that only this user can read."""
+        self._write(directory / "model.json", lambda f: f.write(json.dumps(self.public.to_plain()).encode()))
+        flat = {f"{name}\n{key}": array for name, part in self.weights.items() for key, array in part.items()}
+        self._write(directory / "weights.npz", lambda f: np.savez(f, **{str(i): a for i, a in enumerate(flat.values())}, names=np.array(list(flat))))
+
+    @staticmethod
+    def _write(path: Path, write) -> None:
+        temporary = path.with_suffix(".part")
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            write(file)
+        temporary.rename(path)
+
+    @classmethod
+    def load(cls, directory: Path) -> ServedModel:
+        """Read what `save` wrote; weights are read from the file each time they are asked for, not held."""
+        public = PublicModel.from_plain(json.loads((directory / "model.json").read_text()))
+        return cls(public, _WeightFile(directory / "weights.npz"))
+
+
+class _WeightFile(Mapping):
+    """`Weights` in an .npz file, one layer in memory at a time."""
+
+    def __init__(self, path: Path):
+        self._path, self._places = path, {}
+        with np.load(path, allow_pickle=False) as file:
+            for i, name in enumerate(file["names"]):
+                node, key = str(name).split("\n")
+                self._places.setdefault(node, {})[key] = str(i)
+
+    def __getitem__(self, node: str) -> dict[str, np.ndarray]:
+        with np.load(self._path, allow_pickle=False) as file:
+            return {key: file[place] for key, place in self._places[node].items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

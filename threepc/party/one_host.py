@@ -1,0 +1,207 @@
+"""All three parties on this machine, as three processes or as three threads: a demonstration and a test bed, not privacy."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from threepc.errors import InputError, RunError
+from threepc.transport.channel import Channel, Control
+from threepc.transport.shaping import NETWORKS
+from threepc.transport.zmq_listener import Listener
+from threepc.party.client import ClientSession
+from threepc.model.served import ServedModel
+from threepc.party.network import MemoryNetwork
+from threepc.party.provider import ProviderParty
+from threepc.party.record import Record
+from threepc.party.server import ServerParty
+from threepc.party.session import Options
+from threepc.party.warmup import warm_up
+
+TRANSPORTS = ("ipc", "tcp", "memory")
+ROLES = ("provider", "server", "client")
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 20.0
+
+
+class LocalParties:
+    """Three processes that talk over ZeroMQ. A context manager; `infer` may be called any number of times.
+
+    setup_seconds: what the client measured from connecting to being ready; setup_links: [bytes, messages] by link.
+    """
+
+    def __init__(self, model: ServedModel, transport: str = "ipc", network: str = "none", threads: int = 1, timeout: float = 120.0, budget: int | None = None):
+        """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `transport.shaping`. Raises RunError when a party does not start."""
+        check(transport, network)
+        self._model, self._timeout = model, timeout
+        self._directory = Path(tempfile.mkdtemp(prefix="threepc-"))  # mode 0700
+        self._processes: dict[str, subprocess.Popen] = {}
+        self._channels: dict[str, Channel] = {}
+        self._listener = None
+        try:
+            settings = {
+                "transport": transport, "network": network, "threads": threads, "timeout": timeout, "budget": budget or Options().budget,
+            }
+            (self._directory / "settings.json").write_text(json.dumps(settings))
+            model.save(self._directory)
+            self._listener = Listener(f"ipc://{self._directory}/control")
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | memory_settings()
+        package = str(Path(__file__).parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [environment.get("PYTHONPATH")])])
+        for role in ROLES:
+            command = [sys.executable, "-m", "threepc.party.worker", role, str(self._directory)]
+            self._processes[role] = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        public, watch = {}, threading.Thread(target=self._watch, daemon=True)
+        watch.start()
+        for _ in ROLES:
+            connection = self._listener.accept(START_TIMEOUT)
+            if connection is None:
+                raise RunError(f"a party's process did not start within {START_TIMEOUT:g} s")
+            channel = Channel(connection, ("starter", "party"), timeout=self._timeout)
+            hello = channel.receive_control("hello").fields
+            channel.link = ("starter", hello["role"])
+            connection.name = f"the {hello['role']}'s process"
+            self._channels[hello["role"]] = channel
+            if hello["public"]:
+                public[hello["role"]] = hello["public"]
+        addresses: dict[str, str] = {}
+        for role in ("provider", "server"):
+            self._channels[role].send_control("start", {"public": public, "addresses": addresses})
+            addresses[role] = self._hear(role, "listening").fields["address"]
+        self._channels["client"].send_control("start", {"public": public, "addresses": addresses})
+        ready = self._hear("client", "ready").fields
+        self.setup_seconds, self.setup_links = ready["seconds"], ready["links"]
+
+    def _watch(self) -> None:
+        """Wake whoever waits for a party whose process has ended."""
+        for role, process in list(self._processes.items()):
+            threading.Thread(target=lambda role=role, process=process: (process.wait(), self._ended(role)), daemon=True).start()
+
+    def _ended(self, role: str) -> None:
+        if self._processes[role].returncode and role not in self._channels and self._listener is not None:
+            self._listener.close()
+
+    def _hear(self, role: str, kind: str) -> Control:
+        message = self._channels[role].receive_control(kind, "failed")
+        if message.kind == "failed":
+            error = InputError if message.fields.get("exit_status") == InputError.exit_status else RunError
+            raise error(message.fields["reason"])
+        return message
+
+    def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
+        """As `ClientSession.infer`, in the client's process; images are float32."""
+        pixels, channel = np.ascontiguousarray(images, np.float32), self._channels["client"]
+        channel.send_control("infer", {"shape": pixels.shape, "separate": separate})
+        channel.send(0, [pixels.view(np.uint32)], "online")
+        result = self._hear("client", "result").fields
+        (logits,) = channel.receive(0, [(np.uint64, tuple(result["shape"]))])
+        return logits.view(np.float64).copy(), Record(**result["record"])
+
+    def close(self) -> None:
+        """End the three processes and remove their directory."""
+        for role in ("client", "server", "provider"):
+            if role in self._channels:
+                with contextlib.suppress(RunError):
+                    self._channels[role].send_control("stop", {})
+            process = self._processes.get(role)
+            if process is not None:
+                try:
+                    process.wait(STOP_TIMEOUT if role in self._channels else 0.1)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for channel in self._channels.values():
+            channel.close()
+        if self._listener is not None:
+            self._listener.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> LocalParties:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class ThreadedParties:
+    """The three roles as threads of this process, over the in-memory channel: for tests and debugging."""
+
+    def __init__(self, model: ServedModel, threads: int = 1, timeout: float = 120.0, budget: int | None = None):
+        options, network = Options(timeout, budget or Options().budget, threads), MemoryNetwork()
+        self._parties = [ServerParty(model, network, options), ProviderParty(network, options)]
+        self._threads = [threading.Thread(target=party.serve, name=type(party).__name__) for party in self._parties]
+        for thread in self._threads:
+            thread.start()
+        try:
+            self._session = ClientSession(network, options)
+        except BaseException:
+            self._stop()
+            raise
+        self.setup_seconds, self.setup_links = self._session.setup_seconds, self._session.setup_links
+
+    def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
+        """As `ClientSession.infer`."""
+        return self._session.infer(images, separate)
+
+    def _stop(self) -> None:
+        for party, thread in zip(self._parties, self._threads):
+            party.stop()
+            thread.join()
+
+    def close(self) -> None:
+        """End the session and the threads."""
+        try:
+            self._session.__exit__(None, None, None)
+        finally:
+            self._stop()
+
+    def __enter__(self) -> ThreadedParties:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def start(
+    model: ServedModel, transport: str = "ipc", network: str = "none", progress: Callable[[str], None] = lambda label: None, **options
+) -> LocalParties | ThreadedParties:
+    """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `LocalParties`.
+
+    Kernels are compiled here first, so that not every process does it; progress is told what is compiled.
+    """
+    check(transport, network)
+    warm_up(model.public.precision, progress)
+    if transport == "memory":
+        return ThreadedParties(model, **options)
+    return LocalParties(model, transport, network, **options)
+
+
+def check(transport: str, network: str) -> None:
+    """Raises InputError for a transport or a network that there is none of, and for a network between threads."""
+    if transport not in TRANSPORTS:
+        raise InputError(f"transport: must be one of {', '.join(TRANSPORTS)}, not {transport}")
+    if network not in NETWORKS:
+        raise InputError(f"network: must be one of {', '.join(NETWORKS)}, not {network}")
+    if transport == "memory" and network != "none":
+        raise InputError("network: a simulated network needs processes; choose transport ipc or tcp")
+
+
+def memory_settings() -> dict[str, str]:
+    """Environment in which glibc keeps freed memory, in huge pages, so that large arrays are not faulted in again for every layer."""
+    settings = {"mmap_threshold": 1 << 30, "trim_threshold": 1 << 33, "top_pad": 64 << 20, "hugetlb": 1, "arena_max": 1}
+    return {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())}

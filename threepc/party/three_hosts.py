@@ -1,0 +1,79 @@
+"""The three parties of a deployment.yaml, each in a process of its own on any host; no torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from threepc.party.deployment import Deployment, FILE_NAME, load
+from threepc.errors import RunError
+from threepc.plan.precision import FRACTION, Precision
+from threepc.party.client import ClientSession
+from threepc.model.served import PublicModel, ServedModel
+from threepc.party.network import ZmqNetwork
+from threepc.party.provider import ProviderParty
+from threepc.party.server import ServerParty
+from threepc.party.session import Options
+from threepc.party.worker import options_of
+
+
+def find(path: Path | str) -> Deployment:
+    """The deployment in a file, or in a folder's deployment.yaml. Raises InputError as `deployment.load` does."""
+    path = Path(path)
+    return load(path / FILE_NAME if path.is_dir() else path)
+
+
+def precision_of(deployment: Deployment) -> Precision:
+    """The precision that a deployment asks for, before calibration. Raises InputError for a window that leaves nothing to compare."""
+    fraction = deployment.frac_bits or FRACTION[deployment.ring]
+    precision = Precision(deployment.ring, fraction, window=deployment.drelu_window)
+    precision.comparison(precision.bits - precision.fraction)
+    return precision
+
+
+def open_client(deployment: Deployment, name: str = "client", threads: int = 1) -> ClientSession:
+    """Connect as the client whose key files are called `name`, and set a session up.
+
+    Raises InputError for its keys, RunError when a party is missing or disagrees.
+    """
+    network = _network(deployment, name)
+    return ClientSession(network, _options(deployment, deployment.budgets.client, threads))
+
+
+def open_server(deployment: Deployment, model: ServedModel, threads: int = 1) -> ServerParty:
+    """A server that listens. Raises InputError for its keys, for weights that do not fit the ring, and for an address in use."""
+    network = _network(deployment, "server", deployment.clients)
+    return ServerParty(model, network, _options(deployment, min(vars(deployment.budgets).values()), threads))
+
+
+def open_provider(deployment: Deployment, threads: int = 1) -> ProviderParty:
+    """A provider that listens. Raises InputError for its keys and for an address in use."""
+    network = _network(deployment, "provider", (deployment.server.public_key, *deployment.clients))
+    return ProviderParty(network, _options(deployment, deployment.budgets.provider, threads))
+
+
+def _network(deployment: Deployment, name: str, authorised: tuple[bytes, ...] = ()) -> ZmqNetwork:
+    """The network as the party `name` sees it: it listens at its own address, if it has one, and reaches the others at theirs."""
+    parties = {"server": deployment.server, "provider": deployment.provider}
+    addresses = {role: party.listen if role == name else party.address for role, party in parties.items()}
+    public = {role: party.public_key for role, party in parties.items()}
+    return ZmqNetwork(addresses, deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
+
+
+def _options(deployment: Deployment, budget: int, threads: int) -> Options:
+    settings = {"network": deployment.network, "timeout": deployment.timeouts.answer, "budget": budget, "threads": threads}
+    return dataclasses.replace(options_of(settings), accept=lambda model: _agree(deployment, model))
+
+
+def _agree(deployment: Deployment, model: PublicModel) -> None:
+    """Raises RunError where a model is not what this party's deployment.yaml says."""
+    window = model.precision.window
+    expected = {
+        "ring": (deployment.ring, model.precision.bits),
+        "frac_bits": (deployment.frac_bits, model.precision.fraction if deployment.frac_bits else None),
+        "drelu_window": (deployment.drelu_window, window and tuple(window)),
+        "reveal": (deployment.reveal, model.reveal),
+    }
+    for key, (ours, theirs) in expected.items():
+        if ours != theirs:
+            raise RunError(f"the parties disagree on {key}: the server says {theirs}, {deployment.path} here says {ours}")

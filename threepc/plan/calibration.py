@@ -1,0 +1,207 @@
+"""Fractional bits of every convolution's weights, from the largest values that the network reaches on data of the server.
+
+A product has the fractional bits of both factors, f_a of the activation and f_w of the weight, and the ring must hold it with room to
+spare: f_a + f_w + log2(max |z|) + margin <= bits - 2. Each layer gets the largest f_w that its range allows, at most 16, which is what a
+truncation can remove; branches that meet without a truncation before get one scale. Ranges count as powers of two, and all that leaves
+the server is the f_w that follow from them: calibrate on the server's own images, never on a client's.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from threepc.images.card import Preprocessing
+from threepc.errors import InputError
+from threepc.protocol.patches import IDENTITY, ZERO
+from threepc.protocol.steps import LinearStep, OutputStep, REDUCED, Step
+from threepc.graph.clear import walk
+from threepc.graph.ir import Graph, Weights
+from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
+from threepc.plan.schedule import Plan, Sizes, schedule
+
+MARGIN_BITS = 2
+"""An input may drive any layer to four times what calibration saw."""
+
+LEAST_WEIGHT_BITS = 4
+"""With fewer fractional bits a layer's weights would lose their meaning; the network is refused instead."""
+
+LEAST_ACTIVATION_BITS = 8
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Largest absolute values, by node name: of each node's output, and of the sums on which each ReLU decides.
+
+    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too.
+    """
+
+    values: dict[str, float]
+    sums: dict[str, float]
+
+
+def default_images(preprocessing: Preprocessing, count: int = 8, seed: int = 0) -> np.ndarray:
+    """Images to calibrate with where the server has none: random patches and noise over the range of pixels, normalised as clients do.
+
+    Returns float32 (count, C, H, W), the same for the same seed. Real images of the kind that clients will send are better.
+    """
+    drawn, (channels, height, width) = np.random.default_rng(seed), preprocessing.shape
+    coarse = drawn.uniform(0, 255, (count, channels, 8, 8))
+    rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
+    contrast = drawn.uniform(0.25, 1, (count, 1, 1, 1))
+    noise = drawn.normal(0, 12, (count, *preprocessing.shape))
+    pixels = np.clip(127.5 + contrast * (coarse[:, :, rows][..., columns] - 127.5) + noise, 0, 255)
+    mean, std = (np.array(part).reshape(-1, 1, 1) for part in (preprocessing.mean, preprocessing.std))
+    return ((pixels - mean) / std).astype(np.float32)
+
+
+def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, sizes: Sizes | None = None) -> Ranges:
+    """Run the network in the clear, in float32. images: real (N, C, H, W); sizes: patches of block ReLUs, by name.
+
+    Raises InputError, naming the layer, where values are not finite.
+    """
+    values: dict[str, float] = {}
+    sums: dict[str, float] = {}
+    waiting = {node.inputs[0]: [] for node in graph.nodes if node.kind in ("relu", "clip")}
+    for node in graph.nodes:
+        if node.kind in ("relu", "clip"):
+            waiting[node.inputs[0]].append(node)
+    for image in torch.as_tensor(images).split(1):
+        for node, value in walk(graph, weights, image, sizes, torch.float32):
+            if "resize" not in node.attrs:
+                values[node.name] = max(values.get(node.name, 0.0), _largest(value, node.name))
+            for relu in waiting.get(node.name, ()):
+                largest = _largest_sum(value, (sizes or {}).get(relu.name), relu.attrs.get("max", 0.0))
+                sums[relu.name] = max(sums.get(relu.name, 0.0), largest)
+    for name, part in weights.items():
+        values[name] = max(values[name], float(np.abs(part["bias"]).max(initial=0.0)))
+    return Ranges(values, sums)
+
+
+def _largest(value: torch.Tensor, name: str) -> float:
+    largest = float(value.abs().max())
+    if not math.isfinite(largest):
+        raise InputError(f"calibration: {name} gives values that are not finite numbers")
+    return largest
+
+
+def _largest_sum(value: torch.Tensor, sizes: tuple[tuple[int, int], ...] | None, bound: float) -> float:
+    if sizes is None:
+        return max(float(value.abs().max()), float((value - bound).abs().max()))
+    largest = 0.0
+    for size in set(sizes) - {IDENTITY, ZERO}:
+        chosen = value[:, [i for i, s in enumerate(sizes) if s == size]]
+        for decided in (chosen, chosen - bound):
+            sums = functional.avg_pool2d(decided, size, ceil_mode=True, divisor_override=1)
+            largest = max(largest, float(sums.abs().max()))
+    return largest
+
+
+def calibrate(
+    graph: Graph,
+    weights: Weights,
+    images: torch.Tensor | np.ndarray,
+    bits: int,
+    margin_bits: int = MARGIN_BITS,
+    sizes: Sizes | None = None,
+    fraction: int | None = None,
+) -> Precision:
+    """The precision for a ring of `bits` bits: `fraction` for activations (by default the ring's usual), f_w for each layer's weights.
+
+    images: real (N, C, H, W) of the server's, normalised; sizes: patches of block ReLUs, by name. The same arguments give the same result.
+    Raises InputError, naming the layer, where a range does not fit the ring, with the number of fractional bits that would.
+    """
+    return choose(graph, measure(graph, weights, images, sizes), bits, margin_bits, sizes, fraction)
+
+
+def choose(
+    graph: Graph, ranges: Ranges, bits: int, margin_bits: int = MARGIN_BITS, sizes: Sizes | None = None, fraction: int | None = None
+) -> Precision:
+    """`calibrate` from ranges that were measured before."""
+    usual = Precision.default(bits).fraction if fraction is None else fraction
+    try:
+        return _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual))
+    except _DoesNotFit as error:
+        for fewer in range(usual - 1, LEAST_ACTIVATION_BITS - 1, -1):
+            try:
+                _fit(graph, ranges, margin_bits, sizes, Precision(bits, fewer))
+            except _DoesNotFit:
+                continue
+            raise InputError(f"{error}; {fewer} fractional bits for activations would do, or a larger ring") from None
+        wider = [larger for larger in sorted(FRACTION) if larger > bits]
+        raise InputError(f"{error}; " + (f"take a ring of {wider[0]} bits" if wider else "the network's values are too large")) from None
+
+
+class _DoesNotFit(Exception):
+    """Says which layer and why."""
+
+
+def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precision: Precision) -> Precision:
+    """Start from as many bits as a truncation removes, and take away where the plan's values would not fit, until all do."""
+    own = {node.name: MAX_TRUNCATION for node in graph.nodes if node.kind == "conv"}
+    largest_input = ranges.values[graph.input.name]
+    if _exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
+        raise _DoesNotFit(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
+    while True:
+        plan = schedule(graph, replace(precision, weight_fraction=own), sizes)
+        producer = {step.name: step for step in plan.steps}
+        lowered: dict[str, int] = {}
+        for step in plan.steps:
+            for value, excess, largest in _excesses(plan, step, ranges, margin):
+                fewer = {name: allowed for name, allowed in _scales(producer, value, excess) if allowed < own[name]}
+                if not fewer or min(fewer.values()) < LEAST_WEIGHT_BITS:
+                    raise _DoesNotFit(
+                        f"{step.name}: values up to {largest:.3g} do not fit a ring of {precision.bits} bits"
+                        f" with {precision.fraction} fractional bits for activations"
+                    )
+                lowered |= {name: min(allowed, lowered.get(name, allowed)) for name, allowed in fewer.items()}
+        if not lowered:
+            return replace(precision, weight_fraction={name: own_bits for name, own_bits in own.items() if own_bits != precision.fraction})
+        own |= lowered
+
+
+def _exponent(largest: float) -> int:
+    """The least e with largest <= 2^e."""
+    return math.ceil(math.log2(largest)) if largest > 0 else -64
+
+
+def _excesses(plan: Plan, step: Step, ranges: Ranges, margin: int) -> Iterator[tuple[str, int, float]]:
+    """(name of a value, bits by which it is too large, its largest size) for the values that a step makes or opens."""
+    bits = plan.precision.bits
+    node = _node(plan.graph, step.name)
+    if not isinstance(step, OutputStep) and step.result.bits == bits:
+        largest = ranges.values[node]
+        excess = step.result.fraction + _exponent(largest) + margin - (bits - 2)
+        if excess > 0 and step.kind not in ("relu", "clip", "truncation"):
+            yield step.name, excess, largest
+    opened = getattr(step, "cut", None) or getattr(step, "protocol", None)
+    if step.kind in ("relu", "clip", "truncation", "maxpool"):
+        source = step.sources[0]
+        largest = ranges.sums[node] if step.kind in ("relu", "clip") else ranges.values[_node(plan.graph, source)]
+        excess = step.inputs[0].fraction - opened.shift + _exponent(largest) + margin - (opened.cut - 2)
+        if excess > 0:
+            yield source, excess, largest
+
+
+def _node(graph: Graph, name: str) -> str:
+    """The node that a step belongs to."""
+    known = {node.name for node in graph.nodes}
+    while name not in known:
+        name = name.rpartition("/")[0]
+    return name
+
+
+def _scales(producer: Mapping[str, Step], name: str, excess: int) -> Iterator[tuple[str, int]]:
+    """(convolution, its largest f_w) for every convolution whose product enters value `name`, for that to lose `excess` fractional bits."""
+    step = producer[name]
+    if isinstance(step, LinearStep):
+        yield name, step.result.fraction - excess - step.inputs[0].fraction
+    elif step.result.form != REDUCED:
+        longest = max(value.fraction for value in step.inputs)
+        for source, value in zip(step.sources, step.inputs):
+            if value.form != REDUCED:
+                yield from _scales(producer, source, excess - (longest - value.fraction))

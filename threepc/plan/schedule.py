@@ -1,0 +1,267 @@
+"""Graph + precision + relu spec + batch -> Plan: the steps that the three roles run one after the other, with their declared cost.
+
+Everything here is a function of public things, so that all parties make the same plan on their own.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from threepc.errors import InputError
+from threepc.protocol import summands
+from threepc.protocol.argmax import Argmax
+from threepc.protocol.cost import Cost
+from threepc.protocol.linear import Linear
+from threepc.protocol.summands import Cut
+from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.steps import CUT, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, RAW, REDUCED, ReluStep, Step, Value
+from threepc.protocol.input_output import Input, Output
+from threepc.graph.ir import Graph, Node
+from threepc.plan.precision import MAX_TRUNCATION, Precision
+
+OUTPUT_BITS = 8
+"""Bits above the point that a result keeps when its fraction grows by an average's divisor."""
+
+LOGITS, LABEL = "logits", "label"
+"""What the client may learn: the results, or the index of the largest alone."""
+
+Sizes = Mapping[str, tuple[tuple[int, int], ...]]
+"""Patch sizes of every channel, by relu name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order; release[i] names the values not needed after step i."""
+
+    graph: Graph
+    precision: Precision
+    batch: int
+    steps: tuple[Step, ...]
+    release: tuple[tuple[str, ...], ...]
+
+    @property
+    def cost(self) -> Cost:
+        """Declared bytes by link and phase, and one-way online messages; setup once per model, the rest per inference."""
+        return sum((step.cost for step in self.steps), Cost())
+
+    @property
+    def relus(self) -> int:
+        """Activations that pass a ReLU or clip, over the batch."""
+        return sum(_elements(step.result) for step in self.steps if step.kind in ("relu", "clip"))
+
+    @property
+    def drelus(self) -> int:
+        """Decisions that ReLUs and clips make, over the batch; max pooling apart."""
+        return sum(step.protocol.decisions * (2 if step.protocol.clip else 1) for step in self.steps if step.kind in ("relu", "clip"))
+
+    @property
+    def linear(self) -> list[LinearStep]:
+        """The steps that have weights."""
+        return [step for step in self.steps if isinstance(step, LinearStep)]
+
+
+def _elements(value: Value) -> int:
+    n, c, h, w = value.shape
+    return n * c * h * w
+
+
+def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS) -> str:
+    """SHA-256 (hex) of everything public that the parties must agree on."""
+    spec = {name: [list(s) for s in sizes[name]] for name in sorted(sizes)} if sizes else None
+    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS) -> Plan:
+    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels. Raises InputError, naming the node, for what the ring or the window cannot hold."""
+    if reveal not in (LOGITS, LABEL):
+        raise InputError(f"reveal: must be {LOGITS} or {LABEL}, not {reveal!r}")
+    return _Scheduler(graph, precision, sizes or {}, batch, reveal).plan()
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str):
+        self.graph, self.precision, self.sizes, self.batch, self.reveal = graph, precision, sizes, batch, reveal
+        self.readers = graph.consumers()
+        self.bits, self.fraction = precision.bits, precision.fraction
+        self.steps: list[Step] = []
+        self.op = 0
+        self.held: dict[str, str] = {}  # node name -> name of the value that stands for it
+        self.values: dict[str, Value] = {}
+
+    def plan(self) -> Plan:
+        for node in self.graph.nodes:
+            getattr(self, f"_{node.kind}")(node)
+        last = {source: i for i, step in enumerate(self.steps) for source in step.sources}
+        release = tuple(tuple(s for s in dict.fromkeys(step.sources) if last[s] == i) for i, step in enumerate(self.steps))
+        return Plan(self.graph, self.precision, self.batch, tuple(self.steps), release)
+
+    # The pieces
+
+    def _inputs(self, node: Node) -> list[str]:
+        return [self.held[name] for name in node.inputs]
+
+    def _shape(self, node: Node) -> tuple[int, int, int, int]:
+        return (self.batch, *node.shape)
+
+    def _append(self, step_type, node: Node, name: str, sources: list[str], value: Value, ops: int, kind: str | None = None, **rest) -> str:
+        inputs = tuple(self.values[s] for s in sources)
+        self.steps.append(step_type(name, kind or node.kind, self.op, tuple(sources), inputs, value, **rest))
+        self.op += ops
+        self.values[name] = value
+        self.held[node.name] = name
+        return name
+
+    def _opened(self, name: str) -> tuple[int, int]:
+        """(shift, cut) that bring a value to the activations' fraction. Raises InputError where a gate cannot lift what remains."""
+        value = self.values[name]
+        shift = value.fraction - self.fraction
+        if not 0 <= shift <= MAX_TRUNCATION or (value.form == RAW and shift == 0):
+            raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {MAX_TRUNCATION}")
+        if value.form == CUT:
+            return 0, value.bits
+        # as many bits are lifted as a product's truncation removes, unless an average of very many values removes more
+        return shift, self.bits - (shift if value.form == RAW else max(shift, min(self.fraction, MAX_TRUNCATION)))
+
+    def _reduce(self, name: str) -> str:
+        """A value in reduced form at the activations' fraction; any other is truncated once, for all that read it later."""
+        value = self.values[name]
+        if value.form == REDUCED and value.fraction == self.fraction:
+            return name
+        readers = [n for n, held in self.held.items() if held == name]
+        shift, cut = self._opened(name)
+        through = ((0, 1),) * value.shape[1]
+        relu = Relu(self.op, value.shape, value.bits, shift, cut, self.bits, 0, 1, sizes=through)
+        result = Value(value.shape, REDUCED, self.fraction, self.bits)
+        node = self.graph[readers[0]]
+        truncated = self._append(ReluStep, node, f"{name}/truncation", [name], result, OPS, kind="truncation", protocol=relu)
+        self.held.update(dict.fromkeys(readers, truncated))
+        return truncated
+
+    def _ends_here(self, node: Node) -> bool:
+        """Whether nothing but the output reads a node, flattened or not."""
+        return all(reader.kind == "output" or (reader.kind == "reshape" and self._ends_here(reader)) for reader in self.readers[node.name])
+
+    # One method for each kind of node
+
+    def _input(self, node: Node) -> None:
+        shape = self._shape(node)
+        self._append(InputStep, node, node.name, [], Value(shape, REDUCED, self.fraction, self.bits), 1, protocol=Input(self.op, shape, self.bits))
+
+    def _conv(self, node: Node) -> None:
+        (source,) = self._inputs(node)
+        value, own = self.values[source], self.precision.of_weights(node.name)
+        fits = value.fraction + own + OUTPUT_BITS <= self.bits - 2
+        if value.form != REDUCED or value.fraction != self.fraction and not (fits and self._ends_here(node)):
+            source = self._reduce(source)
+            value = self.values[source]
+        a = node.attrs
+        weight_shape = (node.shape[0], value.shape[1] // a["groups"], *a["kernel"])
+        geometry = [tuple(a[key]) for key in ("stride", "padding", "dilation")]
+        protocol = Linear(self.op, self._shape(node), weight_shape, *geometry, a["groups"], self.bits)
+        self._append(LinearStep, node, node.name, [source], Value(self._shape(node), RAW, value.fraction + own, self.bits), 1, protocol=protocol)
+
+    def _relu(self, node: Node, clip: float | None = None) -> None:
+        (source,) = self._inputs(node)
+        value = self.values[source]
+        shift, cut = self._opened(source)
+        first, width = self.precision.comparison(cut)
+        unit = 1 << first
+        bound = None if clip is None else round(clip * 2**self.fraction / unit) * unit
+        relu = Relu(self.op, value.shape, value.bits, shift, cut, self.bits, first, width, self.sizes.get(node.name), bound)
+        self._append(ReluStep, node, node.name, [source], Value(value.shape, REDUCED, self.fraction, self.bits), OPS, protocol=relu)
+
+    def _clip(self, node: Node) -> None:
+        self._relu(node, node.attrs["max"])
+
+    def _maxpool(self, node: Node) -> None:
+        (source,) = self._inputs(node)
+        value = self.values[source]
+        shift, cut = self._opened(source)
+        a = node.attrs
+        try:
+            pool = MaxPool(self.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut)
+        except ValueError as error:
+            raise InputError(f"{node.name}: {error}; use less padding") from None
+        result = Value(self._shape(node), CUT, self.fraction, cut)
+        self._append(MaxPoolStep, node, node.name, [source], result, pool.ops, protocol=pool, cut=Cut(value.bits, shift, cut))
+
+    def _aligned(self, node: Node) -> tuple[list[str], list[int], Value]:
+        """Inputs of a sum or concatenation, the shifts that bring them to one scale, and the result's description."""
+        for name in self._inputs(node):
+            if self.values[name].form == CUT and name in self.held.values():
+                self._reduce(name)
+        names = self._inputs(node)
+        values = [self.values[n] for n in names]
+        fraction = max(v.fraction for v in values)
+        form = REDUCED if all(v.form == REDUCED for v in values) else RAW
+        return names, [fraction - v.fraction for v in values], Value(self._shape(node), form, fraction, self.bits)
+
+    def _add(self, node: Node) -> None:
+        names, lefts, value = self._aligned(node)
+        self._append(LocalStep, node, node.name, names, value, 0, apply=partial(summands.add, lefts=lefts))
+
+    def _concat(self, node: Node) -> None:
+        names, lefts, value = self._aligned(node)
+        shapes = [self.values[n].shape for n in names]
+        self._append(LocalStep, node, node.name, names, value, 0, apply=partial(summands.concat, lefts=lefts, shapes=shapes))
+
+    def _avgpool(self, node: Node) -> None:
+        (source,) = self._inputs(node)
+        a, divisor = node.attrs, node.attrs["divisor"]
+        power = max(0, math.ceil(math.log2(divisor)))
+        value = self.values[source]
+        grows_too_long = value.fraction + power - self.fraction > MAX_TRUNCATION  # for the truncation that comes some time
+        if value.form == CUT or (divisor != 2**power and value.form == RAW) or grows_too_long:
+            source = self._reduce(source)
+        value = self.values[source]
+        # a sum of n values, read with log2(n) more fractional bits, is their average
+        averaged = Value(self._shape(node), value.form, value.fraction + power, self.bits)
+        pool = partial(_pool, a["kernel"], a["stride"], a["padding"], averaged.shape)
+        name = self._append(LocalStep, node, node.name, [source], averaged, 0, apply=pool)
+        if divisor != 2**power:
+            source = self._reduce(name)
+            factor = round(2 ** (self.fraction + power) / divisor)
+            scaled = Value(averaged.shape, RAW, 2 * self.fraction, self.bits)
+            self._append(LocalStep, node, f"{name}/scale", [source], scaled, 0, apply=partial(_scale, factor))
+
+    def _reshape(self, node: Node) -> None:
+        self._in_place(node, partial(summands.reshape, shape=self._shape(node)))
+
+    def _resize(self, node: Node) -> None:
+        self._in_place(node, partial(summands.broadcast, shape=self._shape(node)))
+
+    def _in_place(self, node: Node, apply) -> None:
+        (source,) = self._inputs(node)
+        value = self.values[source]
+        result = Value(self._shape(node), value.form, value.fraction, value.bits)
+        self._append(LocalStep, node, node.name, [source], result, 0, apply=partial(_first, apply))
+
+    def _output(self, node: Node) -> None:
+        (source,) = self._inputs(node)
+        if self.values[source].form == CUT:
+            source = self._reduce(source)
+        value = self.values[source]
+        if self.reveal == LABEL:
+            argmax = Argmax(self.op, value.shape, self.bits, value.fraction - self.fraction)
+            self._append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
+            return
+        protocol = Output(self.op, _elements(value), self.bits, max(0, value.fraction - self.fraction))
+        self._append(OutputStep, node, node.name, [source], value, 1, protocol=protocol)
+
+
+def _first(apply, inputs):
+    return apply(inputs[0])
+
+
+def _pool(kernel, stride, padding, shape, inputs):
+    return summands.window_sums(inputs[0], kernel, stride, padding, shape)
+
+
+def _scale(factor, inputs):
+    return summands.multiply(inputs[0], factor)

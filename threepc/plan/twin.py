@@ -1,0 +1,257 @@
+"""The cleartext twin: a plan evaluated in the clear with the fixed-point arithmetic of the secure run.
+
+Same quantised weights and inputs, same ring and wrap-around (by the same exact kernels), same openings, windows, patches and clips. What
+chance decides in the secure run is decided by a `Rounding`:
+
+- A truncation there is the sum of the parties' separately cut summands: within 1.5 units in the last place; without bias where it
+  ends a product, half a unit low where it ends an average (two summands are cut, not three). The twin rounds to nearest, or draws the
+  summands' low bits from a seeded generator, which gives the secure run's distribution.
+- A decision that ignores the lowest bits of its window there compares values whose low bits carry at random. The twin carries from half
+  on, or draws.
+- A value outside the bound of 2^(bits-2) comes out of a secure gate wrong by a multiple of the cut ring, depending on its mask: drawn
+  too, and otherwise left as the cut ring's signed value. Within the bound twin and secure run agree to 1 unit at every truncation.
+
+Drawing here has nothing to do with masks: no share exists in this module.
+"""
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from threepc.errors import InputError
+from threepc.kernels.convolution import PackedWeight
+from threepc.protocol.argmax import Argmax
+from threepc.protocol.relu import Relu
+from threepc.protocol.steps import InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from threepc.ring import Ring, word_of
+from threepc.graph.ir import Graph, Weights
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import Plan
+
+Packed = Mapping[str, tuple[PackedWeight, np.ndarray]]
+"""Weights as the kernels take them and biases, as ring words, by the step's name."""
+
+
+@dataclass
+class Rounding:
+    """What stands for the chance of a secure run: to nearest without a seed, drawn with one.
+
+    below: which part of a window's ignored bits carries where nothing is drawn: from half on (0.5), none (0), any (1).
+    outside: how many opened values lay outside the bound so far.
+    """
+
+    seed: int | None = None
+    below: float = 0.5
+    outside: int = 0
+    _generator: np.random.Generator | None = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self._generator = None if self.seed is None else np.random.default_rng(self.seed)
+
+    def drawn(self, bits: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Uniform numbers of `bits` bits, int64; only where there is a seed."""
+        return self._generator.integers(0, 1 << bits, shape, np.uint64 if bits > 32 else np.uint32).astype(np.int64)
+
+    def cut(self, words: np.ndarray, value: Value, shift: int, cut: int, three: bool = True) -> np.ndarray:
+        """Bits shift..shift+cut-1 of `words`, as the parties cut their summands of it: int64 of the cut ring, signed.
+
+        three: P holds a summand too, see `with_provider`.
+        """
+        z = signed(words, value.bits)
+        if shift:
+            z = z + (1 << shift >> 1)
+            low, z = z & ((1 << shift) - 1), z >> shift
+            if self._generator is not None:
+                low -= self.drawn(shift, z.shape)
+                if three:
+                    low += self.drawn(shift, z.shape)
+                z += low >> shift
+        return wrapped(z, cut)
+
+    def units(self, x: np.ndarray, first: int) -> np.ndarray:
+        """x >> first with a carry from the bits below, as the difference of two masked words has one."""
+        if not first:
+            return x
+        return (x + (self.drawn(first, x.shape) if self._generator is not None else int(self.below * ((1 << first) - 1) + 0.5))) >> first
+
+    def lifted(self, x: np.ndarray, cut: int, bits: int) -> np.ndarray:
+        """An opened value (signed, of the cut ring) as a gate lifts it to the ring of `bits` bits."""
+        quarter = 1 << (cut - 2)
+        outside = (x < -quarter) | (x >= quarter) if cut < bits else np.zeros(1, bool)
+        if not outside.any():
+            return x
+        self.outside += int(np.count_nonzero(outside))
+        if self._generator is None:
+            return x
+        shifted = (x[outside] + quarter) & ((1 << cut) - 1)
+        mask = self.drawn(cut, shifted.shape)
+        opened = shifted + mask
+        wraps, n = opened >> cut, 1 - (opened >> (cut - 1) & 1)
+        x = x.copy()
+        x[outside] = shifted - quarter + ((n * (mask >> (cut - 1)) - wraps) << cut)
+        return x
+
+
+def signed(words: np.ndarray, bits: int) -> np.ndarray:
+    """The numbers -2^(bits-1)..2^(bits-1)-1 that words of a ring of any `bits` stand for, int64."""
+    return wrapped(words.astype(np.uint64).view(np.int64), bits)
+
+
+def wrapped(numbers: np.ndarray, bits: int) -> np.ndarray:
+    """int64 numbers modulo 2^bits, signed."""
+    return numbers << (64 - bits) >> (64 - bits) if bits < 64 else numbers
+
+
+def to_words(numbers: np.ndarray, bits: int) -> np.ndarray:
+    """int64 numbers as words of a ring of `bits` bits."""
+    return numbers.astype(word_of(bits))
+
+
+def decode(words: np.ndarray, value: Value) -> np.ndarray:
+    """Real numbers (float64) of the words of a value."""
+    return signed(words, value.bits) / 2.0**value.fraction
+
+
+def pack(plan: Plan, weights: Weights) -> Packed:
+    """Weights and biases as the server encodes them. Raises InputError, naming the layer, for what does not fit the ring."""
+    ring, packed = Ring(plan.precision.bits), {}
+    for step in plan.linear:
+        words = ring.encode(weights[step.name]["weight"], plan.precision.of_weights(step.name), f"the weights of {step.name}")
+        bias = ring.encode(weights[step.name]["bias"], step.result.fraction, f"the bias of {step.name}")
+        packed[step.name] = step.protocol.server_weights(words), bias
+    return packed
+
+
+def encode(graph: Graph, precision: Precision, images: np.ndarray) -> np.ndarray:
+    """Ring words of images, as the client encodes them. Raises InputError for another shape and for what does not fit."""
+    if images.ndim != 4 or images.shape[1:] != graph.input.shape:
+        raise InputError(f"the model takes images of shape {graph.input.shape}, not {images.shape[1:]}")
+    return Ring(precision.bits).encode(images, precision.fraction, "the image", headroom=precision.fraction)
+
+
+def simulate(
+    plan: Plan, weights: Weights | Packed, images: np.ndarray, keep: Container[str] = (), seed: int | None = None, threads: int = 1
+) -> dict[str, np.ndarray]:
+    """Run a plan in the clear.
+
+    images: real (plan.batch, C, H, W); weights: the network's, or what `pack` made of them for many runs; keep: names of steps whose
+    results are wanted; seed: of the chance that roundings have in the secure run, None to round to nearest.
+    Returns float64 (N, C, H, W) by name, of the kept steps and of the output: logits before any final resize, or labels (N, 1, H, W).
+    Raises InputError for images or weights that do not fit.
+    """
+    results = {}
+    for step, words in walk(plan, weights, images, Rounding(seed), threads):
+        if step.name in keep or isinstance(step, OutputStep):
+            results[step.name] = words.astype(np.float64) if words.dtype == np.int64 else decode(words, step.result)
+    return results
+
+
+def walk(
+    plan: Plan, weights: Weights | Packed, images: np.ndarray, rounding: Rounding, threads: int = 1
+) -> Iterator[tuple[Step, np.ndarray]]:
+    """As `simulate`, one step and the words of its result after the other; labels are int64. A value is let go after its last use."""
+    if len(images) != plan.batch:
+        raise InputError(f"the plan is for {plan.batch} images at once, not for {len(images)}")
+    if any(isinstance(part, dict) for part in weights.values()):
+        weights = pack(plan, weights)
+    encoded, three = encode(plan.graph, plan.precision, images), with_provider(plan)
+    values: dict[str, np.ndarray] = {}
+    for index, step in enumerate(plan.steps):
+        inputs = [values[name] for name in step.sources]
+        values[step.name] = encoded if isinstance(step, InputStep) else apply(plan.graph, step, inputs, weights, rounding, threads, three)
+        yield step, values[step.name]
+        for name in plan.release[index]:
+            del values[name]
+
+
+def with_provider(plan: Plan) -> frozenset[str]:
+    """The values of which P holds a summand that is not zero: products, and what is made of them before a protocol masks it anew.
+
+    The scaled average of reduced values is none, though its form is that of a product.
+    """
+    names: set[str] = set()
+    for step in plan.steps:
+        if isinstance(step, LinearStep | MaxPoolStep) or (isinstance(step, LocalStep) and names.intersection(step.sources)):
+            names.add(step.name)
+    return frozenset(names)
+
+
+def apply(
+    graph: Graph, step: Step, inputs: Sequence[np.ndarray], weights: Packed, rounding: Rounding, threads: int = 1,
+    three: Container[str] = frozenset(),
+) -> np.ndarray:
+    """The words of one step's result from those of its inputs; of an argmax the labels, int64. three: from `with_provider`."""
+    match step:
+        case LinearStep():
+            return step.protocol.apply(weights[step.name][0], inputs[0], weights[step.name][1], threads)
+        case LocalStep():
+            return step.apply(inputs)
+        case ReluStep():
+            opened = rounding.cut(inputs[0], step.inputs[0], step.protocol.shift, step.protocol.cut, step.sources[0] in three)
+            return relu(step.protocol, opened, rounding)
+        case MaxPoolStep():
+            return max_pool(graph, step, rounding.cut(inputs[0], step.inputs[0], step.cut.shift, step.cut.cut, step.sources[0] in three))
+        case OutputStep():
+            return output(step, inputs[0], rounding, step.sources[0] in three)
+    raise AssertionError(f"no rule to simulate {step.kind}")
+
+
+def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
+    """ReLU of every kind on opened values x (N, C, H, W), signed numbers of the cut ring; words of the ring."""
+    out = np.zeros(x.shape, np.int64)
+    if protocol.decide:
+        whole = len(protocol.decide) == x.shape[1]
+        chosen = x if whole else x[:, protocol.decide]
+        units = rounding.units(chosen, protocol.first)
+        kept, clipped = _decided(protocol, units), 0
+        if protocol.clip is not None:
+            above = _decided(protocol, units - (protocol.clip >> protocol.first))
+            kept, clipped = kept ^ above, above * protocol.clip
+        kept = kept * rounding.lifted(chosen, protocol.cut, protocol.ring) + clipped
+        if whole:
+            return to_words(kept, protocol.ring)
+        out[:, protocol.decide] = kept
+    if protocol.through:
+        out[:, protocol.through] = rounding.lifted(x[:, protocol.through], protocol.cut, protocol.ring)
+    return to_words(out, protocol.ring)
+
+
+def _decided(protocol: Relu, units: np.ndarray) -> np.ndarray:
+    """[sum of the patch >= 0] at every pixel, as the window's sign bit says."""
+    if protocol.patches is None:
+        return ~(units >> protocol.width) & 1
+    decided, rows, columns = np.empty(units.shape, np.int64), np.arange(units.shape[2]), np.arange(units.shape[3])
+    for c, (h, w) in enumerate(protocol.patches.sizes):
+        sums = np.add.reduceat(np.add.reduceat(units[:, c], rows[::h], 1), columns[::w], 2)
+        decided[:, c] = (~(sums >> protocol.width) & 1)[:, (rows // h)[:, None], columns // w]
+    return decided
+
+
+def max_pool(graph: Graph, step: MaxPoolStep, x: np.ndarray) -> np.ndarray:
+    """Maxima of cut values (signed), as cut words."""
+    attrs = graph[step.name].attrs
+    top, left, bottom, right = attrs["padding"]
+    padded = functional.pad(torch.from_numpy(x.astype(np.float64)), (left, right, top, bottom), value=-np.inf)
+    pooled = functional.max_pool2d(padded, attrs["kernel"], attrs["stride"], 0, attrs["dilation"])
+    return to_words(pooled.numpy().astype(np.int64), step.cut.cut)
+
+
+def output(step: OutputStep, words: np.ndarray, rounding: Rounding, three: bool) -> np.ndarray:
+    """What the client decodes: words of the result, or int64 labels (N, 1, H, W), of equal values the higher index."""
+    (value,), protocol = step.inputs, step.protocol
+    if isinstance(protocol, Argmax):
+        return labels(rounding.cut(words, value, protocol.shift, protocol.cut - protocol.index_bits, three))
+    if rounding.seed is None or not protocol.shift:
+        return words
+    exact = signed(words, value.bits)
+    error = rounding.drawn(protocol.shift, exact.shape) - (1 << protocol.shift >> 1)
+    return to_words(exact + error, value.bits)
+
+
+def labels(x: np.ndarray) -> np.ndarray:
+    """The channel of the largest number, of equal ones the highest: (N, C, H, W) to (N, 1, H, W)."""
+    return x.shape[1] - 1 - x[:, ::-1].argmax(axis=1, keepdims=True)

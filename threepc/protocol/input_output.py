@@ -1,0 +1,107 @@
+"""Input and output: the client's image becomes a masked activation; the result reaches the client alone.
+
+Input: C draws d from k_CP and sends S u = x - d (one message). Output: P sends S g_S = z_P - g_C offline, g_C from k_CP; S sends C the bits
+from `shift` on of z_S - g_S + half a unit (one message), C adds z_C - g_C. The bits below would only help to extract weights. Semi-honest, one
+corruption. Security: d pads the input towards S; towards P nothing is sent; g_S is padded by g_C, and what S sends C is z minus what C holds.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from threepc.kernels.packing import pack, packed_bytes, padded, unpack
+from threepc.ring import word_of
+from threepc.protocol.cost import Cost
+from threepc.protocol.opening import draw_words
+from threepc.protocol.roles import ACTIVATION, Client, OPEN, Provider, Server
+
+
+@dataclass(frozen=True)
+class Input:
+    """The client's input of `shape` (N, C, H, W) in the ring of `bits` bits."""
+
+    op: int
+    shape: tuple[int, int, int, int]
+    bits: int
+
+    @property
+    def _count(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def cost(self) -> Cost:
+        """u travels."""
+        return Cost(online={"client->server": packed_bytes(self._count, self.bits)}, messages=1)
+
+    def mask(self, role: Client | Provider, open_stream) -> np.ndarray:
+        """C and P, offline: d."""
+        return draw_words(role, open_stream, self.op, ACTIVATION, self._count, word_of(self.bits))[: self._count].reshape(self.shape)
+
+    def client(self, client: Client, x: np.ndarray, d: np.ndarray) -> None:
+        """C: send u. x, d: ring words (N, C, H, W)."""
+        u, message = np.zeros(padded(self._count), word_of(self.bits)), np.empty(packed_bytes(self._count, self.bits), np.uint8)
+        u[: self._count] = (x - d).reshape(-1)
+        pack(u, u.size, self.bits, message)
+        client.send(self.op, message)
+
+    def server(self, server: Server) -> np.ndarray:
+        """S: u (N, C, H, W)."""
+        (message,) = server.receive(self.op, packed_bytes(self._count, self.bits))
+        u = np.empty(padded(self._count), word_of(self.bits))
+        unpack(message, u.size, self.bits, u)
+        return u[: self._count].reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Output:
+    """The opening of `count` elements of `bits` bits to C, without their low `shift` bits."""
+
+    op: int
+    count: int
+    bits: int
+    shift: int
+
+    @property
+    def cost(self) -> Cost:
+        """g_S offline, the upper bits online."""
+        return Cost(
+            offline={"provider->server": packed_bytes(self.count, self.bits)},
+            online={"server->client": packed_bytes(self.count, self.bits - self.shift)},
+            messages=1,
+        )
+
+    def _mask(self, role: Client | Provider, open_stream) -> np.ndarray:
+        return draw_words(role, open_stream, self.op, OPEN, self.count, word_of(self.bits))
+
+    def deal(self, provider: Provider, z: np.ndarray) -> None:
+        """P: send g_S. z: P's summand, any shape."""
+        share, message = -self._mask(provider, provider.with_client), np.empty(packed_bytes(self.count, self.bits), np.uint8)
+        share[: self.count] += z.reshape(-1)
+        pack(share, share.size, self.bits, message)
+        provider.deal(self.op, message)
+
+    def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
+        """C: z_C - g_C, kept for the end. z: C's summand, any shape."""
+        return z.reshape(-1) - self._mask(client, client.with_provider)[: self.count]
+
+    def server(self, server: Server, z: np.ndarray) -> None:
+        """S: send the upper bits. z: S's summand, any shape."""
+        (dealt,) = server.dealt(self.op, packed_bytes(self.count, self.bits))
+        share, word = np.empty(padded(self.count), word_of(self.bits)), word_of(self.bits)
+        unpack(dealt, share.size, self.bits, share)
+        value = np.zeros_like(share)
+        value[: self.count] = z.reshape(-1) - share[: self.count]
+        value += word((1 << self.shift) >> 1)
+        value &= word((1 << self.bits) - 1)
+        value >>= word(self.shift)
+        message = np.empty(packed_bytes(self.count, self.bits - self.shift), np.uint8)
+        pack(value, value.size, self.bits - self.shift, message)
+        server.send(self.op, message)
+
+    def client(self, client: Client, kept: np.ndarray) -> np.ndarray:
+        """C: the result as ring words, flat. kept: from `prepare`."""
+        (message,) = client.receive(self.op, packed_bytes(self.count, self.bits - self.shift))
+        value, word = np.empty(padded(self.count), word_of(self.bits)), word_of(self.bits)
+        unpack(message, value.size, self.bits - self.shift, value)
+        return ((value[: self.count] << word(self.shift)) + kept) & word((1 << self.bits) - 1)

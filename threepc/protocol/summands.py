@@ -1,0 +1,90 @@
+"""Operations without a message: each party does the same to its summand. Sums, scales, concatenation, window sums, shape.
+
+A value is c + s - p with one summand at each party. In the reduced form c = d, s = u and p = 0, yet P also knows d: an operation on reduced values
+alone is done by P on its d; where the result is not reduced, P's summand of a reduced operand is zero (None).
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from threepc.kernels.gate import add_cut
+from threepc.kernels.elementwise import add_shifted, scale, shift_left, sum_windows
+from threepc.ring import word_of
+
+Summand = np.ndarray | None
+
+
+def add(inputs: Sequence[Summand], lefts: Sequence[int]) -> Summand:
+    """Sum of x << left over all inputs."""
+    present = [(x, left) for x, left in zip(inputs, lefts) if x is not None]
+    if not present:
+        return None
+    (first, left), *rest = present
+    out = np.empty(first.shape, first.dtype)
+    shift_left(first.reshape(-1), left, out.reshape(-1))
+    for x, left in rest:
+        add_shifted(out.reshape(-1), x.reshape(-1), left)
+    return out
+
+
+def concat(inputs: Sequence[Summand], lefts: Sequence[int], shapes: Sequence[tuple[int, int, int, int]]) -> Summand:
+    """Concatenation of x << left along channels; shapes: those of the inputs."""
+    word = next((x.dtype for x in inputs if x is not None), None)
+    if word is None:
+        return None
+    n, _, h, w = shapes[0]
+    out, at = np.zeros((n, sum(s[1] for s in shapes), h, w), word), 0
+    for x, left, shape in zip(inputs, lefts, shapes):
+        if x is not None:
+            np.left_shift(x, word.type(left), out=out[:, at : at + shape[1]])
+        at += shape[1]
+    return out
+
+
+def multiply(x: Summand, factor: int) -> Summand:
+    """x * factor, a public integer."""
+    if x is None:
+        return None
+    out = np.empty(x.shape, x.dtype)
+    scale(x.reshape(-1), x.dtype.type(factor), out.reshape(-1))
+    return out
+
+
+def window_sums(x: Summand, kernel, stride, padding, shape: tuple[int, int, int, int]) -> Summand:
+    """Sums over windows; shape: that of the result (N, C, OH, OW)."""
+    if x is None:
+        return None
+    n, c, h, w = x.shape
+    if tuple(kernel) == (h, w) and not any(padding):
+        return np.ascontiguousarray(x.reshape(n, c, h * w).sum(axis=2, dtype=x.dtype).reshape(n, c, 1, 1))
+    out = np.empty(shape, x.dtype)
+    sum_windows(x.reshape(n * c, h, w), *kernel, *stride, padding[0], padding[1], out.reshape(n * c, *shape[2:]))
+    return out
+
+
+def reshape(x: Summand, shape: tuple[int, int, int, int]) -> Summand:
+    """The same elements in another shape."""
+    return None if x is None else x.reshape(shape)
+
+
+def broadcast(x: Summand, shape: tuple[int, int, int, int]) -> Summand:
+    """A (N, C, 1, 1) map at every position of `shape`."""
+    return None if x is None else np.ascontiguousarray(np.broadcast_to(x, shape))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The bits shift..shift+cut-1 of a summand of `bits` bits; S adds half a unit. See opening.py."""
+
+    bits: int
+    shift: int
+    cut: int
+
+    def apply(self, x: np.ndarray, at_server: bool) -> np.ndarray:
+        """Cut words of x's shape."""
+        out = np.zeros(x.size, word_of(self.cut))
+        add_cut(x.reshape(-1), self.bits, self.shift, (1 << self.shift) >> 1 if at_server else 0, out)
+        return out.reshape(x.shape)

@@ -1,0 +1,62 @@
+"""`threepc client`: images of the user's through a deployment's server and provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from threepc.party import three_hosts
+from threepc.tasks import results
+from threepc.console import Display
+from threepc.tasks.inputs import check_files, load_inputs
+from threepc.party.record import merged, report
+from threepc.party.warmup import warm_up
+from threepc.tasks.results import Outcome
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """What `threepc client` is told; the command's help says what each means."""
+
+    deployment: Path
+    images: tuple[Path, ...]
+    name: str = "client"
+    labels: Path | None = None
+    batch: int = 1
+    threads: int = 1
+    separate: bool = False
+    output: Path | None = None
+    report: Path | None = None
+
+
+def ask(options: ClientOptions, display: Display) -> Outcome:
+    """Run the images. Raises InputError before anything of an image is sent, RunError when a party is missing, disagrees or fails."""
+    deployment = three_hosts.find(options.deployment)
+    deployment.key_pair(options.name)
+    check_files(options.images)
+    results.check_writable(options.report)
+    results.check_writable(options.output, is_directory=True)
+    with display.stage("preparing kernels") as progress:
+        warm_up(three_hosts.precision_of(deployment), progress)
+    with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}"):
+        session = three_hosts.open_client(deployment, options.name, options.threads)
+    with session:
+        model = session.model
+        inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
+        records, outputs = [], []
+        with display.bar("private inference", len(inputs)) as advance:
+            for batch in inputs.batches(options.batch):
+                output, record = session.infer(batch, separate=options.separate)
+                outputs.append(results.finished(model, output))
+                records.append(record)
+                advance(len(batch))
+    details = report(
+        model, merged(records), len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds
+    )
+    details |= {"batch": options.batch, "threads": options.threads, "phases": "separate" if options.separate else "overlapped"}
+    outcome = Outcome(model, inputs, np.concatenate(outputs), details)
+    details |= results.classified(outcome)
+    results.write(outcome, options.output, options.report)
+    return outcome

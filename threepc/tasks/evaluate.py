@@ -1,0 +1,331 @@
+"""`threepc evaluate`: accuracy or mean IoU over the dataset of an MMLab config, secure against plaintext and against the cleartext twin.
+
+Every image's result is a line of `results.jsonl` in the results folder, written when its batch is done; the same command goes on where it
+ended, and a larger number of images extends what is there. `manifest.json` beside it says of which model, precision, spec and data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from threepc.tasks import results
+from threepc.model.assemble import Assembled, Settings, assemble_loaded
+from threepc.graph.relu_spec import write_atomically
+from threepc.images.card import ModelCard
+from threepc.errors import InputError
+from threepc.plan import twin
+from threepc.images.read import preprocess
+from threepc.model.load import LoadedModel, load_model
+from threepc.party import one_host
+from threepc.images.segmentation import pixel_labels
+
+if TYPE_CHECKING:
+    from threepc.console import Display
+    from threepc.mmlab.datasets import ClassificationData, Sample, SegmentationData
+
+PLAIN, TWIN, SECURE = "plaintext", "simulated", "secure"
+VERSION = 1
+TOP = 5
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `threepc evaluate` is told.
+
+    images: how many of the dataset, None for all; a fixed order mixes its classes, and more begin with the same ones. secure, simulated:
+    how many of these run through three parties on this machine, and through the cleartext twin, None for all of them. results: a folder.
+    data_root: stands for the config's data/NAME.
+    """
+
+    config: str
+    checkpoint: Path | None
+    results: Path
+    images: int | None = None
+    secure: int | None = 0
+    simulated: int | None = None
+    data_root: Path | None = None
+    batch: int = 1
+    size: tuple[int, int] | None = None
+    settings: Settings = Settings()
+    transport: str = "ipc"
+    network: str = "none"
+    threads: int = 1
+    timeout: float = 120.0
+
+
+def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
+    """Run the dataset, or go on with it; the summary, which `summary.json` in the results folder holds too.
+
+    Raises InputError: no such dataset, files that cannot be read, a results folder of something else, and as `threepc run` does.
+    """
+    from threepc.mmlab.datasets import open_dataset
+
+    with display.stage("loading the model"):
+        loaded = load_model(options.config, options.checkpoint, size=options.size)
+        data = open_dataset(options.config, loaded.preprocessing.channels, options.data_root)
+    if data.segmentation != loaded.card.segmentation:
+        raise InputError(f"{options.config}: the dataset {data.name} does not belong to a network of this kind")
+    if data.segmentation and options.settings.reveal == "label":
+        raise InputError("mean IoU needs logits, which the client resizes to the image, not labels alone: evaluate with --reveal logits")
+    with display.stage("importing the network"):
+        assembled = assemble_loaded(loaded, options.settings)
+    return evaluate_assembled(assembled, loaded, data, options, display)
+
+
+def evaluate_assembled(
+    assembled: Assembled, loaded: LoadedModel, data: ClassificationData | SegmentationData, options: EvaluateOptions, display: Display
+) -> dict[str, Any]:
+    """`evaluate` for a model and data that are loaded already."""
+    order = [int(i) for i in np.random.default_rng(0).permutation(len(data))[: options.images]]
+    wanted = {PLAIN: set(order), TWIN: set(order[: options.simulated]), SECURE: set(order[: options.secure])}
+    store = Store(options.results, _manifest(assembled, data))
+    missing = [i for i in order if any(i in wanted[way] and way not in store.lines.get(i, {}) for way in wanted)]
+    ways = _Ways(assembled, options)
+    with ways, display.bar(f"evaluating {loaded.name}", len(order)) as advance:
+        advance(len(order) - len(missing))
+        for batch in _batches(missing, wanted, options.batch):
+            samples = [data[index] for index in batch]
+            outputs = ways.outputs({way for way in wanted if batch[0] in wanted[way]}, _inputs(samples, loaded.card))
+            results_of = enumerate(zip(batch, samples))
+            store.append([_line(index, sample, outputs, position, data, loaded.card) for position, (index, sample) in results_of])
+            advance(len(batch))
+    summary = summarise([store.lines[index] for index in order], wanted, data, order)
+    summary = store.manifest | {"model": loaded.name, "checkpoint": options.checkpoint and str(options.checkpoint)} | summary
+    write_atomically(options.results / "summary.json", (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+    return summary
+
+
+def _inputs(samples: Sequence[Sample], card: ModelCard) -> np.ndarray:
+    return np.stack([preprocess(sample.image, card.preprocessing, sample.name) for sample in samples])
+
+
+def _batches(indices: list[int], wanted: dict[str, set[int]], size: int) -> Iterator[list[int]]:
+    """Runs of up to `size` images for which the same is wanted."""
+    batch: list[int] = []
+    kind = lambda index: tuple(index in chosen for chosen in wanted.values())
+    for index in indices:
+        if batch and (len(batch) == size or kind(index) != kind(batch[0])):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+class _Ways:
+    """The ways to run the network, each made ready when it is first needed. A context manager."""
+
+    def __init__(self, assembled: Assembled, options: EvaluateOptions):
+        self._assembled, self._options = assembled, options
+        self._module = self._packed = self._parties = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> _Ways:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def outputs(self, ways: set[str], images: np.ndarray) -> dict[str, dict[str, Any]]:
+        """By way: `outputs`, as `threepc run` gives them, and `seconds` for the batch. images: float32 (N, C, H, W)."""
+        run = {PLAIN: self._plain, TWIN: self._twin, SECURE: self._secure}
+        found = {}
+        for way in (PLAIN, TWIN, SECURE):
+            if way in ways:
+                began = time.perf_counter()
+                outputs = run[way](images)
+                found[way] = {"outputs": outputs, "seconds": time.perf_counter() - began}
+        return found
+
+    def _plain(self, images: np.ndarray) -> np.ndarray:
+        if self._module is None:
+            self._module = self._assembled.plaintext()
+        with torch.no_grad():
+            outputs = self._module(torch.from_numpy(images)).double().numpy()
+        if not np.isfinite(outputs).all():
+            raise InputError("the plaintext network itself gives NaN or infinity for these images")
+        return outputs
+
+    def _twin(self, images: np.ndarray) -> np.ndarray:
+        public = self._assembled.public
+        plan = public.plan(len(images))
+        if self._packed is None:
+            self._packed = twin.pack(plan, self._assembled.served.weights)
+        outputs = twin.simulate(plan, self._packed, images, seed=0, threads=self._options.threads)
+        return results.finished(public, outputs[plan.graph.output.name])
+
+    def _secure(self, images: np.ndarray) -> np.ndarray:
+        if self._parties is None:
+            limits = {"threads": self._options.threads, "timeout": self._options.timeout}
+            parties = one_host.start(self._assembled.served, self._options.transport, self._options.network, **limits)
+            self._parties = self._open.enter_context(parties)
+        outputs, _ = self._parties.infer(images)
+        return results.finished(self._assembled.public, outputs)
+
+
+# A line of results
+
+
+def _line(index: int, sample: Sample, found: dict[str, dict], position: int, data: Any, card: ModelCard) -> dict[str, Any]:
+    """What is kept of one image: by way its score, and how far it is from plaintext."""
+    line: dict[str, Any] = {"index": index, "name": sample.name, "truth": sample.label}
+    plain = found[PLAIN]["outputs"][position]
+    plain_labels = _labels(plain, card, sample)
+    for way, run in found.items():
+        output = run["outputs"][position]
+        labels = plain_labels if way == PLAIN else _labels(output, card, sample)
+        entry: dict[str, Any] = {"seconds": run["seconds"] / len(run["outputs"])}
+        if sample.label is None:
+            areas = data.areas(index, labels)
+            present = np.flatnonzero(areas.any(axis=0))
+            entry["areas"] = {str(c): areas[:, c].tolist() for c in present}
+        else:
+            entry["label"] = int(labels)
+            if np.ndim(output):
+                entry["rank"] = int((output > output[sample.label]).sum())
+        if way != PLAIN:
+            entry["agreement"] = float((labels == plain_labels).mean())
+            if np.shape(output) == plain.shape:
+                entry |= {"max_error": float(np.abs(output - plain).max()), "largest": float(np.abs(plain).max())}
+        line[way] = entry
+    return line
+
+
+def _labels(output: np.ndarray, card: ModelCard, sample: Sample) -> np.ndarray:
+    """The class, or the class of every pixel of the image."""
+    if card.segmentation:
+        return pixel_labels(output, card, sample.image.shape[:2])
+    return np.asarray(output.argmax() if np.ndim(output) else output)
+
+
+# The summary
+
+
+def summarise(lines: Sequence[dict], wanted: dict[str, set[int]], data: Any, order: Sequence[int]) -> dict[str, Any]:
+    """Scores by way over the images that were wanted of it; for all but plaintext also plaintext's score on the same images."""
+    by_way: dict[str, Any] = {}
+    for way, indices in wanted.items():
+        chosen = [line for line in lines if line["index"] in indices]
+        if not chosen:
+            continue
+        score = _mean_iou if data.segmentation else _accuracy
+        by_way[way] = {"images": len(chosen), **score([line[way] for line in chosen], chosen)}
+        by_way[way]["seconds_per_image"] = float(np.mean([line[way]["seconds"] for line in chosen]))
+        if way == PLAIN:
+            continue
+        by_way[way]["plaintext_on_the_same"] = score([line[PLAIN] for line in chosen], chosen)
+        by_way[way]["agreement"] = float(np.mean([line[way]["agreement"] for line in chosen]))
+        with_logits = [line[way] for line in chosen if "max_error" in line[way]]
+        if with_logits:
+            by_way[way]["max_error"] = max(entry["max_error"] for entry in with_logits)
+            by_way[way]["max_relative_error"] = max(entry["max_error"] / entry["largest"] for entry in with_logits if entry["largest"])
+    return {"images": len(order), "of": len(data), "results": by_way}
+
+
+def _accuracy(entries: Sequence[dict], lines: Sequence[dict]) -> dict[str, float]:
+    found = {"accuracy": float(np.mean([entry["label"] == line["truth"] for entry, line in zip(entries, lines)]))}
+    if all("rank" in entry for entry in entries):
+        found[f"top{TOP}_accuracy"] = float(np.mean([entry["rank"] < TOP for entry in entries]))
+    return found
+
+
+def _mean_iou(entries: Sequence[dict], lines: Sequence[dict]) -> dict[str, float]:
+    total: dict[str, np.ndarray] = {}
+    for entry in entries:
+        for name, areas in entry["areas"].items():
+            total[name] = total.get(name, 0) + np.array(areas)
+    sums = np.array(list(total.values()), np.float64).reshape(-1, 3)
+    intersect, union, truth = sums.T
+    known = truth > 0
+    return {
+        "mean_iou": float((intersect[union > 0] / union[union > 0]).mean()) if len(sums) else 0.0,
+        "mean_accuracy": float((intersect[known] / truth[known]).mean()) if known.any() else 0.0,
+        "pixel_accuracy": float(intersect.sum() / truth.sum()) if truth.sum() else 0.0,
+    }
+
+
+# What is kept
+
+
+def _manifest(assembled: Assembled, data: Any) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for name, part in sorted(assembled.served.weights.items()):
+        for key in ("weight", "bias"):
+            digest.update(f"{name}\n{key}\n{part[key].shape}".encode())
+            digest.update(np.ascontiguousarray(part[key]).data)
+    public = assembled.public
+    return {
+        "version": VERSION,
+        "fingerprint": public.fingerprint,
+        "weights": digest.hexdigest(),
+        "preprocessing": json.loads(public.card.to_json())["preprocessing"],
+        "dataset": data.name,
+        "dataset_images": len(data),
+        "ring_bits": public.precision.bits,
+        "precision": public.precision.to_plain(),
+        "decisions": public.plan(1).drelus,
+    }
+
+
+class Store:
+    """The results folder: `lines` by image index, of all runs so far of the same manifest."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        """Open or make it. Raises InputError where it holds results of another model, precision, spec or dataset, or cannot be written."""
+        self.manifest, self.lines = manifest, {}
+        self._path = folder / "results.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror}") from None
+        pinned = folder / "manifest.json"
+        if pinned.exists():
+            self._compare(pinned)
+        write_atomically(pinned, (json.dumps(manifest, indent=1) + "\n").encode())
+        if self._path.exists():
+            self._read()
+
+    def _compare(self, path: Path) -> None:
+        try:
+            held = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from None
+        for key, value in json.loads(json.dumps(self.manifest)).items():
+            if not isinstance(held, dict) or held.get(key) != value:
+                raise InputError(f"{path.parent} holds results of another {key.replace('_', ' ')}: give another folder, or remove this one")
+
+    def _read(self) -> None:
+        """Take the whole lines; cut off one that a dying run left unfinished."""
+        content = self._path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, text in enumerate(whole.splitlines(), 1):
+            try:
+                line = json.loads(text)
+                self.lines[line["index"]] = line
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{self._path}, line {number}: no result of this program; give another folder") from None
+        if whole != content:
+            write_atomically(self._path, whole)
+
+    def append(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Add the results of a batch, and keep what earlier runs know of the same images. On the disk when this returns."""
+        merged = [self.lines.get(line["index"], {}) | line for line in lines]
+        try:
+            with self._path.open("ab") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in merged).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"cannot write {self._path}: {error.strerror}") from None
+        self.lines |= {line["index"]: line for line in merged}

@@ -1,0 +1,82 @@
+"""`threepc inspect`: what a network's secure inference costs, from what its protocols declare; nothing is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from threepc.model.assemble import Settings, assemble_loaded
+from threepc.console import Display
+from threepc.plan.schedule import Plan
+from threepc.model.load import load_model
+from threepc.model.served import PublicModel
+from threepc.protocol.cost import Cost
+from threepc.protocol.steps import Step
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network's public model and plan for a batch, and where its spec came from."""
+
+    model: PublicModel
+    plan: Plan
+    relu_spec: Path | None
+
+    def to_plain(self) -> dict:
+        """As JSON-plain data, with the report's names where they are the same."""
+        precision, cost = self.model.precision, self.plan.cost
+        return {
+            "model": self.model.card.name,
+            "fingerprint": self.model.fingerprint,
+            "ring_bits": precision.bits,
+            "frac_bits": precision.fraction,
+            "weight_frac_bits": dict(precision.weight_fraction),
+            "drelu_window": drelu_window(self.model),
+            "relu_spec": None if self.relu_spec is None else str(self.relu_spec),
+            "reveal": self.model.reveal,
+            "images": self.plan.batch,
+            "relus": self.plan.relus,
+            "drelus": self.plan.drelus,
+            "bytes": sizes(cost),
+            "links": {link: phases for link, phases in sorted(_links(cost).items())},
+            "messages_online": cost.messages,
+            "layers": [layer(step) for step in self.plan.steps],
+        }
+
+
+def inspect(config: str, settings: Settings, batch: int, size: tuple[int, int] | None, display: Display) -> Inspection:
+    """Load and import the network. Raises InputError for what cannot be run, naming the layer."""
+    with display.stage("loading the model"):
+        loaded = load_model(config, size=size)
+    with display.stage("importing the network"):
+        model = assemble_loaded(loaded, settings).public
+    return Inspection(model, model.plan(batch), settings.relu_spec)
+
+
+def layer(step: Step) -> dict:
+    """What one step costs."""
+    protocol = getattr(step, "protocol", None)
+    drelus = getattr(protocol, "decisions", 0) * (2 if getattr(protocol, "clip", None) else 1) if step.kind in ("relu", "clip") else 0
+    entry = {"name": step.name, "kind": step.kind, "shape": list(step.result.shape[1:]), "drelus": drelus}
+    return entry | {"bytes": sizes(step.cost), "messages": step.cost.messages}
+
+
+def sizes(cost: Cost) -> dict[str, int]:
+    """Bytes over all links by phase; the total is without the setup, as in the report."""
+    by_phase = {phase: cost.total(phase) for phase in ("setup", "offline", "online")}
+    return by_phase | {"total": by_phase["offline"] + by_phase["online"]}
+
+
+def drelu_window(model: PublicModel) -> list[int]:
+    """[LO, HI): the bits of a product that decide a sign."""
+    precision = model.precision
+    low, width = precision.comparison(precision.bits - precision.fraction)
+    return [precision.fraction + low, precision.fraction + low + width]
+
+
+def _links(cost: Cost) -> dict[str, dict[str, int]]:
+    links: dict[str, dict[str, int]] = {}
+    for phase in ("setup", "offline", "online"):
+        for link, size in getattr(cost, phase).items():
+            links.setdefault(link, {})[phase] = size
+    return links

@@ -1,0 +1,213 @@
+"""What the client makes of decoded outputs: classes, segmentation maps, files, and the report."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from threepc.graph.relu_spec import write_atomically
+from threepc.images.card import ModelCard
+from threepc.errors import InputError
+from threepc.graph.resize import bilinear
+from threepc.images.read import read_image
+from threepc.tasks.inputs import Inputs
+from threepc.model.served import PublicModel
+from threepc.images.segmentation import pixel_labels, write_overlay
+
+if TYPE_CHECKING:
+    from threepc.party.debug import Trace
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Secure outputs against those of PyTorch in the clear, for the same inputs.
+
+    classes: PyTorch's argmaxes, (N,) or (N, h, w). agreement: for each image the share of argmaxes that are equal. errors: for each the
+    largest difference of outputs, None where only labels were revealed. largest: the largest plaintext output. seconds: of PyTorch.
+    """
+
+    classes: np.ndarray
+    agreement: np.ndarray
+    errors: np.ndarray | None
+    largest: float
+    seconds: float
+
+    @property
+    def relative_error(self) -> float:
+        """The largest difference as a part of the largest plaintext output; 0 where only labels are known."""
+        return 0.0 if self.errors is None or not self.largest else float(self.errors.max()) / self.largest
+
+    def fields(self) -> dict:
+        """For the report."""
+        errors = {} if self.errors is None else {"max_abs_error": float(self.errors.max()), "max_abs_plain": self.largest}
+        return errors | {
+            "argmax_equal": bool((self.agreement == 1).all()),
+            "argmax_agreement": float(self.agreement.mean()),
+            "plain_seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outputs of one model for some inputs, as `finished` gives them, and what they cost. trace: the layers of one image, compared."""
+
+    model: PublicModel
+    inputs: Inputs
+    outputs: np.ndarray
+    report: dict
+    comparison: Comparison | None = None
+    trace: Trace | None = None
+    written: list[Path] = field(default_factory=list)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the server says of the model."""
+        return self.model.card
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(N,), or (N, h, w) for maps."""
+        return classes(self.model, self.outputs)
+
+    @property
+    def is_map(self) -> bool:
+        """Whether there is a class for every pixel."""
+        return self.card.segmentation and self.classes.ndim == 3
+
+
+def finished(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
+    """Decoded outputs as the network itself gives them: its last resize done, vectors as (N, K).
+
+    outputs: logits (N, K, h, w), or their argmaxes (N, 1, h, w) where only labels are revealed; these come out as int64 (N,) or (N, h, w).
+    """
+    single = outputs.shape[2:] == (1, 1)
+    if model.reveal == "label":
+        return outputs[:, 0, 0, 0].astype(np.int64) if single else outputs[:, 0].astype(np.int64)
+    if "resize" in model.graph.output.attrs:
+        outputs = bilinear(outputs, *model.graph.output.attrs["resize"])
+    return outputs[:, :, 0, 0] if single else outputs
+
+
+def classes(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
+    """The argmaxes (N, ...) of finished outputs."""
+    return outputs if model.reveal == "label" else outputs.argmax(axis=1)
+
+
+def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: float) -> Comparison:
+    """Compare finished outputs with PyTorch's (N, K, ...) for the same images."""
+    count, expected = len(secure), plain.argmax(axis=1)
+    found = classes(model, secure)
+    errors = None
+    if model.reveal == "logits":
+        errors = np.abs(secure - plain).reshape(count, -1).max(axis=1)
+    elif found.shape != expected.shape:  # labels come at the output's stride, before the network's last resize
+        rows, columns = (np.arange(full) * small // full for small, full in zip(found.shape[1:], expected.shape[1:]))
+        found = found[:, rows][:, :, columns]
+    agreement = (found == expected).reshape(count, -1).mean(axis=1)
+    return Comparison(expected, agreement, errors, float(np.abs(plain).max()), seconds)
+
+
+def described(model: PublicModel, images: int, spec: str | None) -> dict:
+    """The report's fields about the model, for what has no cost to report."""
+    plan, precision = model.plan(1), model.precision
+    return {
+        "model": model.card.name,
+        "fingerprint": model.fingerprint,
+        "ring_bits": precision.bits,
+        "frac_bits": precision.fraction,
+        "weight_frac_bits": dict(precision.weight_fraction),
+        "relu_spec": spec,
+        "images": images,
+        "relus": plan.relus * images,
+        "drelus": plan.drelus * images,
+    }
+
+
+def classified(outcome: Outcome) -> dict:
+    """For the report: `results`, one entry an image, and `accuracy` where truth is known; nothing unless there is one class an image."""
+    if outcome.classes.ndim != 1:
+        return {}
+    entries = []
+    for index, (name, label) in enumerate(zip(outcome.inputs.names, outcome.classes.tolist())):
+        entry = {"image": name, "label": label, "class": outcome.card.class_name(label)}
+        if outcome.comparison:
+            entry["plain_label"] = int(outcome.comparison.classes[index])
+        if outcome.inputs.truths:
+            entry["truth"] = outcome.inputs.truths[index]
+        entries.append(entry)
+    right = [entry["label"] == entry.get("truth") for entry in entries]
+    return {"results": entries} | ({"accuracy": sum(right) / len(right)} if outcome.inputs.truths else {})
+
+
+def class_text(card: ModelCard, index: int) -> str:
+    """A class for people: its number, and its name, the first of several, where that says more."""
+    name = card.classes[index].partition(",")[0] if index < len(card.classes) else ""
+    return str(index) if name in ("", str(index)) else f"{index} {name}"
+
+
+def pixel_classes(outcome: Outcome, index: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """The pixels of an image file (None for a `.npy`) and a class for each of them, uint16 (H, W), of a segmentation."""
+    card, path = outcome.card, outcome.inputs.paths[index]
+    image = None if path.suffix.lower() == ".npy" else read_image(path, card.preprocessing.channels)
+    size = card.preprocessing.size if image is None else image.shape[:2]
+    return image, pixel_labels(outcome.outputs[index], card, size)
+
+
+def largest_classes(labels: np.ndarray, card: ModelCard, count: int = 3) -> str:
+    """The classes of most pixels with their shares."""
+    common = Counter(labels.reshape(-1).tolist()).most_common(count)
+    return ", ".join(f"{card.class_name(index)} {pixels / labels.size:.0%}" for index, pixels in common)
+
+
+def write(outcome: Outcome, directory: Path | None, report: Path | None) -> None:
+    """Write outputs and report where they are wanted, and note the paths in `outcome.written`.
+
+    Outputs are `logits.npy` or `labels.npy`; for a segmentation an array of classes and a PNG over the image for each input.
+    """
+    if directory is not None and not outcome.is_map:
+        name = "labels.npy" if outcome.model.reveal == "label" else "logits.npy"
+        outcome.written.append(_write_array(directory / name, outcome.outputs))
+    elif directory is not None:
+        for index, stem in enumerate(_stems(outcome.inputs.paths)):
+            image, labels = pixel_classes(outcome, index)
+            outcome.written.append(_write_array(directory / f"{stem}_classes.npy", labels))
+            if image is not None:
+                outcome.written.append(directory / f"{stem}_segmentation.png")
+                write_overlay(outcome.written[-1], image, labels, outcome.card)
+    if report is not None:
+        write_atomically(report, (json.dumps(outcome.report, indent=1, allow_nan=False) + "\n").encode())
+        outcome.written.append(report)
+
+
+def check_writable(path: Path | None, is_directory: bool = False) -> None:
+    """Make the directory that results will go to. Raises InputError where nothing can be written there."""
+    if path is None:
+        return
+    directory = path if is_directory else path.parent
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {directory} cannot be made: {error.strerror}") from None
+    if not os.access(directory, os.W_OK | os.X_OK) or (not is_directory and path.is_dir()):
+        raise InputError(f"{path} cannot be written")
+
+
+def _write_array(path: Path, array: np.ndarray) -> Path:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def _stems(paths: Sequence[Path]) -> list[str]:
+    """File names without suffix, numbered where two are the same."""
+    stems = [path.stem for path in paths]
+    return [stem if stems.count(stem) == 1 else f"{index}_{stem}" for index, stem in enumerate(stems)]

@@ -1,0 +1,146 @@
+"""`threepc run`: all three parties on this machine, on images of the user's."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from threepc.tasks import results
+from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs
+from threepc.console import Display
+from threepc.errors import InputError
+from threepc.tasks.inputs import Inputs, check_files, load_inputs
+from threepc.model.load import LoadedModel, load_model
+from threepc.party import debug, one_host
+from threepc.model.served import PublicModel
+from threepc.party.record import merged, report
+from threepc.party.session import Options
+from threepc.party.warmup import warm_up
+from threepc.tasks.results import Comparison, Outcome
+
+LARGEST_ERROR = 0.005
+"""Part of the largest plaintext output from which on `--compare` looks for the layer at fault by itself."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `threepc run` is told; the command's help says what each means. budget is in bytes, timeout in seconds."""
+
+    config: str
+    checkpoint: Path | None
+    images: tuple[Path, ...]
+    labels: Path | None = None
+    batch: int = 1
+    size: tuple[int, int] | None = None
+    settings: Settings = Settings()
+    transport: str = "ipc"
+    network: str = "none"
+    threads: int = 1
+    separate: bool = False
+    timeout: float = 120.0
+    budget: int | None = None
+    compare: bool = False
+    layers: bool = False
+    output: Path | None = None
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model and images that go together, all checked."""
+
+    loaded: LoadedModel
+    inputs: Inputs
+    assembled: Assembled
+
+
+def prepare(options: RunOptions, display: Display) -> Prepared:
+    """Load and check everything. Raises InputError for images, model, spec, ring and places to write to."""
+    check_files(options.images)
+    results.check_writable(options.report)
+    results.check_writable(options.output, is_directory=True)
+    with display.stage("loading the model"):
+        loaded = load_model(options.config, options.checkpoint, size=options.size)
+    inputs = load_inputs(options.images, loaded.card, options.settings.precision, loaded.preprocessing.shape, options.labels)
+    with display.stage("importing the network"):
+        assembled = assemble_loaded(loaded, options.settings)
+    for line in introduction(assembled, loaded, options.settings):
+        display.note(line)
+    return Prepared(loaded, inputs, assembled)
+
+
+def run(options: RunOptions, display: Display) -> Outcome:
+    """Run the images through three parties. Raises InputError before any party is started, RunError when the run fails."""
+    one_host.check(options.transport, options.network)
+    prepared = prepare(options, display)
+    model, inputs = prepared.assembled.public, prepared.inputs
+    budget = _budget(model, options, min(options.batch, len(inputs)))
+    with display.stage("preparing kernels") as progress:
+        warm_up(model.precision, progress)
+    with display.stage("starting client, server and provider"):
+        limits = {"threads": options.threads, "timeout": options.timeout, "budget": budget}
+        parties = one_host.start(prepared.assembled.served, options.transport, options.network, **limits)
+    records, outputs = [], []
+    with parties, display.bar("private inference", len(inputs)) as advance:
+        for batch in inputs.batches(options.batch):
+            output, record = parties.infer(batch, separate=options.separate)
+            outputs.append(output)
+            records.append(record)
+            advance(len(batch))
+    spec = options.settings.relu_spec
+    details = report(model, merged(records), len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
+    details |= {
+        "transport": options.transport,
+        "network": options.network,
+        "threads": options.threads,
+        "phases": "separate" if options.separate else "overlapped",
+    }
+    return conclude(prepared, outputs, details, options, display)
+
+
+def conclude(prepared: Prepared, outputs: list[np.ndarray], details: dict, options: RunOptions, display: Display) -> Outcome:
+    """Compare, report and write the outputs of all batches, as a session's `infer` gives them."""
+    assembled, inputs = prepared.assembled, prepared.inputs
+    finished = np.concatenate([results.finished(assembled.public, output) for output in outputs])
+    comparison = trace = None
+    if options.compare:
+        with display.stage("plaintext PyTorch"):
+            comparison = _compare(assembled, inputs, finished, options.batch)
+        if options.layers or comparison.relative_error > LARGEST_ERROR:
+            trace = _trace(assembled, inputs, comparison, display)
+    details |= {"checkpoint": options.checkpoint and str(options.checkpoint), "batch": options.batch}
+    details |= comparison.fields() if comparison else {}
+    outcome = Outcome(assembled.public, inputs, finished, details, comparison, trace)
+    details |= results.classified(outcome)
+    results.write(outcome, options.output, options.report)
+    return outcome
+
+
+def _budget(model: PublicModel, options: RunOptions, batch: int) -> int | None:
+    """Bytes that may be dealt ahead. Separate phases need room for all of it, and get it unless the user says otherwise."""
+    if not options.separate:
+        return options.budget
+    needed = max(model.plan(batch).cost.offline.values(), default=0)
+    if options.budget is not None and options.budget < needed:
+        raise InputError(f"--phases separate needs a --budget of at least {math.ceil(needed / 1e6)} MB for this network and batch")
+    return max(needed, options.budget or Options().budget)
+
+
+def _compare(assembled: Assembled, inputs: Inputs, outputs: np.ndarray, batch: int) -> Comparison:
+    images = torch.from_numpy(inputs.pixels)
+    began = time.perf_counter()
+    plain = plain_outputs(assembled, images, batch)
+    seconds = time.perf_counter() - began
+    return results.compare(assembled.public, outputs, plain.double().numpy(), seconds)
+
+
+def _trace(assembled: Assembled, inputs: Inputs, comparison: Comparison, display: Display) -> debug.Trace:
+    """Every layer of the image that differs most, run once more within this process and compared."""
+    worst = 0 if comparison.errors is None else int(comparison.errors.argmax())
+    with display.stage("comparing layer by layer") as progress:
+        return debug.trace(assembled.served, inputs.pixels[worst : worst + 1], progress=progress)

@@ -1,0 +1,48 @@
+"""`threepc server`: a network, served to the clients of a deployment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from threepc.party import three_hosts
+from threepc.model.assemble import Settings, assemble_loaded, introduction
+from threepc.console import Display
+from threepc.model.load import load_model
+from threepc.party.session import log
+from threepc.party.warmup import warm_up
+from threepc.tasks.provide import log_to_output, serve_until_signal
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What `threepc server` is told; the command's help says what each means."""
+
+    config: str
+    checkpoint: Path | None
+    deployment: Path
+    relu_spec: Path | None = None
+    size: tuple[int, int] | None = None
+    calibration: tuple[Path, ...] = ()
+    threads: int = 1
+
+
+def serve(options: ServerOptions, display: Display) -> None:
+    """Load, prepare, listen and serve until interrupted. Raises InputError before listening, for files, keys, model and address."""
+    deployment = three_hosts.find(options.deployment)
+    deployment.key_pair("server")
+    settings = Settings(
+        deployment.ring, deployment.frac_bits, deployment.drelu_window, options.relu_spec, deployment.reveal, options.calibration
+    )
+    with display.stage("loading the model"):
+        loaded = load_model(options.config, options.checkpoint, size=options.size)
+    with display.stage("importing the network"):
+        assembled = assemble_loaded(loaded, settings)
+    for line in introduction(assembled, loaded, settings):
+        display.note(line)
+    with display.stage("preparing kernels") as progress:
+        warm_up(assembled.public.precision, progress)
+    with display.stage("masking the weights"):
+        party = three_hosts.open_server(deployment, assembled.served, options.threads)
+    log_to_output()
+    serve_until_signal(party, lambda address: log.info("the server listens at %s", address))
