@@ -1,0 +1,5 @@
+"""The public name of the model card for model factories of other people: `from threepc.card import ModelCard, Preprocessing`."""
+
+from threepc.images.card import ModelCard, Preprocessing
+
+__all__ = ["ModelCard", "Preprocessing"]
