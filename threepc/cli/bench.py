@@ -10,7 +10,7 @@ import click
 
 from threepc.errors import InputError
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 
 def benchmarks(checkout: Path = CHECKOUT) -> click.Command:
