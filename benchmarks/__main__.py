@@ -1,10 +1,11 @@
 """`python -m benchmarks`."""
+
 import sys
 
 import click
-from threepc.errors import ThreepcError
 
 from benchmarks.command import bench
+from threepc.errors import ThreepcError
 
 if __name__ == "__main__":
     try:

@@ -1,4 +1,5 @@
 """The command `python -m benchmarks`."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,12 +7,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from threepc.console import Display
-from threepc.errors import InputError
-
 from benchmarks import earlier, machine, plots, readme, store
 from benchmarks.sections import EFFORT, SECTIONS
 from benchmarks.sheets import sheets
+from threepc.console import Display
+from threepc.errors import InputError
 
 WIDE = 220
 """Columns of tables that no terminal shows."""
@@ -20,20 +20,44 @@ README = Path(__file__).parent / "README.md"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick/--long", default=True,
-              help="A few minutes, or also the segmentation networks, slow links and more points.  [default: quick]")
+@click.option(
+    "--quick/--long", default=True, help="A few minutes, or also the segmentation networks, slow links and more points.  [default: quick]"
+)
 @click.option("--only", "names", multiple=True, type=click.Choice(list(SECTIONS)), help="Measure this section alone; may be repeated.")
-@click.option("--case", "parts", multiple=True, metavar="TEXT",
-              help="Measure only cases with TEXT in their name; the others stay if they are of this processor and commit. May be repeated.")
+@click.option(
+    "--case",
+    "parts",
+    multiple=True,
+    metavar="TEXT",
+    help="Measure only cases with TEXT in their name; the others stay if they are of this processor and commit. May be repeated.",
+)
 @click.option("--resume", is_flag=True, help="Keep what a run on this processor and commit has measured already.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=store.FOLDER,
-              help="Folder of the results.  [default: benchmarks/results]")
-@click.option("--against", "before", multiple=True, type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="Folder of results of an earlier commit to show beside these; may be repeated, the oldest first.")
-@click.option("--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait so long, at most, for other programs to end.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=store.FOLDER,
+    help="Folder of the results.  [default: benchmarks/results]",
+)
+@click.option(
+    "--against",
+    "before",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of results of an earlier commit to show beside these; may be repeated, the oldest first.",
+)
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="Wait so long, at most, for other programs to end."
+)
 @click.option("--report", is_flag=True, help="Measure nothing: print the tables of the last results, write plots and README.md.")
 def bench(
-    quick: bool, names: tuple[str, ...], parts: tuple[str, ...], resume: bool, output: Path, before: tuple[Path, ...], wait: float, report: bool
+    quick: bool,
+    names: tuple[str, ...],
+    parts: tuple[str, ...],
+    resume: bool,
+    output: Path,
+    before: tuple[Path, ...],
+    wait: float,
+    report: bool,
 ) -> None:
     """Measure kernels, ReLUs, whole networks and their growth; write JSON, plots and README.md, print tables.
 

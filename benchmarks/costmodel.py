@@ -4,13 +4,13 @@ Offline, the provider and the client each do every convolution once and deal or 
 convolution and takes turns with the client. Work on ReLUs, pools and truncations counts as that of so many plain ReLUs as have its
 declared bytes. A link direction is a pipe of one rate. Local operations (sums, averages) are left out.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from threepc.transport.shaping import Network
-
 from benchmarks import kernels, passes
+from threepc.transport.shaping import Network
 
 FREE = Network(float("inf"), 0.0)
 
@@ -38,9 +38,7 @@ def constants(ring: int, layer_rows: dict[str, list[dict]], relu: dict, million:
         if role != "all":
             of_role = sum(value for other, value in shares.items() if other.startswith(role))
             totals[key] = million["cpu_seconds"][role] / million["relus"] * nanoseconds / of_role
-    rates = {
-        "dense": kernels.together(layer_rows["ResNet-50"]) * 1e9, "depthwise": kernels.together(layer_rows["MobileNetV2"], True) * 1e9,
-    }
+    rates = {"dense": kernels.together(layer_rows["ResNet-50"]) * 1e9, "depthwise": kernels.together(layer_rows["MobileNetV2"], True) * 1e9}
     return Constants(rates, totals, relu["bytes"], few["seconds"]["online"]["median"] / few["messages"], cores)
 
 

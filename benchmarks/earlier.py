@@ -1,13 +1,13 @@
 """Results of earlier commits beside those of now: what the changes in between have gained."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from threepc.errors import InputError
-
 from benchmarks import store
 from benchmarks.passes import sums
+from threepc.errors import InputError
 
 SECTION = "earlier"
 
@@ -20,7 +20,14 @@ def keep(output: Path, folders: Iterable[Path], machine: dict) -> None:
         if "networks" not in sections:
             raise InputError(f"{folder} holds no results of networks")
         described = sections["networks"]["machine"]
-        section.add({"case": described["commit"], "started": described["started"], "processor": described["processor"], "figures": figures(sections)})
+        section.add(
+            {
+                "case": described["commit"],
+                "started": described["started"],
+                "processor": described["processor"],
+                "figures": figures(sections),
+            }
+        )
 
 
 def figures(sections: dict[str, dict]) -> dict[str, dict[str, float]]:

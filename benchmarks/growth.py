@@ -1,4 +1,5 @@
 """How seconds, bytes and memory grow with image size, batch, share of ReLUs, and threads where there are cores for them."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,10 +9,7 @@ from benchmarks.measure import Case, Effort, Progress, measure, measure_batches
 
 SIZES = {False: (64, 128, 256), True: (64, 96, 128, 192, 256, 384, 512)}
 BATCHES = {False: (1, 4, 16), True: (1, 2, 4, 8, 16)}
-PATCHES = {
-    False: (None, (2, 2), (4, 4), (16, 16)),
-    True: (None, (1, 2), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (16, 16), (64, 64)),
-}
+PATCHES = {False: (None, (2, 2), (4, 4), (16, 16)), True: (None, (1, 2), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (16, 16), (64, 64))}
 """By whether the run is a long one. A patch larger than a map is the whole map."""
 THREADS = (1, 2, 4, 8, 16)
 

@@ -1,4 +1,5 @@
 """Speed of the convolution kernels on the layers of networks, packing of the input included: rows of GMAC/s."""
+
 import time
 from dataclasses import dataclass, replace
 
@@ -6,7 +7,7 @@ import numpy as np
 
 from threepc.kernels.convolution import convolve, output_size, pack_weight
 
-_CACHE_BYTES = 96 << 20                                         # more than the last-level cache that one core can fill
+_CACHE_BYTES = 96 << 20  # more than the last-level cache that one core can fill
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,10 @@ def mobilenet_v2() -> list[Layer]:
 
 def distinct(layers: list[Layer]) -> list[Layer]:
     """Each layer once, with the number of times it occurs."""
-    return [replace(layer, times=sum(other.times for other in layers if replace(other, times=1) == layer))
-            for layer in dict.fromkeys(replace(layer, times=1) for layer in layers)]
+    return [
+        replace(layer, times=sum(other.times for other in layers if replace(other, times=1) == layer))
+        for layer in dict.fromkeys(replace(layer, times=1) for layer in layers)
+    ]
 
 
 NETWORKS = {"ResNet-50": resnet50, "MobileNetV2": mobilenet_v2}
@@ -107,12 +110,14 @@ def measure(layers: list[Layer], bits: int, images: int = 1, threads: int = 1, s
             convolve(x, copies[len(times) % len(copies)], out=out, **options)
             times.append(time.perf_counter() - begin)
         best = min(times)
-        rows.append({
-            "layer": str(layer),
-            "times": layer.times,
-            "depthwise": layer.groups > 1,
-            "milliseconds": best * 1e3,
-            "gmac_per_second": images * layer.macs / best / 1e9,
-            "gigabytes_per_second": (x.nbytes + packed.panels.nbytes + out.nbytes) / best / 1e9,
-        })
+        rows.append(
+            {
+                "layer": str(layer),
+                "times": layer.times,
+                "depthwise": layer.groups > 1,
+                "milliseconds": best * 1e3,
+                "gmac_per_second": images * layer.macs / best / 1e9,
+                "gigabytes_per_second": (x.nbytes + packed.panels.nbytes + out.nbytes) / best / 1e9,
+            }
+        )
     return rows

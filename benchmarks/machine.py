@@ -1,4 +1,5 @@
 """The machine that a measurement ran on, and whether it was free for it."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """One case: a network in a ring under a spec, its three parties on this machine, measured several times in both ways of running."""
+
 from __future__ import annotations
 
 import time
@@ -7,19 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from threepc.tasks import results
-from threepc.model.assemble import Assembled
-from threepc.errors import InputError
-from threepc.plan.schedule import Plan
-from threepc.party import one_host
-from threepc.model.served import PublicModel
-from threepc.party.record import Record, merged, report
-from threepc.party.session import Options
-
 from benchmarks import published, subjects
 from benchmarks.machine import kernels_of, total_memory
 from benchmarks.store import spread
 from benchmarks.subjects import Subject
+from threepc.errors import InputError
+from threepc.model.assemble import Assembled
+from threepc.model.served import PublicModel
+from threepc.party import one_host
+from threepc.party.record import Record, merged, report
+from threepc.party.session import Options
+from threepc.plan.schedule import Plan
+from threepc.tasks import results
 
 TIMEOUT = 1800.0
 AHEAD_SHARE = 0.15

@@ -4,6 +4,7 @@ Each pair of namespaces is joined by a veth pair, and both ends are shaped by `t
 `ip` and `tc`, and a kernel with netem. Where it has only a token bucket (tbf), the rate alone is checked, with no delay on either side.
 As a program, `python -m benchmarks.netem ROLE FOLDER`, this is one of the parties.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -20,16 +21,15 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from threepc.party import deployment, three_hosts
-from threepc.errors import RunError
-from threepc.party.one_host import ROLES, memory_settings
-from threepc.model.served import ServedModel
-from threepc.transport.shaping import NETWORKS, Network
-
 from benchmarks import subjects
 from benchmarks.machine import ROOT
 from benchmarks.measure import Progress
 from benchmarks.store import spread
+from threepc.errors import RunError
+from threepc.model.served import ServedModel
+from threepc.party import deployment, three_hosts
+from threepc.party.one_host import ROLES, memory_settings
+from threepc.transport.shaping import NETWORKS, Network
 
 PRESETS = ("lan", "lan10", "wan", "wan352")
 OWN_PRESET = "benchmark"

@@ -1,4 +1,5 @@
 """Core time of each pass of a ReLU with truncation, by role, in one process and one thread; and the speed of the keyed streams."""
+
 from __future__ import annotations
 
 import time
@@ -6,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from threepc.plan.precision import Precision
 from threepc.kernels.keystream import BLOCK_BYTES, fill
+from threepc.plan.precision import Precision
 from threepc.prf import Keystream, new_key
 from threepc.protocol.drelu import DRelu, opened
 from threepc.protocol.gate import Gate
@@ -60,14 +61,14 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
         held = timed("server", "online", "leaves", drelu.server_leaves, server, x[None], tables)
         seen = timed("client", "online", "opening", opening.client, client, packed)
         mine = timed("client", "online", "leaves", drelu.client_leaves, client, seen[None], held.leaf_wires.view(np.uint8))
-        groups, bit = timed("server", "online", "groups", held.groups_and_bit, server, mine.leaf_wires.view(np.uint8), mine.group_wires.view(np.uint8))
+        groups, bit = timed(
+            "server", "online", "groups", held.groups_and_bit, server, mine.leaf_wires.view(np.uint8), mine.group_wires.view(np.uint8)
+        )
         own = timed("client", "online", "groups", mine.bit, client, groups.view(np.uint8))
         bits = opened(own, bit)
         value = timed("client", "online", "gate", gate.client, client, seen, bits, mine.beta[0])
         timed("server", "online", "gate", gate.server, server, x, bits, held.beta[0], value, dealt)
-    rows = [
-        {"role": role, "phase": phase, "pass": what, "nanoseconds": min(values[1:])} for (role, phase, what), values in times.items()
-    ]
+    rows = [{"role": role, "phase": phase, "pass": what, "nanoseconds": min(values[1:])} for (role, phase, what), values in times.items()]
     offline = drelu.dealt_bytes + gate.dealt_bytes + opening.message_bytes
     online = opening.message_bytes + 2 * (drelu.leaf_bytes + drelu.group_bytes + drelu.bit_bytes) + gate.value_bytes
     return {"passes": rows, "bytes": {"offline": offline / count, "online": online / count}, "elements": count}

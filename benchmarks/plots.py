@@ -1,4 +1,5 @@
 """Growth as plots, each as PNG and SVG."""
+
 from __future__ import annotations
 
 import io

@@ -8,6 +8,7 @@ Porthos (Kumar et al., CrypTFlow, IEEE S&P 2020): a ReLU 6 l log p + 19 l bits, 
 a convolution sends its image and not the unfolded matrix: (2 image + 2 weights + output) l bits. CrypTFlow reports 6.9 GB for ResNet-50.
 A survey with both ReLU formulas and rounds: KULeuven-COSIC/sok-ppml-mpc-frameworks.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

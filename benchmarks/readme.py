@@ -1,13 +1,13 @@
 """README.md of the benchmarks, written from the results: nothing in it is typed by hand."""
+
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from threepc.graph.relu_spec import write_atomically
-
 from benchmarks import earlier, machine
 from benchmarks.sheets import sheets
+from threepc.graph.relu_spec import write_atomically
 
 HEAD = """\
 # Benchmarks
@@ -56,6 +56,5 @@ def describe(described: dict) -> str:
         f"{described['processor']}, {described['cores']} cores, {described['memory_gb']:g} GB, {described['system']}, "
         f"Python {described['python']}, {versions}; "
         f"commit {described['commit']}, {described['started']}, load average {described['load_average'][0]:g} at the start. "
-        f"Kernels: {kernels}."
-        + (f" **{warning[0].upper()}{warning[1:]}.**" if warning else "")
+        f"Kernels: {kernels}." + (f" **{warning[0].upper()}{warning[1:]}.**" if warning else "")
     )

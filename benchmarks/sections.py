@@ -1,14 +1,14 @@
 """The sections of the benchmark: what each measures, one entry after the other."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-
-from threepc.transport.shaping import NETWORKS
 
 from benchmarks import costmodel, growth, kernels, netem, passes, single
 from benchmarks.machine import cores, kernels_of
 from benchmarks.measure import Case, Effort, Progress, measure
 from benchmarks.subjects import SUBJECTS
+from threepc.transport.shaping import NETWORKS
 
 RINGS = (48, 64, 32)
 BLOCK = (4, 4)

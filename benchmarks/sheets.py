@@ -1,4 +1,5 @@
 """Results as tables, for a terminal and for Markdown."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -100,8 +101,7 @@ def _names(entry: dict) -> tuple[str, ...]:
 
 def _targets(sections: dict[str, dict]) -> Sheet:
     rows = [
-        (v.what, f"{'at least' if v.least else 'at most'} {v.target:g} {v.unit}".strip(), f"{v.measured:.3g} {v.unit}".strip(),
-         _judged(v))
+        (v.what, f"{'at least' if v.least else 'at most'} {v.target:g} {v.unit}".strip(), f"{v.measured:.3g} {v.unit}".strip(), _judged(v))
         for v in verdicts(sections)
     ]
     note = "x: times PyTorch in the clear on two threads, in the same run; CURVE over TCP: times ipc."
@@ -112,7 +112,9 @@ def _earlier(sections: dict[str, dict]) -> Sheet:
     commits = sections.get(earlier.SECTION, {"cases": []})["cases"]
     now = earlier.figures(sections)
     shared = [name for name in now if any(name in commit["figures"] for commit in commits)]
-    rows = [(name, *(earlier.in_words(commit["figures"].get(name, {})) for commit in commits), earlier.in_words(now[name])) for name in shared]
+    rows = [
+        (name, *(earlier.in_words(commit["figures"].get(name, {})) for commit in commits), earlier.in_words(now[name])) for name in shared
+    ]
     columns = "what", *(f"{commit['case']}, {commit['started'][:16]}" for commit in commits), "now"
     note = "Each with the plaintext of its own run. online: phases apart. CPU: all parties together, of one inference."
     return Sheet("Before and after", columns, rows, (note,))
@@ -136,14 +138,33 @@ def _networks(entries: list[dict]) -> Sheet:
             rows.append((*_names(entry), "refused", entry["refused"], *[""] * 6))
             continue
         seconds, plain = entry["seconds"], entry["plain_seconds"]
-        rows.append((
-            *_names(entry), _spread(seconds["total"]), _ratio(entry, "total"), _time(seconds.get("offline", {}).get("median")),
-            _time(seconds.get("online", {}).get("median")), _ratio(entry, "online"),
-            f"{_time(plain['1']['median'])} / {_time(plain['2']['median'])}",
-            f"{entry['max_abs_error'] / entry['max_abs_plain']:.1e}", f"{entry['plain_sensitivity']:.1e}",
-        ))
-    columns = ("network", "l", "spec", "links", "total (least to most)", "to plain", "offline", "online", "online to plain",
-               "plain 1 / 2 threads", "error", "PyTorch's own")
+        rows.append(
+            (
+                *_names(entry),
+                _spread(seconds["total"]),
+                _ratio(entry, "total"),
+                _time(seconds.get("offline", {}).get("median")),
+                _time(seconds.get("online", {}).get("median")),
+                _ratio(entry, "online"),
+                f"{_time(plain['1']['median'])} / {_time(plain['2']['median'])}",
+                f"{entry['max_abs_error'] / entry['max_abs_plain']:.1e}",
+                f"{entry['plain_sensitivity']:.1e}",
+            )
+        )
+    columns = (
+        "network",
+        "l",
+        "spec",
+        "links",
+        "total (least to most)",
+        "to plain",
+        "offline",
+        "online",
+        "online to plain",
+        "plain 1 / 2 threads",
+        "error",
+        "PyTorch's own",
+    )
     notes = (
         "total: offline and online phase overlapped, median; offline, online: one after the other. to plain: times PyTorch on two threads.",
         "A ratio with ? has a reference that cannot be right: PyTorch was slower on two threads than on one, so other programs ran.",
@@ -160,12 +181,35 @@ def _resources(entries: list[dict], sections: dict[str, dict]) -> Sheet:
         memory = " / ".join(f"{peak[role] - base.get(role, 0):.0f}" for role in ("client", "server", "provider"))
         busy = " / ".join(f"{entry['cpu_seconds'][role]:.2f}" for role in ("client", "server", "provider"))
         size = entry["bytes"]
-        rows.append((
-            *_names(entry), f"{entry['relus']:,}", f"{entry['drelus']:,}", f"{entry['macs'] / 1e9:.2f}", _megabytes(size["offline"]),
-            _megabytes(size["online"]), _megabytes(size["setup"]), str(entry["messages_online"]), busy, memory,
-        ))
-    columns = ("network", "l", "spec", "links", "ReLUs", "decisions", "GMAC", "MB offline", "MB online", "MB setup, once",
-               "online messages", "CPU s, client / server / provider", "peak MB, client / server / provider")
+        rows.append(
+            (
+                *_names(entry),
+                f"{entry['relus']:,}",
+                f"{entry['drelus']:,}",
+                f"{entry['macs'] / 1e9:.2f}",
+                _megabytes(size["offline"]),
+                _megabytes(size["online"]),
+                _megabytes(size["setup"]),
+                str(entry["messages_online"]),
+                busy,
+                memory,
+            )
+        )
+    columns = (
+        "network",
+        "l",
+        "spec",
+        "links",
+        "ReLUs",
+        "decisions",
+        "GMAC",
+        "MB offline",
+        "MB online",
+        "MB setup, once",
+        "online messages",
+        "CPU s, client / server / provider",
+        "peak MB, client / server / provider",
+    )
     known = all(baseline(sections, entry["ring"]) for entry in entries)
     note = f"peak MB: {'above what interpreter, libraries and kernels take' if known else 'interpreter, libraries and kernels included'}."
     return Sheet("Bytes, processor time and memory of an inference", columns, rows, (note,), text=4)
@@ -251,8 +295,17 @@ def _relu_layers(entries: list[dict]) -> Sheet:
         if "seconds" in e:
             phases = [_time(e["seconds"][phase]["median"]) for phase in ("offline", "online")]
             sizes = [_megabytes(e["bytes"][phase]) for phase in ("offline", "online")]
-            rows.append((f"{e['relus']:,} in {e['layers']} layer{'s' * (e['layers'] > 1)}", str(e["ring"]), e["transport"],
-                         _spread(e["seconds"]["total"]), *phases, *sizes, str(e["messages"])))
+            rows.append(
+                (
+                    f"{e['relus']:,} in {e['layers']} layer{'s' * (e['layers'] > 1)}",
+                    str(e["ring"]),
+                    e["transport"],
+                    _spread(e["seconds"]["total"]),
+                    *phases,
+                    *sizes,
+                    str(e["messages"]),
+                )
+            )
     columns = ("ReLUs", "l", "links", "total (least to most)", "offline", "online", "MB offline", "MB online", "messages")
     return Sheet("Layers of ReLUs over three processes, truncation included", columns, rows, text=3)
 
@@ -262,8 +315,15 @@ def _kernels(entries: list[dict]) -> Sheet:
     for e in entries:
         if "layers" in e:
             depthwise = any(row["depthwise"] for row in e["layers"])
-            rows.append((e["network"], str(e["ring"]), e["kernels"], f"{kernels.together(e['layers']):.1f}",
-                         f"{kernels.together(e['layers'], True):.1f}" if depthwise else ""))
+            rows.append(
+                (
+                    e["network"],
+                    str(e["ring"]),
+                    e["kernels"],
+                    f"{kernels.together(e['layers']):.1f}",
+                    f"{kernels.together(e['layers'], True):.1f}" if depthwise else "",
+                )
+            )
     speeds = [e["gigabytes_per_second"] for e in entries if "gigabytes_per_second" in e]
     streams = [f"Keyed streams (AES-128-CTR), one core: {speed:.1f} GB/s." for speed in speeds]
     columns = ("convolutions of", "l", "kernels", "GMAC/s, all layers", "GMAC/s, depthwise")
@@ -316,8 +376,16 @@ def _netem(entries: list[dict]) -> Sheet:
         if "unavailable" in e:
             notes.append(f"{e['case']}: {e['unavailable']}")
         if "real" in e:
-            rows.append((e["case"], e["how"], _spread(e["unshaped"]), _spread(e["simulated"]), _spread(e["real"]),
-                         f"{e['simulated']['median'] / e['real']['median']:.2f}"))
+            rows.append(
+                (
+                    e["case"],
+                    e["how"],
+                    _spread(e["unshaped"]),
+                    _spread(e["simulated"]),
+                    _spread(e["real"]),
+                    f"{e['simulated']['median'] / e['real']['median']:.2f}",
+                )
+            )
     rows = rows or [("none", "", "", "", "", "")] * bool(notes)
     columns = ("links", "shaped by", "not shaped", "simulated", "real", "simulated to real")
     title = "Simulated networks against the kernel's shaping, three parties in network namespaces over CURVE"

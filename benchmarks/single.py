@@ -1,17 +1,17 @@
 """Networks of ReLUs over three processes: a million in one layer for the throughput, a few in each of many for the cost of a message."""
+
 from __future__ import annotations
 
 import numpy as np
 
-from threepc.images.card import ModelCard, Preprocessing
-from threepc.graph.ir import Graph, Node
-from threepc.plan.precision import Precision
-from threepc.party import one_host
-from threepc.model.served import PublicModel, ServedModel
-
 from benchmarks.machine import kernels_of
 from benchmarks.measure import Progress
 from benchmarks.store import spread
+from threepc.graph.ir import Graph, Node
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.served import PublicModel, ServedModel
+from threepc.party import one_host
+from threepc.plan.precision import Precision
 
 MILLION = (64, 125)
 FEW = (64, 8)
@@ -34,8 +34,9 @@ def network(channels: int, side: int, bits: int, layers: int = 1) -> ServedModel
     return ServedModel(PublicModel(Graph(tuple(nodes)), Precision.default(bits), None, card), weights)
 
 
-def measure(channels: int, side: int, bits: int, runs: int, layers: int = 1, transport: str = "ipc",
-            progress: Progress = lambda text: None) -> dict:
+def measure(
+    channels: int, side: int, bits: int, runs: int, layers: int = 1, transport: str = "ipc", progress: Progress = lambda text: None
+) -> dict:
     """Seconds of all phases overlapped, and of each apart; bytes and memory."""
     model = network(channels, side, bits, layers)
     pixels = (np.arange(side * side, dtype=np.float32).reshape(1, 1, side, side) % 16 - 8) / 16

@@ -1,4 +1,5 @@
 """Results as JSON: one file a section, one line a case, written anew after every case, so that an interrupted run keeps what it has."""
+
 from __future__ import annotations
 
 import json
@@ -6,8 +7,8 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from threepc.graph.relu_spec import write_atomically
 from threepc.errors import InputError
+from threepc.graph.relu_spec import write_atomically
 
 FOLDER = Path(__file__).parent / "results"
 

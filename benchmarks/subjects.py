@@ -1,4 +1,5 @@
 """The networks that are measured, ready to be served, and how long PyTorch takes for them in the clear."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -11,15 +12,14 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from threepc.model.assemble import Assembled, Settings, assemble_loaded
-from threepc.graph import relu_spec as relu_specs
-from threepc.plan.calibration import default_images
-from threepc.graph.importer import import_module
-from threepc.model.load import LoadedModel, load_model
-from threepc.protocol.steps import LinearStep
-
 from benchmarks.machine import ROOT
 from benchmarks.store import spread
+from threepc.graph import relu_spec as relu_specs
+from threepc.graph.importer import import_module
+from threepc.model.assemble import Assembled, Settings, assemble_loaded
+from threepc.model.load import LoadedModel, load_model
+from threepc.plan.calibration import default_images
+from threepc.protocol.steps import LinearStep
 
 PLAIN_THREADS = (1, 2)
 PLAIN_SECONDS, PLAIN_RUNS = 1.0, 30
@@ -49,8 +49,11 @@ SUBJECTS = {
         ),
         Subject("resnet50_deeplab", "ResNet-50-DeepLabV3 512x512, max-pool", "mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug", 512, True),
         Subject(
-            "resnet50_deeplab_avgpool", "ResNet-50-DeepLabV3 512x512, average-pool stem", "configs/deeplabv3_resnet50_avgpool_voc.py",
-            512, True,
+            "resnet50_deeplab_avgpool",
+            "ResNet-50-DeepLabV3 512x512, average-pool stem",
+            "configs/deeplabv3_resnet50_avgpool_voc.py",
+            512,
+            True,
         ),
         Subject("resnet18", "ResNet-18 (ImageNet), max-pool", "mmcls:resnet18_8xb32_in1k"),
         Subject("digits", "ResNet-18, digits 32x32", "examples/digits/resnet18_digits.py"),

@@ -1,4 +1,5 @@
 """What the project set out to reach, and whether the results do. Ratios are to PyTorch in the clear on two threads in the same run."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -159,8 +159,7 @@ def test_attempts_only_increase():
 
 
 @pytest.mark.parametrize(
-    "address, field",
-    [((2**32, 0, 0), "attempt"), ((1, 2**24, 0), "op"), ((1, 0, 256), "purpose"), ((1, -1, 0), "op")],
+    "address, field", [((2**32, 0, 0), "attempt"), ((1, 2**24, 0), "op"), ((1, 0, 256), "purpose"), ((1, -1, 0), "op")]
 )
 def test_fields_out_of_range_are_refused(address, field):
     with pytest.raises(ValueError, match=f"the {field} of"):

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threepc.party import three_hosts
-from threepc.tasks import results
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import load_images
 from threepc.party import one_host as local_parties
+from threepc.party import three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.record import Record, report
+from threepc.tasks import results
 
 if TYPE_CHECKING:
     import torch
 
-    from threepc.model.assemble import Assembled
     from threepc.graph.relu_spec import ReluSpec
+    from threepc.model.assemble import Assembled
 
 
 class SecureModel:

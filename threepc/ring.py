@@ -1,4 +1,5 @@
 """The ring Z_{2^l} in machine words, and real numbers in it as fixed-point values."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ class Ring:
             raise InputError(f"{what}: not a finite number")
         largest = float(np.abs(scaled).max(initial=0.0))
         if largest >= limit:
-            raise InputError(f"{what}: size {largest / 2.0**fraction:.6g} does not fit a ring of {self.bits} bits with {fraction} fractional bits; it must stay below {limit / 2.0**fraction:.6g}")
+            raise InputError(
+                f"{what}: size {largest / 2.0**fraction:.6g} does not fit a ring of {self.bits} bits with {fraction} fractional bits; it must stay below {limit / 2.0**fraction:.6g}"
+            )
         return scaled.astype(np.int64).astype(self.word)
 
     def signed(self, words: np.ndarray) -> np.ndarray:

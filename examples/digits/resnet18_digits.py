@@ -8,10 +8,7 @@ from threepc.mmlab.configs import packaged
 _base_ = packaged("mmcls:resnet18_8xb16_cifar10")
 custom_imports = dict(imports=["threepc.mmlab.digits"])
 
-model = dict(
-    backbone=dict(stem_channels=16, base_channels=16),
-    head=dict(in_channels=128, num_classes=10, topk=(1,)),
-)
+model = dict(backbone=dict(stem_channels=16, base_channels=16), head=dict(in_channels=128, num_classes=10, topk=(1,)))
 
 img_norm_cfg = dict(mean=[78.0, 78.0, 78.0], std=[96.0, 96.0, 96.0], to_rgb=False)
 train_pipeline = [

@@ -23,22 +23,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from threepc.graph.relu_spec import ReluSpec, save
+from threepc.graph.block_relu import apply_spec
+from threepc.graph.importer import import_module
+from threepc.graph.relu_spec import ReluSpec, save, write_atomically
+from threepc.mmlab.digits import digits
+from threepc.model.load import LoadedModel, load_model
+from threepc.model.served import PublicModel, ServedModel
+from threepc.party.one_host import LocalParties
+from threepc.plan.precision import Precision
 from threepc.reduction import plots
 from threepc.reduction.costs import DeclaredCosts
 from threepc.reduction.distortion import measure
 from threepc.reduction.finetune import finetune
 from threepc.reduction.knapsack import allocate
-from threepc.graph.block_relu import apply_spec
 from threepc.reduction.report import write_report
 from threepc.reduction.samples import load_samples
-from threepc.graph.relu_spec import write_atomically
-from threepc.graph.importer import import_module
-from threepc.plan.precision import Precision
-from threepc.mmlab.digits import digits
-from threepc.model.load import LoadedModel, load_model
-from threepc.party.one_host import LocalParties
-from threepc.model.served import PublicModel, ServedModel
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -116,9 +115,16 @@ def secure(spec: ReluSpec | None, checkpoint: Path) -> dict[str, float]:
             right += int(logits.reshape(-1).argmax() == label)
             agreeing += int(logits.reshape(-1).argmax() == model.module(torch.from_numpy(image[None])).argmax())
     plan = served.public.plan(1)
-    return {"bytes": {"total": size}, "seconds": {"total": float(np.median(seconds))}, "images": 1, "drelus": plan.drelus,
-            "ring_bits": RING, "messages_online": plan.cost.messages, "secure_accuracy": right / len(chosen),
-            "agreement": agreeing / len(chosen)}
+    return {
+        "bytes": {"total": size},
+        "seconds": {"total": float(np.median(seconds))},
+        "images": 1,
+        "drelus": plan.drelus,
+        "ring_bits": RING,
+        "messages_online": plan.cost.messages,
+        "secure_accuracy": right / len(chosen),
+        "agreement": agreeing / len(chosen),
+    }
 
 
 def plot(results: list[dict]) -> str:
@@ -127,12 +133,25 @@ def plot(results: list[dict]) -> str:
     by_bytes = [entry for entry in results if entry["name"] == "6_bytes"]
     sizes = [entry["bytes"]["total"] for entry in by_drelus]
     spread = [min(entry["accuracy"]) for entry in by_drelus], [max(entry["accuracy"]) for entry in by_drelus]
-    series = [plots.Points("finetuned, mean and range", sizes, [float(np.mean(entry["accuracy"])) for entry in by_drelus], spread),
-              plots.Points("before finetuning", sizes, [entry["accuracy_before_finetuning"] for entry in by_drelus]),
-              plots.Points("6_bytes, finetuned", [entry["bytes"]["total"] for entry in by_bytes],
-                           [float(np.mean(entry["accuracy"])) for entry in by_bytes], line=False)]
-    return plots.curves(series, "Digits: accuracy against bytes of one secure inference", "bytes over all links, offline included",
-                        "accuracy on held-out digits", log_x=True, percent_y=True, bytes_x=True)
+    series = [
+        plots.Points("finetuned, mean and range", sizes, [float(np.mean(entry["accuracy"])) for entry in by_drelus], spread),
+        plots.Points("before finetuning", sizes, [entry["accuracy_before_finetuning"] for entry in by_drelus]),
+        plots.Points(
+            "6_bytes, finetuned",
+            [entry["bytes"]["total"] for entry in by_bytes],
+            [float(np.mean(entry["accuracy"])) for entry in by_bytes],
+            line=False,
+        ),
+    ]
+    return plots.curves(
+        series,
+        "Digits: accuracy against bytes of one secure inference",
+        "bytes over all links, offline included",
+        "accuracy on held-out digits",
+        log_x=True,
+        percent_y=True,
+        bytes_x=True,
+    )
 
 
 @click.command()
@@ -149,18 +168,31 @@ def main(folder: Path, seeds: int, jobs: int) -> None:
         before = accuracy(load_model(str(CONFIG), CHECKPOINT), spec)
         after = [accuracy(load_model(str(CONFIG), path), spec) for path in checkpoints[name]]
         file = None if spec is None else spec_path(name).name
-        results.append({"name": name, "model": "resnet18_digits", "relu_spec": file, "accuracy_before_finetuning": before,
-                        "accuracy": after} | secure(spec, checkpoints[name][0]))
+        results.append(
+            {"name": name, "model": "resnet18_digits", "relu_spec": file, "accuracy_before_finetuning": before, "accuracy": after}
+            | secure(spec, checkpoints[name][0])
+        )
     write_atomically(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    write_report(folder / "report.html", specs=[spec_path(name) for name in specs if name != "plain"], runs=[HERE / "results.json"],
-                 distortion=folder / "distortion")
+    write_report(
+        folder / "report.html",
+        specs=[spec_path(name) for name in specs if name != "plain"],
+        runs=[HERE / "results.json"],
+        distortion=folder / "distortion",
+    )
     write_atomically(HERE / "accuracy.svg", plot(results).encode())
     table = Table("DReLUs", "count", "before", "finetuned", "range", "bytes", "seconds", "secure = plain")
     for entry in results:
         mean = np.mean(entry["accuracy"])
-        table.add_row(entry["name"], f"{entry['drelus']:,}", f"{entry['accuracy_before_finetuning']:.2%}", f"{mean:.2%}",
-                      f"{min(entry['accuracy']):.2%} to {max(entry['accuracy']):.2%}", plots.megabytes(entry["bytes"]["total"]),
-                      f"{entry['seconds']['total']:.3f}", f"{entry['agreement']:.0%}")
+        table.add_row(
+            entry["name"],
+            f"{entry['drelus']:,}",
+            f"{entry['accuracy_before_finetuning']:.2%}",
+            f"{mean:.2%}",
+            f"{min(entry['accuracy']):.2%} to {max(entry['accuracy']):.2%}",
+            plots.megabytes(entry["bytes"]["total"]),
+            f"{entry['seconds']['total']:.3f}",
+            f"{entry['agreement']:.0%}",
+        )
     Console().print(table)
 
 

@@ -9,14 +9,16 @@ SECURENN, PORTHOS = SYSTEMS
 def _graph() -> Graph:
     conv = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1, 1, 1], "dilation": [1, 1], "groups": 1}
     pool = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0], "dilation": [1, 1]}
-    return Graph((
-        Node("input", "input", (), (3, 4, 4)),
-        Node("conv", "conv", ("input",), (5, 4, 4), conv),
-        Node("relu", "relu", ("conv",), (5, 4, 4)),
-        Node("pool", "maxpool", ("relu",), (5, 2, 2), pool),
-        Node("clip", "clip", ("pool",), (5, 2, 2), {"max": 6.0}),
-        Node("output", "output", ("clip",), (5, 2, 2)),
-    ))
+    return Graph(
+        (
+            Node("input", "input", (), (3, 4, 4)),
+            Node("conv", "conv", ("input",), (5, 4, 4), conv),
+            Node("relu", "relu", ("conv",), (5, 4, 4)),
+            Node("pool", "maxpool", ("relu",), (5, 2, 2), pool),
+            Node("clip", "clip", ("pool",), (5, 2, 2), {"max": 6.0}),
+            Node("output", "output", ("clip",), (5, 2, 2)),
+        )
+    )
 
 
 def test_a_relu_costs_what_their_papers_say():

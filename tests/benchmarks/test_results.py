@@ -12,10 +12,10 @@ from benchmarks.command import bench
 from benchmarks.machine import describe, warning
 from benchmarks.sections import EFFORT, SECTIONS, network_cases
 from benchmarks.sheets import Sheet, sheets
-from threepc.model.assemble import Settings, assemble
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.console import Display
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.assemble import Settings, assemble
 from threepc.party import one_host
 
 TINY = subjects.Subject("tiny", "a tiny network", "tests")
@@ -193,7 +193,11 @@ def test_cases_are_chosen_by_any_of_several_texts(tmp_path, monkeypatch):
 
     monkeypatch.setitem(SECTIONS, "netem", measured)
     names = lambda: [entry["case"] for entry in store.load(tmp_path)["netem"]["cases"]]
-    for arguments, expected in ((["--case", "one"], ["one"]), (["--case", "tw", "--case", "ree"], ["one", "two", "three"]), ([], ["one", "two", "three"])):
+    for arguments, expected in (
+        (["--case", "one"], ["one"]),
+        (["--case", "tw", "--case", "ree"], ["one", "two", "three"]),
+        ([], ["one", "two", "three"]),
+    ):
         command.measure(False, ("netem",), tmp_path, describe(), Display(), tuple(arguments[1::2]))
         assert names() == expected
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.processes import Running
-from threepc.plan.precision import Precision
 from threepc.party.warmup import warm_up
+from threepc.plan.precision import Precision
 
 FACTORIES = '''
 from torch import nn

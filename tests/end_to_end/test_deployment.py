@@ -15,8 +15,8 @@ import torch
 import threepc as api
 from tests.end_to_end.processes import write_deployment
 from threepc.cli.main import status
-from threepc.party.deployment import generate, load
 from threepc.model.load import load_model
+from threepc.party.deployment import generate, load
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_server_with_another_key_is_not_believed(deployment, here, tmp_path):
 def test_a_client_cannot_pass_for_the_server(deployment, here):
     """The provider knows the server by its key, and deals to nobody else in its name."""
     from threepc.party.three_hosts import _network
-    from threepc.transport.channel import Channel, PROTOCOL_VERSION
+    from threepc.transport.channel import PROTOCOL_VERSION, Channel
 
     path, parties = deployment
     channel = Channel(_network(load(path), "client").connect("provider"), ("server", "provider"), timeout=20)

@@ -1,4 +1,5 @@
 """Small graphs with random weights, written down a node a line."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from threepc.graph.ir import Graph, Weights
 from threepc.graph.clear import evaluate
+from threepc.graph.ir import Graph, Weights
 
 Step = Callable[["Steps", list[torch.Tensor]], torch.Tensor]
 

@@ -1,4 +1,5 @@
 """The trainable block ReLU against a loop that follows its definition, and its place in real modules."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from threepc.graph.block_relu import BlockReLU, CalledInTurn, apply_spec
-from threepc.graph.relu_spec import ReluSpec, relu_nodes
 from threepc.errors import InputError
+from threepc.graph.block_relu import BlockReLU, CalledInTurn, apply_spec
 from threepc.graph.clear import evaluate
 from threepc.graph.importer import import_module
+from threepc.graph.relu_spec import ReluSpec, relu_nodes
 
 
 def slow(x: np.ndarray, patches: list, maximum: float | None) -> np.ndarray:
@@ -99,8 +100,12 @@ class Net(nn.Module):
 
 
 def reused_spec(**changes):
-    layers = {"block.relu/1": [[2, 2]] * 3, "block.relu/2": [[1, 1], [3, 1], [0, 1], [1, 0]], "block.relu/3": [[1, 2]] * 4,
-              "block.tail.1": [[2, 3], [0, 1]]} | changes
+    layers = {
+        "block.relu/1": [[2, 2]] * 3,
+        "block.relu/2": [[1, 1], [3, 1], [0, 1], [1, 0]],
+        "block.relu/3": [[1, 2]] * 4,
+        "block.tail.1": [[2, 3], [0, 1]],
+    } | changes
     return ReluSpec("reused", {name: patches for name, patches in layers.items() if patches})
 
 
@@ -166,9 +171,14 @@ def test_names_and_function_are_those_of_the_graph():
     torch.testing.assert_close(apply_spec(model, reused_spec(), x)(x), reference)
 
 
-@pytest.mark.parametrize("changes, message", [({"block.relu/3": None}, "'block.relu/3' of this network is missing"),
-                                              ({"other": [[1, 1]]}, "calls no ReLU module 'other'"),
-                                              ({"block.tail.1": [[1, 1]]}, "'block.tail.1' has 1 patch sizes, the network's has 2")])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"block.relu/3": None}, "'block.relu/3' of this network is missing"),
+        ({"other": [[1, 1]]}, "calls no ReLU module 'other'"),
+        ({"block.tail.1": [[1, 1]]}, "'block.tail.1' has 1 patch sizes, the network's has 2"),
+    ],
+)
 def test_spec_of_another_model(changes, message):
     with pytest.raises(InputError, match=message):
         apply_spec(Net(), reused_spec(**changes), torch.zeros(1, 2, 5, 7))

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.networks import Wrapped, assert_same_function, random_networks, randomize
-from threepc.graph.ir import Graph, relu_names
 from threepc.graph.importer import import_module
+from threepc.graph.ir import Graph, relu_names
 from threepc.graph.passes import standard_passes
 
 X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

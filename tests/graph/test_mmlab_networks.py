@@ -5,8 +5,8 @@ import torch
 
 from tests.graph.networks import Wrapped, assert_same_function, randomize
 from threepc.errors import InputError
-from threepc.graph.ir import relu_names
 from threepc.graph.importer import import_module
+from threepc.graph.ir import relu_names
 from threepc.graph.passes import standard_passes
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 

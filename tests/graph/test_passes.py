@@ -1,12 +1,13 @@
 import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from tests.graph.networks import Wrapped, assert_same_function, randomize
-from threepc.graph.ir import Graph, check_weights
 from threepc.graph.importer import import_module
+from threepc.graph.ir import Graph, check_weights
 from threepc.graph.passes import fold_average, merge_additions, pool_before_relu, standard_passes, sweep
 
 X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))

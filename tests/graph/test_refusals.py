@@ -170,9 +170,7 @@ def test_modules(model, message):
     refused(model, message)
 
 
-@pytest.mark.parametrize(
-    "example", [torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.int64), torch.zeros(0, 3, 8, 8), [X], None]
-)
+@pytest.mark.parametrize("example", [torch.zeros(3, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.int64), torch.zeros(0, 3, 8, 8), [X], None])
 def test_examples(example):
     refused(nn.ReLU(), "the example input must be one float tensor (N, C, H, W)", example)
 

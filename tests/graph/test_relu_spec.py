@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc import reduction
-from threepc.graph.relu_spec import patch_counts
 from threepc.errors import InputError
+from threepc.graph.relu_spec import patch_counts
 
 LAYERS = {"relu": [[2, 3], [1, 0], [0, 1]], "clip": [[1, 1], [5, 7], [5, 1], [2, 2]]}
 
@@ -47,25 +47,28 @@ def test_uniform_is_clipped_and_fits(small_graph):
         reduction.uniform(small_graph, 0, 4)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("{", "not a JSON file"),
-    ("[]", "a relu spec is a JSON object"),
-    ('{"version": 2}', "'version' is 2"),
-    ('{"version": 1, "model": "m"}', "'layers' is missing"),
-    ('{"version": 1, "model": "m", "layers": {}}', "at least one ReLU"),
-    ('{"version": 1, "model": 3, "layers": {"relu": [[1, 1]]}}', "'model' must be a string"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]]}, "extra": 1}', "unknown key 'extra'"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]], "relu": [[1, 1]]}}', "'relu' appears twice"),
-    ('{"version": 1, "model": "m", "layers": {"relu": []}}', "layer 'relu'"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1], [0, 0]]}}', r"layer 'relu', channel 1: \[0, 0\]"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[2, 0]]}}', r"\[2, 0\] is no patch size"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[0, 2]]}}', r"\[0, 2\] is no patch size"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[-1, 2]]}}', "no patch size"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[1.0, 2]]}}', "not a pair of integers"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[true, 1]]}}', "not a pair of integers"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1, 1]]}}', "not a pair of integers"),
-    ('{"version": 1, "model": "m", "layers": {"relu": [[99999999, 1]]}}', "no patch size"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "not a JSON file"),
+        ("[]", "a relu spec is a JSON object"),
+        ('{"version": 2}', "'version' is 2"),
+        ('{"version": 1, "model": "m"}', "'layers' is missing"),
+        ('{"version": 1, "model": "m", "layers": {}}', "at least one ReLU"),
+        ('{"version": 1, "model": 3, "layers": {"relu": [[1, 1]]}}', "'model' must be a string"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]]}, "extra": 1}', "unknown key 'extra'"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]], "relu": [[1, 1]]}}', "'relu' appears twice"),
+        ('{"version": 1, "model": "m", "layers": {"relu": []}}', "layer 'relu'"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1], [0, 0]]}}', r"layer 'relu', channel 1: \[0, 0\]"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[2, 0]]}}', r"\[2, 0\] is no patch size"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[0, 2]]}}', r"\[0, 2\] is no patch size"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[-1, 2]]}}', "no patch size"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[1.0, 2]]}}', "not a pair of integers"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[true, 1]]}}', "not a pair of integers"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1, 1]]}}', "not a pair of integers"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[99999999, 1]]}}', "no patch size"),
+    ],
+)
 def test_bad_files(tmp_path, text, message):
     path = tmp_path / "bad.json"
     path.write_text(text)
@@ -79,12 +82,18 @@ def test_missing_file():
         reduction.load("nowhere.json")
 
 
-@pytest.mark.parametrize("layers, message", [
-    (LAYERS | {"stem": [[1, 1]]}, "layer 'stem' is not a ReLU of this network"),
-    ({"relu": LAYERS["relu"]}, "'clip' of this network is missing"),
-    (LAYERS | {"relu": [[1, 1]]}, "layer 'relu' has 1 patch sizes, the network's has 3 channels"),
-    (LAYERS | {"relu": [[1, 1], [6, 1], [1, 1]]}, r"layer 'relu', channel 1: the patch \[6, 1\] is larger than the feature map \(5x7\)"),
-])
+@pytest.mark.parametrize(
+    "layers, message",
+    [
+        (LAYERS | {"stem": [[1, 1]]}, "layer 'stem' is not a ReLU of this network"),
+        ({"relu": LAYERS["relu"]}, "'clip' of this network is missing"),
+        (LAYERS | {"relu": [[1, 1]]}, "layer 'relu' has 1 patch sizes, the network's has 3 channels"),
+        (
+            LAYERS | {"relu": [[1, 1], [6, 1], [1, 1]]},
+            r"layer 'relu', channel 1: the patch \[6, 1\] is larger than the feature map \(5x7\)",
+        ),
+    ],
+)
 def test_spec_of_another_network(small_graph, layers, message):
     with pytest.raises(InputError, match=message):
         reduction.check(reduction.ReluSpec("other", layers), small_graph)

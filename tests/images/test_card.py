@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 
 CARD = ModelCard(
     "net",

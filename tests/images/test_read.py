@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import load_images, load_labels, read_image
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import resized_size
 from threepc.images.segmentation import pixel_labels, write_overlay
 

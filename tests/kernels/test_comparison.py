@@ -1,4 +1,5 @@
 """The bit-sliced pieces of a comparison against their definitions, on two holders' XOR shares."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

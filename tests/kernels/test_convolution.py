@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepc.kernels.convolution import convolve, output_size, pack_weight, warm_up
-from threepc.kernels.tile import ROWS, VECTORS, VECTOR_BYTES
+from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS
 
 RINGS = (64, 52, 48, 40, 32)
 
@@ -45,13 +45,23 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 @settings(max_examples=100, deadline=None)
 @given(
-    bits=st.sampled_from(RINGS), images=st.integers(1, 3), groups=st.integers(1, 3), group_inputs=st.integers(1, 5),
-    group_outputs=st.integers(1, 2 * ROWS + 1), kernel=pairs, stride=pairs, dilation=pairs, padding=st.tuples(*[st.integers(0, 3)] * 4),
-    beyond=st.tuples(st.integers(0, 12), st.integers(0, 60)), with_bias=st.booleans(), threads=st.integers(1, 2),
+    bits=st.sampled_from(RINGS),
+    images=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    group_inputs=st.integers(1, 5),
+    group_outputs=st.integers(1, 2 * ROWS + 1),
+    kernel=pairs,
+    stride=pairs,
+    dilation=pairs,
+    padding=st.tuples(*[st.integers(0, 3)] * 4),
+    beyond=st.tuples(st.integers(0, 12), st.integers(0, 60)),
+    with_bias=st.booleans(),
+    threads=st.integers(1, 2),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_is_the_definition(bits, images, groups, group_inputs, group_outputs, kernel, stride, dilation, padding, beyond, with_bias, threads,
-                           seed):
+def test_is_the_definition(
+    bits, images, groups, group_inputs, group_outputs, kernel, stride, dilation, padding, beyond, with_bias, threads, seed
+):
     rng = np.random.default_rng(seed)
     height, width = (dilation[i] * (kernel[i] - 1) + 1 + beyond[i] - padding[i] - padding[i + 2] for i in range(2))
     x = random_words(rng, (images, groups * group_inputs, max(height, 1), max(width, 1)), bits)
@@ -128,22 +138,39 @@ def test_reads_and_writes_no_word_outside_its_arrays():
     assert (frame[:100] == 77).all() and (frame[-100:] == 77).all()
 
 
-@pytest.mark.parametrize("arguments", [
-    {"x": np.zeros((1, 2, 5, 5), np.uint64)}, {"x": np.zeros((1, 3, 5, 5), np.uint32)}, {"x": np.zeros((1, 3, 2, 5), np.uint64)},
-    {"x": np.zeros((3, 5, 5), np.uint64)}, {"bias": np.zeros(3, np.uint64)}, {"bias": np.zeros(4, np.uint32)}, {"padding": (0, -1, 0, 0)},
-    {"stride": (0, 1)}, {"out": np.zeros((1, 4, 3, 4), np.uint64)}, {"out": np.zeros((1, 4, 3, 3), np.uint32)},
-    {"out": np.zeros((1, 3, 3, 4), np.uint64).transpose(0, 3, 1, 2)},
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"x": np.zeros((1, 2, 5, 5), np.uint64)},
+        {"x": np.zeros((1, 3, 5, 5), np.uint32)},
+        {"x": np.zeros((1, 3, 2, 5), np.uint64)},
+        {"x": np.zeros((3, 5, 5), np.uint64)},
+        {"bias": np.zeros(3, np.uint64)},
+        {"bias": np.zeros(4, np.uint32)},
+        {"padding": (0, -1, 0, 0)},
+        {"stride": (0, 1)},
+        {"out": np.zeros((1, 4, 3, 4), np.uint64)},
+        {"out": np.zeros((1, 4, 3, 3), np.uint32)},
+        {"out": np.zeros((1, 3, 3, 4), np.uint64).transpose(0, 3, 1, 2)},
+    ],
+)
 def test_refuses_what_does_not_fit(arguments):
     weight = pack_weight(np.zeros((4, 3, 3, 3), np.uint64), 1, 48)
     with pytest.raises(ValueError):
         convolve(**{"x": np.zeros((1, 3, 5, 5), np.uint64), "weight": weight, **arguments})
 
 
-@pytest.mark.parametrize("weight, groups, bits", [
-    (np.zeros((4, 3, 3), np.uint64), 1, 48), (np.zeros((4, 3, 3, 3), np.int64), 1, 48), (np.zeros((4, 3, 3, 3), np.uint64), 3, 48),
-    (np.zeros((4, 3, 3, 3), np.uint32), 1, 48), (np.zeros((4, 3, 3, 3), np.uint64), 1, 0), (np.zeros((0, 3, 3, 3), np.uint64), 1, 48),
-])
+@pytest.mark.parametrize(
+    "weight, groups, bits",
+    [
+        (np.zeros((4, 3, 3), np.uint64), 1, 48),
+        (np.zeros((4, 3, 3, 3), np.int64), 1, 48),
+        (np.zeros((4, 3, 3, 3), np.uint64), 3, 48),
+        (np.zeros((4, 3, 3, 3), np.uint32), 1, 48),
+        (np.zeros((4, 3, 3, 3), np.uint64), 1, 0),
+        (np.zeros((0, 3, 3, 3), np.uint64), 1, 48),
+    ],
+)
 def test_refuses_a_weight_that_is_none(weight, groups, bits):
     with pytest.raises(ValueError):
         pack_weight(weight, groups, bits)

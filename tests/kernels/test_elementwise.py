@@ -1,4 +1,5 @@
 """What each party does alone, against numpy and Python's integers."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,8 +58,14 @@ def test_tensor_operations_with_missing_summands(word):
     assert np.array_equal(reshape(x, (2, 60, 1, 1)), x.reshape(2, 60, 1, 1))
     assert np.array_equal(broadcast(x[:, :, :1, :1], (2, 3, 6, 7)), np.broadcast_to(x[:, :, :1, :1], (2, 3, 6, 7)))
     assert np.array_equal(window_sums(x, (4, 5), (1, 1), [0] * 4, (2, 3, 1, 1)), x.sum((2, 3), dtype=word)[:, :, None, None])
-    for nothing in (add([None, None], [0, 1]), concat([None, None], [0, 0], [(1, 1, 1, 1)] * 2), multiply(None, 3), reshape(None, (1,)),
-                    broadcast(None, (1,)), window_sums(None, (1, 1), (1, 1), [0] * 4, (1,))):
+    for nothing in (
+        add([None, None], [0, 1]),
+        concat([None, None], [0, 0], [(1, 1, 1, 1)] * 2),
+        multiply(None, 3),
+        reshape(None, (1,)),
+        broadcast(None, (1,)),
+        window_sums(None, (1, 1), (1, 1), [0] * 4, (1,)),
+    ):
         assert nothing is None
 
 

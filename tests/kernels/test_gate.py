@@ -1,4 +1,5 @@
 """Cut, masked opening, gate and truncation of one tile, against Python's integers."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

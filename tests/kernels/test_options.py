@@ -41,7 +41,7 @@ from threepc.prf import Keystream
 print(options.has_ifma(), options.vector_bits(), *checksums())
 """
 PROCESSORS = [({"THREEPC_NO_IFMA": "1"}, options.vector_bits())]
-if "avx2" in options.cpu_features():                            # lesser processors of the same kind, which this one can play
+if "avx2" in options.cpu_features():  # lesser processors of the same kind, which this one can play
     PROCESSORS.append(({"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+aes"}, 256))
     PROCESSORS.append(({"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}, 128))
 

@@ -1,4 +1,5 @@
 """l-bit messages: every width, and no bit that does not travel."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

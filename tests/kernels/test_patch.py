@@ -1,4 +1,5 @@
 """Sums over patches and their bits spread back, against the patch of every pixel."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,5 @@
 """Bit slicing against its definition."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

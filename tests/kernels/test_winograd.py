@@ -45,9 +45,15 @@ def check(x, weight, bits, padding=(0, 0, 0, 0), dilation=(1, 1), bias=None, thr
 
 @settings(max_examples=100, deadline=None)
 @given(
-    bits=st.sampled_from(RINGS), images=st.integers(1, 3), inputs=st.integers(1, 5), outputs=st.integers(1, 2 * ROWS + 1),
-    dilation=st.tuples(*[st.integers(1, 4)] * 2), padding=st.tuples(*[st.integers(0, 5)] * 4),
-    beyond=st.tuples(st.integers(0, 12), st.integers(0, 40)), with_bias=st.booleans(), threads=st.integers(1, 2),
+    bits=st.sampled_from(RINGS),
+    images=st.integers(1, 3),
+    inputs=st.integers(1, 5),
+    outputs=st.integers(1, 2 * ROWS + 1),
+    dilation=st.tuples(*[st.integers(1, 4)] * 2),
+    padding=st.tuples(*[st.integers(0, 5)] * 4),
+    beyond=st.tuples(st.integers(0, 12), st.integers(0, 40)),
+    with_bias=st.booleans(),
+    threads=st.integers(1, 2),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_is_the_definition(bits, images, inputs, outputs, dilation, padding, beyond, with_bias, threads, seed):
@@ -101,10 +107,19 @@ def test_rings_and_kernels_that_do_not_fit_go_another_way():
             assert (y == size * size * 4 // groups).all()
 
 
-@pytest.mark.parametrize("channels, size, dilation, faster", [
-    (64, 56, 1, True), (128, 28, 1, True), (256, 14, 1, True), (512, 3, 1, False), (512, 64, 4, True), (512, 64, 12, True),
-    (512, 64, 36, False), (1, 56, 1, False),
-])
+@pytest.mark.parametrize(
+    "channels, size, dilation, faster",
+    [
+        (64, 56, 1, True),
+        (128, 28, 1, True),
+        (256, 14, 1, True),
+        (512, 3, 1, False),
+        (512, 64, 4, True),
+        (512, 64, 12, True),
+        (512, 64, 36, False),
+        (1, 56, 1, False),
+    ],
+)
 def test_tiles_where_they_save_time(channels, size, dilation, faster):
     maps, copied = dilation**2, 2 * channels * size**2 * (dilation > 1)
     side = -(-size // dilation)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from threepc.images.card import Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import Preprocessing
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing

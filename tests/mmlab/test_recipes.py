@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from threepc.graph.ir import relu_names
 from threepc.graph.importer import import_module
+from threepc.graph.ir import relu_names
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config
 from threepc.model.load import load_model

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.load import IMAGENET, load_model
 
 FACTORIES = """

@@ -1,4 +1,5 @@
 """Server and provider as threads over the in-memory network, and clients, honest or written by hand."""
+
 from __future__ import annotations
 
 import contextlib
@@ -8,16 +9,16 @@ import numpy as np
 import torch
 
 from tests.graph.building import Builder
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.graph.clear import evaluate
-from threepc.plan.precision import Precision
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party.network import MemoryNetwork
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, new_session
+from threepc.plan.precision import Precision
 from threepc.prf import new_key
-from threepc.transport.channel import Channel, PROTOCOL_VERSION
+from threepc.transport.channel import PROTOCOL_VERSION, Channel
 
 CARD = ModelCard("small", Preprocessing((9, 9)))
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.graph import building
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
-from threepc.plan.calibration import calibrate
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.served import PublicModel, ServedModel
 from threepc.party import debug
 from threepc.party.one_host import ThreadedParties
-from threepc.model.served import PublicModel, ServedModel
+from threepc.plan.calibration import calibrate
 from threepc.protocol.linear import Linear
 
 CARD = ModelCard("small", Preprocessing(size=(8, 8)))

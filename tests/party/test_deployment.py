@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threepc.party.deployment import Budgets, Timeouts, generate, load
 from threepc.errors import InputError
+from threepc.party.deployment import Budgets, Timeouts, generate, load
 from threepc.transport.keys import KeyPair
 
 

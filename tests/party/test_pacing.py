@@ -1,4 +1,5 @@
 """Byte budgets: nothing is lost, nothing stands still, and no more waits for a receiver than was allowed."""
+
 import threading
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Sessions between three parties: that they run, and that whatever goes wrong ends them everywhere, with a reason."""
+
 import dataclasses
 import json
 import logging
@@ -11,8 +12,8 @@ import pytest
 from tests.party.parties import Stranger, assert_close, images, serving, small_model
 from threepc.errors import InputError, RunError
 from threepc.party.client import ClientSession
-from threepc.party.one_host import ThreadedParties, start
 from threepc.party.network import MemoryNetwork
+from threepc.party.one_host import ThreadedParties, start
 from threepc.party.provider import MAX_BATCH
 from threepc.party.record import merged, report
 from threepc.party.session import Options
@@ -105,16 +106,20 @@ def test_a_client_after_one_that_failed(network, caplog):
 
 # What is refused before anything is sent
 
-@pytest.mark.parametrize("x, message", [
-    (np.zeros((1, 3, 9, 8)), "images of shape"),
-    (np.zeros((3, 9, 9)), "images of shape"),
-    (np.full((1, 3, 9, 9), np.nan), "not a finite number"),
-    (np.full((1, 3, 9, 9), np.inf), "not a finite number"),
-    (np.full((1, 3, 9, 9), 2.0**14), "does not fit"),
-    (np.full((1, 3, 9, 9), -(2.0**14)), "does not fit"),
-    (np.zeros((0, 3, 9, 9)), "1 to 1024 images"),
-    (np.zeros((MAX_BATCH + 1, 3, 9, 9)), "1 to 1024 images"),
-])
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (np.zeros((1, 3, 9, 8)), "images of shape"),
+        (np.zeros((3, 9, 9)), "images of shape"),
+        (np.full((1, 3, 9, 9), np.nan), "not a finite number"),
+        (np.full((1, 3, 9, 9), np.inf), "not a finite number"),
+        (np.full((1, 3, 9, 9), 2.0**14), "does not fit"),
+        (np.full((1, 3, 9, 9), -(2.0**14)), "does not fit"),
+        (np.zeros((0, 3, 9, 9)), "1 to 1024 images"),
+        (np.zeros((MAX_BATCH + 1, 3, 9, 9)), "1 to 1024 images"),
+    ],
+)
 def test_bad_images_are_refused_and_the_session_goes_on(network, x, message):
     with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
         before = session.meter.counts()
@@ -145,6 +150,7 @@ def test_a_simulated_network_needs_processes():
 
 # Who disagrees
 
+
 def refused(channel, match):
     with pytest.raises(RunError, match=match):
         channel.receive_control("never")
@@ -169,11 +175,10 @@ def test_another_fingerprint_ends_all_three(network, caplog):
     assert caplog.text.count("disagree on the model") == 2
 
 
-@pytest.mark.parametrize("changes, keys, match", [
-    ({"version": 99}, 1, "protocol version 99"),
-    ({}, 0, "another number or size of keys"),
-    ({}, 2, "another number or size of keys"),
-])
+@pytest.mark.parametrize(
+    "changes, keys, match",
+    [({"version": 99}, 1, "protocol version 99"), ({}, 0, "another number or size of keys"), ({}, 2, "another number or size of keys")],
+)
 def test_greetings_that_the_provider_refuses(network, changes, keys, match):
     client = Stranger(network)
     with serving(network, MODEL, OPTIONS):
@@ -185,19 +190,29 @@ def test_greetings_that_the_provider_refuses(network, changes, keys, match):
         online.close()
 
 
-@pytest.mark.parametrize("changes, match", [
-    ({"role": "judge"}, "unknown role"), ({"role": 3}, "without a proper 'role'"), ({"session": "xy"}, "proper session identifier"),
-    ({"session": "00"}, "proper session identifier"),
-])
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"role": "judge"}, "unknown role"),
+        ({"role": 3}, "without a proper 'role'"),
+        ({"session": "xy"}, "proper session identifier"),
+        ({"session": "00"}, "proper session identifier"),
+    ],
+)
 def test_greetings_that_the_provider_does_not_understand(network, changes, match):
     with serving(network, None, OPTIONS):
         refused(Stranger(network).greet("provider", **changes), match)
 
 
-@pytest.mark.parametrize("changes, match", [
-    ({"purpose": "gossip"}, "unknown purpose"), ({"purpose": None}, "without a proper 'purpose'"), ({"purpose": "offline"}, "not open"),
-    ({"purpose": "online", "version": 0}, "protocol version 0"),
-])
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"purpose": "gossip"}, "unknown purpose"),
+        ({"purpose": None}, "without a proper 'purpose'"),
+        ({"purpose": "offline"}, "not open"),
+        ({"purpose": "online", "version": 0}, "protocol version 0"),
+    ],
+)
 def test_greetings_that_the_server_does_not_understand(network, changes, match):
     with serving(network, MODEL, OPTIONS):
         refused(Stranger(network).greet("server", **changes), match)
@@ -237,12 +252,19 @@ class Tampering(MemoryNetwork):
 
 
 @pytest.mark.parametrize("kind", ("infer", "deal"))
-@pytest.mark.parametrize("fields, match", [
-    ({"batch": 0}, "a batch of 0 images"), ({"batch": MAX_BATCH + 1}, "a batch of 1025 images"),
-    ({"batch": -1}, "without a proper 'batch'"), ({"batch": 1.5}, "without a proper 'batch'"),
-    ({"batch": None}, "without a proper 'batch'"),
-    ({"attempt": "x"}, "without a proper 'attempt'"), ({"batch": 2}, "op"), ({"attempt": 5}, "attempt"),
-])
+@pytest.mark.parametrize(
+    "fields, match",
+    [
+        ({"batch": 0}, "a batch of 0 images"),
+        ({"batch": MAX_BATCH + 1}, "a batch of 1025 images"),
+        ({"batch": -1}, "without a proper 'batch'"),
+        ({"batch": 1.5}, "without a proper 'batch'"),
+        ({"batch": None}, "without a proper 'batch'"),
+        ({"attempt": "x"}, "without a proper 'attempt'"),
+        ({"batch": 2}, "op"),
+        ({"attempt": 5}, "attempt"),
+    ],
+)
 def test_requests_that_disagree_end_the_session_everywhere(kind, fields, match, caplog):
     network = Tampering(kind, **fields)
     with serving(network, MODEL, OPTIONS):
@@ -264,6 +286,7 @@ def test_an_attempt_that_was_is_refused(kind):
 
 
 # Who is missing
+
 
 def test_no_server(network):
     with serving(network, None, OPTIONS), pytest.raises(RunError, match="the server at memory has not answered"):
@@ -299,6 +322,7 @@ def test_a_client_without_its_second_connection(network):
 
 
 # Who dies
+
 
 class Mortal(MemoryNetwork):
     """All connections of one party close when the client sends its `moment`-th message in an inference."""
@@ -348,6 +372,7 @@ def test_a_death_in_the_middle_ends_everything(victim, moment, caplog):
 
 def test_reasons_carry_no_values(network, caplog, monkeypatch):
     """An error that is not threepc's own is told by its type alone: its text may quote what a party computed with."""
+
     def explode(*_):
         raise ZeroDivisionError("secret 12345")
 

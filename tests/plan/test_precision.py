@@ -1,4 +1,5 @@
 """Precisions: what is allowed, which bits a ReLU compares, and the way over the wire."""
+
 import json
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import InputError
-from threepc.plan.precision import FRACTION, Precision, WIDEST_WINDOW
+from threepc.plan.precision import FRACTION, WIDEST_WINDOW, Precision
 
 
 @pytest.mark.parametrize("bits", FRACTION)
@@ -55,7 +56,9 @@ def test_window_is_that_of_the_product(bits, shift, data):
 
 
 @given(
-    st.sampled_from((64, 48, 40, 32)), st.integers(1, 16), st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 16), max_size=3),
+    st.sampled_from((64, 48, 40, 32)),
+    st.integers(1, 16),
+    st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 16), max_size=3),
     st.none() | st.just((3, 20)),
 )
 def test_survives_json(bits, fraction, weights, window):
@@ -63,11 +66,25 @@ def test_survives_json(bits, fraction, weights, window):
     assert Precision.from_plain(json.loads(json.dumps(precision.to_plain()))) == precision
 
 
-@pytest.mark.parametrize("change", (
-    {"bits": 47}, {"bits": "48"}, {"bits": None}, {"bits": [48]}, {"fraction": 0}, {"fraction": None}, {"weight_fraction": None},
-    {"weight_fraction": [1]}, {"weight_fraction": {"a": "b"}}, {"window": 3}, {"window": [1]}, {"window": ["a", "b"]}, {"window": [5, 1]},
-    {"extra": 1},
-))
+@pytest.mark.parametrize(
+    "change",
+    (
+        {"bits": 47},
+        {"bits": "48"},
+        {"bits": None},
+        {"bits": [48]},
+        {"fraction": 0},
+        {"fraction": None},
+        {"weight_fraction": None},
+        {"weight_fraction": [1]},
+        {"weight_fraction": {"a": "b"}},
+        {"window": 3},
+        {"window": [1]},
+        {"window": ["a", "b"]},
+        {"window": [5, 1]},
+        {"extra": 1},
+    ),
+)
 def test_a_strangers_description_is_checked(change):
     with pytest.raises(InputError):
         Precision.from_plain(Precision().to_plain() | change)

@@ -1,4 +1,5 @@
 """Schedules run: the three roles on a plan agree with the network in the clear, at the cost that the plan declares."""
+
 import numpy as np
 import pytest
 import torch
@@ -123,10 +124,16 @@ def test_outputs_of_every_form(bits, last):
     net = Builder(3, 6, 8)
     x = net.conv("input", 4)
     ends = {
-        "input": lambda: "input", "relu": lambda: net.relu(x), "average": lambda: net.avgpool(net.relu(x), 2, 2),
-        "average of 9": lambda: net.avgpool(net.relu(x), 3, 1), "raw average": lambda: net.avgpool(x, 2, 2),
-        "maxpool": lambda: net.maxpool(net.relu(x)), "raw maxpool": lambda: net.maxpool(x), "clip": lambda: net.clip(x, 1.0),
-        "sum": lambda: net.add(net.relu(x), x), "reshape": lambda: net.flat(net.maxpool(x)),
+        "input": lambda: "input",
+        "relu": lambda: net.relu(x),
+        "average": lambda: net.avgpool(net.relu(x), 2, 2),
+        "average of 9": lambda: net.avgpool(net.relu(x), 3, 1),
+        "raw average": lambda: net.avgpool(x, 2, 2),
+        "maxpool": lambda: net.maxpool(net.relu(x)),
+        "raw maxpool": lambda: net.maxpool(x),
+        "clip": lambda: net.clip(x, 1.0),
+        "sum": lambda: net.add(net.relu(x), x),
+        "reshape": lambda: net.flat(net.maxpool(x)),
     }
     check(*net.output(ends[last]()), bits, batch=2)
 
@@ -232,10 +239,15 @@ def test_fingerprint_covers_graph_precision_and_patches():
     name = next(n.name for n in graph.nodes if n.kind == "relu")
     sizes = {name: ((1, 1),) * 8}
     prints = [
-        fingerprint(graph, Precision(), None), fingerprint(other, Precision(), None), fingerprint(graph, Precision(64), None),
-        fingerprint(graph, Precision(48, 15), None), fingerprint(graph, Precision(48, 16, {"conv1": 15}), None),
-        fingerprint(graph, Precision(window=(16, 40)), None), fingerprint(graph, Precision(), sizes),
-        fingerprint(graph, Precision(), {name: ((1, 1),) * 7 + ((1, 2),)}), fingerprint(graph, Precision(), None, "label"),
+        fingerprint(graph, Precision(), None),
+        fingerprint(other, Precision(), None),
+        fingerprint(graph, Precision(64), None),
+        fingerprint(graph, Precision(48, 15), None),
+        fingerprint(graph, Precision(48, 16, {"conv1": 15}), None),
+        fingerprint(graph, Precision(window=(16, 40)), None),
+        fingerprint(graph, Precision(), sizes),
+        fingerprint(graph, Precision(), {name: ((1, 1),) * 7 + ((1, 2),)}),
+        fingerprint(graph, Precision(), None, "label"),
     ]
     assert len(set(prints)) == len(prints)
     assert fingerprint(residual()[0], Precision(), dict(sizes)) == prints[6]
@@ -259,8 +271,6 @@ def test_ops_of_a_plan_do_not_overlap():
         drawn = [a for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
         blocks = np.concatenate(drawn).view("V16")
         assert len(np.unique(blocks)) == len(blocks), "no block of a keystream is drawn twice"
-
-
 
 
 @pytest.mark.parametrize("bits", (64, 48, 40, 32))

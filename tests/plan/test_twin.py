@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from tests.graph import building
 from tests.graph.building import Builder
 from tests.protocol import harness
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.served import PublicModel, ServedModel
+from threepc.party import debug
+from threepc.party.one_host import ThreadedParties
 from threepc.plan import twin
 from threepc.plan.calibration import calibrate
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.plan.twin import Rounding
-from threepc.party import debug
-from threepc.party.one_host import ThreadedParties
-from threepc.model.served import PublicModel, ServedModel
-from threepc.protocol.summands import Cut
 from threepc.protocol.relu import Relu
 from threepc.protocol.steps import RAW, REDUCED, Value
+from threepc.protocol.summands import Cut
 
 RINGS = [64, 48, 40, 32]
 CARD = ModelCard("small", Preprocessing(size=(8, 8)))

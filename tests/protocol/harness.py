@@ -1,4 +1,5 @@
 """The three roles of a protocol in one process, over the in-memory connection, with a copy of everything that travels or is drawn."""
+
 from __future__ import annotations
 
 import threading
@@ -10,9 +11,9 @@ import numpy as np
 
 from threepc.errors import RunError
 from threepc.graph.ir import Weights
-from threepc.plan.schedule import Plan
 from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.party import inference
+from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.cost import Cost
 from threepc.protocol.roles import Client, Provider, Server

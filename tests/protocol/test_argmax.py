@@ -1,4 +1,5 @@
 """The label alone: the index of the largest channel, for any values, and nothing else in the last message."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
 """Decisions for every window, seen through ReLUs whose values are single units of the opened bits."""
+
 import numpy as np
 import pytest
 

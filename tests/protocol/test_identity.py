@@ -1,4 +1,5 @@
 """Truncation alone: every channel of a block ReLU that passes, and what a linear bottleneck ends with."""
+
 import numpy as np
 import pytest
 

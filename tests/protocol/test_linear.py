@@ -1,14 +1,15 @@
 """Linear layers, input and output."""
+
 import numpy as np
 import pytest
 
 from tests.kernels.test_convolution import definition
-from tests.protocol.harness import CUTS, Trio, WEIGHTS, signed, without_zeros
+from tests.protocol.harness import CUTS, WEIGHTS, Trio, signed, without_zeros
 from threepc.kernels.packing import packed_bytes
 from threepc.prf import Keystream
 from threepc.protocol.cost import Cost
-from threepc.protocol.linear import Linear
 from threepc.protocol.input_output import Input, Output
+from threepc.protocol.linear import Linear
 from threepc.ring import Ring, word_of
 
 
@@ -20,11 +21,14 @@ def key(attempt=0, secret=WEIGHTS):
 
 @pytest.mark.parametrize("threads", (1, 2))
 @pytest.mark.parametrize("bits", CUTS)
-@pytest.mark.parametrize("groups, weight_shape, padding, stride, dilation", [
-    (1, (5, 3, 3, 3), (1, 1, 1, 1), (1, 1), (1, 1)),
-    (3, (6, 1, 3, 3), (0, 2, 1, 0), (2, 1), (1, 2)),
-    (1, (10, 3, 1, 1), (0, 0, 0, 0), (1, 1), (1, 1)),
-])
+@pytest.mark.parametrize(
+    "groups, weight_shape, padding, stride, dilation",
+    [
+        (1, (5, 3, 3, 3), (1, 1, 1, 1), (1, 1), (1, 1)),
+        (3, (6, 1, 3, 3), (0, 2, 1, 0), (2, 1), (1, 2)),
+        (1, (10, 3, 1, 1), (0, 0, 0, 0), (1, 1), (1, 1)),
+    ],
+)
 def test_three_summands_give_the_layer(bits, threads, groups, weight_shape, padding, stride, dilation):
     rng, word = np.random.default_rng(bits), word_of(bits)
     random = lambda shape: rng.integers(0, np.iinfo(word).max, shape, word, endpoint=True)

@@ -1,4 +1,5 @@
 """Max pooling is exact on cut values, for every geometry."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,4 +1,5 @@
 """Masked openings: x - r is the value, cut, for every value and every summand; half of what is checked here is that nothing wraps."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
 """The geometry of block ReLUs: counts, sums of patches and bits spread back, against slices of the map."""
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

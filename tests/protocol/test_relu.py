@@ -1,4 +1,5 @@
 """ReLU in all its kinds, three roles side by side, against Python's integers."""
+
 import numpy as np
 import pytest
 import torch

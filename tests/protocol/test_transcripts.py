@@ -4,22 +4,23 @@ The statistical tests use fresh keys, on thousands of equal elements, so that ev
 distribution. A bit, or the XOR of two, that is not balanced shows with dozens of standard deviations; chance reaches LIMIT with probability
 below 1e-11 over all that is tested here.
 """
+
 import numpy as np
 import pytest
 
 from tests.graph.building import Builder, mobile, residual
-from tests.protocol.harness import CP, CUTS, SP, Trio, WEIGHTS, network_trio, run, run_network, shares, signed
+from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
 from threepc import prf
 from threepc.errors import RunError
+from threepc.kernels.packing import TILE, unpack
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
-from threepc.kernels.packing import TILE, unpack
 from threepc.prf import Keystream, new_key
+from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import Relu
 from threepc.protocol.roles import DECISION
-from threepc.protocol.input_output import Input, Output
 from threepc.ring import word_of
 
 COUNT = 8192
@@ -253,7 +254,7 @@ def test_difference_of_two_openings_masked_alike_is_the_cut_summands(bits):
         unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, cut, x)
         opened.append(x)
         results.append(result)
-    rounded = lambda z: (((z.reshape(-1).astype(object) + (1 << shift - 1)) & mask) >> shift)
+    rounded = lambda z: ((z.reshape(-1).astype(object) + (1 << shift - 1)) & mask) >> shift
     wanted = (rounded(server) - rounded(other)) % 2**cut
     assert np.array_equal((opened[0].astype(object) - opened[1].astype(object)) % 2**cut, wanted)
     assert np.array_equal(results[0][0], results[1][0]), "the mask of the result is drawn before the input exists"

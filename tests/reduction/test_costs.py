@@ -1,15 +1,16 @@
 """Costs by channel add up to what the schedule declares for the whole spec."""
+
 import numpy as np
 import pytest
 
+from threepc.errors import InputError
+from threepc.graph.relu_spec import patch_counts
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import schedule
 from threepc.reduction.candidates import candidates
 from threepc.reduction.costs import DeclaredCosts
 from threepc.reduction.knapsack import allocate
-from threepc.graph.relu_spec import patch_counts
 from threepc.reduction.store import Distortion, LayerDistortion
-from threepc.errors import InputError
-from threepc.plan.precision import Precision
-from threepc.plan.schedule import schedule
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """The shared-prefix, slice-wise distortion against whole forward passes of the torch module with one channel replaced."""
+
 import copy
 
 import numpy as np
@@ -6,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from threepc.errors import InputError
+from threepc.graph.block_relu import apply_spec
+from threepc.graph.importer import import_module
+from threepc.graph.relu_spec import ReluSpec, relu_nodes
 from threepc.reduction import distortion, store
 from threepc.reduction.candidates import candidates
 from threepc.reduction.exact import channel_distortion
-from threepc.graph.block_relu import apply_spec
 from threepc.reduction.replacement import distinct, replaced
-from threepc.graph.relu_spec import ReluSpec, relu_nodes
 from threepc.reduction.suffix import Network, Suffix, reach, suffix_macs
-from threepc.errors import InputError
-from threepc.graph.importer import import_module
 
 
 class Everything(nn.Module):
@@ -115,8 +116,9 @@ def test_candidates_of_other_maps(size):
 @pytest.fixture(scope="module")
 def small(images):
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=3), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1), nn.ReLU(),
-                          nn.Flatten(), nn.Linear(3 * 12, 5))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=3), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 12, 5)
+    )
     return *import_module(model.eval(), images[:1]), images.numpy()
 
 
@@ -193,16 +195,19 @@ def test_dominated_by_hand():
     assert distortion.dominated(costs, estimate, 4.0).tolist() == [[False, False, False, False, False]]
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(images=np.zeros((0, 3, 13, 11), np.float32)), "dataset is empty"),
-    (dict(images=np.zeros((1, 3, 12, 11), np.float32)), "the network takes float32"),
-    (dict(images=np.full((1, 3, 13, 11), np.nan, np.float32)), "not finite"),
-    (dict(method="magic"), "unknown method 'magic'"),
-    (dict(skip_dominated=0.5), "at least 1"),
-    (dict(device="cuda:0" if not torch.cuda.is_available() else "tpu"), "not at hand"),
-    (dict(backend="carrier pigeons"), "unknown backend"),
-    (dict(jobs=0), "at least one"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(images=np.zeros((0, 3, 13, 11), np.float32)), "dataset is empty"),
+        (dict(images=np.zeros((1, 3, 12, 11), np.float32)), "the network takes float32"),
+        (dict(images=np.full((1, 3, 13, 11), np.nan, np.float32)), "not finite"),
+        (dict(method="magic"), "unknown method 'magic'"),
+        (dict(skip_dominated=0.5), "at least 1"),
+        (dict(device="cuda:0" if not torch.cuda.is_available() else "tpu"), "not at hand"),
+        (dict(backend="carrier pigeons"), "unknown backend"),
+        (dict(jobs=0), "at least one"),
+    ],
+)
 def test_bad_input(small, tmp_path, change, message):
     graph, weights, images = small
     with pytest.raises(InputError, match=message):

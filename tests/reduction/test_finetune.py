@@ -1,4 +1,5 @@
 """Finetuning through MMLab's loops on images that the test makes, and what its checkpoints are good for."""
+
 import textwrap
 
 import cv2
@@ -6,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from threepc.graph.relu_spec import ReluSpec, load, uniform
-from threepc.reduction.finetune import finetune
-from threepc.graph.block_relu import apply_spec
-from threepc.reduction.samples import load_samples
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.graph.block_relu import apply_spec
 from threepc.graph.importer import import_module
+from threepc.graph.relu_spec import ReluSpec, load, uniform
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.mmlab.digits import digits
 from threepc.model.load import load_model
+from threepc.reduction.finetune import finetune
+from threepc.reduction.samples import load_samples
 
 CLASSIFIER = """
     custom_imports = dict(imports=["threepc.mmlab.digits"])
@@ -60,6 +61,7 @@ TRAINING = """
     workflow = [("train", 1)]
 """
 
+
 def write(tmp_path, name, text):
     path = tmp_path / f"{name}.py"
     path.write_text(textwrap.dedent(text) + textwrap.dedent(TRAINING))
@@ -104,8 +106,10 @@ def test_classifier(tmp_path, classifier):
 def test_training_runs_the_block_relus(tmp_path, classifier):
     """From one start, one seed and one batch order, plain and block ReLUs end with different weights."""
     start = checkpoint_of(classifier, tmp_path / "start.pth")
-    ends = [finetune(classifier, start, spec, tmp_path / name, validate=False)
-            for name, spec in (("plain", None), ("ones", spec_for(classifier, 1, 1)), ("block", spec_for(classifier, 4, 4)))]
+    ends = [
+        finetune(classifier, start, spec, tmp_path / name, validate=False)
+        for name, spec in (("plain", None), ("ones", spec_for(classifier, 1, 1)), ("block", spec_for(classifier, 4, 4)))
+    ]
     plain, ones, block = (torch.load(end.checkpoint, weights_only=True)["state_dict"]["head.fc.weight"] for end in ends)
     assert torch.equal(plain, ones) and not torch.allclose(plain, block)
 
@@ -154,8 +158,10 @@ def test_samples_of_a_segmentation_set(segmentor):
     assert (samples[0, :, :, :20] == 2.0).all() and (samples[1, :, :, 30:] == -2.0).all()
 
 
-@pytest.mark.parametrize("count, part, message", [(0, "train", "at least one"), (1, "extra", "no dataset data.extra"),
-                                                  (5000, "train", "has 1437 images, 5000 were asked for")])
+@pytest.mark.parametrize(
+    "count, part, message",
+    [(0, "train", "at least one"), (1, "extra", "no dataset data.extra"), (5000, "train", "has 1437 images, 5000 were asked for")],
+)
 def test_samples_that_are_not_there(classifier, count, part, message):
     with pytest.raises(InputError, match=message):
         load_samples(classifier, load_model(classifier).card, count, part)
@@ -167,13 +173,16 @@ def test_a_dataset_that_is_not_there():
         load_samples(config, ModelCard(config, Preprocessing(size=(512, 512)), segmentation=True), 1)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(spec=ReluSpec("other", {"relu": [[1, 1]]})), "calls no ReLU module 'relu'"),
-    (dict(checkpoint="missing.pth"), "does not exist"),
-    (dict(config="mmcls:resnet18_8xb16_cifar10", average_pool=True, checkpoint=None), "ResNet_CIFAR has no max-pooling"),
-    (dict(config="mmcls:resnet18_8xb16_cifar100000"), "no config"),
-    (dict(device="abacus"), "'abacus' is not at hand"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(spec=ReluSpec("other", {"relu": [[1, 1]]})), "calls no ReLU module 'relu'"),
+        (dict(checkpoint="missing.pth"), "does not exist"),
+        (dict(config="mmcls:resnet18_8xb16_cifar10", average_pool=True, checkpoint=None), "ResNet_CIFAR has no max-pooling"),
+        (dict(config="mmcls:resnet18_8xb16_cifar100000"), "no config"),
+        (dict(device="abacus"), "'abacus' is not at hand"),
+    ],
+)
 def test_bad_input(tmp_path, classifier, change, message):
     arguments = dict(config=classifier, checkpoint=None, spec=None) | change
     with pytest.raises(InputError, match=message):

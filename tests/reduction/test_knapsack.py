@@ -1,4 +1,5 @@
 """The knapsack against enumeration, HiGHS and the paper's dynamic program, and its bound against all of them."""
+
 import itertools
 
 import numpy as np
@@ -8,17 +9,19 @@ from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import block_diag, csr_array
 
+from threepc.errors import InputError
+from threepc.graph.relu_spec import check, drelus, patch_counts
 from threepc.reduction import knapsack
 from threepc.reduction.candidates import candidates
 from threepc.reduction.knapsack import Problem, allocate, solve
-from threepc.graph.relu_spec import check, drelus, patch_counts
 from threepc.reduction.store import Distortion, LayerDistortion
-from threepc.errors import InputError
 
 
 def value_and_cost(problem, choice):
-    rows = [(values[np.arange(len(chosen)), chosen].sum(), prices[chosen].sum())
-            for values, prices, chosen in zip(problem.distortion, problem.cost, choice)]
+    rows = [
+        (values[np.arange(len(chosen)), chosen].sum(), prices[chosen].sum())
+        for values, prices, chosen in zip(problem.distortion, problem.cost, choice)
+    ]
     return np.sum(rows, axis=0)
 
 
@@ -38,8 +41,13 @@ def by_highs(problem):
     cost = np.concatenate([np.tile(prices, len(values)) for values, prices in zip(problem.distortion, problem.cost)])
     values = np.concatenate(rows)
     one = csr_array(block_diag([np.ones((1, len(row))) for row in rows]))
-    result = milp(values, integrality=np.ones(len(values)), bounds=(0, 1), options={"mip_rel_gap": 1e-9},
-                  constraints=[LinearConstraint(one, 1, 1), LinearConstraint(cost[None], -np.inf, problem.budget)])
+    result = milp(
+        values,
+        integrality=np.ones(len(values)),
+        bounds=(0, 1),
+        options={"mip_rel_gap": 1e-9},
+        constraints=[LinearConstraint(one, 1, 1), LinearConstraint(cost[None], -np.inf, problem.budget)],
+    )
     return result.fun
 
 
@@ -173,16 +181,19 @@ def test_budgets_in_bytes_and_seconds(small_graph):
     assert allocate(distortion, seconds=3e-3, cost=cost).cost == pytest.approx(3e-3)
 
 
-@pytest.mark.parametrize("budget, message", [
-    ({"ratio": 1.01}, "ratio 1.01 is out of range: from 0 to 1"),
-    ({"ratio": -0.1}, "out of range"),
-    ({"ratio": float("nan")}, "out of range"),
-    ({"drelus": 386}, "drelus 386 is out of range: from 0 to 385"),
-    ({"bytes": 5, "cost": lambda layer, patch: (1.0, 1.0), "fixed": 100}, "bytes 5 is out of range: from 107 to 107"),
-    ({"bytes": 5}, "needs a cost model"),
-    ({}, "give one budget"),
-    ({"ratio": 0.1, "drelus": 3}, "give one budget"),
-])
+@pytest.mark.parametrize(
+    "budget, message",
+    [
+        ({"ratio": 1.01}, "ratio 1.01 is out of range: from 0 to 1"),
+        ({"ratio": -0.1}, "out of range"),
+        ({"ratio": float("nan")}, "out of range"),
+        ({"drelus": 386}, "drelus 386 is out of range: from 0 to 385"),
+        ({"bytes": 5, "cost": lambda layer, patch: (1.0, 1.0), "fixed": 100}, "bytes 5 is out of range: from 107 to 107"),
+        ({"bytes": 5}, "needs a cost model"),
+        ({}, "give one budget"),
+        ({"ratio": 0.1, "drelus": 3}, "give one budget"),
+    ],
+)
 def test_budgets_out_of_range(small_graph, budget, message):
     with pytest.raises(InputError, match=message):
         allocate(distortion_of(small_graph), **budget)

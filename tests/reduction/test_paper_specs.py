@@ -1,4 +1,5 @@
 """The importer of the paper's pickles: reads every way numpy has pickled integer arrays, and runs nothing."""
+
 import collections
 import os
 import pickle
@@ -7,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from threepc.graph.relu_spec import check
-from threepc.reduction.paper import import_paper, paper_networks
-from threepc.reduction.paper import read_arrays
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node
+from threepc.graph.relu_spec import check
+from threepc.reduction.paper import import_paper, paper_networks, read_arrays
 
 NETWORK = "resnet18_cifar100"
 
@@ -46,8 +46,17 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, lambda a: a.astype(">i4"), lambda a: a.astype(np.uint8),
-                                  lambda a: a.tolist(), lambda a: [list(row) for row in a.tolist()]])
+@pytest.mark.parametrize(
+    "form",
+    [
+        np.asarray,
+        np.asfortranarray,
+        lambda a: a.astype(">i4"),
+        lambda a: a.astype(np.uint8),
+        lambda a: a.tolist(),
+        lambda a: [list(row) for row in a.tolist()],
+    ],
+)
 def test_every_pickle_protocol(arrays, write, protocol, form):
     path = write(collections.OrderedDict((name, form(array)) for name, array in arrays.items()), protocol)
     for name, array in read_arrays(path).items():
@@ -82,8 +91,17 @@ class Executes:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("call", [(os.system, "touch ran"), (eval, "open('ran', 'w')"), (exec, "open('ran', 'w')"), (open, "ran", "w"),
-                                  (np.save, "ran", 1), (Path.touch, Path("ran"))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        (os.system, "touch ran"),
+        (eval, "open('ran', 'w')"),
+        (exec, "open('ran', 'w')"),
+        (open, "ran", "w"),
+        (np.save, "ran", 1),
+        (Path.touch, Path("ran")),
+    ],
+)
 def test_code_is_refused_and_not_run(tmp_path, monkeypatch, arrays, write, protocol, call):
     monkeypatch.chdir(tmp_path)
     path = write(arrays | {"stem": Executes(*call)}, protocol)
@@ -92,26 +110,31 @@ def test_code_is_refused_and_not_run(tmp_path, monkeypatch, arrays, write, proto
     assert [file.name for file in tmp_path.iterdir()] == ["spec.pickle"]
 
 
-@pytest.mark.parametrize("raw, message", [
-    (b"", "not a readable pickle"),
-    (b"garbage", "not a readable pickle"),
-    (pickle.dumps([1, 2]), "holds no dict"),
-    (pickle.dumps({}), "holds no dict"),
-    (pickle.dumps({1: [[1, 1]]}), "a int where a layer name"),
-    (pickle.dumps({"stem": 3}), "'stem' is not an integer array"),
-    (pickle.dumps({"stem": [[1, 2, 3]]}), "'stem' is not an integer array"),
-    (pickle.dumps({"stem": [[1, 1 << 70]]}), "'stem' is not an integer array"),
-    (pickle.dumps({"stem": np.ones((2, 2))}), "'f8', not of integers"),
-    (pickle.dumps({"stem": np.array([[os.system, 1]])}), "refused"),
-    (pickle.dumps({"stem": np.zeros(2, dtype=[("a", "i4")])}), "not of integers"),
-    (pickle.dumps({"stem": np.ones((2, 2), int)})[:-30] + b".", "not a readable pickle"),
-    # A memo index of 2^31: the unpickler would reserve that many entries.
-    (b"\x80\x04}r\xff\xff\xff\x7f.", "memo index out of range"),
-    # BUILD on an admitted function, and an array whose bytes do not match its shape.
-    (b"\x80\x02c_codecs\nencode\n}b.", "an assignment to a function"),
-    (b"\x80\x02}U\x04stemcnumpy.core.numeric\n_frombuffer\n(U\x02abcnumpy\ndtype\nU\x02i8\x85RK\x09K\x02\x86U\x01CtRs.",
-     "do not match its shape"),
-])
+@pytest.mark.parametrize(
+    "raw, message",
+    [
+        (b"", "not a readable pickle"),
+        (b"garbage", "not a readable pickle"),
+        (pickle.dumps([1, 2]), "holds no dict"),
+        (pickle.dumps({}), "holds no dict"),
+        (pickle.dumps({1: [[1, 1]]}), "a int where a layer name"),
+        (pickle.dumps({"stem": 3}), "'stem' is not an integer array"),
+        (pickle.dumps({"stem": [[1, 2, 3]]}), "'stem' is not an integer array"),
+        (pickle.dumps({"stem": [[1, 1 << 70]]}), "'stem' is not an integer array"),
+        (pickle.dumps({"stem": np.ones((2, 2))}), "'f8', not of integers"),
+        (pickle.dumps({"stem": np.array([[os.system, 1]])}), "refused"),
+        (pickle.dumps({"stem": np.zeros(2, dtype=[("a", "i4")])}), "not of integers"),
+        (pickle.dumps({"stem": np.ones((2, 2), int)})[:-30] + b".", "not a readable pickle"),
+        # A memo index of 2^31: the unpickler would reserve that many entries.
+        (b"\x80\x04}r\xff\xff\xff\x7f.", "memo index out of range"),
+        # BUILD on an admitted function, and an array whose bytes do not match its shape.
+        (b"\x80\x02c_codecs\nencode\n}b.", "an assignment to a function"),
+        (
+            b"\x80\x02}U\x04stemcnumpy.core.numeric\n_frombuffer\n(U\x02abcnumpy\ndtype\nU\x02i8\x85RK\x09K\x02\x86U\x01CtRs.",
+            "do not match its shape",
+        ),
+    ],
+)
 def test_other_pickles_are_refused(write, raw, message):
     with pytest.raises(InputError, match=message):
         read_arrays(write(raw))

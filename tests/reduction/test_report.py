@@ -1,17 +1,17 @@
 """The page: complete, self-contained, and free of what a spec's or report's author might inject."""
+
 import json
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
-from threepc.graph.relu_spec import ReluSpec, load, save, uniform
+from threepc.errors import InputError
+from threepc.graph.relu_spec import ReluSpec, load, patch_counts, save, uniform
 from threepc.reduction import store
 from threepc.reduction.candidates import candidates
 from threepc.reduction.knapsack import allocate
 from threepc.reduction.report import save_allocation, write_report
-from threepc.graph.relu_spec import patch_counts
-from threepc.errors import InputError
 
 
 @pytest.fixture
@@ -22,19 +22,31 @@ def files(small_graph, tmp_path):
         layers.append({"name": node.name, "kind": node.kind, "shape": list(node.shape), "patches": patches.tolist()})
         arrays[f"layer{index}"] = np.arange(1.0, node.shape[0] + 1)[:, None] * (1 - patch_counts(patches, *node.shape[1:]) / 35)
     folder = tmp_path / "distortion"
-    store.open_folder(folder, {"version": 1, "model": "small", "method": "exact", "weights": "00", "images": {"count": 3},
-                                "layers": layers})
+    store.open_folder(
+        folder, {"version": 1, "model": "small", "method": "exact", "weights": "00", "images": {"count": 3}, "layers": layers}
+    )
     store.write_arrays(folder / "distortion.npz", arrays)
     save(uniform(small_graph, 2, 2, "a <b>small</b> one"), tmp_path / "uniform.json")
-    runs = [{"name": f"run {size}", "model": "small", "bytes": {"total": size}, "images": 2, "accuracy": [0.9, 0.95],
-             "seconds": {"total": 1.5}, "layers": [{"name": "relu", "bytes": size}]} for size in (100_000, 300_000)]
+    runs = [
+        {
+            "name": f"run {size}",
+            "model": "small",
+            "bytes": {"total": size},
+            "images": 2,
+            "accuracy": [0.9, 0.95],
+            "seconds": {"total": 1.5},
+            "layers": [{"name": "relu", "bytes": size}],
+        }
+        for size in (100_000, 300_000)
+    ]
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     return tmp_path
 
 
 def test_whole_page(files, small_graph):
-    path = write_report(files / "page.html", specs=[files / "uniform.json"], runs=[files / "runs.json"], distortion=files / "distortion",
-                        graph=small_graph)
+    path = write_report(
+        files / "page.html", specs=[files / "uniform.json"], runs=[files / "runs.json"], distortion=files / "distortion", graph=small_graph
+    )
     page = path.read_text()
     assert page.count("<svg") == page.count("</svg>") == 6
     for heading in ("Relu specs", "Distortion against budget", "Accuracy against bytes", "Runs"):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.mmlab.small_datasets import ade20k, cifar10, imagenet, voc
-from threepc.tasks import evaluate as module
-from threepc.model.assemble import Settings, assemble_loaded
 from threepc.console import Display
 from threepc.errors import InputError
-from threepc.tasks.evaluate import EvaluateOptions, PLAIN, SECURE, TWIN, evaluate, evaluate_assembled
 from threepc.mmlab.datasets import open_dataset
+from threepc.model.assemble import Settings, assemble_loaded
 from threepc.model.load import load_model
+from threepc.tasks import evaluate as module
+from threepc.tasks.evaluate import PLAIN, SECURE, TWIN, EvaluateOptions, evaluate, evaluate_assembled
 
 NORM = "dict(type='Normalize', mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True)"
 CLASSIFIER = """

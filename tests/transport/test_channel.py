@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from threepc.errors import RunError
 from threepc.transport.channel import Channel
 from threepc.transport.connection import NoAnswer
+from threepc.transport.framing import HEADER_BYTES
 from threepc.transport.memory import pair
 from threepc.transport.meter import Meter
 from threepc.transport.shaping import Shaper
-from threepc.transport.framing import HEADER_BYTES
 
 LAYOUT = [(np.uint64, (2, 3)), (np.uint8, (5,))]
 PARTS = [np.arange(6, dtype=np.uint64).reshape(2, 3), np.arange(5, dtype=np.uint8)]

@@ -49,7 +49,9 @@ def test_frames_around_the_size_of_a_piece(link):
             for order in (frames, frames[::-1]):
                 one.send([b"first", *order])
                 _, *got = two.receive(PATIENCE)
-                assert all(np.array_equal(np.frombuffer(part, np.uint8), sent) and part.readonly for part, sent in zip(got, order, strict=True))
+                assert all(
+                    np.array_equal(np.frombuffer(part, np.uint8), sent) and part.readonly for part, sent in zip(got, order, strict=True)
+                )
 
 
 @pytest.mark.parametrize("encrypted", (False, True))

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from threepc.cli.options import (
-    Command,
     FILE,
+    Command,
     batch_option,
     local_threads_option,
     model_arguments,
@@ -68,11 +68,11 @@ def evaluate(
 
     CONFIG is mmcls:NAME, mmseg:NAME, or an MMLab config file. Without CHECKPOINT the weights are random.
     """
-    from threepc.model.assemble import Settings
+    from threepc.cli.show_evaluation import show
     from threepc.console import Display
+    from threepc.model.assemble import Settings
     from threepc.tasks.evaluate import EvaluateOptions
     from threepc.tasks.evaluate import evaluate as run
-    from threepc.cli.show_evaluation import show
 
     counts = {name: None if count == "all" else count for name, count in (("images", images), ("secure", secure), ("simulated", simulated))}
     settings = Settings(int(ring), fraction, window, relu_spec, reveal, calibration)

@@ -31,10 +31,10 @@ def inspect(
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory.
     """
-    from threepc.model.assemble import Settings
-    from threepc.console import Display
-    from threepc.tasks.inspect import inspect as look
     from threepc.cli.show_inspection import show, show_json
+    from threepc.console import Display
+    from threepc.model.assemble import Settings
+    from threepc.tasks.inspect import inspect as look
 
     settings = Settings(int(ring), fraction, window, relu_spec=relu_spec, reveal=reveal, calibration=calibration)
     (show_json if as_json else show)(look(config, settings, batch, size, Display()))

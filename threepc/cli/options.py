@@ -105,8 +105,7 @@ model_arguments = together(click.argument("config"), click.argument("checkpoint"
 size_option = click.option("--size", type=Size(), help="Input size instead of the config's.")
 
 model_options = together(
-    click.option("--relu-spec", type=FILE, help="Relu spec (JSON): patches that share one sign. Default: every ReLU is plain."),
-    size_option,
+    click.option("--relu-spec", type=FILE, help="Relu spec (JSON): patches that share one sign. Default: every ReLU is plain."), size_option
 )
 """What decides the public model."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from threepc.cli.options import (
-    Command,
     FILE,
+    Command,
     batch_option,
     calibration_option,
     input_option,
@@ -76,8 +76,8 @@ def provider(deployment: Path, threads: int) -> None:
 @output_options
 def client(deployment: Path, images: tuple[Path, ...], phases: str, **options) -> None:
     """Classify or segment images with the server and the provider of a deployment."""
-    from threepc.tasks.ask import ClientOptions, ask
-    from threepc.console import Display
     from threepc.cli.show_run import show
+    from threepc.console import Display
+    from threepc.tasks.ask import ClientOptions, ask
 
     show(ask(ClientOptions(deployment, images, separate=phases == "separate", **options), Display()))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from threepc.cli.options import Command, FILE, NETWORKS, model_arguments, ring_option, size_option
+from threepc.cli.options import FILE, NETWORKS, Command, model_arguments, ring_option, size_option
 
 _device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 
@@ -28,8 +28,8 @@ def import_spec(pickle: Path, config: str, network: str, output: Path, size: tup
 
     Nothing in the pickle is executed.
     """
-    from threepc.reduction.tasks import spec_import
     from threepc.console import say
+    from threepc.reduction.tasks import spec_import
 
     found = spec_import(pickle, network, config, output, size)
     say(f"wrote {output}: {len(found.layers)} layers")
@@ -42,8 +42,8 @@ def import_spec(pickle: Path, config: str, network: str, output: Path, size: tup
 @size_option
 def uniform(patch: str, config: str, output: Path, size: tuple[int, int] | None) -> None:
     """Make a spec with one patch size everywhere: 4x4, zero or identity."""
-    from threepc.reduction.tasks import spec_uniform
     from threepc.console import say
+    from threepc.reduction.tasks import spec_uniform
 
     found = spec_uniform(patch, config, output, size)
     say(f"wrote {output}: {len(found.layers)} layers")
@@ -55,8 +55,8 @@ def uniform(patch: str, config: str, output: Path, size: tuple[int, int] | None)
 @size_option
 def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
     """Show the DReLUs that a spec keeps, by layer and in all."""
-    from threepc.reduction.tasks import spec_show
     from threepc.console import new_table, print_table
+    from threepc.reduction.tasks import spec_show
 
     table = new_table("layer", "channels", "map", "DReLUs", "of", "kept", "patches", right=("channels", "DReLUs", "of", "kept"))
     for row in spec_show(file, config, size):
@@ -83,8 +83,8 @@ def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
 @click.option("--skip-dominated", type=float, metavar="FACTOR", help="Skip candidates estimated this much worse than one of equal cost.")
 def distortion(config: str, checkpoint: Path | None, output: Path, **settings: Any) -> None:
     """Measure what each patch size in each channel does to the network's output."""
-    from threepc.reduction.tasks import measure_distortion
     from threepc.console import say
+    from threepc.reduction.tasks import measure_distortion
 
     found = measure_distortion(config, checkpoint, output, **settings)
     say(f"{len(found.layers)} layers measured with {found.manifest['images']['count']} images; the result is in {output}")
@@ -103,8 +103,8 @@ def distortion(config: str, checkpoint: Path | None, output: Path, **settings: A
 @ring_option
 def knapsack(folder: Path, output: Path, megabytes: float | None, ring: str, **budget: Any) -> None:
     """Choose the patches of least distortion within a budget, from the FOLDER of a distortion run."""
-    from threepc.reduction.tasks import solve_knapsack
     from threepc.console import say
+    from threepc.reduction.tasks import solve_knapsack
 
     found, plot = solve_knapsack(folder, output, bytes=None if megabytes is None else megabytes * 1e6, ring=int(ring), **budget)
     say(
@@ -131,8 +131,8 @@ def finetune(
     config: str, relu_spec: Path | None, load_from: Path | None, work_dir: Path, changes: tuple[str, ...], **settings: Any
 ) -> None:
     """Train with block ReLUs, by MMLab's own loops."""
-    from threepc.reduction.tasks import finetune_network
     from threepc.console import say
+    from threepc.reduction.tasks import finetune_network
 
     done = finetune_network(config, relu_spec, load_from, work_dir, options=dict(map(_change, changes)), **settings)
     say(
@@ -162,7 +162,7 @@ def _change(text: str) -> tuple[str, Any]:
 @click.option("--output", type=FILE, required=True, help="The HTML page to write.")
 def report(output: Path, **parts: Any) -> None:
     """Write one HTML page about relu specs, runs and distortions."""
-    from threepc.reduction.tasks import make_report
     from threepc.console import say
+    from threepc.reduction.tasks import make_report
 
     say(f"wrote {make_report(output, **parts)}")

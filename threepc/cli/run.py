@@ -25,7 +25,6 @@ from threepc.cli.options import (
     transport_option,
 )
 
-
 _options_of_both = together(
     model_arguments,
     input_option,
@@ -55,9 +54,9 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
     """
+    from threepc.cli.show_run import show
     from threepc.console import Display
     from threepc.tasks.run import run as run_three_parties
-    from threepc.cli.show_run import show
     from threepc.tasks.simulate import run_reproducibly
 
     limits = {"separate": phases == "separate", "budget": None if budget is None else round(budget * 1e6)}
@@ -77,8 +76,8 @@ def simulate(seed: int | None, **options: Any) -> None:
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
     """
-    from threepc.console import Display
     from threepc.cli.show_run import show
+    from threepc.console import Display
     from threepc.tasks.simulate import run_twin
 
     show(run_twin(_run_options(compare=True, **options), seed, Display()), "simulated")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from threepc.tasks import results
 from threepc.console import MOST_ROWS, links_table, megabytes, new_table, paths_line, print_table, say
+from threepc.tasks import results
 from threepc.tasks.results import Outcome
 
 if TYPE_CHECKING:

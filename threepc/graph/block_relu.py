@@ -4,6 +4,7 @@ One decision serves a patch: b = [sum of its pixels >= 0], and every pixel of th
 through x alone; the decision is not differentiated (Gorski et al. 2023). A block ReLU has neither parameters nor buffers, so
 a checkpoint's keys stay those of the plain network.
 """
+
 from __future__ import annotations
 
 from collections import Counter, defaultdict
@@ -16,8 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from threepc.graph.relu_spec import IDENTITY, PLAIN, ReluSpec, ZERO
 from threepc.errors import InputError
+from threepc.graph.relu_spec import IDENTITY, PLAIN, ZERO, ReluSpec
 
 
 def patch_decisions(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -46,8 +47,10 @@ class BlockReLU(nn.Module):
         order = np.argsort(group.reshape(-1), kind="stable")
         self.channels = len(patches)
         self.maximum = maximum
-        self.groups = [(int(height), int(width), int(count)) for (height, width), count in
-                       zip(sizes, np.bincount(group.reshape(-1), minlength=len(sizes)))]
+        self.groups = [
+            (int(height), int(width), int(count))
+            for (height, width), count in zip(sizes, np.bincount(group.reshape(-1), minlength=len(sizes)))
+        ]
         # Not buffers: mmcv saves even those marked as not persistent, and a checkpoint's keys are to stay the plain network's.
         self.order, self.inverse = torch.from_numpy(order), torch.from_numpy(np.argsort(order))
 
@@ -179,8 +182,10 @@ def _trace(model: nn.Module, example: torch.Tensor, forward: Forward) -> _Trace:
 def _check_names(spec: ReluSpec, channels: dict[str, int]) -> None:
     for name, patches in spec.layers.items():
         if name not in channels:
-            raise InputError(f"{spec.source}: the network calls no ReLU module '{name}': a spec for another model, or a ReLU called as a "
-                             "function (torch.relu, functional.relu), which has to become an nn.ReLU of the module first")
+            raise InputError(
+                f"{spec.source}: the network calls no ReLU module '{name}': a spec for another model, or a ReLU called as a "
+                "function (torch.relu, functional.relu), which has to become an nn.ReLU of the module first"
+            )
         if len(patches) != channels[name]:
             raise InputError(f"{spec.source}: layer '{name}' has {len(patches)} patch sizes, the network's has {channels[name]} channels")
     if missing := [name for name in channels if name not in spec.layers]:

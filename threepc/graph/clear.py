@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from threepc.graph.block_relu import BlockReLU
 from threepc.errors import InputError
+from threepc.graph.block_relu import BlockReLU
 from threepc.graph.ir import Graph, Node, Weights
 from threepc.graph.resize import bilinear
-
 
 Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 

@@ -21,7 +21,7 @@ from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights, check_weights, infer_shape
-from threepc.graph.operations import OPERATIONS, Operation, SUPPORTED, VIEWS, Value
+from threepc.graph.operations import OPERATIONS, SUPPORTED, VIEWS, Operation, Value
 from threepc.graph.passes import fold_affine, sweep
 
 _INPUT = "input"
@@ -174,8 +174,10 @@ class _Importer:
     def _read(self, node: fx.Node) -> Value:
         value = self.tensors[node].value
         if value is None:
-            raise InputError(f"the result of {self.names[node]!r} is read after a tensor that shares its memory was changed in place; "
-                             "use the operation that is not in place")
+            raise InputError(
+                f"the result of {self.names[node]!r} is read after a tensor that shares its memory was changed in place; "
+                "use the operation that is not in place"
+            )
         return value
 
     def _name_nodes(self) -> dict[fx.Node, str]:

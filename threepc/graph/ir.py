@@ -146,9 +146,7 @@ class Graph:
 
     def to_json(self) -> str:
         """The canonical JSON text: equal graphs give equal texts."""
-        nodes = [
-            {"name": n.name, "kind": n.kind, "inputs": list(n.inputs), "shape": list(n.shape), "attrs": n.attrs} for n in self.nodes
-        ]
+        nodes = [{"name": n.name, "kind": n.kind, "inputs": list(n.inputs), "shape": list(n.shape), "attrs": n.attrs} for n in self.nodes]
         return json.dumps({"version": VERSION, "nodes": nodes}, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod

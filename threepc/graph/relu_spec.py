@@ -11,6 +11,7 @@ A spec is a JSON file:
 [1, 1] is the plain ReLU, [1, 0] the constant zero, [0, 1] the identity; any other pair has both numbers >= 1 and at most the
 size of the feature map. Patches start at the top left corner and are cut at the right and bottom borders.
 """
+
 from __future__ import annotations
 
 import json
@@ -58,8 +59,9 @@ class ReluSpec:
 
     def to_json(self) -> str:
         """The spec as JSON text, one line for each layer."""
-        layers = ",\n".join(f"  {json.dumps(name)}: {json.dumps(patches.tolist(), separators=(',', ':'))}"
-                            for name, patches in self.layers.items())
+        layers = ",\n".join(
+            f"  {json.dumps(name)}: {json.dumps(patches.tolist(), separators=(',', ':'))}" for name, patches in self.layers.items()
+        )
         provenance = f',\n "provenance": {json.dumps(dict(self.provenance))}' if self.provenance else ""
         return f'{{"version": {VERSION},\n "model": {json.dumps(self.model)},\n "layers": {{\n{layers}}}{provenance}}}\n'
 
@@ -99,8 +101,10 @@ def _patches(source: str, name: str, patches: Any) -> np.ndarray:
         if not isinstance(row, (list, tuple)) or len(row) != 2 or not all(type(number) is int for number in row):
             raise InputError(f"{source}: layer '{name}', channel {channel}: {row!r} is not a pair of integers [height, width]")
         if tuple(row) not in (ZERO, IDENTITY) and not (1 <= row[0] <= LARGEST_PATCH and 1 <= row[1] <= LARGEST_PATCH):
-            raise InputError(f"{source}: layer '{name}', channel {channel}: {list(row)} is no patch size "
-                             f"(height and width from 1 to {LARGEST_PATCH}; [1, 0] is zero, [0, 1] the identity)")
+            raise InputError(
+                f"{source}: layer '{name}', channel {channel}: {list(row)} is no patch size "
+                f"(height and width from 1 to {LARGEST_PATCH}; [1, 0] is zero, [0, 1] the identity)"
+            )
     array = np.array(rows, dtype=np.int64)
     array.flags.writeable = False
     return array
@@ -149,8 +153,9 @@ def check(spec: ReluSpec, graph: Graph) -> None:
     """
     nodes = {node.name: node for node in relu_nodes(graph)}
     if unknown := [name for name in spec.layers if name not in nodes]:
-        raise InputError(f"{spec.source}: layer '{unknown[0]}' is not a ReLU of this network: is the spec (made for '{spec.model}') "
-                         "for another model?")
+        raise InputError(
+            f"{spec.source}: layer '{unknown[0]}' is not a ReLU of this network: is the spec (made for '{spec.model}') for another model?"
+        )
     for name, node in nodes.items():
         if name not in spec.layers:
             raise InputError(f"{spec.source}: the ReLU '{name}' of this network is missing (spec made for '{spec.model}')")
@@ -161,8 +166,10 @@ def check(spec: ReluSpec, graph: Graph) -> None:
         too_large = np.flatnonzero((patches[:, 0] > height) | (patches[:, 1] > width))
         if too_large.size:
             channel = int(too_large[0])
-            raise InputError(f"{spec.source}: layer '{name}', channel {channel}: the patch {patches[channel].tolist()} is larger than "
-                             f"the feature map ({height}x{width})")
+            raise InputError(
+                f"{spec.source}: layer '{name}', channel {channel}: the patch {patches[channel].tolist()} is larger than "
+                f"the feature map ({height}x{width})"
+            )
 
 
 def uniform(graph: Graph, height: int, width: int, model: str = "") -> ReluSpec:
@@ -190,8 +197,9 @@ def patch_counts(patches: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def drelus(spec: ReluSpec, graph: Graph) -> dict[str, int]:
     """Comparisons per image for each layer: patches times decisions a patch (2 for ReLU6). The total is the sum of the values."""
-    return {node.name: decisions(node.kind) * int(patch_counts(spec.layers[node.name], *node.shape[1:]).sum())
-            for node in relu_nodes(graph)}
+    return {
+        node.name: decisions(node.kind) * int(patch_counts(spec.layers[node.name], *node.shape[1:]).sum()) for node in relu_nodes(graph)
+    }
 
 
 def full_drelus(graph: Graph) -> dict[str, int]:
@@ -211,11 +219,28 @@ def show(spec: ReluSpec, graph: Graph) -> list[dict[str, Any]]:
     for node in relu_nodes(graph):
         channels, height, width = node.shape
         common = Counter(map(tuple, spec.layers[node.name].tolist())).most_common(4)
-        rows.append({"layer": node.name, "channels": channels, "map": f"{height}x{width}", "drelus": kept[node.name],
-                     "full": full[node.name], "ratio": kept[node.name] / full[node.name],
-                     "patches": ", ".join(f"{patch_name(patch)} x {count}" for patch, count in common)})
-    rows.append({"layer": "total", "channels": sum(row["channels"] for row in rows), "map": "", "drelus": sum(kept.values()),
-                 "full": sum(full.values()), "ratio": sum(kept.values()) / sum(full.values()), "patches": ""})
+        rows.append(
+            {
+                "layer": node.name,
+                "channels": channels,
+                "map": f"{height}x{width}",
+                "drelus": kept[node.name],
+                "full": full[node.name],
+                "ratio": kept[node.name] / full[node.name],
+                "patches": ", ".join(f"{patch_name(patch)} x {count}" for patch, count in common),
+            }
+        )
+    rows.append(
+        {
+            "layer": "total",
+            "channels": sum(row["channels"] for row in rows),
+            "map": "",
+            "drelus": sum(kept.values()),
+            "full": sum(full.values()),
+            "ratio": sum(kept.values()) / sum(full.values()),
+            "patches": "",
+        }
+    )
     return rows
 
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 
 _CV2_INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import resized_size
 
 ROWS_AT_ONCE = 32  # bounds memory: K x 32 x width floats at a time

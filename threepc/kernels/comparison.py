@@ -3,6 +3,7 @@
 Rows are uint64 arrays (rows, words). `ones` is all ones at one of the two holders of XOR shares and zero at the other: it alone adds constants.
 What a row stands for is decided by the tables of `threepc.protocol.comparison`; nothing here knows of parties or masks' meaning.
 """
+
 import numpy as np
 
 from threepc.kernels.options import inline, kernel

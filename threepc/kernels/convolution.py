@@ -4,6 +4,7 @@ Columns are the output pixels of all images, the depth is (kernel row, kernel co
 packed straight from the input: lanes that fall into the padding are masked, so no padded or unfolded copy ever exists. Where it is
 faster, `winograd` computes the same words modulo 2^l with fewer products.
 """
+
 import functools
 import math
 import os
@@ -18,9 +19,9 @@ from threepc.kernels import winograd
 from threepc.kernels.depthwise import correlate_channels, plane_words
 from threepc.kernels.gemm import BUFFER_BYTES, depth_block, multiply_block, pack_rows, panel_width, stored_width
 from threepc.kernels.options import inline, kernel
-from threepc.kernels.tile import ROWS, VECTORS, VECTOR_BYTES, gather, lanes_within, stride_reach
+from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, gather, lanes_within, stride_reach
 
-SHORT_RING = 52                                                 # bits of the widest ring that IFMA multiplies
+SHORT_RING = 52  # bits of the widest ring that IFMA multiplies
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,14 @@ def pack_weight(weight: np.ndarray, groups: int, bits: int) -> PackedWeight:
     return PackedWeight(panels, weight.shape, groups, bits)
 
 
-def output_size(height: int, width: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1),
-                padding: tuple[int, int, int, int] = (0, 0, 0, 0), dilation: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+def output_size(
+    height: int,
+    width: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+) -> tuple[int, int]:
     """(height, width) of the output map; padding is (top, left, bottom, right). Raises ValueError if the kernel does not fit."""
     top, left, bottom, right = padding
     if min(*stride, *dilation, *kernel) < 1 or min(padding) < 0:
@@ -155,16 +162,34 @@ def _convolve_part(panels, x, bias, out, buffer, tile, pieces, geometry, groups,
     padded_rows = (rows + ROWS - 1) // ROWS * ROWS
     widest = VECTORS * VECTOR_BYTES // x.itemsize
     capacity = buffer.size // step // widest * widest
-    live = np.empty(capacity // widest + 2, np.bool_)           # the last columns may take two panels more: whole vectors, and the rest
+    live = np.empty(capacity // widest + 2, np.bool_)  # the last columns may take two panels more: whole vectors, and the rest
     for group in range(first_group, last_group):
         for column in range(first_column, last_column, capacity):
             columns = min(capacity, last_column - column)
             for begin in range(0, depth, step):
                 end = min(begin + step, depth)
                 _pack_columns(x, group * group_channels, buffer, live, pieces, column, columns, begin, end, geometry)
-                multiply_block(panels, (group * depth + begin) * padded_rows, first_panel, last_panel, rows, buffer, live, column,
-                               columns, end - begin, bias, group * padded_rows, out, group * rows, groups * rows,
-                               out_height * out_width, tile, begin == 0, short)
+                multiply_block(
+                    panels,
+                    (group * depth + begin) * padded_rows,
+                    first_panel,
+                    last_panel,
+                    rows,
+                    buffer,
+                    live,
+                    column,
+                    columns,
+                    end - begin,
+                    bias,
+                    group * padded_rows,
+                    out,
+                    group * rows,
+                    groups * rows,
+                    out_height * out_width,
+                    tile,
+                    begin == 0,
+                    short,
+                )
 
 
 class _Scratch(threading.local):
@@ -210,9 +235,17 @@ def _read_only(words: np.ndarray) -> np.ndarray:
     return flat
 
 
-def convolve(x: np.ndarray, weight: PackedWeight, *, stride: tuple[int, int] = (1, 1), padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-             dilation: tuple[int, int] = (1, 1), bias: np.ndarray | None = None, out: np.ndarray | None = None,
-             threads: int = 1) -> np.ndarray:
+def convolve(
+    x: np.ndarray,
+    weight: PackedWeight,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    bias: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
     """Convolve x (N, C, H, W) with a packed weight: (N, O, OH, OW) words, of which the low `weight.bits` bits are meaningful.
 
     x, bias (O,) and out are arrays of the weight's type, uint64 or uint32; padding is (top, left, bottom, right) zeros. The result is
@@ -266,8 +299,9 @@ def convolve(x: np.ndarray, weight: PackedWeight, *, stride: tuple[int, int] = (
     return out
 
 
-def _winograd_is_faster(weight: PackedWeight, shape: tuple[int, ...], out_shape: tuple[int, ...], stride: tuple[int, int],
-                        dilation: tuple[int, int]) -> bool:
+def _winograd_is_faster(
+    weight: PackedWeight, shape: tuple[int, ...], out_shape: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
+) -> bool:
     """Whether a convolution may go by `winograd`, and should."""
     fits = weight.shape[2:] == (3, 3) and weight.groups == 1 and tuple(stride) == (1, 1)
     if not fits or weight.bits > winograd.RING_BITS or weight.panels.dtype != np.uint64:
@@ -279,8 +313,15 @@ def _winograd_is_faster(weight: PackedWeight, shape: tuple[int, ...], out_shape:
     return winograd.is_faster(images * down * across, shape[1], outputs, size, 9 * images * height * wide, copied)
 
 
-def _convolve_tiles(x: np.ndarray, weight: PackedWeight, padding: tuple[int, int, int, int], dilation: tuple[int, int],
-                    start: np.ndarray, out: np.ndarray, threads: int) -> None:
+def _convolve_tiles(
+    x: np.ndarray,
+    weight: PackedWeight,
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    start: np.ndarray,
+    out: np.ndarray,
+    threads: int,
+) -> None:
     """Convolve by `winograd`; a dilated kernel is an undilated one on the maps of every so manieth row and column."""
     images, channels, height, wide = x.shape
     _, outputs, out_height, out_wide = out.shape
@@ -291,8 +332,10 @@ def _convolve_tiles(x: np.ndarray, weight: PackedWeight, padding: tuple[int, int
     if maps > images:
         split = np.empty(maps * channels * (rows + 2) * (columns + 2), x.dtype)
         target = np.empty(maps * outputs * rows * columns, x.dtype)
-        run_parts(lambda part: winograd.split_phases(source, split, height, wide, top, left, down, across, rows + 2, columns + 2, channels,
-                                                     part), _ranges(images * channels, threads))
+        run_parts(
+            lambda part: winograd.split_phases(source, split, height, wide, top, left, down, across, rows + 2, columns + 2, channels, part),
+            _ranges(images * channels, threads),
+        )
         source, height, wide, top, left = _read_only(split), rows + 2, columns + 2, 0, 0
     geometry = channels, height, wide, outputs, top, left, rows, columns
     panels, tiles = -(-outputs // ROWS), winograd.tiles_of(maps, rows, columns)
@@ -311,8 +354,10 @@ def _convolve_tiles(x: np.ndarray, weight: PackedWeight, padding: tuple[int, int
         run_parts(multiply, [(*part, 0, tiles) for part in _ranges(panels, threads)])
     if maps > images:
         flat = out.reshape(-1)
-        run_parts(lambda part: winograd.merge_phases(target, flat, out_height, out_wide, down, across, rows, columns, outputs, part),
-                  _ranges(images * outputs, threads))
+        run_parts(
+            lambda part: winograd.merge_phases(target, flat, out_height, out_wide, down, across, rows, columns, outputs, part),
+            _ranges(images * outputs, threads),
+        )
 
 
 def _split(groups: int, panels: int, columns: int, itemsize: int, threads: int) -> list[tuple]:

@@ -3,6 +3,7 @@
 A flat array of bit planes holds, tile after tile, its rows of the tile (TILE_WORDS words each, fewer in the last tile). `begin` is the tile's first
 element. What the rows mean is set by `Tables`, see `threepc.protocol.window`.
 """
+
 from typing import NamedTuple
 
 import numpy as np

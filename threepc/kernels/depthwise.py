@@ -3,6 +3,7 @@
 A channel is first copied to planes, with its zero padding and one plane for each phase of the stride, so that every tap of the kernel
 reads contiguous words; channels are small enough for the planes to stay in the cache.
 """
+
 import numpy as np
 
 from threepc.kernels.options import inline, kernel
@@ -41,8 +42,9 @@ def _fill_planes(x, channel, plane, used, geometry):
             for j in range(0, columns, reach):
                 column = first_column + j * across
                 readable = lanes_within(column, reach, across, wide) if 0 <= row < height else 0
-                gather(plane, (phase * rows + i) * columns + j, x, (channel * height + row) * wide + column,
-                       readable, (1 << reach) - 1, across)
+                gather(
+                    plane, (phase * rows + i) * columns + j, x, (channel * height + row) * wide + column, readable, (1 << reach) - 1, across
+                )
 
 
 @kernel
@@ -70,6 +72,18 @@ def correlate_channels(weight, x, bias, out, plane, geometry, multiplier, bias_s
                 for j in range(0, out_width, ROW_VECTORS * lanes):
                     width = min(ROW_VECTORS * lanes, out_width - j)
                     vectors = (width + lanes - 1) // lanes
-                    correlate_row(out, place + j, bias, group * bias_step + m, plane, i * columns + j, weight,
-                                  (group * multiplier + m) * taps, offsets, taps, vectors,
-                                  (1 << (width - (vectors - 1) * lanes)) - 1, short)
+                    correlate_row(
+                        out,
+                        place + j,
+                        bias,
+                        group * bias_step + m,
+                        plane,
+                        i * columns + j,
+                        weight,
+                        (group * multiplier + m) * taps,
+                        offsets,
+                        taps,
+                        vectors,
+                        (1 << (width - (vectors - 1) * lanes)) - 1,
+                        short,
+                    )

@@ -1,4 +1,5 @@
 """What every party does alone to its summand of a value: scaled sums, windows' sums, cuts. One pass over memory each."""
+
 from threepc.kernels.options import kernel
 
 

@@ -6,6 +6,7 @@ data: what pads a tile is the mask alone. Bits come as planes, element i in bit 
 The letters are the protocol's: x opened value, r its mask, m and n the public parts of a lifted value, R and M the secret ones,
 beta the mask of the decision bit, sigma = 1 - 2 beta_S; w holds two masks of at most 16 bits, low and high half.
 """
+
 import numpy as np
 
 from threepc.kernels.options import inline, kernel

@@ -3,13 +3,14 @@
 Blocking after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): the depth is cut into blocks, the
 right-hand block stays in the second-level cache while the left-hand panels, which are the weights, stream past it once.
 """
+
 import numpy as np
 
 from threepc.kernels.options import inline
-from threepc.kernels.tile import NARROW, ROWS, VECTORS, VECTOR_BYTES, multiply_narrow, multiply_tile
+from threepc.kernels.tile import NARROW, ROWS, VECTOR_BYTES, VECTORS, multiply_narrow, multiply_tile
 
 DEPTH_BLOCK = 256
-BUFFER_BYTES = 1 << 19                                          # of a packed right-hand block: half a usual second-level cache
+BUFFER_BYTES = 1 << 19  # of a packed right-hand block: half a usual second-level cache
 
 
 def depth_block(depth: int) -> int:
@@ -66,8 +67,27 @@ def _scatter(tile, across, down, width, height, bias, first_bias, out, place, pi
 
 
 @inline
-def multiply_block(panels, a, first_panel, last_panel, rows, buffer, live, column, columns, depth, bias,
-                   first_bias, out, channel, channels, pixels, tile, fresh, short):
+def multiply_block(
+    panels,
+    a,
+    first_panel,
+    last_panel,
+    rows,
+    buffer,
+    live,
+    column,
+    columns,
+    depth,
+    bias,
+    first_bias,
+    out,
+    channel,
+    channels,
+    pixels,
+    tile,
+    fresh,
+    short,
+):
     """Multiply left-hand panels [first_panel, last_panel) of the block at panels[a] by the packed columns in `buffer`.
 
     Column n of the product is pixel n % pixels of image n // pixels; the block holds `columns` of them from `column` on. Row r goes to

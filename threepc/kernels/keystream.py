@@ -4,6 +4,7 @@ The counter blocks are those of `threepc.prf`, which says what an address is, ke
 what is drawn here with the library it uses otherwise. VAES encrypts four blocks an instruction, AES-NI one; without either, and on other
 processors, `threepc.prf` draws with its library and `Source.drawn` holds the stream. The instructions take the same time for every key.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,9 @@ def _encrypt(typingctx, keys, address, block, target):
         constant = lambda values: ir.Constant(vector, [ir.Constant(word, v) for v in values])
         indices = lambda values: ir.Constant(ir.VectorType(ir.IntType(32), lanes), [ir.Constant(ir.IntType(32), v) for v in values])
         splat = lambda value: builder.shuffle_vector(
-            builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)), ir.Constant(vector, ir.Undefined), indices([0] * lanes)
+            builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)),
+            ir.Constant(vector, ir.Undefined),
+            indices([0] * lanes),
         )
         upper, first = splat(address), splat(block)
         states = []

@@ -2,6 +2,7 @@
 
 Set THREEPC_CACHE to keep compiled kernels elsewhere than in ~/.cache/threepc, THREEPC_NO_IFMA=1 to do without AVX-512 IFMA.
 """
+
 import functools
 import hashlib
 import os

@@ -5,6 +5,7 @@ of b bits goes into lanes of w = 16 or 32 bits: the run is cut into w rows of co
 every lane, one lane a column. So packing is shifts of contiguous rows by as many bits each: vector instructions and no shuffles.
 The layout is that of SIMD-BP128 (Lemire and Boytsov, Software: Practice and Experience 2015) with lanes as long as the run.
 """
+
 import numpy as np
 
 from threepc.kernels.options import inline, kernel

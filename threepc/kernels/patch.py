@@ -6,6 +6,7 @@ same order. Both kernels go by rows of patches: what is shared by the rows of pi
 
 Helpers with a loop are not given arrays here, nor are slices taken: numba would count references, which takes longer than a row of a small map.
 """
+
 import numpy as np
 
 from threepc.kernels.options import inline, kernel

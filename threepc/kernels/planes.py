@@ -3,6 +3,7 @@
 A plane holds bit b of every element, element i of the run in bit i % 64 of word i // 64. Everything that is done on bits is then done
 on 64 elements an instruction and more.
 """
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -55,7 +56,9 @@ def _pointer_at(typingctx, array, index):
 
     def codegen(context, builder, signature, args):
         view = context.make_array(signature.args[0])(context, builder, args[0])
-        return cgutils.pointer_add(builder, view.data, builder.mul(args[1], ir.IntType(64)(signature.args[0].dtype.bitwidth // 8)), view.data.type)
+        return cgutils.pointer_add(
+            builder, view.data, builder.mul(args[1], ir.IntType(64)(signature.args[0].dtype.bitwidth // 8)), view.data.type
+        )
 
     return signature, codegen
 

@@ -4,6 +4,7 @@ A call handles the tiles first .. last - 1 of a run, so that several threads can
 letters these are. Every tile draws `step` blocks of a `Source`, a full tile's need, also where it is the last and shorter.
 Scratch of one tile comes from the caller and is its thread's own.
 """
+
 from threepc.kernels import gate
 from threepc.kernels.decisions import client_leaves, client_top, count_rows, deal_decisions, server_leaves, server_top
 from threepc.kernels.keystream import BLOCK_BYTES, draw
@@ -135,7 +136,20 @@ def all_client_leaves(tables, y, low, client, first, last, drawn, their_leaves, 
         draw(client, index * _row_blocks(theirs), half)
         for j in range(many):
             client_leaves(
-                tables, many, j, begin, y[j, begin:end], low, half, their_leaves[j], work, leaf_wires[j], group_wires[j], kept[j], share[j], beta[j]
+                tables,
+                many,
+                j,
+                begin,
+                y[j, begin:end],
+                low,
+                half,
+                their_leaves[j],
+                work,
+                leaf_wires[j],
+                group_wires[j],
+                kept[j],
+                share[j],
+                beta[j],
             )
 
 
@@ -147,8 +161,20 @@ def all_server_tops(tables, count, first, last, dealt, masks, leaf_wires, their_
         begin, end = _bounds(index, count)
         for j in range(many):
             server_top(
-                tables, many, j, begin, (end - begin) // 64, dealt, masks, leaf_wires[j], their_leaves[j], their_groups[j], work,
-                groups[j], group_wires[j], bit[j],
+                tables,
+                many,
+                j,
+                begin,
+                (end - begin) // 64,
+                dealt,
+                masks,
+                leaf_wires[j],
+                their_leaves[j],
+                their_groups[j],
+                work,
+                groups[j],
+                group_wires[j],
+                bit[j],
             )
 
 
@@ -187,7 +213,9 @@ def deal_gates(r, beta_client, beta_server, source, first, last, d, bits, cut, c
         _draw_pads(source, index, pads, w, bits > cut)
         part = _packed(message, begin, end, tile_bits)
         first_part = part[: count // 8 * material]
-        gate.deal_gate(r[begin:end], beta_client[0, at:to], beta_server[0, at:to], pads[0], pads[1], w, d[begin:end], bits, cut, scratch, first_part)
+        gate.deal_gate(
+            r[begin:end], beta_client[0, at:to], beta_server[0, at:to], pads[0], pads[1], w, d[begin:end], bits, cut, scratch, first_part
+        )
         if words > 2:
             flips, rest = beta_server[0, at:to], part[count // 8 * material :]
             gate.deal_constant(beta_client[1, at:to], beta_server[1, at:to], flips, pads[2], pads[3], constant, bits, scratch, rest)

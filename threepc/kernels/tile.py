@@ -4,6 +4,7 @@ All take arrays of one word type, uint64 or uint32, and places in them counted i
 multiplied by AVX-512 IFMA where the processor has it: one instruction multiplies the low 52 bits of two words and adds the low 52
 bits of the product. 2^l divides 2^52, so sums are exact modulo 2^l whatever the bits above hold. Otherwise whole words wrap.
 """
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -11,11 +12,11 @@ from numba.extending import intrinsic
 from threepc.kernels.options import has_ifma, inline, vector_bits, vector_registers
 
 ROWS, VECTORS = (8, 3) if vector_registers() == 32 else (4, 2)  # accumulators, operands and temporaries fill the registers
-NARROW = ROWS                                                   # up to so many columns, vectors lie better along the rows
-ROW_VECTORS = 4                                                 # of one row of a depthwise convolution, summed side by side
+NARROW = ROWS  # up to so many columns, vectors lie better along the rows
+ROW_VECTORS = 4  # of one row of a depthwise convolution, summed side by side
 VECTOR_BYTES = vector_bits() // 8
-_CHAINS = 8                                                     # independent sums that hide the latency of a multiply-add
-_AHEAD = 8192                                                   # that the stream of left-hand panels, the weights, is fetched ahead
+_CHAINS = 8  # independent sums that hide the latency of a multiply-add
+_AHEAD = 8192  # that the stream of left-hand panels, the weights, is fetched ahead
 
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
@@ -143,8 +144,9 @@ def multiply_tile(typingctx, a, i, b, j, c, k, start, s, depth, leading, vectors
 
     The matrices begin at a[i], b[j], c[k] and start[s]; rows of c are `leading` words apart, those of a and b are dense.
     """
-    signature = types.void(a, types.intp, b, types.intp, c, types.intp, start, types.intp, types.intp, types.intp, types.intp,
-                           types.boolean, types.boolean)
+    signature = types.void(
+        a, types.intp, b, types.intp, c, types.intp, start, types.intp, types.intp, types.intp, types.intp, types.boolean, types.boolean
+    )
 
     def codegen(context, builder, signature, args):
         emit = Emitter(context, builder, signature.args[0])
@@ -265,8 +267,21 @@ def correlate_row(typingctx, out, o, start, s, plane, p, weight, w, offsets, tap
 
     In the last vector only the lanes set in `writable` are written; the plane is read to its end in any case.
     """
-    signature = types.void(out, types.intp, start, types.intp, plane, types.intp, weight, types.intp, offsets, types.intp, types.intp,
-                           types.int64, types.boolean)
+    signature = types.void(
+        out,
+        types.intp,
+        start,
+        types.intp,
+        plane,
+        types.intp,
+        weight,
+        types.intp,
+        offsets,
+        types.intp,
+        types.intp,
+        types.int64,
+        types.boolean,
+    )
 
     def codegen(context, builder, signature, args):
         emit = Emitter(context, builder, signature.args[0])
@@ -302,7 +317,7 @@ def stride_reach(stride, lanes):
 def lanes_within(column, length, stride, wide):
     """Bits for `gather`, of the words that `length` pixels `stride` apart read from `column` on in a row of `wide` pixels."""
     step = stride if stride <= 2 else 1
-    half = step - 1                                             # shifting by it divides by step
+    half = step - 1  # shifting by it divides by step
     first = (half - column) >> half if column < 0 else 0
     last = min(length - 1, (wide - 1 - column) >> half)
     return (1 << (step * last + 1)) - (1 << (step * first)) if first <= last else 0

@@ -16,6 +16,7 @@ them are y modulo 2^50, whatever the operands held above: exact for rings of up 
 Kernels are transformed anew in each call, 8 or so output channels at once, from the panels that `gemm.pack_rows` made: this costs as
 much as the products of 5 tiles, and saves memory, and reading from it, for weights 4 times the size.
 """
+
 import functools
 
 import numpy as np
@@ -25,18 +26,18 @@ from numba.extending import intrinsic
 
 from threepc.kernels.gemm import depth_block
 from threepc.kernels.options import inline, kernel
-from threepc.kernels.tile import Emitter, ROWS, VECTORS, VECTOR_BYTES, lanes_within, multiply_tile, number
+from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, Emitter, lanes_within, multiply_tile, number
 
-RING_BITS = 50                                                  # of the widest ring in which the result is exact
-SIDE = 4                                                        # of a tile of outputs
-_REACH = SIDE + 2                                               # of the inputs it reads, and number of points
+RING_BITS = 50  # of the widest ring in which the result is exact
+SIDE = 4  # of a tile of outputs
+_REACH = SIDE + 2  # of the inputs it reads, and number of points
 _POINTS = _REACH**2
 _LANES = VECTOR_BYTES // 8
-_TILES = VECTORS * _LANES                                       # of a block: as wide as the register tile
-_DEPTH = 96                                                     # of a block: its transformed input fits the second-level cache
-_KERNEL_BYTES = 1 << 23                                         # of transformed kernels: they should stay in the third-level cache
-_PADDING = 8                                                    # words between matrices, lest all begin in the same set of the cache
-_SHIFT = 2                                                      # log2 of the factor that the results carry
+_TILES = VECTORS * _LANES  # of a block: as wide as the register tile
+_DEPTH = 96  # of a block: its transformed input fits the second-level cache
+_KERNEL_BYTES = 1 << 23  # of transformed kernels: they should stay in the third-level cache
+_PADDING = 8  # words between matrices, lest all begin in the same set of the cache
+_SHIFT = 2  # log2 of the factor that the results carry
 _NINTH = pow(9, -1, 1 << 64)
 
 
@@ -52,8 +53,11 @@ class _Transforms:
     def kernel(self, g0, g1, g2):
         """2 G g."""
         ends, middle = self.add(g0, g2), self._double(g1)
-        ninths = [self.sub(ends, g1), self.add(self.add(g0, middle), self._double(g2, 2)),
-                  self.add(self.add(self._double(g0, 2), middle), g2)]
+        ninths = [
+            self.sub(ends, g1),
+            self.add(self.add(g0, middle), self._double(g2, 2)),
+            self.add(self.add(self._double(g0, 2), middle), g2),
+        ]
         ninth = ir.Constant(g0.type, [_NINTH] * g0.type.count)
         return [g0, self.add(ends, g1), *(self.builder.mul(value, ninth) for value in ninths), g2]
 
@@ -129,8 +133,10 @@ def _transform_input(typingctx, x, s, wide, rows, columns, target, t, leading, w
             inside = builder.icmp_signed("!=", builder.and_(rows, number(1 << i)), number(0))
             inside = builder.select(inside, columns, number(0))
             place = emit.shift(x, builder.mul(wide, number(i)))
-            words = [emit.load_masked(emit.shift(place, number(n * lanes)), emit.mask(builder.lshr(inside, number(n * lanes))))
-                     for n in range(SIDE + 1)]
+            words = [
+                emit.load_masked(emit.shift(place, number(n * lanes)), emit.mask(builder.lshr(inside, number(n * lanes))))
+                for n in range(SIDE + 1)
+            ]
             even, odd = ([emit.shuffle(words[n], words[n + 1], lane) for n in (0, 2)] for lane in (evens, odds))
             inputs = [emit.shuffle(*pair, lane) for lane in (evens, odds) for pair in (even, odd)]
             return [*inputs, *(emit.shuffle(inputs[n], words[SIDE], [*range(1, lanes), lanes + n]) for n in range(2))]
@@ -149,8 +155,9 @@ def _transform_output(typingctx, products, m, leading, start, s, out, o, wide, r
 
     Rows of out are `wide` words apart; of the 4 rows the first `rows` are written, of their words those whose bit is set in `columns`.
     """
-    signature = types.void(products, types.intp, types.intp, start, types.intp, out, types.intp, types.intp, types.int64, types.int64,
-                           types.boolean)
+    signature = types.void(
+        products, types.intp, types.intp, start, types.intp, out, types.intp, types.intp, types.int64, types.int64, types.boolean
+    )
 
     def codegen(context, builder, signature, args):
         emit = Emitter(context, builder, signature.args[0])
@@ -239,8 +246,9 @@ def convolve_tiles(panels, places, x, bias, out, kernels, inputs, products, piec
             ending = min(panel + held, last_panel)
             for q in range(panel, ending):
                 for k in range(depth):
-                    _transform_kernels(panels, q, places, (channel + k) * 18, kernels, (q - panel) * _POINTS * kernel_step + k * ROWS,
-                                       kernel_step)
+                    _transform_kernels(
+                        panels, q, places, (channel + k) * 18, kernels, (q - panel) * _POINTS * kernel_step + k * ROWS, kernel_step
+                    )
             for tile in range(first_tile, last_tile, _TILES):
                 tiles = min(_TILES, last_tile - tile)
                 vectors = (tiles + _LANES - 1) // _LANES
@@ -250,17 +258,49 @@ def convolve_tiles(panels, places, x, bias, out, kernels, inputs, products, piec
                 if panel == first_panel or last_tile - first_tile > _TILES:
                     for k in range(depth):
                         for p in range(count):
-                            _transform_input(x, pieces[p, 2] + (channel + k) * height * wide, wide, pieces[p, 4], pieces[p, 3], inputs,
-                                             k * stored + pieces[p, 0], input_step, (1 << pieces[p, 1]) - 1)
+                            _transform_input(
+                                x,
+                                pieces[p, 2] + (channel + k) * height * wide,
+                                wide,
+                                pieces[p, 4],
+                                pieces[p, 3],
+                                inputs,
+                                k * stored + pieces[p, 0],
+                                input_step,
+                                (1 << pieces[p, 1]) - 1,
+                            )
                 for q in range(panel, ending):
                     for n in range(_POINTS):
-                        multiply_tile(kernels, ((q - panel) * _POINTS + n) * kernel_step, inputs, n * input_step, products,
-                                      n * product_step, products, products.size - ROWS, depth, stored, vectors, True, True)
+                        multiply_tile(
+                            kernels,
+                            ((q - panel) * _POINTS + n) * kernel_step,
+                            inputs,
+                            n * input_step,
+                            products,
+                            n * product_step,
+                            products,
+                            products.size - ROWS,
+                            depth,
+                            stored,
+                            vectors,
+                            True,
+                            True,
+                        )
                     for output in range(q * ROWS, min((q + 1) * ROWS, outputs)):
                         for p in range(count):
-                            _transform_output(products, (output - q * ROWS) * stored + pieces[p, 0], product_step, bias, output, out,
-                                              pieces[p, 5] + output * out_height * out_width, out_width, pieces[p, 6], pieces[p, 7],
-                                              channel == 0)
+                            _transform_output(
+                                products,
+                                (output - q * ROWS) * stored + pieces[p, 0],
+                                product_step,
+                                bias,
+                                output,
+                                out,
+                                pieces[p, 5] + output * out_height * out_width,
+                                out_width,
+                                pieces[p, 6],
+                                pieces[p, 7],
+                                channel == 0,
+                            )
 
 
 def channel_block(channels: int) -> int:
@@ -273,7 +313,7 @@ def scratch_words(channels: int, panels: int, tiles: int) -> tuple[int, int, int
     block = channel_block(channels)
     of_panel = _POINTS * (block * ROWS + _PADDING)
     held = 1 if tiles <= _TILES else max(1, _KERNEL_BYTES // 8 // of_panel)  # one block of tiles needs each panel once
-    products = _POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS          # the last piece is read as a whole vector
+    products = _POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS  # the last piece is read as a whole vector
     return min(held, panels) * of_panel, _POINTS * (block * _TILES + _PADDING), products, (_TILES, 8)
 
 

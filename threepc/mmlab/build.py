@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from threepc.images.card import ModelCard
 from threepc.errors import InputError
+from threepc.images.card import ModelCard
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing

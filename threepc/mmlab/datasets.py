@@ -197,7 +197,9 @@ class _PlainReader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy._core", "numpy.core")
         admitted = {
-            ("numpy.core.multiarray", "_reconstruct"): _new_array, ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): _integers,
+            ("numpy.core.multiarray", "_reconstruct"): _new_array,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): _integers,
             ("_codecs", "encode"): _latin1,
         }
         if (module, name) not in admitted:

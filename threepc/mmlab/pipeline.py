@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from threepc.images.card import Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import Preprocessing
 
 # transforms that move no pixel at test time
 _NEUTRAL = {"LoadImageFromFile", "RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf", "Normalize"}

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.block_relu import apply_spec
-from threepc.images.card import ModelCard
-from threepc.errors import InputError
-from threepc.plan.calibration import calibrate, default_images
 from threepc.graph.importer import import_module
 from threepc.graph.passes import standard_passes
-from threepc.plan.precision import Precision
+from threepc.images.card import ModelCard
 from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
 from threepc.model.served import PublicModel, ServedModel, Sizes
+from threepc.plan.calibration import calibrate, default_images
+from threepc.plan.precision import Precision
 
 CALIBRATED_RING = 32
 """In this ring there is no room for one scale that suits every layer."""

@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from threepc.images.card import ModelCard, Preprocessing
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.mmlab.build import build
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.configs import PACKAGES, read_config, suggestions

@@ -1,4 +1,5 @@
 """What a server serves: the public description that all parties compare, and the weights that only the server holds."""
+
 from __future__ import annotations
 
 import json
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from threepc.images.card import ModelCard
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights, check_weights
+from threepc.images.card import ModelCard
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, fingerprint, schedule
 
@@ -46,24 +47,38 @@ class PublicModel:
         """JSON-plain, for the handshake."""
         sizes = {name: [list(s) for s in layer] for name, layer in self.sizes.items()} if self.sizes else None
         return {
-            "graph": self.graph.to_json(), "precision": self.precision.to_plain(), "sizes": sizes, "card": self.card.to_json(), "reveal": self.reveal,
+            "graph": self.graph.to_json(),
+            "precision": self.precision.to_plain(),
+            "sizes": sizes,
+            "card": self.card.to_json(),
+            "reveal": self.reveal,
         }
 
     @classmethod
     def from_plain(cls, data: dict) -> PublicModel:
         """Inverse of `to_plain` for data of a stranger; raises InputError naming what is wrong."""
-        if set(data) != {"graph", "precision", "sizes", "card", "reveal"} or not all(isinstance(data[k], str) for k in ("graph", "card", "reveal")):
+        if set(data) != {"graph", "precision", "sizes", "card", "reveal"} or not all(
+            isinstance(data[k], str) for k in ("graph", "card", "reveal")
+        ):
             raise InputError("the server's description of its model has other keys than this version of threepc expects")
         sizes = data["sizes"]
         if sizes is not None:
             if not isinstance(sizes, dict):
                 raise InputError("the server's relu spec is malformed")
             sizes = {name: _layer(name, layer) for name, layer in sizes.items()}
-        return cls(Graph.from_json(data["graph"]), Precision.from_plain(data["precision"]), sizes, ModelCard.from_json(data["card"]), data["reveal"])
+        return cls(
+            Graph.from_json(data["graph"]),
+            Precision.from_plain(data["precision"]),
+            sizes,
+            ModelCard.from_json(data["card"]),
+            data["reveal"],
+        )
 
 
 def _layer(name: str, layer: object) -> tuple[tuple[int, int], ...]:
-    good = isinstance(layer, list) and all(isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 <= v < 1 << 16 for v in s) for s in layer)
+    good = isinstance(layer, list) and all(
+        isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 <= v < 1 << 16 for v in s) for s in layer
+    )
     if not good:
         raise InputError(f"the server's relu spec for {name!r} is malformed")
     return tuple((h, w) for h, w in layer)
@@ -83,7 +98,9 @@ class ServedModel:
         """Write model.json and weights.npz to a directory that only this user can read."""
         self._write(directory / "model.json", lambda f: f.write(json.dumps(self.public.to_plain()).encode()))
         flat = {f"{name}\n{key}": array for name, part in self.weights.items() for key, array in part.items()}
-        self._write(directory / "weights.npz", lambda f: np.savez(f, **{str(i): a for i, a in enumerate(flat.values())}, names=np.array(list(flat))))
+        self._write(
+            directory / "weights.npz", lambda f: np.savez(f, **{str(i): a for i, a in enumerate(flat.values())}, names=np.array(list(flat)))
+        )
 
     @staticmethod
     def _write(path: Path, write) -> None:

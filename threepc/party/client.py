@@ -1,4 +1,5 @@
 """The client: masks its images, prepares ahead, talks with the server online, and alone learns the result."""
+
 from __future__ import annotations
 
 import threading
@@ -7,20 +8,20 @@ import time
 import numpy as np
 
 from threepc.errors import InputError, RunError
-from threepc.plan.schedule import Plan
-from threepc.prf import Keystream, new_key
-from threepc.protocol.roles import Client, KernelArgument
-from threepc.ring import Ring
-from threepc.transport.channel import Channel, PROTOCOL_VERSION
-from threepc.transport.meter import Meter
-from threepc.party import inference
 from threepc.model.served import PublicModel
+from threepc.party import inference
 from threepc.party.network import Network
 from threepc.party.pacing import PacedSender
 from threepc.party.provider import MAX_BATCH
 from threepc.party.record import Record, by_link, by_step, difference
 from threepc.party.session import Options, Usage, ending_together, new_session, number, numbers, open_channel
 from threepc.party.warmup import warm_up
+from threepc.plan.schedule import Plan
+from threepc.prf import Keystream, new_key
+from threepc.protocol.roles import Client, KernelArgument
+from threepc.ring import Ring
+from threepc.transport.channel import PROTOCOL_VERSION, Channel
+from threepc.transport.meter import Meter
 
 
 class ClientSession:
@@ -100,7 +101,9 @@ class ClientSession:
         words = self.encode(images)
         plan = self.model.plan(len(images))
         if separate and max(plan.cost.offline.values()) > self._options.budget:
-            raise InputError(f"the offline phase needs a budget of {max(plan.cost.offline.values()) / 1e6:.0f} MB to be finished before the online phase")
+            raise InputError(
+                f"the offline phase needs a budget of {max(plan.cost.offline.values()) / 1e6:.0f} MB to be finished before the online phase"
+            )
         try:
             return self._infer(words, plan, separate)
         except BaseException as error:
@@ -141,8 +144,12 @@ class ClientSession:
         dealt_bytes = numbers(done, "dealt", len(plan.steps))
         record.links = by_link(counts)
         record.links["provider->server"] = {"offline": [int(sum(dealt_bytes)), sum(map(bool, dealt_bytes))]}
-        for step, (size, messages), more, seconds in zip(plan.steps, by_step(plan, counts), dealt_bytes, numbers(done, "layers", len(plan.steps))):
-            record.layers.append({"name": step.name, "kind": step.kind, "seconds": seconds, "bytes": size + int(more), "messages": messages})
+        for step, (size, messages), more, seconds in zip(
+            plan.steps, by_step(plan, counts), dealt_bytes, numbers(done, "layers", len(plan.steps))
+        ):
+            record.layers.append(
+                {"name": step.name, "kind": step.kind, "seconds": seconds, "bytes": size + int(more), "messages": messages}
+            )
         return logits, record
 
     def __enter__(self) -> ClientSession:

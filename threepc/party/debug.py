@@ -8,6 +8,7 @@ Each step is checked on its own, from the inputs that the secure run itself has:
 and the arithmetic that it stands for, `bound` is what its rounding allows. So a fault shows at the step that makes it, not at all that
 follow.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -20,19 +21,19 @@ import torch
 
 from threepc.errors import InputError
 from threepc.graph import clear
-from threepc.plan import twin
 from threepc.graph.ir import Node
+from threepc.model.served import ServedModel
+from threepc.plan import twin
 from threepc.plan.schedule import Plan
 from threepc.plan.twin import Rounding
 from threepc.prf import Keystream, derive_key, new_key
 from threepc.protocol.argmax import Argmax
-from threepc.protocol.summands import Cut
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from threepc.protocol.summands import Cut
 from threepc.ring import Ring
 from threepc.transport import memory
 from threepc.transport.channel import Channel
-from threepc.model.served import ServedModel
 
 NOT_PRIVATE = "NOT PRIVATE: --debug-seed fixes every key of this run; whoever knows the number can decrypt everything. For debugging only."
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import yaml
 
 from threepc.errors import InputError
-from threepc.transport.keys import KeyPair
-from threepc.transport.shaping import NETWORKS
 from threepc.transport.addresses import is_tcp
-from threepc.transport.keys import is_key
+from threepc.transport.keys import KeyPair, is_key
+from threepc.transport.shaping import NETWORKS
 
 FILE_NAME = "deployment.yaml"
 RINGS = (64, 48, 40, 32)

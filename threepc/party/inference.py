@@ -1,4 +1,5 @@
 """One inference of a plan, seen by each role: steps in order, values released after their last use."""
+
 from __future__ import annotations
 
 import time

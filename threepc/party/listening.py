@@ -1,15 +1,16 @@
 """What the two parties that listen have in common: accepting connections and greeting each in a thread of its own."""
+
 from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
 
 from threepc.errors import RunError, ThreepcError
+from threepc.party.network import Network
+from threepc.party.session import Options, log, open_channel
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
 from threepc.transport.meter import Meter
-from threepc.party.network import Network
-from threepc.party.session import Options, log, open_channel
 
 GREETING_TIMEOUT = 10.0
 

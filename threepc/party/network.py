@@ -1,4 +1,5 @@
 """How parties reach each other: the one interface that sessions use, over ZeroMQ or within a process."""
+
 from __future__ import annotations
 
 import queue
@@ -57,7 +58,9 @@ class ZmqNetwork:
 
     def connect(self, role: str) -> Connection:
         """See `Network`. Raises RunError when nobody answers in time or a key is not accepted."""
-        return zmq_dealer.connect(self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}")
+        return zmq_dealer.connect(
+            self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}"
+        )
 
     def is_known(self, role: str, peer: bytes | None) -> bool:
         """See `Network`. A role with a public key must prove this one, and any other role must not."""

@@ -1,4 +1,5 @@
 """All three parties on this machine, as three processes or as three threads: a demonstration and a test bed, not privacy."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,17 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from threepc.errors import InputError, RunError
-from threepc.transport.channel import Channel, Control
-from threepc.transport.shaping import NETWORKS
-from threepc.transport.zmq_listener import Listener
-from threepc.party.client import ClientSession
 from threepc.model.served import ServedModel
+from threepc.party.client import ClientSession
 from threepc.party.network import MemoryNetwork
 from threepc.party.provider import ProviderParty
 from threepc.party.record import Record
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
+from threepc.transport.channel import Channel, Control
+from threepc.transport.shaping import NETWORKS
+from threepc.transport.zmq_listener import Listener
 
 TRANSPORTS = ("ipc", "tcp", "memory")
 ROLES = ("provider", "server", "client")
@@ -39,7 +40,15 @@ class LocalParties:
     setup_seconds: what the client measured from connecting to being ready; setup_links: [bytes, messages] by link.
     """
 
-    def __init__(self, model: ServedModel, transport: str = "ipc", network: str = "none", threads: int = 1, timeout: float = 120.0, budget: int | None = None):
+    def __init__(
+        self,
+        model: ServedModel,
+        transport: str = "ipc",
+        network: str = "none",
+        threads: int = 1,
+        timeout: float = 120.0,
+        budget: int | None = None,
+    ):
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `transport.shaping`. Raises RunError when a party does not start."""
         check(transport, network)
         self._model, self._timeout = model, timeout
@@ -49,7 +58,11 @@ class LocalParties:
         self._listener = None
         try:
             settings = {
-                "transport": transport, "network": network, "threads": threads, "timeout": timeout, "budget": budget or Options().budget,
+                "transport": transport,
+                "network": network,
+                "threads": threads,
+                "timeout": timeout,
+                "budget": budget or Options().budget,
             }
             (self._directory / "settings.json").write_text(json.dumps(settings))
             model.save(self._directory)

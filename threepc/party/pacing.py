@@ -3,14 +3,15 @@
 The receiver grants credit for what it has consumed, in control messages that depend on sizes alone; so no party's memory grows with the depth
 of a network, and nobody polls. The two ends may have different budgets: all that they must share is GRANT.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from threepc.transport.channel import Channel, Layout
 from threepc.party.session import number_field
+from threepc.transport.channel import Channel, Layout
 
 GRANT = 1 << 16
 """Credit is granted when more than this many bytes have been consumed; a sender never waits for credit for fewer."""

@@ -1,4 +1,5 @@
 """The crypto provider: deals correlated randomness to the server, session by session. It holds keys and public descriptions, nothing else."""
+
 from __future__ import annotations
 
 import hashlib
@@ -7,18 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from threepc.errors import InputError, RunError
-from threepc.plan.schedule import Plan
-from threepc.prf import KEY_BYTES, Keystream
-from threepc.protocol.roles import Provider
-from threepc.transport.channel import Channel, Control, PROTOCOL_VERSION
-from threepc.transport.connection import Connection
+from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
-from threepc.model.served import PublicModel
 from threepc.party.network import Network
 from threepc.party.pacing import PacedSender
 from threepc.party.session import Options, Usage, ending_together, log, number_field, session_field, text_field
 from threepc.party.warmup import warm_up
+from threepc.plan.schedule import Plan
+from threepc.prf import KEY_BYTES, Keystream
+from threepc.protocol.roles import Provider
+from threepc.transport.channel import PROTOCOL_VERSION, Channel, Control
+from threepc.transport.connection import Connection
 
 MAX_BATCH = 1024
 
@@ -96,7 +97,9 @@ class ProviderParty(ListeningParty):
                 weights = self._weight_masks(model, keys[2])
                 for channel in (client, server):
                     channel.send_control("ready", {"fingerprint": model.fingerprint})
-                log.info("session %s: a client at %s with the server at %s", session.hex()[:8], client.connection.where, server.connection.where)
+                log.info(
+                    "session %s: a client at %s with the server at %s", session.hex()[:8], client.connection.where, server.connection.where
+                )
                 self._deal_on_demand(model, weights, client, server, with_client, with_server)
                 log.info("session %s: ended", session.hex()[:8])
             finally:
@@ -114,7 +117,9 @@ class ProviderParty(ListeningParty):
             stream.erase()
         return packed[1]
 
-    def _deal_on_demand(self, model: PublicModel, weights, client: Channel, server: Channel, with_client: Keystream, with_server: Keystream) -> None:
+    def _deal_on_demand(
+        self, model: PublicModel, weights, client: Channel, server: Channel, with_client: Keystream, with_server: Keystream
+    ) -> None:
         paced = PacedSender(server, self._options.budget)
         while True:
             request = client.receive_control("deal", "bye", timeout=None)

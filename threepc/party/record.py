@@ -1,13 +1,14 @@
 """What one inference cost, as measured, and the report that users read."""
+
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
 from threepc.transport.meter import Count
-from threepc.model.served import PublicModel
 
 Counts = dict[tuple[tuple[str, str], str, int], Count]
 
@@ -33,7 +34,10 @@ class Record:
 
 def difference(after: Counts, before: Counts) -> Counts:
     """What was counted between two readings of a meter."""
-    grown = {key: Count(count.bytes - before[key].bytes, count.messages - before[key].messages) if key in before else count for key, count in after.items()}
+    grown = {
+        key: Count(count.bytes - before[key].bytes, count.messages - before[key].messages) if key in before else count
+        for key, count in after.items()
+    }
     return {key: count for key, count in grown.items() if count.messages}
 
 
@@ -98,7 +102,9 @@ def report(model: PublicModel, record: Record, images: int, spec: str | None, se
         "drelus": plan.drelus * images,
         "seconds": {"setup": setup_seconds, **record.seconds},
         "bytes": {**sizes, "total": sizes["offline"] + sizes["online"]},
-        "links": {link: {phase: {"bytes": c[0], "messages": c[1]} for phase, c in phases.items()} for link, phases in sorted(links.items())},
+        "links": {
+            link: {phase: {"bytes": c[0], "messages": c[1]} for phase, c in phases.items()} for link, phases in sorted(links.items())
+        },
         "messages_online": sum(phases["online"][1] for phases in record.links.values() if "online" in phases),
         "peak_rss_mb": record.peak_rss_mb,
         "cpu_seconds": record.cpu_seconds,

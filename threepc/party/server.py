@@ -1,23 +1,24 @@
 """The server: holds the weights, evaluates the online phase with each client, learns nothing about inputs or results."""
+
 from __future__ import annotations
 
 import queue
 
 from threepc.errors import RunError
-from threepc.prf import Keystream, new_key
-from threepc.protocol.roles import Server
-from threepc.ring import Ring
-from threepc.transport.channel import Channel, PROTOCOL_VERSION
-from threepc.transport.connection import Connection
+from threepc.model.served import ServedModel
 from threepc.party import inference
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
-from threepc.model.served import ServedModel
 from threepc.party.network import Network
 from threepc.party.pacing import PacedReceiver
 from threepc.party.provider import checked_plan, noting
 from threepc.party.record import by_step, difference
 from threepc.party.session import Options, Usage, ending_together, log, number_field, open_channel, session_field, text_field
 from threepc.party.warmup import warm_up
+from threepc.prf import Keystream, new_key
+from threepc.protocol.roles import Server
+from threepc.ring import Ring
+from threepc.transport.channel import PROTOCOL_VERSION, Channel
+from threepc.transport.connection import Connection
 
 
 class ServerParty(ListeningParty):
@@ -124,6 +125,8 @@ class ServerParty(ListeningParty):
             for receiver in (dealt, prepared):
                 receiver.settle()
             fields = usage.fields() | {"layers": seconds}
-            from_provider = {key: count for key, count in difference(provider.meter.counts(), before).items() if key[0] == ("provider", "server")}
+            from_provider = {
+                key: count for key, count in difference(provider.meter.counts(), before).items() if key[0] == ("provider", "server")
+            }
             log.info("session %s: %d image(s) in %.2f s", online.session.hex()[:8], plan.batch, fields["seconds"])
             online.send_control("done", fields | {"dealt": [size for size, _ in by_step(plan, from_provider)]})

@@ -1,4 +1,5 @@
 """What the three parties' sessions have in common: options, opening a channel with a greeting, ending all channels with one reason."""
+
 from __future__ import annotations
 
 import contextlib
@@ -11,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from threepc.errors import RunError, ThreepcError
-from threepc.transport.channel import Channel, Control, SESSION_BYTES
+from threepc.model.served import PublicModel
+from threepc.transport.channel import SESSION_BYTES, Channel, Control
 from threepc.transport.connection import Connection
 from threepc.transport.meter import Meter
 from threepc.transport.shaping import Shaper
-from threepc.model.served import PublicModel
 
 log = logging.getLogger("threepc")
 
@@ -121,7 +122,9 @@ class Usage:
     def fields(self) -> dict[str, float]:
         """For a control message that ends an inference."""
         return {
-            "seconds": time.perf_counter() - self.wall, "cpu_seconds": time.process_time() - self.processor, "peak_rss_mb": peak_rss_mb(),
+            "seconds": time.perf_counter() - self.wall,
+            "cpu_seconds": time.process_time() - self.processor,
+            "peak_rss_mb": peak_rss_mb(),
         }
 
 

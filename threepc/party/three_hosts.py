@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from threepc.party.deployment import Deployment, FILE_NAME, load
 from threepc.errors import RunError
-from threepc.plan.precision import FRACTION, Precision
-from threepc.party.client import ClientSession
 from threepc.model.served import PublicModel, ServedModel
+from threepc.party.client import ClientSession
+from threepc.party.deployment import FILE_NAME, Deployment, load
 from threepc.party.network import ZmqNetwork
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
 from threepc.party.worker import options_of
+from threepc.plan.precision import FRACTION, Precision
 
 
 def find(path: Path | str) -> Deployment:

@@ -2,6 +2,7 @@
 
 The first time on a machine this compiles (about half a minute for a ring), later it loads what was compiled.
 """
+
 from __future__ import annotations
 
 import threading
@@ -10,15 +11,15 @@ from collections.abc import Callable
 import numpy as np
 
 from threepc.graph.ir import Graph, Node
+from threepc.kernels import convolution
+from threepc.party import inference
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
-from threepc.kernels import convolution
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.ring import Ring, word_of
 from threepc.transport import memory
 from threepc.transport.channel import Channel
-from threepc.party import inference
 
 _done: set[tuple[int, type]] = set()
 _lock = threading.Lock()

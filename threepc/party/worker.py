@@ -3,6 +3,7 @@
 DIRECTORY, of mode 0700, holds settings.json, for the server also the model, and the sockets. The starter's control channel says what to do;
 when it ends, so does the process.
 """
+
 from __future__ import annotations
 
 import json
@@ -15,16 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from threepc.errors import ThreepcError
-from threepc.transport import zmq_dealer
-from threepc.transport.channel import Channel
-from threepc.transport.keys import KeyPair
-from threepc.transport.shaping import NETWORKS, Shaper
-from threepc.party.client import ClientSession
 from threepc.model.served import ServedModel
+from threepc.party.client import ClientSession
 from threepc.party.network import ZmqNetwork
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
+from threepc.transport import zmq_dealer
+from threepc.transport.channel import Channel
+from threepc.transport.keys import KeyPair
+from threepc.transport.shaping import NETWORKS, Shaper
 
 LOG_VARIABLE = "THREEPC_LOG"
 """In the environment: the level from which the three processes log to standard error."""

@@ -5,6 +5,7 @@ spare: f_a + f_w + log2(max |z|) + margin <= bits - 2. Each layer gets the large
 truncation can remove; branches that meet without a truncation before get one scale. Ranges count as powers of two, and all that leaves
 the server is the f_w that follow from them: calibrate on the server's own images, never on a client's.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,14 +16,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from threepc.images.card import Preprocessing
 from threepc.errors import InputError
-from threepc.protocol.patches import IDENTITY, ZERO
-from threepc.protocol.steps import LinearStep, OutputStep, REDUCED, Step
 from threepc.graph.clear import walk
 from threepc.graph.ir import Graph, Weights
+from threepc.images.card import Preprocessing
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
 from threepc.plan.schedule import Plan, Sizes, schedule
+from threepc.protocol.patches import IDENTITY, ZERO
+from threepc.protocol.steps import REDUCED, LinearStep, OutputStep, Step
 
 MARGIN_BITS = 2
 """An input may drive any layer to four times what calibration saw."""

@@ -1,4 +1,5 @@
 """Fixed-point precision of a network: public, the same for all parties, stored with the model."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -39,7 +40,9 @@ class Precision:
         if self.window is not None:
             low, high = self.window
             if not (type(low) is int and type(high) is int and 0 <= low < high <= self.bits - 2):
-                raise InputError(f"drelu-window {low}:{high}: must be LO:HI with 0 <= LO < HI <= {self.bits - 2} in a ring of {self.bits} bits")
+                raise InputError(
+                    f"drelu-window {low}:{high}: must be LO:HI with 0 <= LO < HI <= {self.bits - 2} in a ring of {self.bits} bits"
+                )
 
     @classmethod
     def default(cls, bits: int) -> Precision:
@@ -54,7 +57,12 @@ class Precision:
 
     def to_plain(self) -> dict:
         """As JSON-plain data."""
-        return {"bits": self.bits, "fraction": self.fraction, "weight_fraction": dict(self.weight_fraction), "window": list(self.window) if self.window else None}
+        return {
+            "bits": self.bits,
+            "fraction": self.fraction,
+            "weight_fraction": dict(self.weight_fraction),
+            "window": list(self.window) if self.window else None,
+        }
 
     @classmethod
     def from_plain(cls, data: object) -> Precision:
@@ -73,5 +81,7 @@ class Precision:
         below = self.bits - cut
         first, high = max(0, self.window[0] - below), min(self.window[1] - below, cut - 2)
         if high <= first:
-            raise InputError(f"drelu-window {self.window[0]}:{self.window[1]}: nothing of it is left above the {below} bits that a truncation removes")
+            raise InputError(
+                f"drelu-window {self.window[0]}:{self.window[1]}: nothing of it is left above the {below} bits that a truncation removes"
+            )
         return first, high - first

@@ -2,6 +2,7 @@
 
 Everything here is a function of public things, so that all parties make the same plan on their own.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -12,17 +13,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from threepc.errors import InputError
+from threepc.graph.ir import Graph, Node
+from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol import summands
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
+from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
-from threepc.protocol.summands import Cut
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import OPS, Relu
-from threepc.protocol.steps import CUT, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, RAW, REDUCED, ReluStep, Step, Value
-from threepc.protocol.input_output import Input, Output
-from threepc.graph.ir import Graph, Node
-from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from threepc.protocol.summands import Cut
 
 OUTPUT_BITS = 8
 """Bits above the point that a result keeps when its fraction grows by an average's divisor."""
@@ -151,7 +152,9 @@ class _Scheduler:
 
     def _input(self, node: Node) -> None:
         shape = self._shape(node)
-        self._append(InputStep, node, node.name, [], Value(shape, REDUCED, self.fraction, self.bits), 1, protocol=Input(self.op, shape, self.bits))
+        self._append(
+            InputStep, node, node.name, [], Value(shape, REDUCED, self.fraction, self.bits), 1, protocol=Input(self.op, shape, self.bits)
+        )
 
     def _conv(self, node: Node) -> None:
         (source,) = self._inputs(node)
@@ -164,7 +167,9 @@ class _Scheduler:
         weight_shape = (node.shape[0], value.shape[1] // a["groups"], *a["kernel"])
         geometry = [tuple(a[key]) for key in ("stride", "padding", "dilation")]
         protocol = Linear(self.op, self._shape(node), weight_shape, *geometry, a["groups"], self.bits)
-        self._append(LinearStep, node, node.name, [source], Value(self._shape(node), RAW, value.fraction + own, self.bits), 1, protocol=protocol)
+        self._append(
+            LinearStep, node, node.name, [source], Value(self._shape(node), RAW, value.fraction + own, self.bits), 1, protocol=protocol
+        )
 
     def _relu(self, node: Node, clip: float | None = None) -> None:
         (source,) = self._inputs(node)

@@ -13,6 +13,7 @@ chance decides in the secure run is decided by a `Rounding`:
 
 Drawing here has nothing to do with masks: no share exists in this module.
 """
+
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -23,14 +24,14 @@ import torch
 from torch.nn import functional
 
 from threepc.errors import InputError
+from threepc.graph.ir import Graph, Weights
 from threepc.kernels.convolution import PackedWeight
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.relu import Relu
 from threepc.protocol.steps import InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
 from threepc.ring import Ring, word_of
-from threepc.graph.ir import Graph, Weights
-from threepc.plan.precision import Precision
-from threepc.plan.schedule import Plan
 
 Packed = Mapping[str, tuple[PackedWeight, np.ndarray]]
 """Weights as the kernels take them and biases, as ring words, by the step's name."""
@@ -181,7 +182,12 @@ def with_provider(plan: Plan) -> frozenset[str]:
 
 
 def apply(
-    graph: Graph, step: Step, inputs: Sequence[np.ndarray], weights: Packed, rounding: Rounding, threads: int = 1,
+    graph: Graph,
+    step: Step,
+    inputs: Sequence[np.ndarray],
+    weights: Packed,
+    rounding: Rounding,
+    threads: int = 1,
     three: Container[str] = frozenset(),
 ) -> np.ndarray:
     """The words of one step's result from those of its inputs; of an argmax the labels, int64. three: from `with_provider`."""

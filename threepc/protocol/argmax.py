@@ -5,18 +5,19 @@ maximum of such words carries the index of its channel in its low k bits; equal 
 channels, as in max_pool.py: max(a, b) = b + ReLU(a - b). Then output.py's opening, modulo 2^k, shows C the index and nothing of the values.
 Semi-honest, one corruption; security is that of ReLU and of the output. Carrying the index in the value's own word is ours: no second gate.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.ring import word_of
 from threepc.protocol.cost import Cost
-from threepc.protocol.summands import Cut
+from threepc.protocol.input_output import Output
 from threepc.protocol.relu import OPS, Relu
 from threepc.protocol.roles import Client, Provider, Server
-from threepc.protocol.input_output import Output
+from threepc.protocol.summands import Cut
+from threepc.ring import word_of
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 """What a protocol declares: bytes on every link, offline and online, and one-way messages on the online critical path."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -16,7 +17,12 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         merge = lambda a, b: {link: a.get(link, 0) + b.get(link, 0) for link in {**a, **b}}
-        return Cost(merge(self.offline, other.offline), merge(self.online, other.online), merge(self.setup, other.setup), self.messages + other.messages)
+        return Cost(
+            merge(self.offline, other.offline),
+            merge(self.online, other.online),
+            merge(self.setup, other.setup),
+            self.messages + other.messages,
+        )
 
     def total(self, phase: str) -> int:
         """Bytes of a phase ("offline", "online", "setup") over all links."""

@@ -8,6 +8,7 @@ C and S open masked wires; the masks' halves come from k_CP and k_SP. Security: 
 cannot draw. Messages 1 to 4 are S to C, C to S, S to C, C to S; the caller sends them together with its own.
 Tables and leaves: CrypTFlow2 (Rathee et al., CCS 2020); many-input ANDs: ABY2.0 (Patra et al., USENIX Security 2021).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from threepc.kernels import runs
 from threepc.kernels.packing import TILE_WORDS, padded
-from threepc.protocol.roles import Client, DECISION, Provider, Server, plane_words, scratch
+from threepc.protocol.roles import DECISION, Client, Provider, Server, plane_words, scratch
 from threepc.protocol.window import Window, window
 
 
@@ -102,7 +103,9 @@ class DRelu:
 
         def work(first, last):
             rows, masks = scratch("client rows", theirs * TILE_WORDS, np.uint64), scratch("server rows", mine * TILE_WORDS, np.uint64)
-            runs.deal_all_decisions(self.window.tables, self.many, r, self.first, client, server, first, last, rows, masks, self._work(), message, *betas)
+            runs.deal_all_decisions(
+                self.window.tables, self.many, r, self.first, client, server, first, last, rows, masks, self._work(), message, *betas
+            )
 
         provider.each_part(self.count, work)
         return message, *betas
@@ -117,7 +120,18 @@ class DRelu:
 
         def work(first, last):
             runs.all_server_leaves(
-                self.window.tables, y, self.first, source, first, last, dealt, masks, self._work(), state.leaf_wires, state.groups, state.beta
+                self.window.tables,
+                y,
+                self.first,
+                source,
+                first,
+                last,
+                dealt,
+                masks,
+                self._work(),
+                state.leaf_wires,
+                state.groups,
+                state.beta,
             )
 
         server.each_part(self.count, work)
@@ -129,13 +143,27 @@ class DRelu:
         """From message 1, message 2's leaf and group wires and all that C keeps. y: cut words, a row a decision."""
         source, rows, theirs = self._draw(client.with_provider, self._client_rows), self._client_rows, self._received(their_leaves)
         top = self.window.top
-        state = ClientDecisions(self, *map(self._planes, (len(self.window.groups.wires), len(top.wires), len(top.wires) + len(top.factors), 1, 1)))
+        state = ClientDecisions(
+            self, *map(self._planes, (len(self.window.groups.wires), len(top.wires), len(top.wires) + len(top.factors), 1, 1))
+        )
 
         def work(first, last):
             drawn = scratch("client rows", rows * TILE_WORDS, np.uint64)
             runs.all_client_leaves(
-                self.window.tables, y, self.first, source, first, last, drawn, theirs, self._work(),
-                state.leaf_wires, state.group_wires, state.kept, state.share, state.beta,
+                self.window.tables,
+                y,
+                self.first,
+                source,
+                first,
+                last,
+                drawn,
+                theirs,
+                self._work(),
+                state.leaf_wires,
+                state.group_wires,
+                state.kept,
+                state.share,
+                state.beta,
             )
 
         client.each_part(self.count, work)
@@ -161,7 +189,18 @@ class ServerDecisions:
 
         def work(first, last):
             runs.all_server_tops(
-                tables, padded(drelu.count), first, last, self.dealt, self.masks, self.leaf_wires, *received, drelu._work(), self.groups, wires, bit
+                tables,
+                padded(drelu.count),
+                first,
+                last,
+                self.dealt,
+                self.masks,
+                self.leaf_wires,
+                *received,
+                drelu._work(),
+                self.groups,
+                wires,
+                bit,
             )
 
         server.each_part(drelu.count, work)
@@ -185,7 +224,16 @@ class ClientDecisions:
 
         def work(first, last):
             runs.all_client_tops(
-                drelu.window.tables, padded(drelu.count), first, last, self.kept, self.group_wires, theirs, self.beta, drelu._work(), self.share
+                drelu.window.tables,
+                padded(drelu.count),
+                first,
+                last,
+                self.kept,
+                self.group_wires,
+                theirs,
+                self.beta,
+                drelu._work(),
+                self.share,
             )
 
         client.each_part(drelu.count, work)

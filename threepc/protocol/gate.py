@@ -10,6 +10,7 @@ pads of the branch not taken stay secret. Without a lift (cut = bits) M and q va
 With a constant c the gate yields b * (x - r) + b' * c for a second bit b' with b'^ = b' XOR beta' opened: a clip is (b_0 XOR b_c) x + b_c c.
 P also sends kappa_0 = beta' c - sigma p_0, kappa_1 = (1 - beta') c - sigma p_1, with pads p_0, p_1 from k_CP of which C adds p_b'^ to v.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import numpy as np
 
 from threepc.kernels import runs
 from threepc.kernels.packing import TILE, packed_bytes
+from threepc.protocol.roles import GATE, Client, Provider, Server, scratch
 from threepc.ring import word_of
-from threepc.protocol.roles import Client, GATE, Provider, Server, scratch
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ multiples of 2^cut, and d come from k_CP. Offline, P to S: k = -R - d - E and M_
 u = m + k + n M_S + C's message. Semi-honest, one corruption. Security: n is the top bit of x under a mask of k_SP; E and d pad the rest.
 A linear bottleneck's truncation, and the patch (0,1) of a block ReLU.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import numpy as np
 from threepc.kernels import runs
 from threepc.kernels.gate import carry_plane
 from threepc.kernels.packing import TILE, TILE_WORDS, packed_bytes
+from threepc.protocol.roles import IDENTITY, Client, Provider, Server, plane_words, scratch
 from threepc.ring import word_of
-from threepc.protocol.roles import Client, IDENTITY, Provider, Server, plane_words, scratch
 
 
 @dataclass(frozen=True)

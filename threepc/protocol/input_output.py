@@ -4,6 +4,7 @@ Input: C draws d from k_CP and sends S u = x - d (one message). Output: P sends 
 from `shift` on of z_S - g_S + half a unit (one message), C adds z_C - g_C. The bits below would only help to extract weights. Semi-honest, one
 corruption. Security: d pads the input towards S; towards P nothing is sent; g_S is padded by g_C, and what S sends C is z minus what C holds.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
-from threepc.ring import word_of
 from threepc.protocol.cost import Cost
 from threepc.protocol.opening import draw_words
-from threepc.protocol.roles import ACTIVATION, Client, OPEN, Provider, Server
+from threepc.protocol.roles import ACTIVATION, OPEN, Client, Provider, Server
+from threepc.ring import word_of
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Then z_C = m_W * d (C, offline), z_P = L_W * d (P, offline), z_S = W * u + bias 
 Semi-honest, one corruption. Security: L_W is a one-time pad of the weights that C cannot draw; every party does one convolution on what it
 holds. Delphi (Mishra et al., USENIX Security 2020) with the provider in place of homomorphic encryption; ASTRA (Chaudhari et al., CCSW 2019).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import numpy as np
 from threepc.kernels.convolution import convolve, pack_weight
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
 from threepc.prf import Keystream
-from threepc.ring import word_of
 from threepc.protocol.cost import Cost
+from threepc.ring import word_of
 
 WEIGHT = 8
 """Purpose of the weight mask's stream."""

@@ -5,16 +5,17 @@ party to its own. No truncation happens and nothing is lifted, so every word of 
 with a window over the whole cut ring: exact for |a - b| < 2^(cut-1). Semi-honest, one corruption; security is that of ReLU.
 Pooling in the smaller ring after a local cut is ours: it saves a third of the bytes of a 48-bit ring.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.ring import word_of
 from threepc.protocol.cost import Cost
 from threepc.protocol.relu import OPS, Relu
 from threepc.protocol.roles import Client, Provider, Server
+from threepc.ring import word_of
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ so there is no large error. Then t from k_CP and s from k_SP mask it: r = t + s 
 sends C x (or, for a truncation without ReLU, nothing but one bit: see identity.py). Security: t and s are one-time pads of `cut` bits.
 The cut before the opening is ours; it saves `shift` bits of C's offline message and half of all later words.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import numpy as np
 
 from threepc.kernels import runs
 from threepc.kernels.packing import TILE, packed_bytes, padded
+from threepc.protocol.roles import OPEN, Client, Provider, Role, Server, scratch
 from threepc.ring import word_of
-from threepc.protocol.roles import Client, OPEN, Provider, Role, Server, scratch
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,11 @@ class Opening:
 
     def server(self, server: Server, z: np.ndarray, half_opened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """S: x as cut words, padded, and packed for C; z: S's summand, flat; half_opened: C's offline message."""
-        x, message, source = np.empty(padded(self.count), self.word), np.empty(self.message_bytes, np.uint8), self._masks(server.with_provider)
+        x, message, source = (
+            np.empty(padded(self.count), self.word),
+            np.empty(self.message_bytes, np.uint8),
+            self._masks(server.with_provider),
+        )
         rounding = (1 << self.shift) >> 1
 
         def work(first, last):

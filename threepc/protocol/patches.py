@@ -1,4 +1,5 @@
 """The public geometry of a block ReLU: which channels decide by patches, which pass, which are zero, and which pixels share a decision."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

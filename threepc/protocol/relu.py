@@ -6,20 +6,21 @@ on the sum of its opened values (P on the sum of their masks). A clip at c is Re
 decision b_c on x - c from the same tables: one gate, with a constant.
 Semi-honest, one corruption; security is that of its parts, which use separate stream addresses. Gorski, Jevnisek, Avidan (arXiv 2304.10442).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.ring import word_of
 from threepc.protocol.cost import Cost
 from threepc.protocol.drelu import DRelu, opened
 from threepc.protocol.gate import Gate
 from threepc.protocol.identity import Identity
 from threepc.protocol.opening import Opening, draw_words
-from threepc.protocol.patches import IDENTITY, Patches, ZERO
+from threepc.protocol.patches import IDENTITY, ZERO, Patches
 from threepc.protocol.roles import ACTIVATION, Client, Provider, Server
+from threepc.ring import word_of
 
 OPS = 2
 """Addresses that one ReLU takes: itself, and the channels that pass."""

@@ -3,6 +3,7 @@
 A run of elements is processed in tiles of 16,384, so that a tile's scratch stays in the L2 cache and tiles can go to several threads. Messages
 and streams are laid out tile after tile, so the cut is part of the protocol: all parties make it alike. See kernels/runs.py.
 """
+
 from __future__ import annotations
 
 import threading
@@ -100,7 +101,17 @@ class Client(Role):
 class Server(Role):
     """S: hears the provider and the client offline, talks with the client online."""
 
-    def __init__(self, attempt: int, weights, biases: Mapping[int, np.ndarray], provider_key: Keystream, provider: Channel, prepared: Channel, online: Channel, threads: int = 1):
+    def __init__(
+        self,
+        attempt: int,
+        weights,
+        biases: Mapping[int, np.ndarray],
+        provider_key: Keystream,
+        provider: Channel,
+        prepared: Channel,
+        online: Channel,
+        threads: int = 1,
+    ):
         super().__init__(attempt, weights, threads)
         self.biases, self.provider_key, self.provider, self.prepared, self.online = biases, provider_key, provider, prepared, online
 

@@ -4,6 +4,7 @@ Forms of a value: "reduced" x = d + u (d at C and P, u at S), what linear layers
 linear layers give; "cut" the same in a cut ring without the fractional bits of the weights. In P's hands a reduced value is d, although P's
 summand of it is zero; None stands for a summand of zeros.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -11,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.ring import Ring, word_of
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
+from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
-from threepc.protocol.summands import Cut, Summand
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import Relu
 from threepc.protocol.roles import Client, Provider, Server
-from threepc.protocol.input_output import Input, Output
+from threepc.protocol.summands import Cut, Summand
+from threepc.ring import Ring, word_of
 
 REDUCED, RAW, CUT = "reduced", "raw", "cut"
 

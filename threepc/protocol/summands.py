@@ -3,6 +3,7 @@
 A value is c + s - p with one summand at each party. In the reduced form c = d, s = u and p = 0, yet P also knows d: an operation on reduced values
 alone is done by P on its d; where the result is not reduced, P's summand of a reduced operand is zero (None).
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.kernels.gate import add_cut
 from threepc.kernels.elementwise import add_shifted, scale, shift_left, sum_windows
+from threepc.kernels.gate import add_cut
 from threepc.ring import word_of
 
 Summand = np.ndarray | None

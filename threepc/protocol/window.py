@@ -8,6 +8,7 @@ combined in groups, and the groups in one last step, by a many-input combination
 Every wire of it is opened once under a mask; P deals shares of every product of masks that occurs. The layout that needs the fewest bits is
 chosen here by trying all.
 """
+
 from __future__ import annotations
 
 import functools

@@ -1,4 +1,5 @@
 """Candidate patch sizes for a feature map: the paper's lists, and a rule for maps it does not list."""
+
 from __future__ import annotations
 
 import json

@@ -1,18 +1,19 @@
 """What a patch size costs in bytes and seconds, from the costs that the protocols declare."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from threepc.graph.relu_spec import ReluSpec
-from threepc.reduction.store import LayerDistortion
 from threepc.errors import InputError
 from threepc.graph.ir import Graph
+from threepc.graph.relu_spec import ReluSpec
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.protocol.cost import Cost
 from threepc.protocol.relu import Relu
+from threepc.reduction.store import LayerDistortion
 from threepc.transport.shaping import NETWORKS
 
 

@@ -3,6 +3,7 @@
 `measure` splits the work into parts of many passes each, hands them to joblib (loky, or Dask or Ray where workers share the folder),
 and every worker writes its part itself: whatever is done is kept.
 """
+
 from __future__ import annotations
 
 import functools
@@ -20,15 +21,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.stats import spearmanr
 
+from threepc.errors import InputError
+from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.relu_spec import decisions, patch_counts, relu_nodes, write_atomically
 from threepc.reduction import store
 from threepc.reduction.candidates import candidates
 from threepc.reduction.estimator import estimated_distortion
 from threepc.reduction.exact import channel_distortion
-from threepc.graph.relu_spec import decisions, patch_counts, relu_nodes, write_atomically
 from threepc.reduction.store import Distortion
 from threepc.reduction.suffix import Network, Suffix, macs, suffix_macs
-from threepc.errors import InputError
-from threepc.graph.ir import Graph, Node, Weights
 
 # Passes of the whole network that a part should be worth, so that computing its prefix anew weighs little.
 PASSES_PER_PART = 40
@@ -58,9 +59,23 @@ class _Setting:
     tf32: bool
 
 
-def measure(graph: Graph, weights: Weights, images: np.ndarray, folder: str | Path, *, model: str = "", method: str = "exact",
-            jobs: int = 1, backend: str = "loky", scheduler: str | None = None, device: str = "cpu", tf32: bool = False,
-            skip_dominated: float | None = None, check: int = 2, progress: bool = True) -> Distortion:
+def measure(
+    graph: Graph,
+    weights: Weights,
+    images: np.ndarray,
+    folder: str | Path,
+    *,
+    model: str = "",
+    method: str = "exact",
+    jobs: int = 1,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    device: str = "cpu",
+    tf32: bool = False,
+    skip_dominated: float | None = None,
+    check: int = 2,
+    progress: bool = True,
+) -> Distortion:
     """Measure or estimate what each candidate patch, put alone into one channel of one ReLU, does to the network's output.
 
     The distortion is the mean squared difference of the output over outputs and images. Candidates come from
@@ -80,12 +95,20 @@ def measure(graph: Graph, weights: Weights, images: np.ndarray, folder: str | Pa
     patches = [candidates(*node.shape[1:]) for node in layers]
     path = Path(folder)
     manifest = {
-        "version": store.VERSION, "model": model, "graph": graph.fingerprint(),
+        "version": store.VERSION,
+        "model": model,
+        "graph": graph.fingerprint(),
         "weights": store.content_hash(*(weights[name][key] for name in sorted(weights) for key in ("weight", "bias"))),
-        "images": {"count": len(images), "sha256": store.content_hash(images)}, "method": method, "tf32": tf32,
-        "skip_dominated": skip_dominated, "check": check,
-        "layers": [{"name": node.name, "kind": node.kind, "shape": list(node.shape), "patches": found.tolist()}
-                   for node, found in zip(layers, patches)]}
+        "images": {"count": len(images), "sha256": store.content_hash(images)},
+        "method": method,
+        "tf32": tf32,
+        "skip_dominated": skip_dominated,
+        "check": check,
+        "layers": [
+            {"name": node.name, "kind": node.kind, "shape": list(node.shape), "patches": found.tolist()}
+            for node, found in zip(layers, patches)
+        ],
+    }
     store.open_folder(path, manifest)
     write_atomically(path / "graph.json", graph.to_json().encode())
     if (path / "distortion.npz").exists():
@@ -136,10 +159,12 @@ class _Workers:
             try:
                 if self.backend == "dask":
                     from distributed import Client
+
                     stack.enter_context(Client(self.scheduler) if self.scheduler else Client(n_workers=self.jobs, threads_per_worker=1))
                 elif self.backend == "ray":
                     import ray
                     from ray.util.joblib import register_ray
+
                     ray.init(address=self.scheduler, ignore_reinit_error=True)
                     stack.callback(ray.shutdown)
                     register_ray()
@@ -186,8 +211,10 @@ class _Run:
         file = self._file("wanted")
         arrays = store.read_arrays(file)
         if arrays is None:
-            masks = [~dominated(decisions(node.kind) * patch_counts(found, *node.shape[1:]), values, factor)
-                     for node, found, values in zip(self.layers, self.patches, self._estimate())]
+            masks = [
+                ~dominated(decisions(node.kind) * patch_counts(found, *node.shape[1:]), values, factor)
+                for node, found, values in zip(self.layers, self.patches, self._estimate())
+            ]
             arrays = {f"layer{index}": mask for index, mask in enumerate(masks)}
             store.write_arrays(file, arrays)
         return [arrays[f"layer{index}"] for index in range(len(self.layers))]
@@ -196,8 +223,10 @@ class _Run:
         wanted = []
         for node, found in zip(self.layers, self.patches):
             mask = np.zeros((node.shape[0], len(found)), dtype=bool)
-            channels, some = (np.unique(np.linspace(0, size - 1, count + 2)[1:-1].round().astype(int))
-                              for size, count in ((node.shape[0], check), (len(found), CHECK_PATCHES)))
+            channels, some = (
+                np.unique(np.linspace(0, size - 1, count + 2)[1:-1].round().astype(int))
+                for size, count in ((node.shape[0], check), (len(found), CHECK_PATCHES))
+            )
             mask[np.ix_(channels, some)] = True
             mask[:, 0] = False
             wanted.append(mask)
@@ -214,8 +243,10 @@ class _Run:
     def _estimate(self) -> list[np.ndarray]:
         # Few images at a time, so that little is lost when a run stops; the gradients kept are some sixteen copies of every map.
         step = max(1, min(8, self._memory() // (16 * self._map_bytes)))
-        parts = [(f"estimate-{start:06d}-{min(start + step, self.samples):06d}", (start, min(start + step, self.samples)))
-                 for start in range(0, self.samples, step)]
+        parts = [
+            (f"estimate-{start:06d}-{min(start + step, self.samples):06d}", (start, min(start + step, self.samples)))
+            for start in range(0, self.samples, step)
+        ]
         tasks = [(name, joblib.delayed(_run_estimate)(self.setting, name, images), images[1] - images[0]) for name, images in parts]
         self._finish("estimating", tasks)
         arrays = [self._read(name) for name, _ in parts]
@@ -266,8 +297,7 @@ class _Run:
         missing = [(name, task, cost) for name, task, cost in tasks if store.read_arrays(self._file(name)) is None]
         done = sum(cost for _, _, cost in tasks) - sum(cost for _, _, cost in missing)
         # Parts differ in length, so the bar counts what they cost; only then is the time left worth anything.
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f} %, time left"),
-                   TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f} %, time left"), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600, disable=not self.progress) as bar:
             task = bar.add_task(label, total=sum(cost for _, _, cost in tasks), completed=done)
             for cost in self.workers.run([task for _, task, _ in missing]):
@@ -344,8 +374,9 @@ def _run_estimate(setting: _Setting, name: str, images: tuple[int, int]) -> floa
     network, everything, patches = _inputs(setting)
     by_name = dict(zip((node.name for node in relu_nodes(network.graph)), patches))
     sums = estimated_distortion(network, everything[slice(*images)], by_name)
-    store.write_arrays(Path(setting.folder, "parts", f"{name}.npz"),
-                       {f"layer{index}": values for index, values in enumerate(sums.values())})
+    store.write_arrays(
+        Path(setting.folder, "parts", f"{name}.npz"), {f"layer{index}": values for index, values in enumerate(sums.values())}
+    )
     return images[1] - images[0]
 
 

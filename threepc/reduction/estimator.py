@@ -4,6 +4,7 @@ The squared length of J d, where d is the change of the ReLU's output and J the 
 Gauss-Newton form of the distortion. Few rows v J with signs v estimate it without J (Hutchinson): E[(v J d)^2] = |J d|^2. One
 backward pass gives such a row for all ReLUs at once, and one product of matrices then serves all candidates.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -37,8 +38,10 @@ def estimated_distortion(network: Network, images: torch.Tensor, patches: dict[s
     scale = 1 / math.prod(output.shape[1:]) / (1 if len(directions) == math.prod(output.shape[1:]) else len(directions))
     sums = {node.name: np.zeros((node.shape[0], len(patches[node.name]))) for node in relus}
     for start in range(0, len(directions), step):
-        rows = [torch.autograd.grad(output, plain, direction.expand_as(output), retain_graph=True, allow_unused=True)
-                for direction in directions[start : start + step]]
+        rows = [
+            torch.autograd.grad(output, plain, direction.expand_as(output), retain_graph=True, allow_unused=True)
+            for direction in directions[start : start + step]
+        ]
         for index, node in enumerate(relus):
             gradients = [row[index] for row in rows if row[index] is not None]
             before = values[node.inputs[0]].detach()
@@ -46,8 +49,9 @@ def estimated_distortion(network: Network, images: torch.Tensor, patches: dict[s
     return sums
 
 
-def _layer(before: torch.Tensor, plain: torch.Tensor, gradients: list[torch.Tensor], patches: np.ndarray,
-           maximum: float | None) -> np.ndarray:
+def _layer(
+    before: torch.Tensor, plain: torch.Tensor, gradients: list[torch.Tensor], patches: np.ndarray, maximum: float | None
+) -> np.ndarray:
     samples, channels = before.shape[:2]
     if not gradients:
         return np.zeros((channels, len(patches)))

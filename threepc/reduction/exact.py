@@ -1,4 +1,5 @@
 """The exact distortion of replacing one ReLU channel: the mean squared difference of the network's output."""
+
 from __future__ import annotations
 
 import numpy as np

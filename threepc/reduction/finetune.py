@@ -4,6 +4,7 @@ Everything that a config says about training holds: schedule, augmentation, eval
 launchers. Only two things differ from their tools/train.py: block ReLUs are put in by name before training, and the starting
 checkpoint is read without unpickling code. Block ReLUs have no parameters, so checkpoints fit the plain network and the same spec.
 """
+
 from __future__ import annotations
 
 import os
@@ -16,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from threepc.errors import InputError, RunError
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec, save
-from threepc.errors import InputError, RunError
 from threepc.mmlab.build import ClassifierLogits, SegmentorLogits
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
@@ -38,9 +39,20 @@ class Finetuned:
     spec: Path | None
 
 
-def finetune(config: str, checkpoint: str | Path | None, spec: ReluSpec | None, folder: str | Path, *, average_pool: bool = False,
-             options: dict[str, Any] | None = None, seed: int = 0, device: str = "cpu", launcher: str = "none", validate: bool = True,
-             resume_from: str | Path | None = None) -> Finetuned:
+def finetune(
+    config: str,
+    checkpoint: str | Path | None,
+    spec: ReluSpec | None,
+    folder: str | Path,
+    *,
+    average_pool: bool = False,
+    options: dict[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    launcher: str = "none",
+    validate: bool = True,
+    resume_from: str | Path | None = None,
+) -> Finetuned:
     """Train the network of `config` from `checkpoint` with the block ReLUs of `spec`; with None the plain ReLUs stay.
 
     Parameters: `config` "mmcls:NAME", "mmseg:NAME" or a file; `folder` gets checkpoints, logs, the config as trained and the spec;
@@ -68,8 +80,14 @@ def finetune(config: str, checkpoint: str | Path | None, spec: ReluSpec | None, 
     if average_pool:
         _use_average_pooling(settings, config)
     folder = Path(folder)
-    settings.update(work_dir=str(folder), seed=seed, device=device, gpu_ids=range(1), load_from=None,
-                    resume_from=None if resume_from is None else str(resume_from))
+    settings.update(
+        work_dir=str(folder),
+        seed=seed,
+        device=device,
+        gpu_ids=range(1),
+        load_from=None,
+        resume_from=None if resume_from is None else str(resume_from),
+    )
     if launcher != "none":
         init_dist(launcher, **settings.get("dist_params", {"backend": "nccl"}))
         settings.gpu_ids = range(get_dist_info()[1])
@@ -91,8 +109,9 @@ def finetune(config: str, checkpoint: str | Path | None, spec: ReluSpec | None, 
 def _use_average_pooling(settings: Any, config: str) -> None:
     backbone = settings.model.backbone
     if backbone.type not in AVERAGE_POOLING and backbone.type not in AVERAGE_POOLING.values():
-        raise InputError(f"{config}: the backbone {backbone.type} has no max-pooling that threepc can replace "
-                         f"(known: {', '.join(AVERAGE_POOLING)})")
+        raise InputError(
+            f"{config}: the backbone {backbone.type} has no max-pooling that threepc can replace (known: {', '.join(AVERAGE_POOLING)})"
+        )
     backbone.type = AVERAGE_POOLING.get(backbone.type, backbone.type)
     imports = list(settings.get("custom_imports", {}).get("imports", ()))
     settings.custom_imports = {"imports": [*dict.fromkeys([*imports, "threepc.mmlab.backbones"])]}
@@ -146,10 +165,12 @@ class _Classification(_Task):
 
     def set_random_seed(self, seed: int) -> None:
         from mmcls.apis import set_random_seed
+
         set_random_seed(seed)
 
     def build(self, settings: Any) -> nn.Module:
         from mmcls.models import build_classifier
+
         return build_classifier(settings.model)
 
     def shape(self, settings: Any) -> tuple[int, int, int]:
@@ -157,10 +178,12 @@ class _Classification(_Task):
 
     def build_dataset(self, settings: Any) -> Any:
         from mmcls.datasets import build_dataset
+
         return build_dataset(settings)
 
     def train(self, *arguments: Any, **named: Any) -> None:
         from mmcls.apis import train_model
+
         train_model(*arguments, device=arguments[2].device, **named)
 
 
@@ -169,10 +192,12 @@ class _Segmentation(_Task):
 
     def set_random_seed(self, seed: int) -> None:
         from mmseg.apis import set_random_seed
+
         set_random_seed(seed)
 
     def build(self, settings: Any) -> nn.Module:
         from mmseg.models import build_segmentor
+
         return build_segmentor(settings.model, train_cfg=settings.get("train_cfg"), test_cfg=settings.get("test_cfg"))
 
     def shape(self, settings: Any) -> tuple[int, int, int]:
@@ -180,10 +205,12 @@ class _Segmentation(_Task):
 
     def build_dataset(self, settings: Any) -> Any:
         from mmseg.datasets import build_dataset
+
         return build_dataset(settings)
 
     def train(self, *arguments: Any, **named: Any) -> None:
         from mmseg.apis import train_segmentor
+
         train_segmentor(*arguments, **named)
 
 

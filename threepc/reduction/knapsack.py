@@ -8,6 +8,7 @@ r[i, j] = d + m c - min_j (d + m c), any solution costs L + sum r + m * (unspent
 the gap between a known solution and L is in no better solution. What such fixing leaves, the core, is solved by a dynamic program over
 the few states within the gap (Pisinger, A minimal algorithm for the multiple-choice knapsack problem, EJOR 1995).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -16,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from threepc.errors import InputError
 from threepc.graph.relu_spec import PLAIN, ReluSpec
 from threepc.reduction.store import Distortion, LayerDistortion
-from threepc.errors import InputError
 
 # States of the core's dynamic program; beyond them the gap is stated as it is then.
 MOST_STATES = 50_000
@@ -195,8 +196,9 @@ def _changes(history: list[tuple[tuple[int, int], np.ndarray, np.ndarray]], stat
         state = int(parent[state])
 
 
-def _entering(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], multiplier: float, base: list[np.ndarray],
-              gap: float) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
+def _entering(
+    distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], multiplier: float, base: list[np.ndarray], gap: float
+) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
     """(layer, channel), its candidates within the gap but the base, their reduced distortions and the costs they add; least first."""
     channels = []
     for layer, (values, prices, chosen) in enumerate(zip(distortion, cost, base)):
@@ -224,8 +226,16 @@ class Allocation:
     drelus: int
 
 
-def allocate(distortion: Distortion, *, ratio: float | None = None, drelus: int | None = None, bytes: float | None = None,
-             seconds: float | None = None, cost: Cost | None = None, fixed: float = 0.0) -> Allocation:
+def allocate(
+    distortion: Distortion,
+    *,
+    ratio: float | None = None,
+    drelus: int | None = None,
+    bytes: float | None = None,
+    seconds: float | None = None,
+    cost: Cost | None = None,
+    fixed: float = 0.0,
+) -> Allocation:
     """The relu spec with the least sum of distortions within one budget: exactly one of the four has to be given.
 
     `ratio` in 0..1 of all DReLUs, `drelus` a count, `bytes` or `seconds` for one image; these two need `cost`, which gives (bytes, seconds)
@@ -234,15 +244,16 @@ def allocate(distortion: Distortion, *, ratio: float | None = None, drelus: int 
     given = {name: value for name, value in dict(ratio=ratio, drelus=drelus, bytes=bytes, seconds=seconds).items() if value is not None}
     if len(given) != 1:
         raise InputError("give one budget: ratio, drelus, bytes or seconds")
-    (kind, amount), = given.items()
+    ((kind, amount),) = given.items()
     unit = "DReLUs" if kind in ("ratio", "drelus") else kind
     if unit == "DReLUs":
         prices, fixed = [layer.drelus.astype(float) for layer in distortion.layers], 0.0
     elif cost is None:
         raise InputError(f"a budget in {kind} needs a cost model")
     else:
-        prices = [np.array([cost(layer, tuple(patch))[kind == "seconds"] for patch in layer.patches.tolist()])
-                  for layer in distortion.layers]
+        prices = [
+            np.array([cost(layer, tuple(patch))[kind == "seconds"] for patch in layer.patches.tolist()]) for layer in distortion.layers
+        ]
     counts = [layer.shape[0] for layer in distortion.layers]
     full = fixed + sum(count * price[_plain(layer)] for count, price, layer in zip(counts, prices, distortion.layers))
     least = fixed + sum(_cheapest(layer.distortion, price) for layer, price in zip(distortion.layers, prices))
@@ -254,9 +265,18 @@ def allocate(distortion: Distortion, *, ratio: float | None = None, drelus: int 
     layers = {layer.name: layer.patches[choice] for layer, choice in zip(distortion.layers, solution.choice)}
     kept = sum(int(layer.drelus[choice].sum()) for layer, choice in zip(distortion.layers, solution.choice))
     provenance: dict[str, Any] = {
-        "method": "knapsack", "distortion": distortion.fingerprint, "distortion_method": distortion.manifest["method"],
-        "weights": distortion.manifest["weights"], "images": distortion.manifest["images"]["count"], "unit": unit, "budget": budget,
-        "cost": fixed + solution.cost, "drelus": kept, "sum_of_distortions": solution.objective, "proven_gap": solution.gap}
+        "method": "knapsack",
+        "distortion": distortion.fingerprint,
+        "distortion_method": distortion.manifest["method"],
+        "weights": distortion.manifest["weights"],
+        "images": distortion.manifest["images"]["count"],
+        "unit": unit,
+        "budget": budget,
+        "cost": fixed + solution.cost,
+        "drelus": kept,
+        "sum_of_distortions": solution.objective,
+        "proven_gap": solution.gap,
+    }
     spec = ReluSpec(distortion.manifest["model"], layers, provenance, "knapsack")
     return Allocation(spec, solution, unit, budget, fixed + solution.cost, least, full, kept)
 

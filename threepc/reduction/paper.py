@@ -4,6 +4,7 @@ The paper's authors store dict[layer name, int array (channels, 2)] with `pickle
 admits no callable of any library: the few names a pickled numpy array mentions are answered by inert stand-ins that only
 record bytes, and the arrays are built from those bytes after validation. Any other name ends the import.
 """
+
 from __future__ import annotations
 
 import io
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threepc.graph.relu_spec import IDENTITY, ReluSpec, ZERO, relu_nodes
 from threepc.errors import InputError
+from threepc.graph.relu_spec import IDENTITY, ZERO, ReluSpec, relu_nodes
 
 if TYPE_CHECKING:
     from threepc.graph.ir import Graph
@@ -102,11 +103,18 @@ class _Call:
         raise InputError("an assignment to a function")
 
 
-_ADMITTED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Dtype,
-                                         ("_codecs", "encode"): _Call(_latin1), ("collections", "OrderedDict"): dict}
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _Call(_latin1),
+    ("collections", "OrderedDict"): dict,
+}
 for _core in ("numpy.core", "numpy._core"):
-    _ADMITTED |= {(f"{_core}.multiarray", "_reconstruct"): _Call(_reconstruct), (f"{_core}.multiarray", "scalar"): _Call(_scalar),
-                  (f"{_core}.numeric", "_frombuffer"): _Call(_frombuffer)}
+    _ADMITTED |= {
+        (f"{_core}.multiarray", "_reconstruct"): _Call(_reconstruct),
+        (f"{_core}.multiarray", "scalar"): _Call(_scalar),
+        (f"{_core}.numeric", "_frombuffer"): _Call(_frombuffer),
+    }
 
 
 class _Reader(pickle.Unpickler):

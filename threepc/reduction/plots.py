@@ -1,4 +1,5 @@
 """Plots of specs and runs as SVG text, for a page that needs no other file."""
+
 from __future__ import annotations
 
 import io
@@ -15,12 +16,28 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from threepc.graph.relu_spec import ReluSpec
 
 # Patches grouped by how many pixels share a decision; zero and the identity need none.
-GROUPS = (("zero", "#444444"), ("identity", "#b0b0b0"), ("1 pixel", "#440154"), ("2-4", "#3b528b"), ("5-16", "#21918c"),
-          ("17-64", "#5ec962"), ("more", "#fde725"))
+GROUPS = (
+    ("zero", "#444444"),
+    ("identity", "#b0b0b0"),
+    ("1 pixel", "#440154"),
+    ("2-4", "#3b528b"),
+    ("5-16", "#21918c"),
+    ("17-64", "#5ec962"),
+    ("more", "#fde725"),
+)
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#b8860b", "#7b4ea3", "#17807e")
 _WIDTH = 10.5
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "threepc", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False,
-          "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold", "legend.frameon": False}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "threepc",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +77,13 @@ def by_layer(names: Sequence[str], series: Mapping[str, Sequence[float]], title:
         width = 0.8 / len(series)
         for index, (label, values) in enumerate(series.items()):
             heights = np.where(np.asarray(values, dtype=float) > 0, values, np.nan)
-            axes.bar(np.arange(len(names)) + (index - (len(series) - 1) / 2) * width, heights, width, label=label,
-                     color="#c8c8c8" if label == "full" else COLOURS[index % len(COLOURS)])
+            axes.bar(
+                np.arange(len(names)) + (index - (len(series) - 1) / 2) * width,
+                heights,
+                width,
+                label=label,
+                color="#c8c8c8" if label == "full" else COLOURS[index % len(COLOURS)],
+            )
         axes.set_yscale("log")
         axes.set_ylabel(unit)
         axes.set_title(title)
@@ -94,8 +116,18 @@ def _group(patches: np.ndarray) -> np.ndarray:
     return np.where(pixels > 0, sizes, np.where(patches[:, 0] == 1, 0, 1))
 
 
-def curves(series: Sequence[Points], title: str, x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False,
-           percent_x: bool = False, percent_y: bool = False, bytes_x: bool = False) -> str:
+def curves(
+    series: Sequence[Points],
+    title: str,
+    x_label: str,
+    y_label: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    percent_x: bool = False,
+    percent_y: bool = False,
+    bytes_x: bool = False,
+) -> str:
     """Series over a common axis."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(_WIDTH, 4.2)

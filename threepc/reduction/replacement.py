@@ -1,4 +1,5 @@
 """What each candidate patch size makes of a ReLU, and which of these results are one and the same."""
+
 from __future__ import annotations
 
 import hashlib
@@ -8,7 +9,6 @@ import torch
 
 from threepc.graph.block_relu import patch_decisions
 from threepc.graph.relu_spec import IDENTITY, ZERO
-
 
 # The golden ratio in 64 bits, as multiplicative hashing takes it.
 _ODD = np.int64(-7046029254386353131)

@@ -1,4 +1,5 @@
 """One self-contained HTML page on specs, distortions and runs: no script, no other file, nothing loaded from anywhere."""
+
 from __future__ import annotations
 
 import json
@@ -10,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from threepc.reduction import plots, store
-from threepc.reduction.knapsack import Allocation, allocate
-from threepc.graph.relu_spec import ReluSpec, check, drelus, full_drelus, load, save, show, write_atomically
-from threepc.reduction.store import Distortion
 from threepc.errors import InputError
 from threepc.graph.ir import Graph
+from threepc.graph.relu_spec import ReluSpec, check, drelus, full_drelus, load, save, show, write_atomically
+from threepc.reduction import plots, store
+from threepc.reduction.knapsack import Allocation, allocate
+from threepc.reduction.store import Distortion
 
 RATIOS = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
 _CSS = """
@@ -29,8 +30,14 @@ details{margin:.6rem 0}summary{cursor:pointer}p.note{color:#555}
 """
 
 
-def write_report(output: str | Path, *, specs: Sequence[str | Path] = (), runs: Sequence[str | Path] = (),
-                 distortion: str | Path | None = None, graph: Graph | None = None) -> Path:
+def write_report(
+    output: str | Path,
+    *,
+    specs: Sequence[str | Path] = (),
+    runs: Sequence[str | Path] = (),
+    distortion: str | Path | None = None,
+    graph: Graph | None = None,
+) -> Path:
     """Write the page to `output`; returns its path.
 
     `specs`: relu spec files. `runs`: JSON reports of `threepc run` or `evaluate`, or lists of these; those with an accuracy appear in
@@ -48,8 +55,10 @@ def write_report(output: str | Path, *, specs: Sequence[str | Path] = (), runs: 
     if reports:
         sections += [_accuracy(reports), _runs(reports)]
     title = next((spec.model for spec in named.values() if spec.model), "") or (result.manifest["model"] if result else "") or "runs"
-    page = (f"<!DOCTYPE html><html lang=en><head><meta charset=utf-8><title>threepc: {escape(title)}</title>"
-            f"<style>{_CSS}</style></head><body><h1>threepc: {escape(title)}</h1>{''.join(sections)}</body></html>\n")
+    page = (
+        f"<!DOCTYPE html><html lang=en><head><meta charset=utf-8><title>threepc: {escape(title)}</title>"
+        f"<style>{_CSS}</style></head><body><h1>threepc: {escape(title)}</h1>{''.join(sections)}</body></html>\n"
+    )
     write_atomically(Path(output), page.encode())
     return Path(output)
 
@@ -104,16 +113,22 @@ def _specs(specs: dict[str, ReluSpec], graph: Graph | None, result: Distortion |
         parts.append(f"<div class=wide>{plots.by_layer(list(full), series, 'DReLUs by layer', 'DReLUs an image')}</div>")
         total = sum(full.values())
         told = ("sum_of_distortions", "proven_gap", "method")
-        rows = [(name, sum(count.values()), f"{sum(count.values()) / total:.2%}", *(specs[name].provenance.get(key) for key in told))
-                for name, count in kept.items()]
+        rows = [
+            (name, sum(count.values()), f"{sum(count.values()) / total:.2%}", *(specs[name].provenance.get(key) for key in told))
+            for name, count in kept.items()
+        ]
         parts.append(_table(("spec", "DReLUs", "of all", "sum of distortions", "proven gap", "made by"), rows))
     for name, spec in specs.items():
         parts.append(f"<div class=wide>{plots.patches_by_layer(spec, f'{name}: patch sizes by layer')}</div>")
         if graph is not None:
-            rows = [(row["layer"], row["map"], row["channels"], row["drelus"], row["full"], f"{row['ratio']:.1%}", row["patches"])
-                    for row in show(spec, graph)]
-            parts.append(f"<details><summary>{escape(name)}, layer by layer</summary>"
-                         f"{_table(('layer', 'map', 'channels', 'DReLUs', 'full', 'kept', 'commonest patches'), rows)}</details>")
+            rows = [
+                (row["layer"], row["map"], row["channels"], row["drelus"], row["full"], f"{row['ratio']:.1%}", row["patches"])
+                for row in show(spec, graph)
+            ]
+            parts.append(
+                f"<details><summary>{escape(name)}, layer by layer</summary>"
+                f"{_table(('layer', 'map', 'channels', 'DReLUs', 'full', 'kept', 'commonest patches'), rows)}</details>"
+            )
     return "".join(parts)
 
 
@@ -147,11 +162,20 @@ def _distortion(result: Distortion, specs: dict[str, ReluSpec]) -> str:
     rank = "" if math.isnan(result.rank_correlation) else f", rank correlation with exact ones {result.rank_correlation:.3f} on a sample"
     worst = max(found.solution.gap for found in solved)
     proof = f"proven within {worst:.1e} of the optimum" if worst else "a proven optimum"
-    return ("<h2>Distortion against budget</h2>" +
-            plots.curves([_positive(points) for points in series], "Least sum of distortions for a budget", "share of DReLUs kept",
-                         "sum / output power", log_x=True, log_y=True, percent_x=True) +
-            f"<p class=note>{how.capitalize()} on {result.manifest['images']['count']:d} images{rank}; every point is {proof}. "
-            "Channels change one at a time here: a network with all of them changed is finetuned.</p>")
+    return (
+        "<h2>Distortion against budget</h2>"
+        + plots.curves(
+            [_positive(points) for points in series],
+            "Least sum of distortions for a budget",
+            "share of DReLUs kept",
+            "sum / output power",
+            log_x=True,
+            log_y=True,
+            percent_x=True,
+        )
+        + f"<p class=note>{how.capitalize()} on {result.manifest['images']['count']:d} images{rank}; every point is {proof}. "
+        "Channels change one at a time here: a network with all of them changed is finetuned.</p>"
+    )
 
 
 def _positive(points: plots.Points) -> plots.Points:
@@ -183,14 +207,30 @@ def _accuracy(reports: list[dict[str, Any]]) -> str:
         return ""
     means = [float(np.mean(values)) for _, _, values in found]
     spread = [min(values) for _, _, values in found], [max(values) for _, _, values in found]
-    points = plots.Points("mean, and range over runs" if any(len(values) > 1 for _, _, values in found) else "measured",
-                          [count for _, count, _ in found], means, spread, line=False)
-    rows = [(entry["name"], entry.get("drelus"), plots.megabytes(count), f"{mean:.2%}", f"{min(values):.2%} to {max(values):.2%}",
-             len(values)) for (entry, count, values), mean in zip(found, means)]
-    return ("<h2>Accuracy against bytes</h2>" +
-            plots.curves([points], "Accuracy against bytes of one image", "bytes over all links, offline included", "accuracy",
-                         log_x=True, percent_y=True, bytes_x=True) +
-            _table(("run", "DReLUs", "bytes an image", "accuracy", "range", "runs"), rows))
+    points = plots.Points(
+        "mean, and range over runs" if any(len(values) > 1 for _, _, values in found) else "measured",
+        [count for _, count, _ in found],
+        means,
+        spread,
+        line=False,
+    )
+    rows = [
+        (entry["name"], entry.get("drelus"), plots.megabytes(count), f"{mean:.2%}", f"{min(values):.2%} to {max(values):.2%}", len(values))
+        for (entry, count, values), mean in zip(found, means)
+    ]
+    return (
+        "<h2>Accuracy against bytes</h2>"
+        + plots.curves(
+            [points],
+            "Accuracy against bytes of one image",
+            "bytes over all links, offline included",
+            "accuracy",
+            log_x=True,
+            percent_y=True,
+            bytes_x=True,
+        )
+        + _table(("run", "DReLUs", "bytes an image", "accuracy", "range", "runs"), rows)
+    )
 
 
 def _runs(reports: list[dict[str, Any]]) -> str:
@@ -199,8 +239,19 @@ def _runs(reports: list[dict[str, Any]]) -> str:
     for entry in reports:
         seconds, count = entry.get("seconds"), _bytes(entry)
         seconds = seconds.get("total") if isinstance(seconds, dict) else seconds
-        rows.append((entry["name"], entry.get("model"), entry.get("ring_bits"), entry.get("relu_spec"), entry.get("images"),
-                     entry.get("drelus"), seconds, None if count is None else plots.megabytes(count), entry.get("messages_online")))
+        rows.append(
+            (
+                entry["name"],
+                entry.get("model"),
+                entry.get("ring_bits"),
+                entry.get("relu_spec"),
+                entry.get("images"),
+                entry.get("drelus"),
+                seconds,
+                None if count is None else plots.megabytes(count),
+                entry.get("messages_online"),
+            )
+        )
     parts.append(_table(("run", "model", "ring", "relu spec", "images", "DReLUs", "seconds", "bytes an image", "online messages"), rows))
     for entry in reports:
         layers = [layer for layer in entry.get("layers", []) if isinstance(layer, dict) and layer.get("bytes")]

@@ -1,12 +1,13 @@
 """Images to measure distortions on: some of a config's own training images, as the network sees them at test time."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 
-from threepc.images.card import ModelCard
 from threepc.errors import InputError
+from threepc.images.card import ModelCard
 from threepc.images.read import preprocess
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config
@@ -30,9 +31,11 @@ def load_samples(config: str, card: ModelCard, count: int, part: str = "train") 
     import_mmlab()
     if card.segmentation:
         from mmseg.datasets import build_dataset
+
         settings["pipeline"] = [{"type": "LoadImageFromFile"}]
     else:
         from mmcls.datasets import build_dataset
+
         settings["pipeline"] = read.data.test.pipeline
     try:
         dataset = build_dataset(settings)

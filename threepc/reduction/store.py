@@ -3,6 +3,7 @@
 Everything is written under a temporary name and renamed, so a file is either whole or absent, and a run can end at any moment.
 Arrays are .npz files read without pickle. The folder holds the model's weights while the run lasts: it belongs to the server.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -17,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from threepc.graph.relu_spec import decisions, patch_counts, write_atomically
 from threepc.errors import InputError
 from threepc.graph.ir import Graph
+from threepc.graph.relu_spec import decisions, patch_counts, write_atomically
 
 VERSION = 1
 
@@ -54,8 +55,9 @@ class Distortion:
     @property
     def fingerprint(self) -> str:
         """Names this result in the provenance of specs made from it: SHA-256 of the manifest and the distortions."""
-        return content_hash(np.frombuffer(json.dumps(self.manifest, sort_keys=True).encode(), np.uint8),
-                            *(layer.distortion for layer in self.layers))
+        return content_hash(
+            np.frombuffer(json.dumps(self.manifest, sort_keys=True).encode(), np.uint8), *(layer.distortion for layer in self.layers)
+        )
 
 
 def content_hash(*arrays: np.ndarray) -> str:

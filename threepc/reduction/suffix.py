@@ -7,6 +7,7 @@ conv(x + delta) = conv(x) + conv(delta), where conv(x) is shared by all changes.
 
 Activations are held channels-last, the layout in which CPU convolutions run at full speed for small maps.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from threepc.graph.ir import Graph, Node, Weights
 from threepc.graph.clear import operate, padded
+from threepc.graph.ir import Graph, Node, Weights
 
 Range = tuple[int, int]
 
@@ -33,8 +34,13 @@ class Network:
 
     def __init__(self, graph: Graph, weights: Weights, device: str = "cpu") -> None:
         self.graph, self.device = graph, torch.device(device)
-        self.weights = {name: (_channels_last(torch.from_numpy(value["weight"]).to(self.device, torch.float32)),
-                               torch.from_numpy(value["bias"]).to(self.device, torch.float32)) for name, value in weights.items()}
+        self.weights = {
+            name: (
+                _channels_last(torch.from_numpy(value["weight"]).to(self.device, torch.float32)),
+                torch.from_numpy(value["bias"]).to(self.device, torch.float32),
+            )
+            for name, value in weights.items()
+        }
 
     def operate(self, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
         return operate(node, inputs, *self.weights.get(node.name, (None, None)))
@@ -222,4 +228,3 @@ def suffix_macs(graph: Graph, relu: str) -> int:
     """Multiplications of one image behind `relu` by the plain method with a shared prefix: all convolutions it reaches, in full."""
     ranges = reach(graph, relu, 0)
     return sum(macs(graph, node) for node in graph.nodes if node.name in ranges)
-

@@ -1,4 +1,5 @@
 """The commands of the ReLU pipeline as functions of plain arguments: what `threepc spec|distortion|knapsack|finetune|report` call."""
+
 from __future__ import annotations
 
 import os
@@ -9,18 +10,18 @@ from typing import Any
 
 import torch
 
+from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
+from threepc.graph.importer import import_module
+from threepc.graph.ir import Graph, Weights
+from threepc.images.read import load_images
+from threepc.model.load import LoadedModel, load_model
+from threepc.plan.precision import Precision
 from threepc.reduction import distortion, knapsack, report, store
 from threepc.reduction.costs import DeclaredCosts
 from threepc.reduction.finetune import Finetuned, finetune
 from threepc.reduction.paper import import_paper
 from threepc.reduction.samples import load_samples
-from threepc.errors import InputError
-from threepc.graph.ir import Graph, Weights
-from threepc.graph.importer import import_module
-from threepc.plan.precision import Precision
-from threepc.images.read import load_images
-from threepc.model.load import LoadedModel, load_model
 
 PathLike = str | os.PathLike[str]
 _PATCH = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -58,8 +59,16 @@ def spec_show(path: PathLike, config: str, size: tuple[int, int] | None = None) 
     return relu_specs.show(relu_specs.load(path), _network(config, None, size)[1])
 
 
-def measure_distortion(config: str, checkpoint: PathLike | None, output: PathLike, *, samples: int = 64, images: Sequence[PathLike] = (),
-                       size: tuple[int, int] | None = None, **settings: Any) -> store.Distortion:
+def measure_distortion(
+    config: str,
+    checkpoint: PathLike | None,
+    output: PathLike,
+    *,
+    samples: int = 64,
+    images: Sequence[PathLike] = (),
+    size: tuple[int, int] | None = None,
+    **settings: Any,
+) -> store.Distortion:
     """`threepc distortion CONFIG CHECKPOINT --samples N --output FOLDER`: what every candidate patch does to the output.
 
     The images are `samples` of the config's training set, or the files `images`. `settings` are those of `distortion.measure`: method,
@@ -70,8 +79,17 @@ def measure_distortion(config: str, checkpoint: PathLike | None, output: PathLik
     return distortion.measure(graph, weights, found, Path(output), model=model.name, **settings)
 
 
-def solve_knapsack(folder: PathLike, output: PathLike, *, ratio: float | None = None, drelus: int | None = None, bytes: float | None = None,
-                   seconds: float | None = None, network: str = "none", ring: int = 48) -> tuple[knapsack.Allocation, Path]:
+def solve_knapsack(
+    folder: PathLike,
+    output: PathLike,
+    *,
+    ratio: float | None = None,
+    drelus: int | None = None,
+    bytes: float | None = None,
+    seconds: float | None = None,
+    network: str = "none",
+    ring: int = 48,
+) -> tuple[knapsack.Allocation, Path]:
     """`threepc knapsack FOLDER --ratio 0.06 --output SPEC`: the spec of least distortion in a budget, written with a plot beside it.
 
     Exactly one budget: `ratio` or `drelus` of decisions, `bytes` of one image over all links in the given `ring`, or `seconds` on
@@ -96,8 +114,15 @@ def finetune_network(config: str, relu_spec: PathLike | None, load_from: PathLik
     return finetune(config, load_from, None if relu_spec is None else relu_specs.load(relu_spec), Path(work_dir), **settings)
 
 
-def make_report(output: PathLike, *, specs: Sequence[PathLike] = (), runs: Sequence[PathLike] = (), folder: PathLike | None = None,
-                config: str | None = None, size: tuple[int, int] | None = None) -> Path:
+def make_report(
+    output: PathLike,
+    *,
+    specs: Sequence[PathLike] = (),
+    runs: Sequence[PathLike] = (),
+    folder: PathLike | None = None,
+    config: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> Path:
     """`threepc report --spec S --run R --distortion FOLDER --config CONFIG --output PAGE`: one self-contained HTML page."""
     graph = None if config is None else _network(config, None, size)[1]
     return report.write_report(output, specs=specs, runs=runs, distortion=folder, graph=graph)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from threepc.party import three_hosts
-from threepc.tasks import results
 from threepc.console import Display
-from threepc.tasks.inputs import check_files, load_inputs
+from threepc.party import three_hosts
 from threepc.party.record import merged, report
 from threepc.party.warmup import warm_up
+from threepc.tasks import results
+from threepc.tasks.inputs import check_files, load_inputs
 from threepc.tasks.results import Outcome
 
 

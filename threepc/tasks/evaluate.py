@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from threepc.tasks import results
-from threepc.model.assemble import Assembled, Settings, assemble_loaded
+from threepc.errors import InputError
 from threepc.graph.relu_spec import write_atomically
 from threepc.images.card import ModelCard
-from threepc.errors import InputError
-from threepc.plan import twin
 from threepc.images.read import preprocess
+from threepc.images.segmentation import pixel_labels
+from threepc.model.assemble import Assembled, Settings, assemble_loaded
 from threepc.model.load import LoadedModel, load_model
 from threepc.party import one_host
-from threepc.images.segmentation import pixel_labels
+from threepc.plan import twin
+from threepc.tasks import results
 
 if TYPE_CHECKING:
     from threepc.console import Display

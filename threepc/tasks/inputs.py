@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from threepc.images.card import ModelCard
 from threepc.errors import InputError
-from threepc.plan.precision import Precision
+from threepc.images.card import ModelCard
 from threepc.images.read import load_images, load_labels, read_image
+from threepc.plan.precision import Precision
 from threepc.ring import Ring
 
 

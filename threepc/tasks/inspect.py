@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from threepc.model.assemble import Settings, assemble_loaded
 from threepc.console import Display
-from threepc.plan.schedule import Plan
+from threepc.model.assemble import Settings, assemble_loaded
 from threepc.model.load import load_model
 from threepc.model.served import PublicModel
+from threepc.plan.schedule import Plan
 from threepc.protocol.cost import Cost
 from threepc.protocol.steps import Step
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from threepc.graph.relu_spec import write_atomically
-from threepc.images.card import ModelCard
 from threepc.errors import InputError
+from threepc.graph.relu_spec import write_atomically
 from threepc.graph.resize import bilinear
+from threepc.images.card import ModelCard
 from threepc.images.read import read_image
-from threepc.tasks.inputs import Inputs
-from threepc.model.served import PublicModel
 from threepc.images.segmentation import pixel_labels, write_overlay
+from threepc.model.served import PublicModel
+from threepc.tasks.inputs import Inputs
 
 if TYPE_CHECKING:
     from threepc.party.debug import Trace

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from threepc.tasks import results
-from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs
 from threepc.console import Display
 from threepc.errors import InputError
-from threepc.tasks.inputs import Inputs, check_files, load_inputs
+from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs
 from threepc.model.load import LoadedModel, load_model
-from threepc.party import debug, one_host
 from threepc.model.served import PublicModel
+from threepc.party import debug, one_host
 from threepc.party.record import merged, report
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
+from threepc.tasks import results
+from threepc.tasks.inputs import Inputs, check_files, load_inputs
 from threepc.tasks.results import Comparison, Outcome
 
 LARGEST_ERROR = 0.005

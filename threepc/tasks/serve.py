@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from threepc.party import three_hosts
-from threepc.model.assemble import Settings, assemble_loaded, introduction
 from threepc.console import Display
+from threepc.model.assemble import Settings, assemble_loaded, introduction
 from threepc.model.load import load_model
+from threepc.party import three_hosts
 from threepc.party.session import log
 from threepc.party.warmup import warm_up
 from threepc.tasks.provide import log_to_output, serve_until_signal

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from threepc.tasks import results
 from threepc.console import Display
-from threepc.plan.schedule import Plan
-from threepc.plan.twin import pack, simulate
 from threepc.party import debug, one_host
 from threepc.party.warmup import warm_up
+from threepc.plan.schedule import Plan
+from threepc.plan.twin import pack, simulate
+from threepc.tasks import results
 from threepc.tasks.results import Outcome
 from threepc.tasks.run import Prepared, RunOptions, conclude, prepare
 

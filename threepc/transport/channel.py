@@ -20,22 +20,22 @@ from threepc.transport.connection import Buffer, Connection, NoAnswer
 from threepc.transport.framing import (
     ABORT,
     CONTROL,
-    Control,
     DATA,
     HEADER_BYTES,
-    Header,
-    Layout,
-    Malformed,
     NO_ARRIVAL,
     PROTOCOL_VERSION,
     SESSION_BYTES,
+    Control,
+    Header,
+    Layout,
+    Malformed,
     describe,
     describe_text,
     pack_control,
     printable,
     unpack_control,
 )
-from threepc.transport.meter import Meter, PHASES
+from threepc.transport.meter import PHASES, Meter
 from threepc.transport.shaping import Shaper
 
 TIMEOUT_S = 60.0
