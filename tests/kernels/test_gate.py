@@ -73,9 +73,9 @@ def test_gate_multiplies_by_the_decision_and_lifts(size, count, seed):
     dealt, v = (np.empty(packed_bytes(count, width), np.uint8) for width in (tile_bits, ring))
     work = np.empty((5, whole), big)
     gate.deal_gate(r, beta_c, beta_s, t0, t1, w, d, ring, cut, work, dealt)
-    gate.client_gate(x, opened, beta_c, t0.copy(), t1, w, ring, cut, v)
+    gate.infer_gate(x, opened, beta_c, t0.copy(), t1, w, ring, cut, v)
     u = np.empty(count, big)
-    gate.server_gate(x, opened, beta_s, v, dealt, ring, cut, work, u)
+    gate.serve_gate(x, opened, beta_s, v, dealt, ring, cut, work, u)
     got = [signed(int(a) + int(b), ring) for a, b in zip(u, d)]
     b = bits(decision)
     wanted = [int(value) if bit else 0 for value, bit in zip(values, b)][:count]
@@ -99,9 +99,9 @@ def test_truncation_lifts(size, count, seed):
     gate.deal_identity(r, w, d, ring, cut, np.empty(whole, big), dealt)
     gate.carry_plane(x, cut, carries)
     assert np.array_equal(bits(carries), [((int(v) + limit) % 2**cut) < 2 ** (cut - 1) for v in x])
-    gate.client_identity(carries, w.copy(), ring, cut, reply)
+    gate.infer_identity(carries, w.copy(), ring, cut, reply)
     u = np.empty(count, big)
-    gate.server_identity(x, reply, dealt, ring, cut, np.empty((3, whole), big), u)
+    gate.serve_identity(x, reply, dealt, ring, cut, np.empty((3, whole), big), u)
     assert [signed(int(a) + int(b), ring) for a, b in zip(u, d)] == [int(v) for v in values[:count]]
 
 
@@ -114,7 +114,7 @@ def test_one_branch_of_the_pads_is_sent(ring, cut):
 
     def message(t0, t1):
         packed, words = np.empty(packed_bytes(64, ring), np.uint8), np.empty(64, big)
-        gate.client_gate(x, opened, beta, t0.copy(), t1, w, ring, cut, packed)
+        gate.infer_gate(x, opened, beta, t0.copy(), t1, w, ring, cut, packed)
         unpack(packed, 64, ring, words)
         return words
 

@@ -82,7 +82,7 @@ def test_errors_of_a_role_end_the_run(monkeypatch):
     def fails(self, server):
         raise ArithmeticError("the server's error")
 
-    monkeypatch.setattr("threepc.protocol.input_output.Input.server", fails)
+    monkeypatch.setattr("threepc.protocol.input_output.Input.serve", fails)
     with pytest.raises(ArithmeticError, match="the server's error"):
         debug.infer(served(), images(), 1)
 

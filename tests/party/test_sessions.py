@@ -379,7 +379,7 @@ def test_reasons_carry_no_values(network, caplog, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
     with caplog.at_level(logging.DEBUG), serving(network, MODEL, OPTIONS):
         session = ClientSession(network, OPTIONS)
-        monkeypatch.setattr("threepc.protocol.input_output.Input.server", explode)
+        monkeypatch.setattr("threepc.protocol.input_output.Input.serve", explode)
         with pytest.raises(RunError, match="the server ended the session: ZeroDivisionError in this party") as caught:
             session.infer(images())
     assert "12345" not in str(caught.value) + caplog.text

@@ -156,12 +156,12 @@ def shares(rng: np.random.Generator, values: np.ndarray, bits: int) -> tuple[np.
 
 
 def run(protocol, summands, **options):
-    """A protocol with deal, prepare, server and client on summands (client, server, provider): ((C's, S's, P's result), the Trio)."""
+    """A protocol with deal, prepare, serve and infer on summands (client, server, provider): ((C's, S's, P's result), the Trio)."""
     trio = Trio(**options)
     client, server, provider = summands
     dealt = protocol.deal(trio.provider, provider)
     prepared = protocol.prepare(trio.client, client)
-    served, _ = trio.together(lambda role: protocol.server(role, server), protocol.client)
+    served, _ = trio.together(lambda role: protocol.serve(role, server), protocol.infer)
     assert trio.dealt[0].receptions == 0 and not trio.dealt[1].sent
     return (prepared, served, dealt), trio
 

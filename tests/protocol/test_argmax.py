@@ -13,7 +13,7 @@ def label(protocol, truth, seed=0, **options):
     client, server, provider = shares(np.random.default_rng(seed), truth, protocol.bits)
     protocol.deal(trio.provider, provider)
     kept = protocol.prepare(trio.client, client)
-    _, got = trio.together(lambda role: protocol.server(role, server), lambda role: protocol.reveal(role, kept))
+    _, got = trio.together(lambda role: protocol.serve(role, server), lambda role: protocol.infer(role, kept))
     return got, trio
 
 

@@ -66,7 +66,7 @@ def test_input_reaches_the_server_masked(bits):
     x = rng.integers(0, np.iinfo(word).max, (2, 3, 7, 5), word, endpoint=True)
     step, trio = Input(0, x.shape, bits), Trio()
     d, at_provider = step.mask(trio.client, trio.client.with_provider), step.mask(trio.provider, trio.provider.with_client)
-    u, _ = trio.together(step.server, lambda client: step.client(client, x, d))
+    u, _ = trio.together(step.serve, lambda client: step.infer(client, x, d))
     assert np.array_equal(d, at_provider)
     assert np.array_equal(signed(u + d, bits), signed(x, bits))
     assert trio.measured == without_zeros(step.cost)
@@ -84,6 +84,6 @@ def test_output_is_decoded_by_the_client(bits, shift):
     step, trio = Output(2, count, bits, shift), Trio()
     step.deal(trio.provider, z_provider)
     kept = step.prepare(trio.client, z_client)
-    _, got = trio.together(lambda server: step.server(server, z_server), lambda client: step.client(client, kept))
+    _, got = trio.together(lambda server: step.serve(server, z_server), lambda client: step.infer(client, kept))
     assert np.abs(Ring(bits).signed(got) - truth).max() <= (1 << shift) / 2
     assert trio.measured == without_zeros(step.cost)

@@ -14,8 +14,8 @@ def open_values(opening, truth, seed=0, **options):
     client, server, provider = shares(rng, truth, opening.bits)
     r = opening.deal(trio.provider, provider)
     half = opening.prepare(trio.client, client)
-    x, message = opening.server(trio.server, server, half)
-    return opening.client(trio.client, message), x, r, half, message
+    x, message = opening.serve(trio.server, server, half)
+    return opening.infer(trio.client, message), x, r, half, message
 
 
 @pytest.mark.parametrize("threads", (1, 2))

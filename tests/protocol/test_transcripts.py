@@ -175,7 +175,7 @@ def test_input_and_output_show_the_server_nothing(bits):
     word, shape = word_of(bits), (1, 1, 64, 128)
     step, trio = Input(0, shape, bits), Trio()
     d = step.mask(trio.client, trio.client.with_provider)
-    trio.together(step.server, lambda client: step.client(client, np.full(shape, 77, word), d))
+    trio.together(step.serve, lambda client: step.infer(client, np.full(shape, 77, word), d))
     assert_uniform(received_bits(trio.online[0].sent, (bits,)), None)
     Output(1, COUNT, bits, 4).deal(trio.provider, np.full(COUNT, 99, word))
     assert_uniform(received_bits(trio.dealt[0].sent, (bits,)), None)
@@ -236,7 +236,7 @@ def test_difference_of_two_inputs_masked_alike_is_the_inputs(bits):
     for x in inputs:
         trio = Trio(keys=(CP, SP))
         d = step.mask(trio.client, trio.client.with_provider)
-        u, _ = trio.together(step.server, lambda client: step.client(client, x, d))
+        u, _ = trio.together(step.serve, lambda client: step.infer(client, x, d))
         sent.append(u)
     assert np.array_equal(signed(sent[0] - sent[1], bits), signed(inputs[0] - inputs[1], bits))
 
@@ -267,7 +267,7 @@ def test_difference_of_two_outputs_masked_alike_is_the_summands():
     for z in summands:
         trio = Trio(keys=(CP, SP))
         step.deal(trio.provider, np.zeros(count, np.uint64))
-        step.server(trio.server, z)
+        step.serve(trio.server, z)
         words = np.empty(count, np.uint64)
         unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, bits - shift, words)
         sent.append(words)
@@ -283,7 +283,7 @@ def test_output_is_all_that_the_last_message_tells():
     for provider in rng.integers(0, 1 << 47, (2, count), np.uint64):
         trio = Trio(keys=(CP, SP))
         step.deal(trio.provider, provider)
-        step.server(trio.server, value - client + provider)
+        step.serve(trio.server, value - client + provider)
         seen.append(trio.online[1].bytes_sent())
     assert seen[0] == seen[1]
 
@@ -304,7 +304,7 @@ def test_no_attempt_runs_twice(role):
             relu.protocol.prepare(trio.client, np.zeros(relu.result.shape, np.uint64))
         else:
             opening = relu.protocol.opening
-            opening.server(trio.server, np.zeros(opening.count, np.uint64), np.zeros(opening.message_bytes, np.uint8))
+            opening.serve(trio.server, np.zeros(opening.count, np.uint64), np.zeros(opening.message_bytes, np.uint8))
     for stream in trio.streams.values():
         with pytest.raises(RunError, match="attempts only increase"):
             stream.begin_attempt(0)

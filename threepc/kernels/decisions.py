@@ -81,7 +81,7 @@ def deal_decisions(tables, many, begin, r, first, drawn, masks, work, dealt, bet
 
 
 @kernel
-def server_leaves(tables, many, which, begin, y, first, dealt, masks, work, leaf_wires, groups, beta):
+def serve_leaves(tables, many, which, begin, y, first, dealt, masks, work, leaf_wires, groups, beta):
     """S: decision `which`'s leaf wires for message 1; the groups' starting rows and beta_S to keep.
 
     y: the tile's cut words; dealt, masks, leaf_wires, groups, beta: flat planes of all tiles; work: scratch.
@@ -101,7 +101,7 @@ def server_leaves(tables, many, which, begin, y, first, dealt, masks, work, leaf
 
 
 @kernel
-def client_leaves(tables, many, which, begin, y, first, drawn, their_leaves, work, leaf_wires, group_wires, kept, share, beta):
+def infer_leaves(tables, many, which, begin, y, first, drawn, their_leaves, work, leaf_wires, group_wires, kept, share, beta):
     """C: from S's leaf wires, own leaf and group wires for message 2; what the top needs to keep. For decision `which`.
 
     y: the tile's cut words; drawn: the tile's rows drawn with P; kept: flat planes of the top's masks and products; share: of the result
@@ -140,7 +140,7 @@ def client_leaves(tables, many, which, begin, y, first, drawn, their_leaves, wor
 
 
 @kernel
-def server_top(tables, many, which, begin, words, dealt, masks, leaf_wires, their_leaves, their_groups, work, groups, group_wires, bit):
+def serve_top(tables, many, which, begin, words, dealt, masks, leaf_wires, their_leaves, their_groups, work, groups, group_wires, bit):
     """S: from C's leaf and group wires, own group wires and half of b^ for message 3, of decision `which`. All flat planes; work: scratch."""
     shared, products, leaf, top = count_rows(tables)
     rows = _rows(dealt, shared + many * products, begin, words)
@@ -162,7 +162,7 @@ def server_top(tables, many, which, begin, words, dealt, masks, leaf_wires, thei
 
 
 @kernel
-def client_top(tables, begin, words, kept, group_wires, their_groups, beta, work, share):
+def infer_top(tables, begin, words, kept, group_wires, their_groups, beta, work, share):
     """C: from S's group wires, own half of b^ into `share`. All flat planes; work: scratch."""
     _, _, _, top = count_rows(tables)
     products = tables.top_factors.shape[0]

@@ -93,7 +93,7 @@ def deal_gate(r, beta_client, beta_server, t0, t1, w, d, bits, cut, work, messag
 
 
 @kernel
-def client_gate(x, opened, beta, t0, t1, w, bits, cut, message):
+def infer_gate(x, opened, beta, t0, t1, w, bits, cut, message):
     """Pack v = beta_C m + t_b + n w_b (bits) into message; `t0` is overwritten."""
     ring = t0.dtype.type
     mask, quarter, up = _low(cut), np.uint64(1) << np.uint64(cut - 2), np.uint64(cut)
@@ -110,7 +110,7 @@ def client_gate(x, opened, beta, t0, t1, w, bits, cut, message):
 
 
 @kernel
-def server_gate(x, opened, beta, v_message, material, bits, cut, work, u):
+def serve_gate(x, opened, beta, v_message, material, bits, cut, work, u):
     """u of a tile: beta_S m + sigma v + k_0 + n q_0 where the opened bit is 0, (1 - beta_S) m - sigma v + k_1 + n q_1 where it is 1.
 
     material: what `deal_gate` packed; work: (5, count) ring words of scratch; u ends with the data.
@@ -223,7 +223,7 @@ def deal_identity(r, w, d, bits, cut, work, message):
 
 
 @kernel
-def client_identity(carries, w, bits, cut, message):
+def infer_identity(carries, w, bits, cut, message):
     """Pack n M_C + E (bits - cut); `w` is overwritten."""
     for j in range(carries.shape[0]):
         for i in range(64):
@@ -234,7 +234,7 @@ def client_identity(carries, w, bits, cut, message):
 
 
 @kernel
-def server_identity(x, carry_message, material, bits, cut, work, u):
+def serve_identity(x, carry_message, material, bits, cut, work, u):
     """u = m + k + n M_S + (n M_C + E); work: (3, count) ring words of scratch; u ends with the data."""
     ring = u.dtype.type
     mask, quarter, up = _low(cut), np.uint64(1) << np.uint64(cut - 2), ring(cut)

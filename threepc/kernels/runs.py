@@ -6,7 +6,7 @@ Scratch of one tile comes from the caller and is its thread's own.
 """
 
 from threepc.kernels import gate
-from threepc.kernels.decisions import client_leaves, client_top, count_rows, deal_decisions, server_leaves, server_top
+from threepc.kernels.decisions import count_rows, deal_decisions, infer_leaves, infer_top, serve_leaves, serve_top
 from threepc.kernels.keystream import BLOCK_BYTES, draw
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.packing import TILE, TILE_WORDS, pack, unpack
@@ -67,7 +67,7 @@ def prepare_openings(z, bits, shift, client, first, last, count, masks, cut, mes
 
 
 @kernel
-def open_values(z, bits, shift, rounding, half_opened, server, first, last, masks, cut, x, message):
+def serve_openings(z, bits, shift, rounding, half_opened, server, first, last, masks, cut, x, message):
     """S: x = half_opened + s + (z + rounding >> shift), and packed into message."""
     step = _blocks(x.itemsize)
     for index in range(first, last):
@@ -78,7 +78,7 @@ def open_values(z, bits, shift, rounding, half_opened, server, first, last, mask
 
 
 @kernel
-def unpack_values(message, cut, first, last, x):
+def infer_openings(message, cut, first, last, x):
     """C: x from S's message."""
     for index in range(first, last):
         begin, end = _bounds(index, x.shape[0])
@@ -114,20 +114,20 @@ def deal_all_decisions(tables, many, r, low, client, server, first, last, drawn,
 
 
 @kernel
-def all_server_leaves(tables, y, low, server, first, last, dealt, masks, work, leaf_wires, groups, beta):
-    """S: see `server_leaves`. y: cut words (decisions, run); masks: drawn here and kept; leaf_wires, groups, beta: flat planes, a row a decision."""
+def serve_all_leaves(tables, y, low, server, first, last, dealt, masks, work, leaf_wires, groups, beta):
+    """S: see `serve_leaves`. y: cut words (decisions, run); masks: drawn here and kept; leaf_wires, groups, beta: flat planes, a row a decision."""
     many = y.shape[0]
     _, mine = _drawn_rows(tables, many)
     for index in range(first, last):
         begin, end = _bounds(index, y.shape[1])
         draw(server, index * _row_blocks(mine), masks[begin // 64 * mine : end // 64 * mine])
         for j in range(many):
-            server_leaves(tables, many, j, begin, y[j, begin:end], low, dealt, masks, work, leaf_wires[j], groups[j], beta[j])
+            serve_leaves(tables, many, j, begin, y[j, begin:end], low, dealt, masks, work, leaf_wires[j], groups[j], beta[j])
 
 
 @kernel
-def all_client_leaves(tables, y, low, client, first, last, drawn, their_leaves, work, leaf_wires, group_wires, kept, share, beta):
-    """C: see `client_leaves`. y: cut words (decisions, run); their_leaves: bytes, a row a decision; the others flat planes, a row a decision."""
+def infer_all_leaves(tables, y, low, client, first, last, drawn, their_leaves, work, leaf_wires, group_wires, kept, share, beta):
+    """C: see `infer_leaves`. y: cut words (decisions, run); their_leaves: bytes, a row a decision; the others flat planes, a row a decision."""
     many = y.shape[0]
     theirs, _ = _drawn_rows(tables, many)
     for index in range(first, last):
@@ -135,7 +135,7 @@ def all_client_leaves(tables, y, low, client, first, last, drawn, their_leaves, 
         half = drawn[: theirs * (end - begin) // 64]
         draw(client, index * _row_blocks(theirs), half)
         for j in range(many):
-            client_leaves(
+            infer_leaves(
                 tables,
                 many,
                 j,
@@ -154,13 +154,13 @@ def all_client_leaves(tables, y, low, client, first, last, drawn, their_leaves, 
 
 
 @kernel
-def all_server_tops(tables, count, first, last, dealt, masks, leaf_wires, their_leaves, their_groups, work, groups, group_wires, bit):
-    """S: see `server_top`; planes and bytes with a row a decision."""
+def serve_all_tops(tables, count, first, last, dealt, masks, leaf_wires, their_leaves, their_groups, work, groups, group_wires, bit):
+    """S: see `serve_top`; planes and bytes with a row a decision."""
     many = leaf_wires.shape[0]
     for index in range(first, last):
         begin, end = _bounds(index, count)
         for j in range(many):
-            server_top(
+            serve_top(
                 tables,
                 many,
                 j,
@@ -179,12 +179,12 @@ def all_server_tops(tables, count, first, last, dealt, masks, leaf_wires, their_
 
 
 @kernel
-def all_client_tops(tables, count, first, last, kept, group_wires, their_groups, beta, work, share):
-    """C: see `client_top`; planes and bytes with a row a decision."""
+def infer_all_tops(tables, count, first, last, kept, group_wires, their_groups, beta, work, share):
+    """C: see `infer_top`; planes and bytes with a row a decision."""
     for index in range(first, last):
         begin, end = _bounds(index, count)
         for j in range(share.shape[0]):
-            client_top(tables, begin, (end - begin) // 64, kept[j], group_wires[j], their_groups[j], beta[j], work, share[j])
+            infer_top(tables, begin, (end - begin) // 64, kept[j], group_wires[j], their_groups[j], beta[j], work, share[j])
 
 
 # Gates
@@ -222,8 +222,8 @@ def deal_gates(r, beta_client, beta_server, source, first, last, d, bits, cut, c
 
 
 @kernel
-def client_gates(x, opened, beta, source, first, last, bits, cut, space, pads_of_lift, message):
-    """C: see `client_gate`, and `add_chosen_pad` where there is a second row of opened bits."""
+def infer_gates(x, opened, beta, source, first, last, bits, cut, space, pads_of_lift, message):
+    """C: see `infer_gate`, and `add_chosen_pad` where there is a second row of opened bits."""
     words = 2 * opened.shape[0]
     for index in range(first, last):
         begin, end = _bounds(index, x.shape[0])
@@ -232,12 +232,12 @@ def client_gates(x, opened, beta, source, first, last, bits, cut, space, pads_of
         _draw_pads(source, index, pads, w, bits > cut)
         if words > 2:
             gate.add_chosen_pad(pads[0], pads[1], opened[1, at:to], pads[2], pads[3])
-        gate.client_gate(x[begin:end], opened[0, at:to], beta[at:to], pads[0], pads[1], w, bits, cut, _packed(message, begin, end, bits))
+        gate.infer_gate(x[begin:end], opened[0, at:to], beta[at:to], pads[0], pads[1], w, bits, cut, _packed(message, begin, end, bits))
 
 
 @kernel
-def server_gates(x, opened, beta, v_message, dealt, first, last, bits, cut, work, u):
-    """S: see `server_gate`, and `add_chosen_constant` where there is a second row of opened bits. u: without padding."""
+def serve_gates(x, opened, beta, v_message, dealt, first, last, bits, cut, work, u):
+    """S: see `serve_gate`, and `add_chosen_constant` where there is a second row of opened bits. u: without padding."""
     material, twice = 2 * bits + 2 * (bits - cut), opened.shape[0] > 1
     tile_bits = material + 2 * bits * twice
     for index in range(first, last):
@@ -245,7 +245,7 @@ def server_gates(x, opened, beta, v_message, dealt, first, last, bits, cut, work
         count, at, to = end - begin, begin // 64, end // 64
         scratch, part = work[: 5 * count].reshape(5, count), _packed(dealt, begin, end, tile_bits)
         v, first_part = _packed(v_message, begin, end, bits), part[: count // 8 * material]
-        gate.server_gate(x[begin:end], opened[0, at:to], beta[at:to], v, first_part, bits, cut, scratch, u[begin:end])
+        gate.serve_gate(x[begin:end], opened[0, at:to], beta[at:to], v, first_part, bits, cut, scratch, u[begin:end])
         if twice:
             gate.add_chosen_constant(u[begin:end], opened[1, at:to], part[count // 8 * material :], bits, scratch)
 
@@ -266,21 +266,21 @@ def deal_identities(r, source, first, last, d, bits, cut, pads_of_lift, work, me
 
 
 @kernel
-def client_identities(carries, source, first, last, bits, cut, pads_of_lift, message):
-    """C: see `client_identity`."""
+def infer_identities(carries, source, first, last, bits, cut, pads_of_lift, message):
+    """C: see `infer_identity`."""
     step = _blocks(4)
     for index in range(first, last):
         begin, end = _bounds(index, 64 * carries.shape[0])
         w = pads_of_lift[: end - begin]
         draw(source, index * step, w)
-        gate.client_identity(carries[begin // 64 : end // 64], w, bits, cut, _packed(message, begin, end, bits - cut))
+        gate.infer_identity(carries[begin // 64 : end // 64], w, bits, cut, _packed(message, begin, end, bits - cut))
 
 
 @kernel
-def server_identities(x, carry_message, dealt, first, last, bits, cut, work, u):
-    """S: see `server_identity`. u: without padding."""
+def serve_identities(x, carry_message, dealt, first, last, bits, cut, work, u):
+    """S: see `serve_identity`. u: without padding."""
     for index in range(first, last):
         begin, end = _bounds(index, x.shape[0])
         count = end - begin
         received, material = _packed(carry_message, begin, end, bits - cut), _packed(dealt, begin, end, 2 * bits - cut)
-        gate.server_identity(x[begin:end], received, material, bits, cut, work[: 3 * count].reshape(3, count), u[begin:end])
+        gate.serve_identity(x[begin:end], received, material, bits, cut, work[: 3 * count].reshape(3, count), u[begin:end])

@@ -199,11 +199,11 @@ def _step(step: Step, inputs: list[Summands], provider, client, server, words, e
     dealt = step.deal(provider, [i.provider for i in inputs])
     prepared = step.prepare(client, [i.client for i in inputs])
     if step.cost.messages == 0:
-        return Summands(step.result, prepared, step.server(server, [i.server for i in inputs]), dealt)
+        return Summands(step.result, prepared, step.serve(server, [i.server for i in inputs]), dealt)
 
     def serve():
         try:
-            return step.server(server, [i.server for i in inputs])
+            return step.serve(server, [i.server for i in inputs])
         except BaseException:
             for channel in channels:
                 channel.close()
@@ -212,11 +212,11 @@ def _step(step: Step, inputs: list[Summands], provider, client, server, words, e
     serving = elsewhere.submit(serve)
     try:
         if isinstance(step, InputStep):
-            step.protocol.client(client, words, prepared)
+            step.protocol.infer(client, words, prepared)
         elif isinstance(step, OutputStep):
             return step.reveal(client, prepared)
         else:
-            step.client(client)
+            step.infer(client)
     except BaseException:
         for channel in channels:
             channel.close()

@@ -50,7 +50,7 @@ def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None]) -
 
 def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
     """S, online: the server's summands of every step."""
-    _walk(plan, lambda step, inputs: step.server(server, inputs), note)
+    _walk(plan, lambda step, inputs: step.serve(server, inputs), note)
 
 
 class Prepared(Protocol):
@@ -66,10 +66,10 @@ def infer(client: Client, plan: Plan, x: np.ndarray, prepared: Prepared, note: N
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
         if isinstance(step, InputStep):
-            step.protocol.client(client, x, prepared.mask)
+            step.protocol.infer(client, x, prepared.mask)
         elif isinstance(step, OutputStep):
             result = step.reveal(client, prepared.kept)
         else:
-            step.client(client)
+            step.infer(client)
         note(index, step, time.perf_counter() - began)
     return result

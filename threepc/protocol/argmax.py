@@ -72,16 +72,16 @@ class Argmax:
         self.output.deal(provider, self._run(self._words(z, False), compare))
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
-        """C, offline; returns what `reveal` needs."""
+        """C, offline; returns what `infer` needs."""
         return self.output.prepare(client, self._run(self._words(z, False), lambda relu, difference: relu.prepare(client, difference)))
 
-    def server(self, server: Server, z: np.ndarray) -> None:
+    def serve(self, server: Server, z: np.ndarray) -> None:
         """S, online."""
-        self.output.server(server, self._run(self._words(z, True), lambda relu, difference: relu.server(server, difference)))
+        self.output.serve(server, self._run(self._words(z, True), lambda relu, difference: relu.serve(server, difference)))
 
-    def reveal(self, client: Client, kept: np.ndarray) -> np.ndarray:
+    def infer(self, client: Client, kept: np.ndarray) -> np.ndarray:
         """C, online: the indices (N, 1, H, W)."""
         for relu in self.rounds:
-            relu.client(client)
+            relu.infer(client)
         n, _, h, w = self.shape
-        return self.output.client(client, kept).reshape(n, 1, h, w)
+        return self.output.infer(client, kept).reshape(n, 1, h, w)

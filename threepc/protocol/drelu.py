@@ -112,14 +112,14 @@ class DRelu:
 
     # S
 
-    def server_leaves(self, server: Server, y: np.ndarray, dealt: np.ndarray) -> ServerDecisions:
+    def serve_leaves(self, server: Server, y: np.ndarray, dealt: np.ndarray) -> ServerDecisions:
         """Message 1's leaf wires and all that S keeps. y: cut words, a row a decision; dealt: P's message."""
         source, masks = self._draw(server.with_provider, self._server_rows), np.empty(plane_words(self.count, self._server_rows), np.uint64)
         planes = len(self.window.groups.wires), len(self.window.groups.start), 1
         state = ServerDecisions(self, dealt, masks, *map(self._planes, planes))
 
         def work(first, last):
-            runs.all_server_leaves(
+            runs.serve_all_leaves(
                 self.window.tables,
                 y,
                 self.first,
@@ -139,7 +139,7 @@ class DRelu:
 
     # C
 
-    def client_leaves(self, client: Client, y: np.ndarray, their_leaves: np.ndarray) -> ClientDecisions:
+    def infer_leaves(self, client: Client, y: np.ndarray, their_leaves: np.ndarray) -> ClientDecisions:
         """From message 1, message 2's leaf and group wires and all that C keeps. y: cut words, a row a decision."""
         source, rows, theirs = self._draw(client.with_provider, self._client_rows), self._client_rows, self._received(their_leaves)
         top = self.window.top
@@ -149,7 +149,7 @@ class DRelu:
 
         def work(first, last):
             drawn = scratch("client rows", rows * TILE_WORDS, np.uint64)
-            runs.all_client_leaves(
+            runs.infer_all_leaves(
                 self.window.tables,
                 y,
                 self.first,
@@ -181,14 +181,14 @@ class ServerDecisions:
     groups: np.ndarray
     beta: np.ndarray
 
-    def groups_and_bit(self, server: Server, their_leaves: np.ndarray, their_groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def serve_groups(self, server: Server, their_leaves: np.ndarray, their_groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From message 2: message 3's group wires and S's half of b^."""
         drelu, tables = self.drelu, self.drelu.window.tables
         wires, bit = drelu._planes(len(tables.top_wires)), drelu._planes(1)
         received = drelu._received(their_leaves), drelu._received(their_groups)
 
         def work(first, last):
-            runs.all_server_tops(
+            runs.serve_all_tops(
                 tables,
                 padded(drelu.count),
                 first,
@@ -218,12 +218,12 @@ class ClientDecisions:
     share: np.ndarray
     beta: np.ndarray
 
-    def bit(self, client: Client, their_groups: np.ndarray) -> np.ndarray:
+    def infer_bit(self, client: Client, their_groups: np.ndarray) -> np.ndarray:
         """From message 3: C's half of b^, for message 4."""
         drelu, theirs = self.drelu, self.drelu._received(their_groups)
 
         def work(first, last):
-            runs.all_client_tops(
+            runs.infer_all_tops(
                 drelu.window.tables,
                 padded(drelu.count),
                 first,

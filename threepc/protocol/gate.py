@@ -72,22 +72,22 @@ class Gate:
         provider.each_part(self.count, work)
         return message
 
-    def client(self, client: Client, x: np.ndarray, opened: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    def infer(self, client: Client, x: np.ndarray, opened: np.ndarray, beta: np.ndarray) -> np.ndarray:
         """C: the message v. x: cut words, padded; opened: planes of b^ (1, words), or with b'^ (2, words); beta: planes of b's beta_C."""
         message, source = np.empty(self.value_bytes, np.uint8), self._pads(client.with_provider)
 
         def work(first, last):
-            runs.client_gates(x, opened, beta, source, first, last, self.bits, self.cut, *self._space(), message)
+            runs.infer_gates(x, opened, beta, source, first, last, self.bits, self.cut, *self._space(), message)
 
         client.each_part(self.count, work)
         return message
 
-    def server(self, server: Server, x: np.ndarray, opened: np.ndarray, beta: np.ndarray, v: np.ndarray, dealt: np.ndarray) -> np.ndarray:
-        """S: u, flat, `count` ring words. x: cut words, padded; opened, beta: as for `client`, of beta_S; v and dealt: the messages of C and P."""
+    def serve(self, server: Server, x: np.ndarray, opened: np.ndarray, beta: np.ndarray, v: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+        """S: u, flat, `count` ring words. x: cut words, padded; opened, beta: as for `infer`, of beta_S; v and dealt: the messages of C and P."""
         u = np.empty(self.count, self.word)
 
         def work(first, last):
-            runs.server_gates(x, opened, beta, v, dealt, first, last, self.bits, self.cut, scratch("work", 5 * TILE, self.word), u)
+            runs.serve_gates(x, opened, beta, v, dealt, first, last, self.bits, self.cut, scratch("work", 5 * TILE, self.word), u)
 
         server.each_part(self.count, work)
         return u

@@ -62,7 +62,7 @@ class Identity:
         provider.each_part(self.count, work)
         return message
 
-    def carries(self, server: Server, x: np.ndarray) -> np.ndarray:
+    def serve_carries(self, server: Server, x: np.ndarray) -> np.ndarray:
         """S: message 1, planes of n. x: cut words, padded."""
         planes = np.empty(plane_words(self.count, 1), np.uint64)
 
@@ -72,22 +72,22 @@ class Identity:
         server.each_part(self.count, work)
         return planes
 
-    def client(self, client: Client, carries: np.ndarray) -> np.ndarray:
+    def infer(self, client: Client, carries: np.ndarray) -> np.ndarray:
         """C: message 2. carries: message 1."""
         message, source = np.empty(self.reply_bytes, np.uint8), self._pads(client.with_provider)
 
         def work(first, last):
-            runs.client_identities(carries, source, first, last, self.bits, self.cut, scratch("w", TILE, np.uint32), message)
+            runs.infer_identities(carries, source, first, last, self.bits, self.cut, scratch("w", TILE, np.uint32), message)
 
         client.each_part(self.count, work)
         return message
 
-    def server(self, server: Server, x: np.ndarray, reply: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+    def serve(self, server: Server, x: np.ndarray, reply: np.ndarray, dealt: np.ndarray) -> np.ndarray:
         """S: u, flat, `count` ring words. reply: message 2; dealt: P's message."""
         u = np.empty(self.count, self.word)
 
         def work(first, last):
-            runs.server_identities(x, reply, dealt, first, last, self.bits, self.cut, scratch("work", 3 * TILE, self.word), u)
+            runs.serve_identities(x, reply, dealt, first, last, self.bits, self.cut, scratch("work", 3 * TILE, self.word), u)
 
         server.each_part(self.count, work)
         return u

@@ -39,16 +39,16 @@ class Input:
         """C and P, offline: d."""
         return draw_words(role, open_stream, self.op, ACTIVATION, self._count, word_of(self.bits))[: self._count].reshape(self.shape)
 
-    def client(self, client: Client, x: np.ndarray, d: np.ndarray) -> None:
+    def infer(self, client: Client, x: np.ndarray, d: np.ndarray) -> None:
         """C: send u. x, d: ring words (N, C, H, W)."""
         u, message = np.zeros(padded(self._count), word_of(self.bits)), np.empty(packed_bytes(self._count, self.bits), np.uint8)
         u[: self._count] = (x - d).reshape(-1)
         pack(u, u.size, self.bits, message)
-        client.send(self.op, message)
+        client.send_online(self.op, message)
 
-    def server(self, server: Server) -> np.ndarray:
+    def serve(self, server: Server) -> np.ndarray:
         """S: u (N, C, H, W)."""
-        (message,) = server.receive(self.op, packed_bytes(self._count, self.bits))
+        (message,) = server.receive_online(self.op, packed_bytes(self._count, self.bits))
         u = np.empty(padded(self._count), word_of(self.bits))
         unpack(message, u.size, self.bits, u)
         return u[: self._count].reshape(self.shape)
@@ -80,15 +80,15 @@ class Output:
         share, message = -self._mask(provider, provider.with_client), np.empty(packed_bytes(self.count, self.bits), np.uint8)
         share[: self.count] += z.reshape(-1)
         pack(share, share.size, self.bits, message)
-        provider.deal(self.op, message)
+        provider.send_offline(self.op, message)
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C: z_C - g_C, kept for the end. z: C's summand, any shape."""
         return z.reshape(-1) - self._mask(client, client.with_provider)[: self.count]
 
-    def server(self, server: Server, z: np.ndarray) -> None:
+    def serve(self, server: Server, z: np.ndarray) -> None:
         """S: send the upper bits. z: S's summand, any shape."""
-        (dealt,) = server.dealt(self.op, packed_bytes(self.count, self.bits))
+        (dealt,) = server.receive_dealt(self.op, packed_bytes(self.count, self.bits))
         share, word = np.empty(padded(self.count), word_of(self.bits)), word_of(self.bits)
         unpack(dealt, share.size, self.bits, share)
         value = np.zeros_like(share)
@@ -98,11 +98,11 @@ class Output:
         value >>= word(self.shift)
         message = np.empty(packed_bytes(self.count, self.bits - self.shift), np.uint8)
         pack(value, value.size, self.bits - self.shift, message)
-        server.send(self.op, message)
+        server.send_online(self.op, message)
 
-    def client(self, client: Client, kept: np.ndarray) -> np.ndarray:
+    def infer(self, client: Client, kept: np.ndarray) -> np.ndarray:
         """C: the result as ring words, flat. kept: from `prepare`."""
-        (message,) = client.receive(self.op, packed_bytes(self.count, self.bits - self.shift))
+        (message,) = client.receive_online(self.op, packed_bytes(self.count, self.bits - self.shift))
         value, word = np.empty(padded(self.count), word_of(self.bits)), word_of(self.bits)
         unpack(message, value.size, self.bits - self.shift, value)
         return ((value[: self.count] << word(self.shift)) + kept) & word((1 << self.bits) - 1)

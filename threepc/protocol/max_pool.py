@@ -86,15 +86,15 @@ class MaxPool:
         """C, offline: returns C's summand of the maxima."""
         return self._run(z, lambda relu, difference: relu.prepare(client, difference))
 
-    def server(self, server: Server, z: np.ndarray) -> np.ndarray:
+    def serve(self, server: Server, z: np.ndarray) -> np.ndarray:
         """S, online: returns S's summand of the maxima."""
-        return self._run(z, lambda relu, difference: relu.server(server, difference))
+        return self._run(z, lambda relu, difference: relu.serve(server, difference))
 
-    def client(self, client: Client) -> None:
+    def infer(self, client: Client) -> None:
         """C, online."""
         for _, _, rounds in self.passes:
             for r in rounds:
-                r.relu.client(client)
+                r.relu.infer(client)
 
 
 def _valid(offset: int, stride: int, size: int, count: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ class Opening:
         client.each_part(self.count, work)
         return message
 
-    def server(self, server: Server, z: np.ndarray, half_opened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def serve(self, server: Server, z: np.ndarray, half_opened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """S: x as cut words, padded, and packed for C; z: S's summand, flat; half_opened: C's offline message."""
         x, message, source = (
             np.empty(padded(self.count), self.word),
@@ -75,15 +75,15 @@ class Opening:
         rounding = (1 << self.shift) >> 1
 
         def work(first, last):
-            runs.open_values(z, self.bits, self.shift, rounding, half_opened, source, first, last, self._tile(), self.cut, x, message)
+            runs.serve_openings(z, self.bits, self.shift, rounding, half_opened, source, first, last, self._tile(), self.cut, x, message)
 
         server.each_part(self.count, work)
         return x, message
 
-    def client(self, client: Client, message: np.ndarray) -> np.ndarray:
+    def infer(self, client: Client, message: np.ndarray) -> np.ndarray:
         """C: x as cut words, padded, from message 1."""
         x = np.empty(padded(self.count), self.word)
-        client.each_part(self.count, lambda first, last: runs.unpack_values(message, self.cut, first, last, x))
+        client.each_part(self.count, lambda first, last: runs.infer_openings(message, self.cut, first, last, x))
         return x
 
 

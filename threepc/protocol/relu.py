@@ -135,7 +135,7 @@ class Relu:
         if self.through:
             parts.append(self.identity.deal(provider, self.pass_opening.deal(provider, passed), passed_d))
         if parts:
-            provider.deal(self.op, *parts)
+            provider.send_offline(self.op, *parts)
         return self._join(d, passed_d)
 
     # C
@@ -145,54 +145,54 @@ class Relu:
         decided, passed = self._split(z)
         parts = [o.prepare(client, run) for o, run in ((self.opening, decided), (self.pass_opening, passed)) if o.count]
         if parts:
-            client.prepare(self.op, *parts)
+            client.send_offline(self.op, *parts)
         return self._join(*self._draw_masks(client, client.with_provider))
 
-    def client(self, client: Client) -> None:
+    def infer(self, client: Client) -> None:
         """The client's two online messages."""
         drelu, through = self.drelu, [self.identity.carry_bytes] if self.through else []
         if not self.decide:
             if through:
-                (carries,) = client.receive(self.op, *through)
-                client.send(self.op, self.identity.client(client, carries.view(np.uint64)))
+                (carries,) = client.receive_online(self.op, *through)
+                client.send_online(self.op, self.identity.infer(client, carries.view(np.uint64)))
             return
-        packed, leaves, *carries = client.receive(self.op, self.opening.message_bytes, drelu.leaf_bytes, *through)
-        reply = [self.identity.client(client, part.view(np.uint64)) for part in carries]
-        x = self.opening.client(client, packed)
-        state = drelu.client_leaves(client, self._decision_values(x), leaves)
-        client.send(self.op, state.leaf_wires, state.group_wires, *reply)
-        groups, theirs = client.receive(self.op, drelu.group_bytes, drelu.bit_bytes)
-        mine = state.bit(client, groups)
+        packed, leaves, *carries = client.receive_online(self.op, self.opening.message_bytes, drelu.leaf_bytes, *through)
+        reply = [self.identity.infer(client, part.view(np.uint64)) for part in carries]
+        x = self.opening.infer(client, packed)
+        state = drelu.infer_leaves(client, self._decision_values(x), leaves)
+        client.send_online(self.op, state.leaf_wires, state.group_wires, *reply)
+        groups, theirs = client.receive_online(self.op, drelu.group_bytes, drelu.bit_bytes)
+        mine = state.infer_bit(client, groups)
         bits = self._gate_bits(opened(mine, theirs))
-        client.send(self.op, mine, self.gate.client(client, x, bits, self._gate_bits(state.beta)[0]))
+        client.send_online(self.op, mine, self.gate.infer(client, x, bits, self._gate_bits(state.beta)[0]))
 
     # S
 
-    def server(self, server: Server, z: np.ndarray) -> np.ndarray:
+    def serve(self, server: Server, z: np.ndarray) -> np.ndarray:
         """The server's two online messages; returns u. z: S's summand (N, C, H, W)."""
         drelu, empty = self.drelu, np.empty(0, word_of(self.ring))
         runs = [(o, run) for o, run in zip((self.opening, self.pass_opening), self._split(z)) if o.count]
         if not runs:
             return self._join(empty, empty)
         through = [self.identity.dealt_bytes] if self.through else []
-        dealt = server.dealt(self.op, *([drelu.dealt_bytes, self.gate.dealt_bytes] if self.decide else []), *through)
-        halves = server.from_client(self.op, *(o.message_bytes for o, _ in runs))
-        values = [o.server(server, run, half) for (o, run), half in zip(runs, halves)]
+        dealt = server.receive_dealt(self.op, *([drelu.dealt_bytes, self.gate.dealt_bytes] if self.decide else []), *through)
+        halves = server.receive_prepared(self.op, *(o.message_bytes for o, _ in runs))
+        values = [o.serve(server, run, half) for (o, run), half in zip(runs, halves)]
         passing = values[-1][0]
-        carries = [self.identity.carries(server, passing)] if through else []
+        carries = [self.identity.serve_carries(server, passing)] if through else []
         if not self.decide:
-            server.send(self.op, *carries)
-            (reply,) = server.receive(self.op, self.identity.reply_bytes)
-            return self._join(empty, self.identity.server(server, passing, reply, dealt[-1]))
+            server.send_online(self.op, *carries)
+            (reply,) = server.receive_online(self.op, self.identity.reply_bytes)
+            return self._join(empty, self.identity.serve(server, passing, reply, dealt[-1]))
         x, packed = values[0]
-        state = drelu.server_leaves(server, self._decision_values(x), dealt[0])
-        server.send(self.op, packed, state.leaf_wires, *carries)
+        state = drelu.serve_leaves(server, self._decision_values(x), dealt[0])
+        server.send_online(self.op, packed, state.leaf_wires, *carries)
         reply_bytes = [self.identity.reply_bytes] if through else []
-        leaves, groups, *reply = server.receive(self.op, drelu.leaf_bytes, drelu.group_bytes, *reply_bytes)
-        wires, own = state.groups_and_bit(server, leaves, groups)
-        server.send(self.op, wires, own)
-        passed = self.identity.server(server, passing, reply[0], dealt[-1]) if through else empty
-        theirs, v = server.receive(self.op, drelu.bit_bytes, self.gate.value_bytes)
+        leaves, groups, *reply = server.receive_online(self.op, drelu.leaf_bytes, drelu.group_bytes, *reply_bytes)
+        wires, own = state.serve_groups(server, leaves, groups)
+        server.send_online(self.op, wires, own)
+        passed = self.identity.serve(server, passing, reply[0], dealt[-1]) if through else empty
+        theirs, v = server.receive_online(self.op, drelu.bit_bytes, self.gate.value_bytes)
         bits = self._gate_bits(opened(own, theirs))
-        u = self.gate.server(server, x, bits, self._gate_bits(state.beta)[0], v, dealt[1])
+        u = self.gate.serve(server, x, bits, self._gate_bits(state.beta)[0], v, dealt[1])
         return self._join(u, passed)

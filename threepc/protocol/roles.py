@@ -69,7 +69,7 @@ class Provider(Role):
         """The stream shared with the server."""
         return self._source(self.server_key, op, purpose, count, tile_bytes)
 
-    def deal(self, op: int, *parts: np.ndarray) -> None:
+    def send_offline(self, op: int, *parts: np.ndarray) -> None:
         """Send offline material to the server."""
         self.to_server.send(op, _bytes(parts), "offline")
 
@@ -85,15 +85,15 @@ class Client(Role):
         """The stream shared with the provider for a run of `count` elements."""
         return self._source(self.provider_key, op, purpose, count, tile_bytes)
 
-    def prepare(self, op: int, *parts: np.ndarray) -> None:
+    def send_offline(self, op: int, *parts: np.ndarray) -> None:
         """Send an offline message to the server."""
         self.offline.send(op, _bytes(parts), "offline")
 
-    def send(self, op: int, *parts: np.ndarray) -> None:
+    def send_online(self, op: int, *parts: np.ndarray) -> None:
         """Send an online message to the server."""
         self.online.send(op, _bytes(parts), "online")
 
-    def receive(self, op: int, *sizes: int) -> list[np.ndarray]:
+    def receive_online(self, op: int, *sizes: int) -> list[np.ndarray]:
         """An online message of the server: byte arrays of the given sizes."""
         return _receive(self.online, op, sizes)
 
@@ -119,19 +119,19 @@ class Server(Role):
         """The stream shared with the provider for a run of `count` elements."""
         return self._source(self.provider_key, op, purpose, count, tile_bytes)
 
-    def dealt(self, op: int, *sizes: int) -> list[np.ndarray]:
+    def receive_dealt(self, op: int, *sizes: int) -> list[np.ndarray]:
         """The provider's material for an op: byte arrays of the given sizes."""
         return _receive(self.provider, op, sizes)
 
-    def from_client(self, op: int, *sizes: int) -> list[np.ndarray]:
+    def receive_prepared(self, op: int, *sizes: int) -> list[np.ndarray]:
         """The client's offline message for an op."""
         return _receive(self.prepared, op, sizes)
 
-    def send(self, op: int, *parts: np.ndarray) -> None:
+    def send_online(self, op: int, *parts: np.ndarray) -> None:
         """Send an online message to the client."""
         self.online.send(op, _bytes(parts), "online")
 
-    def receive(self, op: int, *sizes: int) -> list[np.ndarray]:
+    def receive_online(self, op: int, *sizes: int) -> list[np.ndarray]:
         """An online message of the client."""
         return _receive(self.online, op, sizes)
 

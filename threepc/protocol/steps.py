@@ -56,7 +56,7 @@ class Step:
 
     cost = Cost()
 
-    def client(self, client: Client) -> None:
+    def infer(self, client: Client) -> None:
         """C, online: nothing, unless the protocol talks."""
 
 
@@ -76,8 +76,8 @@ class InputStep(Step):
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
         return self.protocol.mask(client, client.with_provider)
 
-    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.server(server)
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.serve(server)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class LinearStep(Step):
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
         return self.protocol.apply(client.weights[self.op], inputs[0], None, client.threads)
 
-    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
         return self.protocol.apply(server.weights[self.op], inputs[0], server.biases[self.op], server.threads)
 
 
@@ -117,11 +117,11 @@ class ReluStep(Step):
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
         return self.protocol.prepare(client, inputs[0])
 
-    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.server(server, inputs[0])
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.serve(server, inputs[0])
 
-    def client(self, client: Client) -> None:
-        self.protocol.client(client)
+    def infer(self, client: Client) -> None:
+        self.protocol.infer(client)
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ class MaxPoolStep(Step):
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
         return self.protocol.prepare(client, self.cut.apply(inputs[0], at_server=False))
 
-    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.server(server, self.cut.apply(inputs[0], at_server=True))
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.serve(server, self.cut.apply(inputs[0], at_server=True))
 
-    def client(self, client: Client) -> None:
-        self.protocol.client(client)
+    def infer(self, client: Client) -> None:
+        self.protocol.infer(client)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class LocalStep(Step):
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
         return self.apply(inputs)
 
-    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
         return self.apply(inputs)
 
 
@@ -184,12 +184,12 @@ class OutputStep(Step):
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
         return self.protocol.prepare(client, inputs[0])
 
-    def server(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        self.protocol.server(server, inputs[0])
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        self.protocol.serve(server, inputs[0])
 
     def reveal(self, client: Client, kept: np.ndarray) -> np.ndarray:
         """C: the logits (N, C, H, W), or the labels (N, 1, H, W), float64."""
         if isinstance(self.protocol, Argmax):
-            return self.protocol.reveal(client, kept).astype(np.float64)
+            return self.protocol.infer(client, kept).astype(np.float64)
         (value,) = self.inputs
-        return Ring(value.bits).decode(self.protocol.client(client, kept), value.fraction).reshape(value.shape)
+        return Ring(value.bits).decode(self.protocol.infer(client, kept), value.fraction).reshape(value.shape)
