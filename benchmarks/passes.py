@@ -9,11 +9,11 @@ import numpy as np
 
 from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.plan.precision import Precision
-from threepc.prf import Keystream, new_key
+from threepc.prf import Keystream, Purpose, new_key
 from threepc.protocol.drelu import DRelu, opened
 from threepc.protocol.gate import Gate
 from threepc.protocol.opening import Opening, draw_words
-from threepc.protocol.roles import ACTIVATION, Client, Provider, Server
+from threepc.protocol.roles import Client, Provider, Server
 from threepc.ring import word_of
 
 ROUNDS = 5
@@ -53,10 +53,10 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
         server = Server(attempt, {}, {}, streams[3], nowhere, nowhere, nowhere)
         masks = timed("provider", "offline", "masks", opening.deal, provider, shares[0])
         tables, beta_client, beta_server = timed("provider", "offline", "comparison tables", drelu.deal, provider, masks)
-        d = timed("provider", "offline", "activation mask", draw_words, provider, provider.with_client, 1, ACTIVATION, count, word)
+        d = timed("provider", "offline", "activation mask", draw_words, provider, provider.with_client, 1, Purpose.ACTIVATION, count, word)
         dealt = timed("provider", "offline", "gate", gate.deal, provider, masks, beta_client, beta_server, d)
         half = timed("client", "offline", "half of the opening", opening.prepare, client, shares[1])
-        timed("client", "offline", "activation mask", draw_words, client, client.with_provider, 1, ACTIVATION, count, word)
+        timed("client", "offline", "activation mask", draw_words, client, client.with_provider, 1, Purpose.ACTIVATION, count, word)
         x, packed = timed("server", "online", "opening", opening.server, server, shares[2], half)
         held = timed("server", "online", "leaves", drelu.serve_leaves, server, x[None], tables)
         seen = timed("client", "online", "opening", opening.client, client, packed)

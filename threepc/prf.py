@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import secrets
 import threading
+from enum import IntEnum, unique
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
@@ -37,6 +38,24 @@ ATTEMPT_BITS, OP_BITS, PURPOSE_BITS, BLOCK_BITS = 32, 24, 8, 64
 # Encrypting zeros yields the bare stream. 256 KiB amortise the call (9.4 GB/s from 64 KiB on) and stay in the L2 cache.
 _ZEROS = memoryview(bytes(1 << 18))
 _NOTHING = np.empty(0, np.uint8)
+
+
+@unique
+class Purpose(IntEnum):
+    """What the words that one op draws under one key are for: with the op, what keeps its streams apart."""
+
+    OPENING = 1
+    """The one-time pads of a value that is opened: t of C and P, s of S and P; at the output g_C."""
+    ACTIVATION = 2
+    """d, the summand of an op's result that C and P hold."""
+    DECISION = 3
+    """Halves of the tables and products that P deals, masks of the comparison's wires, and beta, the mask of its bit."""
+    GATE = 4
+    """t and p, the pads of both branches of a gate, and w, those of its lift."""
+    IDENTITY = 5
+    """E and M_C, by which a truncation without a decision is lifted to the ring."""
+    WEIGHT = 8
+    """L_W, the mask of a layer's weights; under a key derived for these weights."""
 
 
 def new_key() -> bytes:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.protocol.harness import CUTS, Trio, shares, signed, values_up_to
+from threepc.prf import Purpose
 from threepc.protocol.opening import Opening, draw_words
-from threepc.protocol.roles import ACTIVATION
 
 
 def open_values(opening, truth, seed=0, **options):
@@ -55,6 +55,6 @@ def test_error_has_mean_zero_for_every_remainder(bits):
 
 def test_activations_are_the_same_words_at_client_and_provider():
     trio = Trio()
-    at_client = draw_words(trio.client, trio.client.with_provider, 7, ACTIVATION, 40000, np.uint64)
-    at_provider = draw_words(trio.provider, trio.provider.with_client, 7, ACTIVATION, 40000, np.uint64)
+    at_client = draw_words(trio.client, trio.client.with_provider, 7, Purpose.ACTIVATION, 40000, np.uint64)
+    at_provider = draw_words(trio.provider, trio.provider.with_client, 7, Purpose.ACTIVATION, 40000, np.uint64)
     assert np.array_equal(at_client, at_provider) and len(np.unique(at_client)) == at_client.size

@@ -15,12 +15,11 @@ from threepc.errors import RunError
 from threepc.kernels.packing import TILE, unpack
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
-from threepc.prf import Keystream, new_key
+from threepc.prf import Keystream, Purpose, new_key
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import Relu
-from threepc.protocol.roles import DECISION
 from threepc.ring import word_of
 
 COUNT = 8192
@@ -77,7 +76,7 @@ def drawn_bits(stream, bits):
 
     def arrays(purpose, drawn):
         size, word = drawn.size // TILE, np.dtype(word_of(bits)).itemsize
-        if purpose == DECISION:
+        if purpose == Purpose.DECISION:
             return [planes_of(drawn[: drawn.size // TILE * COUNT])]
         sizes = [word] * (size // word) + [4] * (size % word > 0)
         ends = np.cumsum([COUNT * s for s in sizes])

@@ -18,7 +18,8 @@ import numpy as np
 
 from threepc.kernels import runs
 from threepc.kernels.packing import TILE_WORDS, padded
-from threepc.protocol.roles import DECISION, Client, Provider, Server, plane_words, scratch
+from threepc.prf import Purpose
+from threepc.protocol.roles import Client, Provider, Server, plane_words, scratch
 from threepc.protocol.window import Window, window
 
 
@@ -78,7 +79,7 @@ class DRelu:
         return self.many * (self.window.wires + 1)
 
     def _draw(self, open_stream, rows: int):
-        return open_stream(self.op, DECISION, self.count, 8 * rows * TILE_WORDS)
+        return open_stream(self.op, Purpose.DECISION, self.count, 8 * rows * TILE_WORDS)
 
     def _planes(self, rows: int) -> np.ndarray:
         """Room for `rows` planes of every decision, flat, a row a decision."""

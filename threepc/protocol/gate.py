@@ -19,7 +19,8 @@ import numpy as np
 
 from threepc.kernels import runs
 from threepc.kernels.packing import TILE, packed_bytes
-from threepc.protocol.roles import GATE, Client, Provider, Server, scratch
+from threepc.prf import Purpose
+from threepc.protocol.roles import Client, Provider, Server, scratch
 from threepc.ring import word_of
 
 
@@ -56,7 +57,7 @@ class Gate:
     def _pads(self, open_stream):
         """The stream of t_0, t_1 and, where there are any, p_0, p_1, w."""
         each = self._pad_words * np.dtype(self.word).itemsize + 4 * (self.bits > self.cut)
-        return open_stream(self.op, GATE, self.count, TILE * each)
+        return open_stream(self.op, Purpose.GATE, self.count, TILE * each)
 
     def _space(self) -> tuple[np.ndarray, np.ndarray]:
         return scratch("pads", self._pad_words * TILE, self.word), scratch("w", TILE, np.uint32)

@@ -15,7 +15,8 @@ import numpy as np
 from threepc.kernels import runs
 from threepc.kernels.gate import carry_plane
 from threepc.kernels.packing import TILE, TILE_WORDS, packed_bytes
-from threepc.protocol.roles import IDENTITY, Client, Provider, Server, plane_words, scratch
+from threepc.prf import Purpose
+from threepc.protocol.roles import Client, Provider, Server, plane_words, scratch
 from threepc.ring import word_of
 
 
@@ -49,7 +50,7 @@ class Identity:
         return packed_bytes(self.count, self.bits - self.cut)
 
     def _pads(self, open_stream):
-        return open_stream(self.op, IDENTITY, self.count, 4 * TILE)
+        return open_stream(self.op, Purpose.IDENTITY, self.count, 4 * TILE)
 
     def deal(self, provider: Provider, r: np.ndarray, d: np.ndarray) -> np.ndarray:
         """P: the message for S. r: cut words, padded; d: ring words, padded."""

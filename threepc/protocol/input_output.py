@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
+from threepc.prf import Purpose
 from threepc.protocol.cost import Cost
 from threepc.protocol.opening import draw_words
-from threepc.protocol.roles import ACTIVATION, OPEN, Client, Provider, Server
+from threepc.protocol.roles import Client, Provider, Server
 from threepc.ring import word_of
 
 
@@ -37,7 +38,9 @@ class Input:
 
     def mask(self, role: Client | Provider, open_stream) -> np.ndarray:
         """C and P, offline: d."""
-        return draw_words(role, open_stream, self.op, ACTIVATION, self._count, word_of(self.bits))[: self._count].reshape(self.shape)
+        return draw_words(role, open_stream, self.op, Purpose.ACTIVATION, self._count, word_of(self.bits))[: self._count].reshape(
+            self.shape
+        )
 
     def infer(self, client: Client, x: np.ndarray, d: np.ndarray) -> None:
         """C: send u. x, d: ring words (N, C, H, W)."""
@@ -73,7 +76,7 @@ class Output:
         )
 
     def _mask(self, role: Client | Provider, open_stream) -> np.ndarray:
-        return draw_words(role, open_stream, self.op, OPEN, self.count, word_of(self.bits))
+        return draw_words(role, open_stream, self.op, Purpose.OPENING, self.count, word_of(self.bits))
 
     def deal(self, provider: Provider, z: np.ndarray) -> None:
         """P: send g_S. z: P's summand, any shape."""

@@ -14,12 +14,9 @@ import numpy as np
 
 from threepc.kernels.convolution import convolve, pack_weight
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
-from threepc.prf import Keystream
+from threepc.prf import Keystream, Purpose
 from threepc.protocol.cost import Cost
 from threepc.ring import word_of
-
-WEIGHT = 8
-"""Purpose of the weight mask's stream."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Linear:
         return Cost(setup={"server->client": self.mask_bytes})
 
     def _mask(self, key: Keystream) -> np.ndarray:
-        return key.stream(0, self.op, WEIGHT).fill(np.empty(padded(self._weights), word_of(self.bits)))
+        return key.stream(0, self.op, Purpose.WEIGHT).fill(np.empty(padded(self._weights), word_of(self.bits)))
 
     def _pack(self, words: np.ndarray):
         return pack_weight(words[: self._weights].reshape(self.weight_shape), self.groups, self.bits)

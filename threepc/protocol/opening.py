@@ -15,7 +15,8 @@ import numpy as np
 
 from threepc.kernels import runs
 from threepc.kernels.packing import TILE, packed_bytes, padded
-from threepc.protocol.roles import OPEN, Client, Provider, Role, Server, scratch
+from threepc.prf import Purpose
+from threepc.protocol.roles import Client, Provider, Role, Server, scratch
 from threepc.ring import word_of
 
 
@@ -40,7 +41,7 @@ class Opening:
         return packed_bytes(self.count, self.cut)
 
     def _masks(self, open_stream):
-        return open_stream(self.op, OPEN, self.count, TILE * np.dtype(self.word).itemsize)
+        return open_stream(self.op, Purpose.OPENING, self.count, TILE * np.dtype(self.word).itemsize)
 
     def _tile(self) -> np.ndarray:
         return scratch("masks", TILE, self.word)
@@ -87,8 +88,8 @@ class Opening:
         return x
 
 
-def draw_words(role: Role, open_stream, op: int, purpose: int, count: int, word) -> np.ndarray:
-    """Words of a stream, one for each of `count` elements, padded and flat: an opening's mask, or (`ACTIVATION`) d of an op's output."""
+def draw_words(role: Role, open_stream, op: int, purpose: Purpose, count: int, word) -> np.ndarray:
+    """Words of a stream, one for each of `count` elements, padded and flat: an opening's mask, or (`Purpose.ACTIVATION`) d of an op's output."""
     words, source = np.empty(padded(count), word), open_stream(op, purpose, count, TILE * np.dtype(word).itemsize)
     role.each_part(count, lambda first, last: runs.draw_words(source, first, last, words))
     return words

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from threepc.prf import Purpose
 from threepc.protocol.cost import Cost
 from threepc.protocol.drelu import DRelu, opened
 from threepc.protocol.gate import Gate
 from threepc.protocol.identity import Identity
 from threepc.protocol.opening import Opening, draw_words
 from threepc.protocol.patches import IDENTITY, ZERO, Patches
-from threepc.protocol.roles import ACTIVATION, Client, Provider, Server
+from threepc.protocol.roles import Client, Provider, Server
 from threepc.ring import word_of
 
 OPS = 2
@@ -118,7 +119,7 @@ class Relu:
 
     def _draw_masks(self, role: Client | Provider, open_stream) -> tuple[np.ndarray, np.ndarray]:
         """d of both runs."""
-        draw = lambda op, count: draw_words(role, open_stream, op, ACTIVATION, count, word_of(self.ring))
+        draw = lambda op, count: draw_words(role, open_stream, op, Purpose.ACTIVATION, count, word_of(self.ring))
         return draw(self.op, self.gate.count), draw(self.op + 1, self.identity.count)
 
     # P

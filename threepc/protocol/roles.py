@@ -15,11 +15,8 @@ import numpy as np
 from threepc.kernels.convolution import PackedWeight
 from threepc.kernels.keystream import BLOCK_BYTES, Source
 from threepc.kernels.packing import BLOCK, TILE, padded
-from threepc.prf import Keystream
+from threepc.prf import Keystream, Purpose
 from threepc.transport.channel import Channel
-
-OPEN, ACTIVATION, DECISION, GATE, IDENTITY = range(1, 6)
-"""Purposes of a stream's address: what the words drawn within one op are for."""
 
 
 def tiles(count: int) -> int:
@@ -50,7 +47,7 @@ class Role:
         for done in [_pool(self.threads).submit(work, *part) for part in parts]:
             done.result()
 
-    def _source(self, key: Keystream, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+    def _source(self, key: Keystream, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
         return key.source(self.attempt, op, purpose, tiles(count) * (tile_bytes // BLOCK_BYTES))
 
 
@@ -61,11 +58,11 @@ class Provider(Role):
         super().__init__(attempt, weights, threads)
         self.client_key, self.server_key, self.to_server = client_key, server_key, to_server
 
-    def with_client(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+    def with_client(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
         """The stream shared with the client for a run of `count` elements; tile_bytes: what a full tile draws."""
         return self._source(self.client_key, op, purpose, count, tile_bytes)
 
-    def with_server(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+    def with_server(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
         """The stream shared with the server."""
         return self._source(self.server_key, op, purpose, count, tile_bytes)
 
@@ -81,7 +78,7 @@ class Client(Role):
         super().__init__(attempt, weights, threads)
         self.provider_key, self.offline, self.online = provider_key, offline, online
 
-    def with_provider(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+    def with_provider(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
         """The stream shared with the provider for a run of `count` elements."""
         return self._source(self.provider_key, op, purpose, count, tile_bytes)
 
@@ -115,7 +112,7 @@ class Server(Role):
         super().__init__(attempt, weights, threads)
         self.biases, self.provider_key, self.provider, self.prepared, self.online = biases, provider_key, provider, prepared, online
 
-    def with_provider(self, op: int, purpose: int, count: int, tile_bytes: int) -> Source:
+    def with_provider(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
         """The stream shared with the provider for a run of `count` elements."""
         return self._source(self.provider_key, op, purpose, count, tile_bytes)
 
