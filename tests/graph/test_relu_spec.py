@@ -5,29 +5,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threepc import reduction
 from threepc.errors import InputError
+from threepc.graph import relu_spec
 from threepc.graph.relu_spec import patch_counts
 
 LAYERS = {"relu": [[2, 3], [1, 0], [0, 1]], "clip": [[1, 1], [5, 7], [5, 1], [2, 2]]}
 
 
 def test_round_trip(tmp_path, small_graph):
-    spec = reduction.ReluSpec("small", LAYERS, {"method": "by hand"})
-    reduction.save(spec, tmp_path / "specs" / "s.json")
-    again = reduction.load(tmp_path / "specs" / "s.json")
+    spec = relu_spec.ReluSpec("small", LAYERS, {"method": "by hand"})
+    relu_spec.save(spec, tmp_path / "specs" / "s.json")
+    again = relu_spec.load(tmp_path / "specs" / "s.json")
     assert again.to_json() == spec.to_json() and again.provenance == {"method": "by hand"}
     assert json.loads(spec.to_json())["layers"] == LAYERS
     assert [path.name for path in (tmp_path / "specs").iterdir()] == ["s.json"]
-    reduction.check(again, small_graph)
+    relu_spec.check(again, small_graph)
 
 
 def test_drelus_by_hand(small_graph):
-    spec = reduction.ReluSpec("small", LAYERS)
+    spec = relu_spec.ReluSpec("small", LAYERS)
     # 3 x 3 patches of 2x3 on 5x7; a clip decides twice on each of 35 + 1 + 7 + 12 patches.
-    assert reduction.drelus(spec, small_graph) == {"relu": 9, "clip": 2 * (35 + 1 + 7 + 12)}
-    assert reduction.full_drelus(small_graph) == {"relu": 105, "clip": 280}
-    rows = reduction.show(spec, small_graph)
+    assert relu_spec.drelus(spec, small_graph) == {"relu": 9, "clip": 2 * (35 + 1 + 7 + 12)}
+    assert relu_spec.full_drelus(small_graph) == {"relu": 105, "clip": 280}
+    rows = relu_spec.show(spec, small_graph)
     assert rows[-1]["drelus"] == 119 and rows[-1]["full"] == 385
     assert rows[0]["patches"] == "2x3 x 1, zero x 1, identity x 1"
 
@@ -39,12 +39,12 @@ def test_patch_counts(height, width, rows, columns):
 
 
 def test_uniform_is_clipped_and_fits(small_graph):
-    spec = reduction.uniform(small_graph, 6, 4)
-    reduction.check(spec, small_graph)
+    spec = relu_spec.uniform(small_graph, 6, 4)
+    relu_spec.check(spec, small_graph)
     assert spec.layers["relu"].tolist() == [[5, 4]] * 3
-    assert sum(reduction.drelus(reduction.uniform(small_graph, 1, 0), small_graph).values()) == 0
+    assert sum(relu_spec.drelus(relu_spec.uniform(small_graph, 1, 0), small_graph).values()) == 0
     with pytest.raises(InputError, match="no patch size"):
-        reduction.uniform(small_graph, 0, 4)
+        relu_spec.uniform(small_graph, 0, 4)
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_bad_files(tmp_path, text, message):
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        reduction.load(path)
+        relu_spec.load(path)
     assert "bad.json" in str(caught.value)
 
 
 def test_missing_file():
     with pytest.raises(InputError, match="cannot read the relu spec nowhere.json"):
-        reduction.load("nowhere.json")
+        relu_spec.load("nowhere.json")
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_missing_file():
 )
 def test_spec_of_another_network(small_graph, layers, message):
     with pytest.raises(InputError, match=message):
-        reduction.check(reduction.ReluSpec("other", layers), small_graph)
+        relu_spec.check(relu_spec.ReluSpec("other", layers), small_graph)
