@@ -73,7 +73,7 @@ def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progre
     budget = max(Options().budget, min(most, max(budgets)))
     progress("starting the parties")
     limits = {"threads": case.threads, "timeout": TIMEOUT, "budget": budget}
-    with one_host.start(model.served, case.transport, case.network, progress, **limits) as parties:
+    with one_host.open_parties(model.served, case.transport, case.network, progress, **limits) as parties:
         return [
             _public(case, batch) | _measured(model, parties, batch, needed <= budget, effort, progress)
             for batch, needed in zip(batches, budgets)

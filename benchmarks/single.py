@@ -40,7 +40,7 @@ def measure(
     """Seconds of all phases overlapped, and of each apart; bytes and memory."""
     model = network(channels, side, bits, layers)
     pixels = (np.arange(side * side, dtype=np.float32).reshape(1, 1, side, side) % 16 - 8) / 16
-    with one_host.start(model, transport, progress=progress) as parties:
+    with one_host.open_parties(model, transport, progress=progress) as parties:
         records = {}
         for separate in (False, True):
             parties.infer(pixels, separate)

@@ -12,8 +12,7 @@ import numpy as np
 from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import load_images
-from threepc.party import one_host as local_parties
-from threepc.party import three_hosts
+from threepc.party import one_host, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.record import Record, report
 from threepc.tasks import results
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 class SecureModel:
     """A torch module that three parties evaluate; call it as the module. Made by `local`."""
 
-    def __init__(self, assembled: Assembled, parties: local_parties.LocalParties | local_parties.ThreadedParties, ndim: int):
+    def __init__(self, assembled: Assembled, parties: one_host.ThreeProcesses | one_host.ThreeThreads, ndim: int):
         self._assembled, self._parties, self._ndim = assembled, parties, ndim
         self._record: Record | None = None
         self._images = 0
@@ -103,7 +102,7 @@ def local(
     assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales))
     with torch.no_grad():
         ndim = _evaluated(model, example_input[:1]).dim()
-    with local_parties.start(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:
+    with one_host.open_parties(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:
         yield SecureModel(assembled, parties, ndim)
 
 
@@ -125,7 +124,7 @@ class Client:
     """
 
     def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1):
-        self._deployment, self._name, self._threads = three_hosts.find(deployment), name, threads
+        self._deployment, self._name, self._threads = three_hosts.read_deployment(deployment), name, threads
         self._deployment.key_pair(name)
         self._session: ClientSession | None = None
         self._entered = False

@@ -29,7 +29,7 @@ from threepc.graph.relu_spec import ReluSpec, save, write_atomically
 from threepc.mmlab.digits import digits
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel, ServedModel
-from threepc.party.one_host import LocalParties
+from threepc.party.one_host import ThreeProcesses
 from threepc.plan.precision import Precision
 from threepc.reduction import plots
 from threepc.reduction.costs import DeclaredCosts
@@ -104,7 +104,7 @@ def secure(spec: ReluSpec | None, checkpoint: Path) -> dict[str, float]:
     if spec is not None:
         apply_spec(model.module, spec, torch.zeros(model.example_shape))
     right, agreeing, seconds, size = 0, 0, [], 0
-    with LocalParties(served) as parties, torch.no_grad():
+    with ThreeProcesses(served) as parties, torch.no_grad():
         for image in images[chosen[:WARM_UP]]:
             parties.infer(image[None])
         for image, label in zip(images[chosen], labels[chosen]):

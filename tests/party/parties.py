@@ -1,4 +1,4 @@
-"""Server and provider as threads over the in-memory network, and clients, honest or written by hand."""
+"""Server and provider as threads over the in-memory connector, and clients, honest or written by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.graph.building import Builder
 from threepc.graph.clear import evaluate
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel, ServedModel
-from threepc.party.network import MemoryNetwork
+from threepc.party.connector import MemoryConnector
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, new_session
@@ -53,10 +53,10 @@ class Ended(Exception):
 
 
 @contextlib.contextmanager
-def serving(network: MemoryNetwork, model: ServedModel | None, options: Options, provider: bool = True):
+def serving(connector: MemoryConnector, model: ServedModel | None, options: Options, provider: bool = True):
     """Server (unless model is None) and provider (unless told otherwise), until the end; then every thread must end by itself."""
     before = set(threading.enumerate())
-    parties = ([ServerParty(model, network, options)] if model else []) + ([ProviderParty(network, options)] if provider else [])
+    parties = ([ServerParty(model, connector, options)] if model else []) + ([ProviderParty(connector, options)] if provider else [])
     threads = [threading.Thread(target=party.serve) for party in parties]
     for thread in threads:
         thread.start()
@@ -82,12 +82,12 @@ def sessions_end(others: set[threading.Thread], seconds: float = 20.0) -> None:
 class Stranger:
     """A client written by hand: says what a test wants it to say."""
 
-    def __init__(self, network: MemoryNetwork, timeout: float = 20.0):
-        self.network, self.timeout, self.session, self.key = network, timeout, new_session(), new_key()
+    def __init__(self, connector: MemoryConnector, timeout: float = 20.0):
+        self.connector, self.timeout, self.session, self.key = connector, timeout, new_session(), new_key()
 
     def connect(self, role: str) -> Channel:
         """A channel that has said nothing yet."""
-        return Channel(self.network.connect(role), ("client", role), timeout=self.timeout)
+        return Channel(self.connector.connect(role), ("client", role), timeout=self.timeout)
 
     def hello(self, **changes) -> dict:
         """The fields of a proper greeting, with changes."""

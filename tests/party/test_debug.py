@@ -10,7 +10,7 @@ from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party import debug
-from threepc.party.one_host import ThreadedParties
+from threepc.party.one_host import ThreeThreads
 from threepc.plan.calibration import calibrate
 from threepc.protocol.linear import Linear
 
@@ -64,7 +64,7 @@ def test_a_seed_gives_the_same_bits_again():
 
 def test_it_is_what_the_parties_compute():
     model = served(48)
-    with ThreadedParties(model) as parties:
+    with ThreeThreads(model) as parties:
         secure, _ = parties.infer(images())
     run = debug.trace(model, images())
     np.testing.assert_allclose(run.outputs, secure, atol=2 * run.rows[-1].clear_error + 2.0**-14)

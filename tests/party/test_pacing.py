@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.party.parties import assert_close, images, small_model
 from threepc.errors import RunError
-from threepc.party.one_host import ThreadedParties
+from threepc.party.one_host import ThreeThreads
 from threepc.party.pacing import GRANT, PacedReceiver, PacedSender
 from threepc.transport import memory
 from threepc.transport.channel import Channel
@@ -111,7 +111,7 @@ def test_a_receiver_that_goes_wakes_the_sender():
 def test_inferences_with_a_tiny_budget(budget):
     model = small_model(channels=40)
     assert max(model.public.plan(1).cost.offline.values()) > 2 * GRANT
-    with ThreadedParties(model, budget=budget, timeout=20.0) as parties:
+    with ThreeThreads(model, budget=budget, timeout=20.0) as parties:
         for seed in range(2):
             x = images(2, seed)
             assert_close(model, x, parties.infer(x)[0])

@@ -12,8 +12,8 @@ import pytest
 from tests.party.parties import Stranger, assert_close, images, serving, small_model
 from threepc.errors import InputError, RunError
 from threepc.party.client import ClientSession
-from threepc.party.network import MemoryNetwork
-from threepc.party.one_host import ThreadedParties, start
+from threepc.party.connector import MemoryConnector
+from threepc.party.one_host import ThreeThreads, open_parties
 from threepc.party.provider import MAX_BATCH
 from threepc.party.record import merged, report
 from threepc.party.session import Options
@@ -25,34 +25,34 @@ SHORT = Options(timeout=0.3)
 
 
 @pytest.fixture
-def network():
-    return MemoryNetwork()
+def connector():
+    return MemoryConnector()
 
 
 @pytest.mark.parametrize("bits", (64, 48, 40, 32))
 def test_three_threads(bits):
     model = small_model(bits=bits)
-    with ThreadedParties(model) as parties:
+    with ThreeThreads(model) as parties:
         assert_close(model, images(), parties.infer(images())[0], tolerance=0.005 if bits > 40 else 0.02)
 
 
-def test_several_inferences_of_several_sizes_in_one_session(network):
-    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+def test_several_inferences_of_several_sizes_in_one_session(connector):
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
         for count in (1, 4, 1, 3):
             x = images(count, seed=count)
             assert_close(MODEL, x, session.infer(x)[0])
 
 
-def test_same_image_twice_gives_other_messages_and_the_same_logits(network):
-    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+def test_same_image_twice_gives_other_messages_and_the_same_logits(connector):
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
         one, two = (session.infer(images())[0] for _ in range(2))
         assert np.abs(one - two).max() < 1e-3
 
 
 @pytest.mark.parametrize("separate", (False, True))
-def test_record_is_what_the_plan_declares(network, separate):
+def test_record_is_what_the_plan_declares(connector, separate):
     plan = MODEL.public.plan(2)
-    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
         for _ in range(2):
             logits, record = session.infer(images(2), separate)
             assert_close(MODEL, images(2), logits)
@@ -71,12 +71,12 @@ def test_record_is_what_the_plan_declares(network, separate):
         assert plain["relus"] == plan.relus and plain["bytes"]["setup"] == plan.cost.total("setup")
 
 
-def test_two_clients_at_once(network):
+def test_two_clients_at_once(connector):
     errors, barrier = [], threading.Barrier(2)
 
     def client(seed):
         try:
-            with ClientSession(network, OPTIONS) as session:
+            with ClientSession(connector, OPTIONS) as session:
                 barrier.wait(20)
                 for i in range(3):
                     x = images(1 + i, 10 * seed + i)
@@ -85,7 +85,7 @@ def test_two_clients_at_once(network):
             errors.append(error)
             barrier.abort()
 
-    with serving(network, MODEL, OPTIONS):
+    with serving(connector, MODEL, OPTIONS):
         threads = [threading.Thread(target=client, args=(seed,)) for seed in range(2)]
         for thread in threads:
             thread.start()
@@ -94,12 +94,12 @@ def test_two_clients_at_once(network):
     assert not errors
 
 
-def test_a_client_after_one_that_failed(network, caplog):
+def test_a_client_after_one_that_failed(connector, caplog):
     """The server hears of it at once; the provider, which was told of no client, waits for one as long as it may."""
-    with serving(network, MODEL, dataclasses.replace(OPTIONS, timeout=2.0)):
+    with serving(connector, MODEL, dataclasses.replace(OPTIONS, timeout=2.0)):
         with pytest.raises(RunError, match="not the expected one"):
-            ClientSession(network, OPTIONS, expected="0" * 64)
-        with ClientSession(network, OPTIONS, expected=MODEL.public.fingerprint) as session:
+            ClientSession(connector, OPTIONS, expected="0" * 64)
+        with ClientSession(connector, OPTIONS, expected=MODEL.public.fingerprint) as session:
             assert_close(MODEL, images(), session.infer(images())[0])
     assert "the client ended the session: the server's model" in caplog.text
 
@@ -120,8 +120,8 @@ def test_a_client_after_one_that_failed(network, caplog):
         (np.zeros((MAX_BATCH + 1, 3, 9, 9)), "1 to 1024 images"),
     ],
 )
-def test_bad_images_are_refused_and_the_session_goes_on(network, x, message):
-    with serving(network, MODEL, OPTIONS), ClientSession(network, OPTIONS) as session:
+def test_bad_images_are_refused_and_the_session_goes_on(connector, x, message):
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
         before = session.meter.counts()
         with pytest.raises(InputError, match=message):
             session.infer(x)
@@ -129,9 +129,9 @@ def test_bad_images_are_refused_and_the_session_goes_on(network, x, message):
         assert_close(MODEL, images(), session.infer(images())[0])
 
 
-def test_a_separate_offline_phase_must_fit_the_budget(network):
+def test_a_separate_offline_phase_must_fit_the_budget(connector):
     tight = dataclasses.replace(OPTIONS, budget=1000)
-    with serving(network, MODEL, tight), ClientSession(network, tight) as session:
+    with serving(connector, MODEL, tight), ClientSession(connector, tight) as session:
         with pytest.raises(InputError, match="needs a budget"):
             session.infer(images(), separate=True)
 
@@ -140,12 +140,12 @@ def test_weights_that_do_not_fit_the_ring_are_refused_by_name():
     model = small_model(bits=32)
     model.weights["conv1"]["weight"][0, 0, 0, 0] = 2.0**20
     with pytest.raises(InputError, match="the weights of conv1"):
-        start(model, "memory")
+        open_parties(model, "memory")
 
 
 def test_a_simulated_network_needs_processes():
     with pytest.raises(InputError, match="needs processes"):
-        start(MODEL, "memory", network="wan")
+        open_parties(MODEL, "memory", network="wan")
 
 
 # Who disagrees
@@ -156,10 +156,10 @@ def refused(channel, match):
         channel.receive_control("never")
 
 
-def test_another_fingerprint_ends_all_three(network, caplog):
+def test_another_fingerprint_ends_all_three(connector, caplog):
     """The provider compares what server and client say; the server hears of it and tells the client's other connection."""
-    client = Stranger(network)
-    with serving(network, MODEL, OPTIONS):
+    client = Stranger(connector)
+    with serving(connector, MODEL, OPTIONS):
         online = client.greet("server", purpose="online")
         assert online.receive_control("model").fields["graph"] == MODEL.public.graph.to_json()
         provider = client.greet("provider", [client.key], fingerprint="f" * 64)
@@ -179,9 +179,9 @@ def test_another_fingerprint_ends_all_three(network, caplog):
     "changes, keys, match",
     [({"version": 99}, 1, "protocol version 99"), ({}, 0, "another number or size of keys"), ({}, 2, "another number or size of keys")],
 )
-def test_greetings_that_the_provider_refuses(network, changes, keys, match):
-    client = Stranger(network)
-    with serving(network, MODEL, OPTIONS):
+def test_greetings_that_the_provider_refuses(connector, changes, keys, match):
+    client = Stranger(connector)
+    with serving(connector, MODEL, OPTIONS):
         online = client.greet("server", purpose="online")
         online.receive_control("model")
         provider = client.greet("provider", [new_key()] * keys, **{"fingerprint": MODEL.public.fingerprint} | changes)
@@ -199,9 +199,9 @@ def test_greetings_that_the_provider_refuses(network, changes, keys, match):
         ({"session": "00"}, "proper session identifier"),
     ],
 )
-def test_greetings_that_the_provider_does_not_understand(network, changes, match):
-    with serving(network, None, OPTIONS):
-        refused(Stranger(network).greet("provider", **changes), match)
+def test_greetings_that_the_provider_does_not_understand(connector, changes, match):
+    with serving(connector, None, OPTIONS):
+        refused(Stranger(connector).greet("provider", **changes), match)
 
 
 @pytest.mark.parametrize(
@@ -213,20 +213,20 @@ def test_greetings_that_the_provider_does_not_understand(network, changes, match
         ({"purpose": "online", "version": 0}, "protocol version 0"),
     ],
 )
-def test_greetings_that_the_server_does_not_understand(network, changes, match):
-    with serving(network, MODEL, OPTIONS):
-        refused(Stranger(network).greet("server", **changes), match)
+def test_greetings_that_the_server_does_not_understand(connector, changes, match):
+    with serving(connector, MODEL, OPTIONS):
+        refused(Stranger(connector).greet("server", **changes), match)
 
 
-def test_a_session_is_joined_once(network):
+def test_a_session_is_joined_once(connector):
     """Neither a second online connection at the server nor a second client at the provider may take its name."""
-    client = Stranger(network)
-    with serving(network, MODEL, dataclasses.replace(OPTIONS, timeout=1.0)):
+    client = Stranger(connector)
+    with serving(connector, MODEL, dataclasses.replace(OPTIONS, timeout=1.0)):
         online = client.greet("server", purpose="online")
         online.receive_control("model")
         refused(client.greet("server", purpose="online"), "in use")
         online.close()
-        other = Stranger(network)
+        other = Stranger(connector)
         first = other.greet("provider", [other.key])
         # either may be the first to be heard
         second = other.greet("provider", [other.key])
@@ -234,7 +234,7 @@ def test_a_session_is_joined_once(network):
             refused(channel, "a second client|the server did not reach the provider")
 
 
-class Tampering(MemoryNetwork):
+class Tampering(MemoryConnector):
     """Changes control messages of one kind that the client sends."""
 
     def __init__(self, kind, **fields):
@@ -266,9 +266,9 @@ class Tampering(MemoryNetwork):
     ],
 )
 def test_requests_that_disagree_end_the_session_everywhere(kind, fields, match, caplog):
-    network = Tampering(kind, **fields)
-    with serving(network, MODEL, OPTIONS):
-        session = network.session()
+    connector = Tampering(kind, **fields)
+    with serving(connector, MODEL, OPTIONS):
+        session = connector.session()
         with pytest.raises(RunError, match=match):
             session.infer(images())
         with pytest.raises(RunError):
@@ -277,9 +277,9 @@ def test_requests_that_disagree_end_the_session_everywhere(kind, fields, match, 
 
 @pytest.mark.parametrize("kind", ("infer", "deal"))
 def test_an_attempt_that_was_is_refused(kind):
-    network = Tampering(kind, attempt=0)
-    with serving(network, MODEL, OPTIONS):
-        session = network.session()
+    connector = Tampering(kind, attempt=0)
+    with serving(connector, MODEL, OPTIONS):
+        session = connector.session()
         session.infer(images())
         with pytest.raises(RunError, match="attempt 0 was refused: attempts only increase"):
             session.infer(images())
@@ -288,21 +288,21 @@ def test_an_attempt_that_was_is_refused(kind):
 # Who is missing
 
 
-def test_no_server(network):
-    with serving(network, None, OPTIONS), pytest.raises(RunError, match="the server at memory has not answered"):
-        ClientSession(network, SHORT)
+def test_no_server(connector):
+    with serving(connector, None, OPTIONS), pytest.raises(RunError, match="the server at memory has not answered"):
+        ClientSession(connector, SHORT)
 
 
-def test_no_provider(network, caplog):
-    with serving(network, MODEL, SHORT, provider=False), pytest.raises(RunError):
-        ClientSession(network, SHORT)
+def test_no_provider(connector, caplog):
+    with serving(connector, MODEL, SHORT, provider=False), pytest.raises(RunError):
+        ClientSession(connector, SHORT)
     assert "has not answered" in caplog.text
 
 
-def test_no_client_at_the_provider(network, caplog):
+def test_no_client_at_the_provider(connector, caplog):
     """A client that talks to the server alone: the provider waits for it only so long, and says why it ends."""
-    client = Stranger(network)
-    with serving(network, MODEL, SHORT):
+    client = Stranger(connector)
+    with serving(connector, MODEL, SHORT):
         online = client.greet("server", purpose="online")
         online.receive_control("model")
         client.greet("server", purpose="offline")
@@ -311,10 +311,10 @@ def test_no_client_at_the_provider(network, caplog):
     assert "the client did not reach the provider within 0.3 s" in caplog.text
 
 
-def test_a_client_without_its_second_connection(network):
-    with serving(network, MODEL, SHORT):
+def test_a_client_without_its_second_connection(connector):
+    with serving(connector, MODEL, SHORT):
         for says_so, match in ((False, "has not answered"), (True, "did not open its offline connection within 0.3 s")):
-            online = Stranger(network).greet("server", purpose="online")
+            online = Stranger(connector).greet("server", purpose="online")
             online.receive_control("model")
             if says_so:
                 online.send_control("opened", {})
@@ -324,7 +324,7 @@ def test_a_client_without_its_second_connection(network):
 # Who dies
 
 
-class Mortal(MemoryNetwork):
+class Mortal(MemoryConnector):
     """All connections of one party close when the client sends its `moment`-th message in an inference."""
 
     def __init__(self, victim, moment):
@@ -354,10 +354,10 @@ class Mortal(MemoryNetwork):
 @pytest.mark.parametrize("victim", ("client", "server", "provider"))
 def test_a_death_in_the_middle_ends_everything(victim, moment, caplog):
     """`serving` sees to it that every thread of every party ends, long before a timeout."""
-    network = Mortal(victim, moment)
-    with serving(network, MODEL, Options(timeout=300.0)):
-        session = ClientSession(network, Options(timeout=300.0))
-        network.armed = True
+    connector = Mortal(victim, moment)
+    with serving(connector, MODEL, Options(timeout=300.0)):
+        session = ClientSession(connector, Options(timeout=300.0))
+        connector.armed = True
         try:
             session.infer(images())
         except RunError as error:
@@ -370,15 +370,15 @@ def test_a_death_in_the_middle_ends_everything(victim, moment, caplog):
     assert "session ended" in caplog.text
 
 
-def test_reasons_carry_no_values(network, caplog, monkeypatch):
+def test_reasons_carry_no_values(connector, caplog, monkeypatch):
     """An error that is not threepc's own is told by its type alone: its text may quote what a party computed with."""
 
     def explode(*_):
         raise ZeroDivisionError("secret 12345")
 
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
-    with caplog.at_level(logging.DEBUG), serving(network, MODEL, OPTIONS):
-        session = ClientSession(network, OPTIONS)
+    with caplog.at_level(logging.DEBUG), serving(connector, MODEL, OPTIONS):
+        session = ClientSession(connector, OPTIONS)
         monkeypatch.setattr("threepc.protocol.input_output.Input.serve", explode)
         with pytest.raises(RunError, match="the server ended the session: ZeroDivisionError in this party") as caught:
             session.infer(images())

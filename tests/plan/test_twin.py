@@ -14,7 +14,7 @@ from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party import debug
-from threepc.party.one_host import ThreadedParties
+from threepc.party.one_host import ThreeThreads
 from threepc.plan import twin
 from threepc.plan.calibration import calibrate
 from threepc.plan.precision import Precision
@@ -80,7 +80,7 @@ def test_they_agree_for_block_relus_windows_and_labels(network, bits, seed, wind
 def test_drawn_results_are_distributed_as_those_of_parties_in_threads(network, bits):
     model, count = served(network(), bits), 256
     plan, images = model.public.plan(count), np.repeat(images_for(model.public.graph, 1, seed=20), count, axis=0)
-    with ThreadedParties(model) as parties:
+    with ThreeThreads(model) as parties:
         secure = parties.infer(images)[0].reshape(count, -1)
     drawn = twin.simulate(plan, model.weights, images, seed=1)[plan.graph.output.name].reshape(count, -1)
     error_of_means = np.sqrt((secure.var(axis=0) + drawn.var(axis=0)) / count)

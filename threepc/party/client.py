@@ -10,7 +10,7 @@ import numpy as np
 from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel
 from threepc.party import inference
-from threepc.party.network import Network
+from threepc.party.connector import Connector
 from threepc.party.pacing import PacedSender
 from threepc.party.provider import MAX_BATCH
 from threepc.party.record import Record, by_link, by_step, difference
@@ -31,7 +31,7 @@ class ClientSession:
     and send nothing is taken on trust but their timing.
     """
 
-    def __init__(self, network: Network, options: Options, expected: str | None = None):
+    def __init__(self, connector: Connector, options: Options, expected: str | None = None):
         """Connect and set up. expected: the fingerprint that the model must have. Raises RunError when a party is missing or disagrees."""
         self._options, self.meter = options, Meter()
         self._attempt, self._channels = 0, []
@@ -39,21 +39,21 @@ class ClientSession:
         self._guard = ending_together(self._channels)
         self._guard.__enter__()
         try:
-            self._connect(network, expected)
+            self._connect(connector, expected)
         except BaseException as error:
             self._guard.__exit__(type(error), error, error.__traceback__)
             raise
         self.setup_seconds = time.perf_counter() - began
 
-    def _open(self, network: Network, role: str) -> Channel:
-        channel = open_channel(network.connect(role), "client", role, self._options, self.meter)
+    def _open(self, connector: Connector, role: str) -> Channel:
+        channel = open_channel(connector.connect(role), "client", role, self._options, self.meter)
         self._channels.append(channel)
         return channel
 
-    def _connect(self, network: Network, expected: str | None) -> None:
+    def _connect(self, connector: Connector, expected: str | None) -> None:
         session, key = new_session(), new_key()
         hello = {"version": PROTOCOL_VERSION, "role": "client", "session": session.hex()}
-        self._online = self._open(network, "server")
+        self._online = self._open(connector, "server")
         self._online.send_control("hello", hello | {"purpose": "online"})
         try:
             self.model = PublicModel.from_plain(self._online.receive_control("model").fields)
@@ -62,9 +62,9 @@ class ClientSession:
         if expected is not None and self.model.fingerprint != expected:
             raise RunError("the server's model, ring, precision or relu spec is not the expected one: their fingerprints differ")
         self._options.accept(self.model)
-        self._provider = self._open(network, "provider")
+        self._provider = self._open(connector, "provider")
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
-        self._offline = self._open(network, "server")
+        self._offline = self._open(connector, "server")
         self._offline.send_control("hello", hello | {"purpose": "offline"})
         self._online.send_control("opened", {})
         for channel in self._channels:

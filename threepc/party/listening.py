@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 
 from threepc.errors import RunError, ThreepcError
-from threepc.party.network import Network
+from threepc.party.connector import Connector
 from threepc.party.session import Options, log, open_channel
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
@@ -22,11 +22,11 @@ class ListeningParty(ABC):
     expects = "peer"
     """What messages call whoever connects."""
 
-    def __init__(self, network: Network, options: Options):
+    def __init__(self, connector: Connector, options: Options):
         """Listen at once. Raises InputError when the address is in use."""
-        self._options, self._network = options, network
+        self._options, self._connector = options, connector
         self._lock, self._stopping = threading.Lock(), threading.Event()
-        self._listener = network.listen(self.role)
+        self._listener = connector.listen(self.role)
 
     @property
     def address(self) -> str:

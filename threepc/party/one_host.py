@@ -18,7 +18,7 @@ import numpy as np
 from threepc.errors import InputError, RunError
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
-from threepc.party.network import MemoryNetwork
+from threepc.party.connector import MemoryConnector
 from threepc.party.provider import ProviderParty
 from threepc.party.record import Record
 from threepc.party.server import ServerParty
@@ -34,7 +34,7 @@ START_TIMEOUT = 120.0
 STOP_TIMEOUT = 20.0
 
 
-class LocalParties:
+class ThreeProcesses:
     """Three processes that talk over ZeroMQ. A context manager; `infer` may be called any number of times.
 
     setup_seconds: what the client measured from connecting to being ready; setup_links: [bytes, messages] by link.
@@ -50,7 +50,7 @@ class LocalParties:
         budget: int | None = None,
     ):
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `transport.shaping`. Raises RunError when a party does not start."""
-        check(transport, network)
+        check_transport(transport, network)
         self._model, self._timeout = model, timeout
         self._directory = Path(tempfile.mkdtemp(prefix="threepc-"))  # mode 0700
         self._processes: dict[str, subprocess.Popen] = {}
@@ -144,24 +144,24 @@ class LocalParties:
             self._listener.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def __enter__(self) -> LocalParties:
+    def __enter__(self) -> ThreeProcesses:
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
 
 
-class ThreadedParties:
+class ThreeThreads:
     """The three roles as threads of this process, over the in-memory channel: for tests and debugging."""
 
     def __init__(self, model: ServedModel, threads: int = 1, timeout: float = 120.0, budget: int | None = None):
-        options, network = Options(timeout, budget or Options().budget, threads), MemoryNetwork()
-        self._parties = [ServerParty(model, network, options), ProviderParty(network, options)]
+        options, connector = Options(timeout, budget or Options().budget, threads), MemoryConnector()
+        self._parties = [ServerParty(model, connector, options), ProviderParty(connector, options)]
         self._threads = [threading.Thread(target=party.serve, name=type(party).__name__) for party in self._parties]
         for thread in self._threads:
             thread.start()
         try:
-            self._session = ClientSession(network, options)
+            self._session = ClientSession(connector, options)
         except BaseException:
             self._stop()
             raise
@@ -183,28 +183,28 @@ class ThreadedParties:
         finally:
             self._stop()
 
-    def __enter__(self) -> ThreadedParties:
+    def __enter__(self) -> ThreeThreads:
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
 
 
-def start(
+def open_parties(
     model: ServedModel, transport: str = "ipc", network: str = "none", progress: Callable[[str], None] = lambda label: None, **options
-) -> LocalParties | ThreadedParties:
-    """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `LocalParties`.
+) -> ThreeProcesses | ThreeThreads:
+    """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `ThreeProcesses`.
 
     Kernels are compiled here first, so that not every process does it; progress is told what is compiled.
     """
-    check(transport, network)
+    check_transport(transport, network)
     warm_up(model.public.precision, progress)
     if transport == "memory":
-        return ThreadedParties(model, **options)
-    return LocalParties(model, transport, network, **options)
+        return ThreeThreads(model, **options)
+    return ThreeProcesses(model, transport, network, **options)
 
 
-def check(transport: str, network: str) -> None:
+def check_transport(transport: str, network: str) -> None:
     """Raises InputError for a transport or a network that there is none of, and for a network between threads."""
     if transport not in TRANSPORTS:
         raise InputError(f"transport: must be one of {', '.join(TRANSPORTS)}, not {transport}")

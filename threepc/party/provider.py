@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel
 from threepc.party import inference
+from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
-from threepc.party.network import Network
 from threepc.party.pacing import PacedSender
 from threepc.party.session import Options, Usage, ending_together, log, number_field, session_field, text_field
 from threepc.party.warmup import warm_up
@@ -38,11 +38,11 @@ class ProviderParty(ListeningParty):
 
     role = "provider"
 
-    def __init__(self, network: Network, options: Options):
+    def __init__(self, connector: Connector, options: Options):
         """See `ListeningParty`."""
         self._meetings: dict[bytes, _Meeting] = {}
         self._packed: tuple[bytes, dict] | None = None
-        super().__init__(network, options)
+        super().__init__(connector, options)
 
     def stop(self) -> None:
         """End `serve` and all connections, and wait for no other half any more."""
@@ -58,7 +58,7 @@ class ProviderParty(ListeningParty):
         role, session = text_field(hello, "role"), session_field(hello)
         if role not in ("client", "server"):
             raise RunError("a greeting of an unknown role")
-        if not self._network.is_known(role, connection.peer):
+        if not self._connector.is_known(role, connection.peer):
             raise RunError(f"a party calls itself the {role}, but its key is not that of a {role}")
         channel.link = ("provider", role)
         with self._lock:

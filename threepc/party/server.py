@@ -7,8 +7,8 @@ import queue
 from threepc.errors import RunError
 from threepc.model.served import ServedModel
 from threepc.party import inference
+from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
-from threepc.party.network import Network
 from threepc.party.pacing import PacedReceiver
 from threepc.party.provider import checked_plan, noting
 from threepc.party.record import by_step, difference
@@ -29,7 +29,7 @@ class ServerParty(ListeningParty):
 
     role, expects = "server", "client"
 
-    def __init__(self, model: ServedModel, network: Network, options: Options):
+    def __init__(self, model: ServedModel, connector: Connector, options: Options):
         """Raises InputError, naming the layer, for weights that do not fit the ring."""
         self._public = model.public
         precision, ring = model.public.precision, Ring(model.public.precision.bits)
@@ -44,7 +44,7 @@ class ServerParty(ListeningParty):
             self._weights[step.op] = step.protocol.server_weights(words)
         mask.erase()
         self._waiting: dict[bytes, queue.SimpleQueue] = {}
-        super().__init__(network, options)
+        super().__init__(connector, options)
 
     def _greet(self, connection: Connection, channel: Channel) -> None:
         hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
@@ -71,7 +71,7 @@ class ServerParty(ListeningParty):
                 arriving = self._waiting[session] = queue.SimpleQueue()
             try:
                 key = new_key()
-                provider = open_channel(self._network.connect("provider"), "server", "provider", self._options, online.meter)
+                provider = open_channel(self._connector.connect("provider"), "server", "provider", self._options, online.meter)
                 channels.append(provider)
                 fields = {"version": PROTOCOL_VERSION, "role": "server", "session": session.hex(), "model": self._public.to_plain()}
                 provider.send_control("hello", fields, [key, self._weight_key])

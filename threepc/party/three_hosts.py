@@ -8,8 +8,8 @@ from pathlib import Path
 from threepc.errors import RunError
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party.client import ClientSession
+from threepc.party.connector import ZmqConnector
 from threepc.party.deployment import FILE_NAME, Deployment, load
-from threepc.party.network import ZmqNetwork
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
@@ -17,7 +17,7 @@ from threepc.party.worker import options_of
 from threepc.plan.precision import FRACTION, Precision
 
 
-def find(path: Path | str) -> Deployment:
+def read_deployment(path: Path | str) -> Deployment:
     """The deployment in a file, or in a folder's deployment.yaml. Raises InputError as `deployment.load` does."""
     path = Path(path)
     return load(path / FILE_NAME if path.is_dir() else path)
@@ -36,28 +36,28 @@ def open_client(deployment: Deployment, name: str = "client", threads: int = 1) 
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
-    network = _network(deployment, name)
-    return ClientSession(network, _options(deployment, deployment.budgets.client, threads))
+    connector = _connector(deployment, name)
+    return ClientSession(connector, _options(deployment, deployment.budgets.client, threads))
 
 
 def open_server(deployment: Deployment, model: ServedModel, threads: int = 1) -> ServerParty:
     """A server that listens. Raises InputError for its keys, for weights that do not fit the ring, and for an address in use."""
-    network = _network(deployment, "server", deployment.clients)
-    return ServerParty(model, network, _options(deployment, min(vars(deployment.budgets).values()), threads))
+    connector = _connector(deployment, "server", deployment.clients)
+    return ServerParty(model, connector, _options(deployment, min(vars(deployment.budgets).values()), threads))
 
 
 def open_provider(deployment: Deployment, threads: int = 1) -> ProviderParty:
     """A provider that listens. Raises InputError for its keys and for an address in use."""
-    network = _network(deployment, "provider", (deployment.server.public_key, *deployment.clients))
-    return ProviderParty(network, _options(deployment, deployment.budgets.provider, threads))
+    connector = _connector(deployment, "provider", (deployment.server.public_key, *deployment.clients))
+    return ProviderParty(connector, _options(deployment, deployment.budgets.provider, threads))
 
 
-def _network(deployment: Deployment, name: str, authorised: tuple[bytes, ...] = ()) -> ZmqNetwork:
-    """The network as the party `name` sees it: it listens at its own address, if it has one, and reaches the others at theirs."""
+def _connector(deployment: Deployment, name: str, authorised: tuple[bytes, ...] = ()) -> ZmqConnector:
+    """How the party `name` listens, at its own address if it has one, and reaches the others, at theirs."""
     parties = {"server": deployment.server, "provider": deployment.provider}
     addresses = {role: party.listen if role == name else party.address for role, party in parties.items()}
     public = {role: party.public_key for role, party in parties.items()}
-    return ZmqNetwork(addresses, deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
+    return ZmqConnector(addresses, deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
 
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:

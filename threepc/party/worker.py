@@ -18,7 +18,7 @@ import numpy as np
 from threepc.errors import ThreepcError
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
-from threepc.party.network import ZmqNetwork
+from threepc.party.connector import ZmqConnector
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
@@ -69,12 +69,12 @@ def _run(role: str, directory: Path, settings: dict, keys: KeyPair | None, contr
     if role == "client":
         while "provider" not in addresses or "server" not in addresses:
             addresses |= control.receive_control("addresses").fields
-        _client(ZmqNetwork(addresses, keys, public, timeout=options.timeout), options, control)
+        _client(ZmqConnector(addresses, keys, public, timeout=options.timeout), options, control)
         return
     authorised = tuple(public[name] for name in (("client",) if role == "server" else ("client", "server")) if name in public)
     mine = f"ipc://{directory}/{role}" if keys is None else "tcp://127.0.0.1:0"
-    network = ZmqNetwork(addresses | {role: mine}, keys, public, authorised, options.timeout)
-    party = ServerParty(ServedModel.load(directory), network, options) if role == "server" else ProviderParty(network, options)
+    connector = ZmqConnector(addresses | {role: mine}, keys, public, authorised, options.timeout)
+    party = ServerParty(ServedModel.load(directory), connector, options) if role == "server" else ProviderParty(connector, options)
     serving = threading.Thread(target=party.serve, name="serve")
     serving.start()
     try:
@@ -85,8 +85,8 @@ def _run(role: str, directory: Path, settings: dict, keys: KeyPair | None, contr
         serving.join()
 
 
-def _client(network: ZmqNetwork, options: Options, control: Channel) -> None:
-    with ClientSession(network, options) as session:
+def _client(connector: ZmqConnector, options: Options, control: Channel) -> None:
+    with ClientSession(connector, options) as session:
         control.send_control("ready", {"seconds": session.setup_seconds, "links": session.setup_links})
         while True:
             request = control.receive_control("infer", "stop")

@@ -33,7 +33,7 @@ class ClientOptions:
 
 def ask(options: ClientOptions, display: Display) -> Outcome:
     """Run the images. Raises InputError before anything of an image is sent, RunError when a party is missing, disagrees or fails."""
-    deployment = three_hosts.find(options.deployment)
+    deployment = three_hosts.read_deployment(options.deployment)
     deployment.key_pair(options.name)
     check_files(options.images)
     results.check_writable(options.report)

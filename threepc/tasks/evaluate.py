@@ -168,7 +168,7 @@ class _Ways:
     def _secure(self, images: np.ndarray) -> np.ndarray:
         if self._parties is None:
             limits = {"threads": self._options.threads, "timeout": self._options.timeout}
-            parties = one_host.start(self._assembled.served, self._options.transport, self._options.network, **limits)
+            parties = one_host.open_parties(self._assembled.served, self._options.transport, self._options.network, **limits)
             self._parties = self._open.enter_context(parties)
         outputs, _ = self._parties.infer(images)
         return results.finished(self._assembled.public, outputs)

@@ -32,7 +32,7 @@ class ServingParty(Protocol):
 
 def provide(path: Path | str, threads: int, display: Display) -> None:
     """`threepc provider`: deal until interrupted."""
-    deployment = three_hosts.find(path)
+    deployment = three_hosts.read_deployment(path)
     deployment.key_pair("provider")
     with display.stage("preparing kernels") as progress:
         warm_up(three_hosts.precision_of(deployment), progress)

@@ -76,7 +76,7 @@ def prepare(options: RunOptions, display: Display) -> Prepared:
 
 def run(options: RunOptions, display: Display) -> Outcome:
     """Run the images through three parties. Raises InputError before any party is started, RunError when the run fails."""
-    one_host.check(options.transport, options.network)
+    one_host.check_transport(options.transport, options.network)
     prepared = prepare(options, display)
     model, inputs = prepared.assembled.public, prepared.inputs
     budget = _budget(model, options, min(options.batch, len(inputs)))
@@ -84,7 +84,7 @@ def run(options: RunOptions, display: Display) -> Outcome:
         warm_up(model.precision, progress)
     with display.stage("starting client, server and provider"):
         limits = {"threads": options.threads, "timeout": options.timeout, "budget": budget}
-        parties = one_host.start(prepared.assembled.served, options.transport, options.network, **limits)
+        parties = one_host.open_parties(prepared.assembled.served, options.transport, options.network, **limits)
     records, outputs = [], []
     with parties, display.bar("private inference", len(inputs)) as advance:
         for batch in inputs.batches(options.batch):

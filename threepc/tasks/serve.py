@@ -29,7 +29,7 @@ class ServerOptions:
 
 def serve(options: ServerOptions, display: Display) -> None:
     """Load, prepare, listen and serve until interrupted. Raises InputError before listening, for files, keys, model and address."""
-    deployment = three_hosts.find(options.deployment)
+    deployment = three_hosts.read_deployment(options.deployment)
     deployment.key_pair("server")
     settings = Settings(
         deployment.ring, deployment.frac_bits, deployment.drelu_window, options.relu_spec, deployment.reveal, options.calibration

@@ -25,7 +25,7 @@ class Listener(Protocol):
         """Stop listening."""
 
 
-class Network(Protocol):
+class Connector(Protocol):
     """The server and the provider listen; the client connects to both, the server to the provider."""
 
     def listen(self, role: str) -> Listener:
@@ -39,7 +39,7 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True)
-class ZmqNetwork:
+class ZmqConnector:
     """Parties reached over ZeroMQ as one of them sees it.
 
     addresses: of the server and the provider, ipc:///PATH or tcp://HOST:PORT. For tcp: `keys`, the party's own pair; `public`, the public keys
@@ -53,38 +53,38 @@ class ZmqNetwork:
     timeout: float = 30.0
 
     def listen(self, role: str) -> Listener:
-        """See `Network`. Raises InputError when the address is in use."""
+        """See `Connector`. Raises InputError when the address is in use."""
         return zmq_listener.Listener(self.addresses[role], keys=self.keys, authorised=self.authorised)
 
     def connect(self, role: str) -> Connection:
-        """See `Network`. Raises RunError when nobody answers in time or a key is not accepted."""
+        """See `Connector`. Raises RunError when nobody answers in time or a key is not accepted."""
         return zmq_dealer.connect(
             self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}"
         )
 
     def is_known(self, role: str, peer: bytes | None) -> bool:
-        """See `Network`. A role with a public key must prove this one, and any other role must not."""
+        """See `Connector`. A role with a public key must prove this one, and any other role must not."""
         return self.public[role] == peer if role in self.public else peer not in self.public.values()
 
 
 @dataclass
-class MemoryNetwork:
+class MemoryConnector:
     """Parties in threads of one process."""
 
     waiting: dict[str, queue.SimpleQueue] = field(default_factory=lambda: {"server": queue.SimpleQueue(), "provider": queue.SimpleQueue()})
 
     def listen(self, role: str) -> MemoryListener:
-        """See `Network`."""
+        """See `Connector`."""
         return MemoryListener(self.waiting[role])
 
     def connect(self, role: str) -> Connection:
-        """See `Network`."""
+        """See `Connector`."""
         mine, theirs = memory.pair()
         self.waiting[role].put(theirs)
         return mine
 
     def is_known(self, role: str, peer: bytes | None) -> bool:
-        """See `Network`."""
+        """See `Connector`."""
         return True
 
 
