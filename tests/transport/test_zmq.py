@@ -287,7 +287,9 @@ def test_clients_may_come_first(private):
 
 DYING = """
 import sys, os
-from threepc.transport import KeyPair, Listener, connect
+from threepc.transport.keys import KeyPair
+from threepc.transport.zmq_dealer import connect
+from threepc.transport.zmq_listener import Listener
 address, public, secret, server_key = sys.argv[1:]
 keys = {} if not public else {"keys": KeyPair(public.encode(), secret.encode()), "server_key": server_key.encode()}
 connection = connect(address, timeout=20, **keys)
@@ -329,7 +331,8 @@ def test_a_client_killed_before_it_was_accepted(link):
 
 SERVING = """
 import sys
-from threepc.transport import KeyPair, Listener
+from threepc.transport.keys import KeyPair
+from threepc.transport.zmq_listener import Listener
 address, public, secret, client_key = sys.argv[1:]
 keys = {} if not public else {"keys": KeyPair(public.encode(), secret.encode()), "authorised": [client_key.encode()]}
 listener = Listener(address, **keys)
