@@ -8,9 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from zmq.utils import z85
 
 from threepc.errors import InputError, RunError
-from threepc.transport.keys import KeyPair
+from threepc.transport.addresses import is_tcp
+from threepc.transport.keys import KeyPair, is_key
 from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
 
@@ -95,8 +99,64 @@ def test_malformed_authorised_keys_are_refused():
         Listener("tcp://127.0.0.1:0", keys=SERVER, authorised=[CLIENT.public, b"nonsense"])
 
 
+def test_authorised_keys_change_while_it_listens(tcp):
+    client, server = tcp.pair()
+    with pytest.raises(RunError, match="does not accept this party's public key"):
+        tcp.connect(keys=STRANGER)
+    tcp.listener.set_authorised([STRANGER.public])
+    with client, pytest.raises(RunError, match="the server at .* accepts this party's public key no longer"):
+        client.receive(PATIENCE)
+    with pytest.raises(RunError, match="is authorised no longer"):
+        server.receive(PATIENCE)
+    with pytest.raises(RunError, match="does not accept this party's public key"):
+        tcp.connect()
+    with tcp.connect(keys=STRANGER) as stranger, tcp.listener.accept(PATIENCE) as welcomed:
+        with pytest.raises(InputError, match="no CURVE key"):
+            tcp.listener.set_authorised([b"nonsense"])
+        welcomed.send([b"as before"])
+        assert stranger.receive(PATIENCE)[0].tobytes() == b"as before"
+
+
+def test_a_key_revoked_before_its_connection_is_accepted(tcp):
+    """Its handshake is over, its greeting perhaps not read yet: it is turned away all the same."""
+    client = tcp.connect()
+    tcp.listener.set_authorised([])
+    assert tcp.listener.accept(0.2) is None
+    with client, pytest.raises(RunError, match="accepts this party's public key no longer"):
+        client.receive(PATIENCE)
+
+
 @pytest.mark.parametrize(
-    "address", ["", "localhost:7000", "tcp://host", "tcp://host:99999", "tcp://*:7000", "ipc://relative", "inproc://x", "udp://h:1"]
+    "address", ["tcp://host:0", "tcp://a_b.c-d.:7000", "tcp://10.0.0.1:1", "tcp://xn--mller-kva.invalid:7000", "tcp://[2001:db8::1]:65535"]
+)
+def test_hosts_as_they_may_be_written(address):
+    assert is_tcp(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "localhost:7000",
+        "tcp://host",
+        "tcp://host:99999",
+        "tcp://*:7000",
+        "ipc://relative",
+        "inproc://x",
+        "udp://h:1",
+        "tcp://a..b!!:7000",
+        "tcp://müller.invalid:7000",
+        "tcp://-a:7000",
+        "tcp://a.-b:7000",
+        f"tcp://{'a' * 64}:7000",
+        f"tcp://{'.'.join(['a' * 63] * 4)}:7000",
+        "tcp://256.0.0.1:7000",
+        "tcp://1.2.3:7000",
+        "tcp://[1::2::3]:7000",
+        "tcp://٣:7000",
+        "tcp://host:٧",
+        "tcp://host:7000\n",
+    ],
 )
 def test_other_addresses_are_refused(address):
     with pytest.raises(InputError, match="is no address: write tcp://HOST:PORT"):
@@ -215,3 +275,14 @@ def test_strangers_who_do_not_greet_are_turned_away(ipc):
 def test_keys_never_show():
     assert CLIENT.secret.decode() not in repr(CLIENT)
     assert CLIENT.is_consistent() and not KeyPair(CLIENT.public, SERVER.secret).is_consistent()
+
+
+@pytest.mark.parametrize("text", [b"#" * 40, b"%%%%%" * 8, b"", b"x" * 41, b"\xff" * 40, b"~" * 40])
+def test_what_is_no_key(text):
+    assert not is_key(text)
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=40, max_size=40))
+def test_keys_are_what_z85_reads_back(data, noise):
+    assert is_key(z85.encode(data))
+    assert not is_key(noise) or z85.encode(z85.decode(noise)) == noise

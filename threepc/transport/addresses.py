@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from threepc.errors import InputError
 
-_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]*]+):(?P<port>[0-9]{1,5})")
+_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>[0-9]{1,5})", re.ASCII)
+_LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)", re.ASCII)
+_HOST_NAME_LIMIT = 253
 # sockaddr_un holds 108 bytes, the last of them zero.
 _IPC_PATH_LIMIT = 107
 
@@ -18,11 +21,24 @@ _IPC_PATH_LIMIT = 107
 def is_tcp(address: str) -> bool:
     """True for tcp://HOST:PORT, False for ipc://PATH. Raises InputError for anything else."""
     match = _TCP.fullmatch(address)
-    if match and int(match["port"]) < 65536:
+    if match and int(match["port"]) < 65536 and _is_host(match["host"]):
         return True
     if address.startswith("ipc:///"):
         return False
     raise InputError(f"{address!r} is no address: write tcp://HOST:PORT, or ipc:///PATH with an absolute path")
+
+
+def _is_host(host: str) -> bool:
+    """Whether `host` is an IPv4 address, an IPv6 address in brackets, or a name of the DNS."""
+    *_, last = labels = host.removesuffix(".").split(".")
+    try:
+        if host.startswith("["):
+            return bool(ipaddress.IPv6Address(host[1:-1]))
+        if last.isdigit():
+            return bool(ipaddress.IPv4Address(host))
+    except ValueError:
+        return False
+    return len(host) <= _HOST_NAME_LIMIT and all(map(_LABEL.fullmatch, labels))
 
 
 def check_ipc_directory(address: str) -> Path:

@@ -25,6 +25,8 @@ _IO_THREADS = 2
 _SUSPICION_MS = 200
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where RFC 27 has libzmq ask whether a key may enter
 
+_REVOKED = "accepts this party's public key no longer"
+
 
 class AcceptedConnection(QueuedConnection):
     """One peer's connection to a `Listener`."""
@@ -75,9 +77,7 @@ class Listener:
         self._encrypted = is_tcp(address)
         if not self._encrypted:
             check_ipc_free(check_ipc_directory(address))
-        self._authorised = frozenset(authorised)
-        if not all(map(is_key, self._authorised)):
-            raise InputError(f"an authorised key of {address} is no CURVE key of 40 characters")
+        self._authorised = _keys(authorised, address)
         self._limits = (max_connections, max_pending)
         self._lock = threading.RLock()  # guards the router and all that follows
         self._connections: dict[bytes, AcceptedConnection] = {}
@@ -125,6 +125,19 @@ class Listener:
                 self._pending.put(None)
                 raise RunError(f"{self.address} no longer listens")
             return connection
+
+    def set_authorised(self, keys: Iterable[bytes]) -> None:
+        """Let these z85 public keys in from now on, and no others; connections of any other key end at once.
+
+        Raises InputError for a malformed key, and then changes nothing.
+        """
+        authorised = _keys(keys, self.address)
+        with self._lock:
+            self._authorised = authorised
+            for connection in list(self._connections.values()):
+                if connection.peer is not None and connection.peer not in authorised:
+                    connection.end("is authorised no longer")
+                    self.dismiss(connection, _REVOKED)
 
     def close(self) -> None:
         """End all connections, delivering what was sent on them, and stop listening. Closing twice is harmless."""
@@ -244,6 +257,8 @@ class Listener:
         max_connections, max_pending = self._limits
         if len(frames) > 1 or len(frames[0]) > 0:
             self.dismiss(connection, "did not understand the greeting")
+        elif peer is not None and peer not in self._authorised:  # revoked since its handshake
+            self.dismiss(connection, _REVOKED)
         elif len(self._connections) > max_connections or self._pending.qsize() >= max_pending:
             self.dismiss(connection, "has too many connections: try again later")
         else:
@@ -290,6 +305,13 @@ class Listener:
         self._zap.close(0)
         self._waker.close()
         self._context.term()
+
+
+def _keys(keys: Iterable[bytes], address: str) -> frozenset[bytes]:
+    authorised = frozenset(keys)
+    if not all(map(is_key, authorised)):
+        raise InputError(f"an authorised key of {address} is no CURVE key of 40 characters")
+    return authorised
 
 
 def _user_id(frame: zmq.Frame) -> bytes:
