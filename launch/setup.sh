@@ -102,7 +102,7 @@ step "build tools" install setuptools wheel
 # OpenCV before mmcv, which otherwise asks for the variant with a graphical interface
 step "torch and OpenCV" install torch opencv-python-headless
 step "mmcv" install_mmcv
-step "threepc, MMLab and the rest" install --no-build-isolation --editable "$root[mmlab,test]"
+step "threepc, MMLab and the rest" install --no-build-isolation --editable "$root[mmlab,test,dev]"
 step "check" check
 wanted >"$stamp.new"
 mv "$stamp.new" "$stamp"

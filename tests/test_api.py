@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -123,6 +125,23 @@ def test_a_client_checks_its_files_at_once(tmp_path):
     generate(tmp_path / "keys")
     with pytest.raises(threepc.InputError, match="the public key of nobody"):
         threepc.Client(tmp_path / "keys" / "deployment.yaml", name="nobody")
+
+
+def test_all_is_exactly_the_public_names():
+    members = {name: getattr(threepc, name) for name in {*vars(threepc), *dir(threepc)}}
+    public = {name for name, value in members.items() if not name.startswith("_") and not isinstance(value, ModuleType)}
+    assert sorted(public | {"__version__"}) == sorted(threepc.__all__) == dir(threepc)
+
+
+def test_the_model_card_has_a_public_name_for_factories():
+    from threepc import card
+    from threepc.images import card as home
+
+    assert (card.ModelCard, card.Preprocessing) == (home.ModelCard, home.Preprocessing)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(threepc.__file__).parent / "py.typed").is_file()
 
 
 def test_importing_threepc_is_cheap():

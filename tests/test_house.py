@@ -20,7 +20,8 @@ FLOORS = (
     ("model",),
     ("party", "reduction"),
     ("tasks",),
-    ("api", "card", "", "benchmarks"),
+    ("api", "card", "benchmarks"),
+    ("",),
     ("cli",),
     ("__main__",),
 )

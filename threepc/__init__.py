@@ -4,20 +4,23 @@
 `import threepc` needs neither torch nor numba.
 """
 
-from importlib import import_module
+import importlib
+import typing
 
 from threepc.errors import InputError, RunError, ThreepcError
 
-__all__ = ["Client", "InputError", "RunError", "ThreepcError", "local"]
+__version__ = "0.1.0"
+__all__ = ["Client", "InputError", "RunError", "SecureModel", "ThreepcError", "__version__", "local"]
 
-_HOMES = {"Client": ".api", "local": ".api"}
+if typing.TYPE_CHECKING:
+    from threepc.api import Client, SecureModel, local
+else:
 
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module("threepc.api"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+import threepc
 from threepc.cli import main
 from threepc.errors import RunError
+from threepc.transport.framing import PROTOCOL_VERSION
 
 FACTORIES = """
 from torch import nn
@@ -210,6 +212,11 @@ def test_wrong_words(refused):
     assert refused("run") == "threepc: missing argument 'CONFIG': see 'threepc run --help'"
     assert "no such option" in refused("keygen", "--whatever").lower()
     assert "missing option '--deployment'" in refused("provider")
+
+
+def test_the_version_of_the_program_and_of_the_protocol(capsys):
+    assert main.status(["--version"]) == 0
+    assert capsys.readouterr().out == f"threepc {threepc.__version__}, protocol version {PROTOCOL_VERSION}\n"
 
 
 def test_keygen_overwrites_nothing(refused, tmp_path, capsys):

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -23,6 +24,7 @@ case "$*" in
     *install*"${FAILS:-nothing fails}"*) echo "ERROR: no such wheel"; exit 1 ;;
     *install*"${KILLED:-nothing is killed}"*) kill -KILL $$ ;;
     *install*) echo "Collecting something" ;;
+    *"${BROKEN:-nothing is broken}"*) exit 1 ;;
 esac
 """
 
@@ -31,7 +33,8 @@ esac
 def copy(tmp_path):
     """A folder with the launch scripts and what they read, and a PATH on which the stand-in is the only Python."""
     root = tmp_path / "a copy"
-    shutil.copytree(REPOSITORY / "launch", root / "launch")
+    for folder in ("launch", ".ci"):
+        shutil.copytree(REPOSITORY / folder, root / folder)
     for name in ("setup.cfg", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, root)
     tools = tmp_path / "tools"
@@ -64,7 +67,7 @@ ALL_STEPS = [
     "setuptools wheel",
     "torch opencv-python-headless",
     "--no-build-isolation mmcv",
-    "--no-build-isolation --editable {}[mmlab,test]",
+    "--no-build-isolation --editable {}[mmlab,test,dev]",
 ]
 
 
@@ -160,8 +163,22 @@ def test_test_sh_runs_pytest_in_the_repository(ready, tmp_path):
     assert calls(ready) == ["-m pytest tests/graph -k a b"]
 
 
-def test_continuous_integration_runs_test_sh():
-    script = REPOSITORY / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    commands = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
-    assert commands == ['cd "$(dirname "${BASH_SOURCE[0]}")/.." && ./launch/test.sh']
+CHECKS = ["-m ruff format --check .", "-m ruff check .", "-m mypy"]
+
+
+@pytest.mark.parametrize("broken", ["nothing", *CHECKS])
+def test_check_sh_makes_every_check_and_fails_with_any(ready, tmp_path, broken):
+    result = run(ready, "check.sh", cwd=tmp_path, BROKEN=broken)
+    assert calls(ready) == CHECKS and result.returncode == (broken in CHECKS)
+
+
+@pytest.mark.parametrize("broken", ["nothing", "-m mypy", "-m pytest"])
+def test_continuous_integration_makes_all_checks_and_runs_all_tests(ready, tmp_path, broken):
+    result = run(ready, "../.ci/run", cwd=tmp_path, BROKEN=broken)
+    assert calls(ready) == [*CHECKS, "-m pytest"] and result.returncode == (broken != "nothing")
+
+
+def test_the_hook_before_a_commit_is_check_sh():
+    ((repository,),) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text()).values()
+    (hook,) = repository["hooks"]
+    assert repository["repo"] == "local" and (REPOSITORY / hook["entry"]).samefile(REPOSITORY / "launch" / "check.sh")

@@ -42,7 +42,18 @@ class Commands(click.Group):
         return getattr(import_module(COMMANDS[name]), name)
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from threepc import __version__
+    from threepc.transport.framing import PROTOCOL_VERSION
+
+    click.echo(f"threepc {__version__}, protocol version {PROTOCOL_VERSION}")
+    ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the versions and exit.")
 def threepc() -> None:
     """Secure three-party inference: a client's images, a server's network, and a provider that helps both and sees neither."""
 
