@@ -5,12 +5,8 @@ packed straight from the input: lanes that fall into the padding are masked, so 
 faster, `winograd` computes the same words modulo 2^l with fewer products.
 """
 
-import functools
 import math
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +15,7 @@ from threepc.kernels import winograd
 from threepc.kernels.depthwise import correlate_channels, plane_words
 from threepc.kernels.gemm import BUFFER_BYTES, depth_block, multiply_block, pack_rows, panel_width, stored_width
 from threepc.kernels.options import inline, kernel
+from threepc.kernels.threads import Scratch, run_parts
 from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, gather, lanes_within, stride_reach
 
 SHORT_RING = 52  # bits of the widest ring that IFMA multiplies
@@ -192,34 +189,7 @@ def _convolve_part(panels, x, bias, out, buffer, tile, pieces, geometry, groups,
                 )
 
 
-class _Scratch(threading.local):
-    """Buffers of the current thread, kept because fresh memory costs a page fault every 4 KiB."""
-
-    def __init__(self):
-        self._buffers = {}
-
-    def words(self, purpose: str, count: int, dtype: np.dtype) -> np.ndarray:
-        """An array of `count` words, zero at first, in memory that lasts until more words are asked for."""
-        held = self._buffers.get((purpose, dtype))
-        if held is None or held.size < count:
-            held = self._buffers[purpose, dtype] = np.zeros(count, dtype)
-        return held[:count]
-
-
-_scratch = _Scratch()
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "threepc-kernel")
-
-
-def run_parts(function: Callable[[tuple], None], parts: list[tuple]) -> None:
-    """Call the function on every part, all but the first in the threads of a pool that the whole process shares."""
-    futures = [_pool().submit(function, part) for part in parts[1:]]
-    function(parts[0])
-    for future in futures:
-        future.result()
+_scratch = Scratch()
 
 
 def _ranges(count: int, parts: int, grain: int = 1) -> list[tuple[int, int]]:
@@ -280,11 +250,11 @@ def convolve(
     panels, source, start, target = weight.panels, _read_only(x), _read_only(padded_bias), out.reshape(-1)
     short = weight.bits <= SHORT_RING
 
-    def correlate(part):
+    def correlate(*part):
         plane = _scratch.words("plane", plane_words(geometry), x.dtype)
         correlate_channels(panels, source, start, target, plane, geometry, rows, padded_bias.shape[1], short, part)
 
-    def multiply(part):
+    def multiply(*part):
         widest = VECTORS * VECTOR_BYTES // x.itemsize
         buffer = _scratch.words("buffer", BUFFER_BYTES // x.itemsize, x.dtype)
         tile = _scratch.words("tile", ROWS * widest + ROWS, x.dtype)
@@ -333,7 +303,9 @@ def _convolve_tiles(
         split = np.empty(maps * channels * (rows + 2) * (columns + 2), x.dtype)
         target = np.empty(maps * outputs * rows * columns, x.dtype)
         run_parts(
-            lambda part: winograd.split_phases(source, split, height, wide, top, left, down, across, rows + 2, columns + 2, channels, part),
+            lambda *part: winograd.split_phases(
+                source, split, height, wide, top, left, down, across, rows + 2, columns + 2, channels, part
+            ),
             _ranges(images * channels, threads),
         )
         source, height, wide, top, left = _read_only(split), rows + 2, columns + 2, 0, 0
@@ -341,7 +313,7 @@ def _convolve_tiles(
     panels, tiles = -(-outputs // ROWS), winograd.tiles_of(maps, rows, columns)
     places, block = winograd.places_of_taps(channels, panels), winograd.channel_block(channels)
 
-    def multiply(part):
+    def multiply(*part):
         *sizes, pieces_shape = winograd.scratch_words(channels, part[1] - part[0], part[3] - part[2])
         kernels, inputs, products = (_scratch.words(f"Winograd {n}", size, x.dtype) for n, size in enumerate(sizes))
         pieces = _scratch.words("Winograd pieces", math.prod(pieces_shape), np.dtype(np.int64)).reshape(pieces_shape)
@@ -355,7 +327,7 @@ def _convolve_tiles(
     if maps > images:
         flat = out.reshape(-1)
         run_parts(
-            lambda part: winograd.merge_phases(target, flat, out_height, out_wide, down, across, rows, columns, outputs, part),
+            lambda *part: winograd.merge_phases(target, flat, out_height, out_wide, down, across, rows, columns, outputs, part),
             _ranges(images * outputs, threads),
         )
 

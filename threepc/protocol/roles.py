@@ -6,17 +6,19 @@ and streams are laid out tile after tile, so the cut is part of the protocol: al
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from threepc.kernels.convolution import PackedWeight
 from threepc.kernels.keystream import BLOCK_BYTES, Source
 from threepc.kernels.packing import BLOCK, TILE, padded
+from threepc.kernels.threads import Scratch, run_parts
 from threepc.prf import Keystream, Purpose
 from threepc.transport.channel import Channel
+
+scratch = Scratch().words
+"""The protocols' scratch, the calling thread's own: see `Scratch.words`."""
 
 
 def tiles(count: int) -> int:
@@ -40,12 +42,7 @@ class Role:
         total = tiles(count)
         share = -(-total // self.threads)
         parts = [(first, min(first + share, total)) for first in range(0, total, share or 1)]
-        if len(parts) < 2:
-            for part in parts:
-                work(*part)
-            return
-        for done in [_pool(self.threads).submit(work, *part) for part in parts]:
-            done.result()
+        run_parts(work, parts)
 
     def _source(self, key: Keystream, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
         return key.source(self.attempt, op, purpose, tiles(count) * (tile_bytes // BLOCK_BYTES))
@@ -152,24 +149,3 @@ class KernelArgument:
     def array(self) -> np.ndarray:
         """A view that keeps the received message alive."""
         return np.asarray(self)
-
-
-_local = threading.local()
-_pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = threading.Lock()
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    with _pools_lock:
-        if threads not in _pools:
-            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
-        return _pools[threads]
-
-
-def scratch(name: str, size: int, dtype) -> np.ndarray:
-    """A reusable flat array of this thread; its content is whatever was there, and lasts until the name is asked for again."""
-    held = _local.__dict__
-    array = held.get((name, dtype))
-    if array is None or array.size < size:
-        array = held[name, dtype] = np.empty(size, dtype)
-    return array[:size]
