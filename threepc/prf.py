@@ -22,10 +22,11 @@ import functools
 import secrets
 import threading
 from enum import IntEnum, unique
+from typing import NoReturn
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from threepc.errors import RunError
@@ -100,7 +101,7 @@ class Keystream:
     dealing runs ahead of the online phase. Within an attempt no address is opened twice. Safe to share between threads.
     """
 
-    def __init__(self, key: bytes):
+    def __init__(self, key: bytes) -> None:
         """`key`: 16 bytes from `new_key` or `derive_key`. Raises ValueError for another length."""
         if len(key) != KEY_BYTES:
             raise ValueError(f"a PRF key has {KEY_BYTES} bytes, not {len(key)}")
@@ -114,7 +115,7 @@ class Keystream:
     def __repr__(self) -> str:
         return "Keystream(<secret key>)"
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a Keystream holds a secret key and is never pickled")
 
     @property
@@ -142,20 +143,20 @@ class Keystream:
         Raises ValueError when a field exceeds its bits; RunError when the attempt is not open, or the address was opened before.
         """
         with self._lock:
-            return self._stream(self._open(attempt, op, purpose))
+            return _stream(*self._open(attempt, op, purpose))
 
     def source(self, attempt: int, op: int, purpose: int, blocks: int) -> keystream.Source:
         """The first `blocks` 16-byte blocks of that stream for kernels, which draw each of them once at most. Raises as `stream` does."""
         with self._lock:
-            address = self._open(attempt, op, purpose)
+            algorithm, address = self._open(attempt, op, purpose)
             # a copy: erasing the key must not let a kernel that still runs draw with a key of zeros
             keys = self._round_keys.copy()
-            stream = None if keys.size else self._stream(address)
+            stream = None if keys.size else _stream(algorithm, address)
         drawn = _NOTHING if stream is None else stream.fill(np.empty(blocks * BLOCK_BYTES, np.uint8))
         return keystream.Source(keys, np.uint64(address), drawn)
 
-    def _open(self, attempt: int, op: int, purpose: int) -> int:
-        """Mark an address as opened and return it."""
+    def _open(self, attempt: int, op: int, purpose: int) -> tuple[algorithms.AES, int]:
+        """The cipher and an address that is marked as opened from now on."""
         address = _address(attempt, op, purpose)
         if self._algorithm is None:
             raise RunError("the key of this session has been erased")
@@ -164,11 +165,7 @@ class Keystream:
         if address in self._opened[attempt]:
             raise RunError(f"the stream of attempt {attempt}, op {op}, purpose {purpose} would be used twice")
         self._opened[attempt].add(address)
-        return address
-
-    def _stream(self, address: int) -> Stream:
-        counter = (address << BLOCK_BITS).to_bytes(BLOCK_BYTES, "big")
-        return Stream(Cipher(self._algorithm, modes.CTR(counter)).encryptor())
+        return self._algorithm, address
 
     def erase(self) -> None:
         """Overwrite the key and refuse further streams. Best effort: Python's, OpenSSL's and running kernels' copies are beyond reach."""
@@ -184,7 +181,7 @@ class Stream:
 
     __slots__ = ("_encryptor",)
 
-    def __init__(self, encryptor):
+    def __init__(self, encryptor: CipherContext) -> None:
         self._encryptor = encryptor
 
     def fill(self, array: np.ndarray) -> np.ndarray:
@@ -197,7 +194,7 @@ class Stream:
             raise ValueError(f"a stream fills C-contiguous arrays of unsigned words, not {array.dtype} with strides {array.strides}")
         if array.size == 0:
             return array
-        buffer = memoryview(array).cast("B")
+        buffer = array.data.cast("B")
         update_into = self._encryptor.update_into
         for begin in range(0, len(buffer), len(_ZEROS)):
             piece = buffer[begin : begin + len(_ZEROS)]
@@ -205,6 +202,11 @@ class Stream:
         if len(buffer) % BLOCK_BYTES:
             self._encryptor.update(_ZEROS[: BLOCK_BYTES - len(buffer) % BLOCK_BYTES])
         return array
+
+
+def _stream(algorithm: algorithms.AES, address: int) -> Stream:
+    counter = (address << BLOCK_BITS).to_bytes(BLOCK_BYTES, "big")
+    return Stream(Cipher(algorithm, modes.CTR(counter)).encryptor())
 
 
 def _address(attempt: int, op: int, purpose: int) -> int:

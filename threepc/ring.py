@@ -17,7 +17,7 @@ class Ring:
 
     bits: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.bits not in RING_BITS:
             raise InputError(f"a ring has {', '.join(map(str, RING_BITS))} bits, not {self.bits}")
 
