@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks import kernels, passes
-from threepc.transport.shaping import Network
+from threepc.transport.shaping import LinkPreset
 
-FREE = Network(float("inf"), 0.0)
+FREE = LinkPreset(float("inf"), 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def constants(ring: int, layer_rows: dict[str, list[dict]], relu: dict, million:
     return Constants(rates, totals, relu["bytes"], few["seconds"]["online"]["median"] / few["messages"], cores)
 
 
-def predict(work: dict, constants: Constants, network: Network | None) -> dict[str, float]:
+def predict(work: dict, constants: Constants, network: LinkPreset | None) -> dict[str, float]:
     """Seconds "offline", "online" (separate phases) and "total" (overlapped). work: `measure`'s entry of that name."""
     pipe = network or FREE
     linear = sum(work["macs"][kind] / rate for kind, rate in constants.rates.items())

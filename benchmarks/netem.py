@@ -29,7 +29,7 @@ from threepc.errors import RunError
 from threepc.model.served import ServedModel
 from threepc.party import deployment, three_hosts
 from threepc.party.one_host import ROLES, memory_settings
-from threepc.transport.shaping import NETWORKS, Network
+from threepc.transport.shaping import NETWORKS, LinkPreset
 
 PRESETS = ("lan", "lan10", "wan", "wan352")
 OWN_PRESET = "benchmark"
@@ -47,10 +47,10 @@ def run(presets: tuple[str, ...], progress: Progress, wanted) -> Iterator[dict]:
         yield {"case": "all networks", "unavailable": missing}
         return
     with _namespaces() as names:
-        reason = _shaper_missing(names["client"], "netem", *_netem(Network(1e9, 1e-3)))
+        reason = _shaper_missing(names["client"], "netem", *_netem(LinkPreset(1e9, 1e-3)))
         if reason:
             reason = f"this kernel does not shape by netem ({reason})"
-            if without := _shaper_missing(names["client"], "tbf", *_tbf(Network(1e9, 0.0))):
+            if without := _shaper_missing(names["client"], "tbf", *_tbf(LinkPreset(1e9, 0.0))):
                 yield {"case": "all networks", "unavailable": f"{reason} nor by tbf ({without})"}
                 return
             yield {"case": "all networks", "unavailable": f"{reason}; only the rates are checked, by tbf and without any delay"}
@@ -61,7 +61,7 @@ def run(presets: tuple[str, ...], progress: Progress, wanted) -> Iterator[dict]:
             preset = NETWORKS[name]
             how = "netem, rate and delay"
             if reason:
-                preset, how = Network(preset.rate_bits_per_s, 0.0), "tbf, rate alone"
+                preset, how = LinkPreset(preset.rate_bits_per_s, 0.0), "tbf, rate alone"
             if not wanted(name) or preset in rates:
                 continue
             rates.add(preset)
@@ -92,12 +92,12 @@ def lacking() -> str | None:
     return None
 
 
-def _netem(network: Network) -> list[str]:
+def _netem(network: LinkPreset) -> list[str]:
     delay = f"{network.one_way_delay_s * 1e6:.0f}us"
     return ["rate", f"{network.rate_bits_per_s:.0f}bit", "delay", delay, "limit", str(QUEUE_PACKETS)]
 
 
-def _tbf(network: Network) -> list[str]:
+def _tbf(network: LinkPreset) -> list[str]:
     burst = max(1 << 17, int(network.rate_bits_per_s / 8 * TBF_BURST_S))
     return ["rate", f"{network.rate_bits_per_s:.0f}bit", "burst", str(burst), "limit", str(QUEUE_BYTES)]
 
@@ -153,7 +153,7 @@ def _shaper_missing(name: str, kind: str, *settings: str) -> str | None:
     return None
 
 
-def _time(names: dict[str, str], served: ServedModel, simulated: Network | None) -> dict:
+def _time(names: dict[str, str], served: ServedModel, simulated: LinkPreset | None) -> dict:
     """The spread of an inference's seconds over the namespaces, phases overlapped."""
     with tempfile.TemporaryDirectory(prefix="threepc-") as temporary, contextlib.ExitStack() as running:
         folder = Path(temporary)
@@ -193,7 +193,7 @@ def party(role: str, folder: Path) -> None:
     """Be one party. The server and the provider print their address and serve until terminated; the client prints seconds, as JSON."""
     preset = folder / "preset.json"
     if preset.exists():
-        NETWORKS[OWN_PRESET] = Network(*json.loads(preset.read_text()))
+        NETWORKS[OWN_PRESET] = LinkPreset(*json.loads(preset.read_text()))
     agreed = deployment.load(folder / deployment.FILE_NAME)
     say = lambda text: print(text, flush=True)
     if role == "provider":

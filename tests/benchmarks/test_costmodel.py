@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.costmodel import Constants, predict
-from threepc.transport.shaping import Network
+from threepc.transport.shaping import LinkPreset
 
 CONSTANTS = Constants(
     rates={"dense": 50e9, "depthwise": 5e9},
@@ -33,7 +33,7 @@ def test_a_million_relus_take_their_core_time():
 
 
 def test_slower_links_take_longer():
-    rates = [predict(WORK, CONSTANTS, Network(rate, 0.0)) for rate in (10e9, 1e9, 1e8)]
+    rates = [predict(WORK, CONSTANTS, LinkPreset(rate, 0.0)) for rate in (10e9, 1e9, 1e8)]
     for faster, slower in zip(rates, rates[1:]):
         assert all(slower[phase] >= faster[phase] for phase in faster)
     assert rates[-1]["offline"] == pytest.approx(27_000_000 * 8 / 1e8)
@@ -41,5 +41,5 @@ def test_slower_links_take_longer():
 
 
 def test_every_online_message_waits_for_the_delay():
-    near, far = (predict(WORK, CONSTANTS, Network(1e9, delay)) for delay in (0.0, 0.02))
+    near, far = (predict(WORK, CONSTANTS, LinkPreset(1e9, delay)) for delay in (0.0, 0.02))
     assert far["online"] - near["online"] == pytest.approx(200 * 0.02)

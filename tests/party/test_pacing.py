@@ -13,7 +13,7 @@ from threepc.party.one_host import ThreeThreads
 from threepc.party.pacing import GRANT, PacedReceiver, PacedSender
 from threepc.transport import memory
 from threepc.transport.channel import Channel
-from threepc.transport.connection import NoAnswer
+from threepc.transport.connection import NoAnswerError
 
 
 def channels(timeout=5.0):
@@ -79,7 +79,7 @@ def test_a_sender_that_has_used_its_budget_waits():
     block = np.zeros(GRANT, np.uint8)
     for op in range(4):
         sender.send(op, [block], "offline")
-    with pytest.raises(NoAnswer):
+    with pytest.raises(NoAnswerError):
         sender.send(4, [block], "offline")
     for op in range(2):
         receiver.receive(op, [(np.uint8, block.shape)])

@@ -1,4 +1,4 @@
-"""Counters: sums by link, phase and op, and no count lost between threads."""
+"""Counters: one for each link direction, phase and op, and no count lost between threads."""
 
 import threading
 
@@ -9,28 +9,15 @@ from threepc.transport.meter import Count, Meter
 UP, DOWN = ("client", "server"), ("server", "client")
 
 
-def test_sums_by_every_key():
+def test_every_link_phase_and_op_has_its_own_count():
     meter = Meter()
     meter.add(UP, "online", 1, 100)
     meter.add(UP, "online", 1, 10)
+    before = meter.counts()
     meter.add(UP, "offline", 2, 7)
-    meter.add(DOWN, "online", 1, 3)
-    assert meter.count() == Count(120, 4)
-    assert meter.count(link=UP) == Count(117, 3)
-    assert meter.count(phase="online") == Count(113, 3)
-    assert meter.count(link=UP, op=1) == Count(110, 2)
-    assert meter.count(phase="setup") == Count()
-    assert meter.counts()[UP, "offline", 2] == Count(7, 1)
-
-
-def test_overhead_is_apart():
-    meter = Meter()
-    meter.add(UP, "online", 1, 100)
-    meter.add_overhead(UP, 9)
-    meter.add_overhead(DOWN, 4)
-    assert meter.count() == Count(100, 1)
-    assert meter.overhead() == 13 and meter.overhead(UP) == 9
-    assert list(meter.as_report()["links"]) == ["client->server", "server->client"]
+    meter.add(DOWN, "online", 1, 0)
+    assert before == {(UP, "online", 1): Count(110, 2)}
+    assert meter.counts() == before | {(UP, "offline", 2): Count(7, 1), (DOWN, "online", 1): Count(0, 1)}
 
 
 def test_unknown_phases_are_refused():
@@ -43,13 +30,11 @@ def test_threads_lose_nothing():
 
     def add():
         for i in range(2000):
-            meter.add(UP, "online", i % 3, 5)
-            meter.add_overhead(UP, 1)
+            meter.add(UP, "online", i % 2, 5)
 
     threads = [threading.Thread(target=add) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert meter.count() == Count(40_000, 8000)
-    assert meter.overhead() == 8000
+    assert meter.counts() == {(UP, "online", op): Count(20_000, 4000) for op in (0, 1)}

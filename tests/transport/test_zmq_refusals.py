@@ -23,7 +23,7 @@ PATIENCE = 10  # seconds; only a failing test waits that long
 
 
 def test_nobody_listens(private):
-    with pytest.raises(RunError, match="the server has not answered at ipc://.* for 0.1 s: is it running"):
+    with pytest.raises(RunError, match=r"the server has not answered at ipc://.* for 0.1 s: is it running"):
         connect(f"ipc://{private}/nobody", timeout=0.1, name="the server")
 
 
@@ -39,28 +39,28 @@ def test_a_listener_of_another_kind():
     plain = context.socket(zmq.ROUTER)
     port = plain.bind_to_random_port("tcp://127.0.0.1")
     try:
-        with pytest.raises(RunError, match="does not speak this protocol|hung up during the handshake"):
+        with pytest.raises(RunError, match=r"does not speak this protocol|hung up during the handshake"):
             connect(f"tcp://127.0.0.1:{port}", keys=CLIENT, server_key=SERVER.public, timeout=PATIENCE)
     finally:
         context.destroy(0)
 
 
 def test_a_wrong_server_key(tcp):
-    with pytest.raises(RunError, match="the server at tcp://.* hung up during the handshake: its public key here is probably not the one"):
+    with pytest.raises(RunError, match=r"the server at tcp://.* hung up during the handshake: its public key here is probably not the one"):
         tcp.connect(server_key=STRANGER.public)
     assert tcp.listener.accept(0) is None
 
 
 def test_an_unauthorised_client(tcp):
-    with pytest.raises(RunError, match="the server at tcp://.* does not accept this party's public key: add it to .* deployment.yaml"):
+    with pytest.raises(RunError, match=r"the server at tcp://.* does not accept this party's public key: add it to .* deployment.yaml"):
         tcp.connect(keys=STRANGER)
     assert tcp.listener.accept(0) is None
-    client, server = tcp.pair()  # the listener goes on
+    client, _ = tcp.pair()  # the listener goes on
     client.close()
 
 
 def test_a_public_key_without_its_secret(tcp):
-    with pytest.raises(RunError, match="hung up during the handshake|does not accept"):
+    with pytest.raises(RunError, match=r"hung up during the handshake|does not accept"):
         tcp.connect(keys=KeyPair(tcp.client_keys.public, STRANGER.secret))
 
 
@@ -169,12 +169,12 @@ def test_an_address_in_use_is_named(link):
     address = link.listener.address
     with pytest.raises(InputError, match=f"{address}.* in use|in use.*{address}"):
         Listener(address, keys=SERVER)
-    client, server = link.pair()  # and the first listener still has it
+    client, _ = link.pair()  # and the first listener still has it
     client.close()
 
 
 def test_an_address_of_another_host():
-    with pytest.raises(InputError, match="cannot listen at tcp://192.0.2.1:7000"):
+    with pytest.raises(InputError, match=r"cannot listen at tcp://192.0.2.1:7000"):
         Listener("tcp://192.0.2.1:7000", keys=SERVER)
 
 
@@ -229,9 +229,14 @@ def somebody_waiting(listener):
 def test_too_many_connections_are_turned_away(private, link_to):
     with Listener(f"ipc://{private}/server", max_connections=2) as listener:
         link = link_to(listener)
-        with link.pair()[0], link.pair()[0], link.connect() as third, somebody_waiting(listener):
-            with pytest.raises(RunError, match="the server at .* has too many connections: try again later"):
-                third.receive(PATIENCE)
+        with (
+            link.pair()[0],
+            link.pair()[0],
+            link.connect() as third,
+            somebody_waiting(listener),
+            pytest.raises(RunError, match=r"the server at .* has too many connections: try again later"),
+        ):
+            third.receive(PATIENCE)
 
 
 def test_too_many_waiting_connections_are_turned_away(private, link_to):

@@ -22,7 +22,7 @@ class ListeningParty(ABC):
     expects = "peer"
     """What messages call whoever connects."""
 
-    def __init__(self, connector: Connector, options: Options):
+    def __init__(self, connector: Connector, options: Options) -> None:
         """Listen at once. Raises InputError when the address is in use."""
         self._options, self._connector = options, connector
         self._lock, self._stopping = threading.Lock(), threading.Event()

@@ -12,11 +12,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from types import EllipsisType
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from threepc.errors import RunError
-from threepc.transport.connection import Buffer, Connection, NoAnswer
+from threepc.transport.connection import Buffer, Connection, NoAnswerError, byte_view
 from threepc.transport.framing import (
     ABORT,
     CONTROL,
@@ -28,7 +30,7 @@ from threepc.transport.framing import (
     Control,
     Header,
     Layout,
-    Malformed,
+    MalformedError,
     describe,
     describe_text,
     pack_control,
@@ -65,7 +67,7 @@ class Channel:
         meter: Meter | None = None,
         shaper: Shaper | None = None,
         timeout: float | None = TIMEOUT_S,
-    ):
+    ) -> None:
         """`link`: own role and peer's role, such as ("client", "server").
 
         `shaper`: the simulated pipe towards the peer; either both ends simulate a network or neither does.
@@ -82,7 +84,7 @@ class Channel:
         self._held: list[memoryview] | None = None
         connection.name = f"the {link[1]} at {connection.where}"
 
-    def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
+    def send(self, op: int, parts: Sequence[NDArray[Any]], phase: str) -> None:
         """Send arrays as one message of `op` and count it under `phase` ("setup", "offline" or "online").
 
         `parts`: C-contiguous arrays of uint8, uint16, uint32 or uint64, sent without copying: they must not be written to
@@ -90,13 +92,13 @@ class Channel:
         """
         described = describe([(part.dtype, part.shape) for part in parts])
         payload = sum(part.nbytes for part in parts)
-        size = self._transmit(DATA, phase, op, described, parts)
-        self.meter.add(self.link, phase, op, payload, size - payload)
+        self._transmit(DATA, phase, op, described, parts)
+        self.meter.add(self.link, phase, op, payload)
 
-    def receive(self, op: int, layout: Layout, timeout: Timeout = ...) -> list[np.ndarray]:
+    def receive(self, op: int, layout: Layout, timeout: Timeout = ...) -> list[NDArray[Any]]:
         """The arrays of the next message, which must be one of `op` with exactly this layout: read-only views of what arrived.
 
-        Raises NoAnswer after `timeout` seconds (the message may still be received later); RunError, naming the difference, for any
+        Raises NoAnswerError after `timeout` seconds (the message may still be received later); RunError, naming the difference, for any
         other message, for the peer's abort and for the end of the connection.
         """
         header, frames = self._next(DATA, op, timeout)
@@ -105,16 +107,16 @@ class Channel:
             difference = f"{describe_text(expected)}, but {self.connection.name} sent {describe_text(described)}"
             raise RunError(f"{self._expected(DATA, op)} of {difference}")
         arrays = []
-        for frame, (dtype, shape) in zip(frames[1:], layout):
+        for frame, (dtype, shape) in zip(frames[1:], layout, strict=True):
             if frame.nbytes != math.prod(shape) * np.dtype(dtype).itemsize:
                 received = f"an array of {list(shape)} came from {self.connection.name} in {frame.nbytes} bytes"
                 raise RunError(f"{self._expected(DATA, op)}, but {received}")
             arrays.append(_read_only_array(frame, np.dtype(dtype), shape))
         payload = sum(array.nbytes for array in arrays)
-        self.meter.add(self.link[::-1], PHASES[header.phase], op, payload, self._wire_bytes(frames) - payload)
+        self.meter.add(self.link[::-1], PHASES[header.phase], op, payload)
         return arrays
 
-    def send_control(self, kind: str, fields: Mapping, attachments: Sequence[bytes] = ()) -> None:
+    def send_control(self, kind: str, fields: Mapping[str, Any], attachments: Sequence[bytes] = ()) -> None:
         """Send a control message: `fields` as JSON (16 MiB at most) and `attachments` as they are (1 MiB in all at most).
 
         Raises ValueError or TypeError for what JSON cannot hold or what is too large; RunError when the connection has ended.
@@ -122,7 +124,7 @@ class Channel:
         text = pack_control(kind, dict(fields))
         if len(text) > CONTROL_LIMIT or sum(map(len, attachments)) > ATTACHMENT_LIMIT:
             raise ValueError(f"the control message {kind!r} is too large")
-        self.meter.add_overhead(self.link, self._transmit(CONTROL, "setup", 0, b"", [text, *attachments]))
+        self._transmit(CONTROL, "setup", 0, b"", [text, *attachments])
 
     def receive_control(self, *kinds: str, timeout: Timeout = ...) -> Control:
         """The next message, which must be a control message of one of `kinds`. Raises as `receive` does."""
@@ -132,11 +134,10 @@ class Channel:
             raise RunError(f"{self.connection.name} sent a malformed control message")
         try:
             kind, fields = unpack_control(bytes(text[0]))
-        except Malformed as error:
+        except MalformedError as error:
             raise RunError(f"{self.connection.name} {error}") from None
         if kind not in kinds:
             raise RunError(f"{self.connection.name} sent {printable(kind)!r} where {' or '.join(map(repr, kinds))} was expected")
-        self.meter.add_overhead(self.link[::-1], self._wire_bytes(frames))
         return Control(kind, fields, [bytes(part) for part in attachments])
 
     def abort(self, reason: str) -> None:
@@ -153,19 +154,20 @@ class Channel:
         """Close the connection; a receive that waits on this channel raises RunError."""
         self.connection.close()
 
-    def __enter__(self) -> Channel:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _transmit(self, kind: int, phase: str, op: int, described: bytes, parts: Sequence[Buffer]) -> int:
-        """Send one message; its bytes on the wire, framing included."""
+    def _transmit(self, kind: int, phase: str, op: int, described: bytes, parts: Sequence[Buffer]) -> None:
         if phase not in PHASES:
             raise ValueError(f"a phase is one of {', '.join(PHASES)}, not {phase!r}")
         sequence = 0 if kind == ABORT else self._sent
-        size = self._wire_bytes([bytes(HEADER_BYTES + len(described)), *parts])
-        arrival = self._shaper.arrival(size) if self._shaper else NO_ARRIVAL
+        arrival = NO_ARRIVAL
+        if self._shaper:
+            sizes = [HEADER_BYTES + len(described), *(byte_view(part).nbytes for part in parts)]
+            arrival = self._shaper.arrival(self.connection.wire_bytes(sizes))
         header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
         try:
             self.connection.send([header.pack() + described, *parts])
@@ -174,7 +176,6 @@ class Channel:
             raise
         if kind != ABORT:
             self._sent += 1
-        return size
 
     def _next(self, kind: int, op: int, timeout: Timeout) -> tuple[Header, list[memoryview]]:
         """The next message once its header has passed every check; what lies behind the header is still unchecked."""
@@ -182,16 +183,16 @@ class Channel:
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             frames = self._held or self.connection.receive(timeout)
-        except NoAnswer as error:
-            raise NoAnswer(f"{error}: {self._expected(kind, op)}") from None
+        except NoAnswerError as error:
+            raise NoAnswerError(f"{error}: {self._expected(kind, op)}") from None
         try:
             header = Header.unpack(frames[0])
-        except Malformed as error:
+        except MalformedError as error:
             raise RunError(f"{self.connection.name} {error}") from None
         if header.arrival != NO_ARRIVAL and self._shaper:
             self._held = frames
             if not self._shaper.wait(header.arrival, None if deadline is None else deadline - time.monotonic()):
-                raise NoAnswer(f"{self.connection.name} has not answered for {timeout:g} s: {self._expected(kind, op)}")
+                raise NoAnswerError(f"{self.connection.name} has not answered for {timeout:g} s: {self._expected(kind, op)}")
         self._held = None
         if header.kind == ABORT:
             raise self._aborted(frames)
@@ -205,7 +206,7 @@ class Channel:
             try:
                 frames = self.connection.receive(0)
                 is_abort = Header.unpack(frames[0]).kind == ABORT
-            except (RunError, Malformed):
+            except (RunError, MalformedError):
                 return  # nothing more arrived, or no message: the failed send remains the news
             if is_abort:
                 raise self._aborted(frames)
@@ -223,7 +224,9 @@ class Channel:
         if header.phase >= len(PHASES):
             raise RunError(f"{self._expected(kind, op)}, but {self.connection.name} sent the unknown phase {header.phase}")
         if got != expected:
-            what, one, other = next(difference for difference in zip(_COMPARED, got, expected) if difference[1] != difference[2])
+            what, one, other = next(
+                difference for difference in zip(_COMPARED, got, expected, strict=True) if difference[1] != difference[2]
+            )
             difference = f"{self.connection.name} sent {what} {_shown(one)} where it should be {_shown(other)}"
             raise RunError(f"{self._expected(kind, op)}, but {difference}")
 
@@ -231,16 +234,12 @@ class Channel:
         message = f"op {op} of attempt {self.attempt}" if kind == DATA else "a control message"
         return f"expected {message}"
 
-    def _wire_bytes(self, frames: Sequence[Buffer]) -> int:
-        sizes = [len(frame) if isinstance(frame, bytes) else frame.nbytes for frame in frames]
-        return sum(sizes) + sum(map(self.connection.framing_bytes, sizes))
-
 
 def _shown(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _read_only_array(frame: memoryview, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+def _read_only_array(frame: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """A view of a frame of the right size. Small frames may lie unaligned in libzmq's receive buffer: those are copied."""
     array = np.frombuffer(frame, dtype).reshape(shape) if frame.nbytes else np.empty(shape, dtype)
     if not array.flags.aligned:

@@ -6,15 +6,17 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from threepc.errors import RunError
 
-Buffer = bytes | bytearray | memoryview | np.ndarray
+Buffer = bytes | bytearray | memoryview | NDArray[Any]
 
 
-class NoAnswer(RunError):
+class NoAnswerError(RunError):
     """Nothing arrived within the time allowed; the connection itself still stands."""
 
 
@@ -34,7 +36,7 @@ class Connection(ABC):
     name: str
     """What messages call the peer; a channel that knows its role replaces the default."""
 
-    def __init__(self, where: str, peer: bytes | None = None):
+    def __init__(self, where: str, peer: bytes | None = None) -> None:
         self.where = where
         self.name = f"the party at {where}"
         self.peer = peer
@@ -51,7 +53,7 @@ class Connection(ABC):
     def receive(self, timeout: float | None = None) -> list[memoryview]:
         """The next message, as one read-only view of bytes for each frame.
 
-        Waits `timeout` seconds, or for ever when None. Raises NoAnswer after that time; RunError, naming the peer, when the
+        Waits `timeout` seconds, or for ever when None. Raises NoAnswerError after that time; RunError, naming the peer, when the
         connection has ended and everything sent before its end has been received.
         """
 
@@ -59,21 +61,21 @@ class Connection(ABC):
     def close(self) -> None:
         """End the connection, delivering what was sent; a waiting `receive` raises RunError. Closing twice is harmless."""
 
-    def framing_bytes(self, length: int) -> int:
-        """What the wire adds to a frame of `length` bytes."""
-        return 0
+    def wire_bytes(self, sizes: Sequence[int]) -> int:
+        """The bytes that a message with frames of these sizes takes on the wire."""
+        return sum(sizes)
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 class QueuedConnection(Connection):
     """A connection whose incoming messages another thread delivers into a queue."""
 
-    def __init__(self, where: str, peer: bytes | None = None):
+    def __init__(self, where: str, peer: bytes | None = None) -> None:
         super().__init__(where, peer)
         self._incoming: queue.SimpleQueue[list[memoryview] | None] = queue.SimpleQueue()
         self._receiving = threading.Lock()
@@ -81,6 +83,7 @@ class QueuedConnection(Connection):
         self._closed = False
 
     def receive(self, timeout: float | None = None) -> list[memoryview]:
+        """What `deliver` was given, in its order."""
         with self._receiving:
             if self._closed:
                 raise closed_here(self)
@@ -115,16 +118,18 @@ class QueuedConnection(Connection):
 
 
 def closed_here(connection: Connection) -> RunError:
+    """What using a connection raises once this party has closed it."""
     return RunError(f"the connection to {connection.name} was closed on this side")
 
 
-def no_answer(connection: Connection, timeout: float) -> NoAnswer:
-    return NoAnswer(f"{connection.name} has not answered for {timeout:g} s")
+def no_answer(connection: Connection, timeout: float | None) -> NoAnswerError:
+    """What a `receive` raises after `timeout` seconds."""
+    return NoAnswerError(f"{connection.name} has not answered for {timeout:g} s")
 
 
 def byte_view(buffer: Buffer) -> memoryview:
     """A buffer's bytes as one flat view. Raises ValueError when they are not contiguous."""
-    view = memoryview(buffer)
+    view = buffer.data if isinstance(buffer, np.ndarray) else memoryview(buffer)
     if not view.c_contiguous:
         raise ValueError("only C-contiguous buffers are sent")
     return view.cast("B") if view.nbytes else memoryview(b"")

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,14 @@ DATA, CONTROL, ABORT = 0, 1, 2
 
 _HEADER = struct.Struct("<4sHBB8sIIQQH")
 HEADER_BYTES = _HEADER.size
-_DTYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
+_DTYPES: tuple[np.dtype[Any], ...] = tuple(np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
 
-Layout = Sequence[tuple[np.dtype | type | str, tuple[int, ...]]]
+Layout = Sequence[tuple[np.dtype[Any] | type | str, tuple[int, ...]]]
 """The dtype (uint8, uint16, uint32 or uint64) and the shape of each array of a message."""
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """Received bytes that are no message; the text says why."""
 
 
@@ -46,19 +46,20 @@ class Header(NamedTuple):
     parts: int
 
     def pack(self) -> bytes:
+        """The header's bytes, in little-endian order behind MAGIC."""
         return _HEADER.pack(MAGIC, *self)
 
     @classmethod
     def unpack(cls, frame: memoryview) -> Header:
-        """The header at the beginning of a frame. Raises Malformed unless it is one of this protocol version."""
+        """The header at the beginning of a frame. Raises MalformedError unless it is one of this protocol version."""
         if frame.nbytes < HEADER_BYTES or frame[: len(MAGIC)] != MAGIC:
-            raise Malformed("sent something that is no message of this protocol")
+            raise MalformedError("sent something that is no message of this protocol")
         header = cls(*_HEADER.unpack_from(frame)[1:])
         if header.version != PROTOCOL_VERSION:
             versions = f"protocol version {header.version}, this is version {PROTOCOL_VERSION}"
-            raise Malformed(f"speaks {versions}: install the same threepc everywhere")
+            raise MalformedError(f"speaks {versions}: install the same threepc everywhere")
         if header.kind not in (DATA, CONTROL, ABORT):
-            raise Malformed(f"sent a message of the unknown kind {header.kind}")
+            raise MalformedError(f"sent a message of the unknown kind {header.kind}")
         return header
 
 
@@ -68,16 +69,17 @@ def describe(layout: Layout) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _describe_array(dtype: np.dtype | type | str, shape: tuple[int, ...]) -> bytes:
-    dtype = np.dtype(dtype)
-    if dtype not in _CODES:
-        raise ValueError(f"arrays of {dtype} do not travel, only {', '.join(map(str, _DTYPES))}")
-    return struct.pack(f"<BB{len(shape)}Q", _CODES[dtype], len(shape), *shape)
+def _describe_array(dtype: np.dtype[Any] | type | str, shape: tuple[int, ...]) -> bytes:
+    code = _CODES.get(np.dtype(dtype))
+    if code is None:
+        raise ValueError(f"arrays of {np.dtype(dtype)} do not travel, only {', '.join(map(str, _DTYPES))}")
+    return struct.pack(f"<BB{len(shape)}Q", code, len(shape), *shape)
 
 
 def describe_text(described: bytes) -> str:
     """Descriptions, also a stranger's, in words for an error message."""
-    arrays, position = [], 0
+    arrays: list[str] = []
+    position = 0
     while position < len(described) and len(arrays) < 16:
         code, dimensions = described[position], int.from_bytes(described[position + 1 : position + 2], "little")
         end = position + 2 + 8 * dimensions
@@ -94,29 +96,29 @@ class Control:
     """A control message: JSON fields, and binary attachments, which may be keys and therefore never show."""
 
     kind: str
-    fields: dict
+    fields: dict[str, Any]
     attachments: list[bytes] = field(default_factory=list, repr=False)
 
 
-def pack_control(kind: str, fields: dict) -> bytes:
+def pack_control(kind: str, fields: dict[str, Any]) -> bytes:
     """Control fields as JSON. Raises ValueError for numbers that are not finite, TypeError for what is not plain."""
     return json.dumps({"kind": kind, "fields": fields}, allow_nan=False).encode()
 
 
-def unpack_control(text: bytes) -> tuple[str, dict]:
-    """Kind and fields of a control message's JSON; strict. Raises Malformed."""
+def unpack_control(text: bytes) -> tuple[str, dict[str, Any]]:
+    """Kind and fields of a control message's JSON; strict. Raises MalformedError."""
     try:
         value = json.loads(text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise Malformed("sent a control message that is not strict JSON") from None
+        raise MalformedError("sent a control message that is not strict JSON") from None
     if not isinstance(value, dict) or set(value) != {"kind", "fields"}:
-        raise Malformed("sent a control message without kind and fields")
+        raise MalformedError("sent a control message without kind and fields")
     if not isinstance(value["kind"], str) or not isinstance(value["fields"], dict):
-        raise Malformed("sent a control message whose kind is no text or whose fields are no mapping")
+        raise MalformedError("sent a control message whose kind is no text or whose fields are no mapping")
     return value["kind"], value["fields"]
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a name occurs twice")

@@ -13,10 +13,12 @@ class MemoryConnection(QueuedConnection):
     _other: MemoryConnection
 
     def send(self, frames: Sequence[Buffer]) -> None:
+        """Hand views of the frames to the other end."""
         self._check_sending()
         self._other.deliver([byte_view(frame).toreadonly() for frame in frames])
 
     def close(self) -> None:
+        """End both ends; what the other one has not yet received, it still receives."""
         if not self._closed:
             self._closed = True
             self.end("was closed")

@@ -14,23 +14,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from threepc.errors import InputError
-
 
 @dataclass(frozen=True)
-class Network:
+class LinkPreset:
     """Rate of each link direction in bits per second, and the time from one party to another in seconds."""
 
     rate_bits_per_s: float
     one_way_delay_s: float
 
 
-NETWORKS: dict[str, Network | None] = {
+NETWORKS: dict[str, LinkPreset | None] = {
     "none": None,
-    "lan": Network(1e9, 0.1e-3),
-    "lan10": Network(10e9, 0.1e-3),
-    "wan": Network(100e6, 20e-3),
-    "wan352": Network(352e6, 20e-3),
+    "lan": LinkPreset(1e9, 0.1e-3),
+    "lan10": LinkPreset(10e9, 0.1e-3),
+    "wan": LinkPreset(100e6, 20e-3),
+    "wan352": LinkPreset(352e6, 20e-3),
 }
 """Presets: gigabit and 10-gigabit Ethernet with a round trip of 0.2 ms, 100 and 352 Mbit/s with one of 40 ms."""
 
@@ -44,7 +42,7 @@ class Shaper:
         one_way_delay_s: float,
         clock: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], None] = time.sleep,
-    ):
+    ) -> None:
         """`clock` gives nanoseconds and `sleep` takes seconds; tests replace both. Raises ValueError for a rate that is not positive."""
         if not rate_bits_per_s > 0 or not one_way_delay_s >= 0:
             raise ValueError("a link needs a positive rate and a delay that is not negative")
@@ -70,11 +68,3 @@ class Shaper:
         if remaining > 0:
             self._sleep(remaining)
         return True
-
-
-def shaper(network: str) -> Shaper | None:
-    """A new pipe of the preset `network`; None for "none". Raises InputError for a name that is no preset."""
-    if network not in NETWORKS:
-        raise InputError(f"there is no network preset {network!r}: choose one of {', '.join(NETWORKS)}")
-    preset = NETWORKS[network]
-    return None if preset is None else Shaper(preset.rate_bits_per_s, preset.one_way_delay_s)

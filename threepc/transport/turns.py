@@ -11,16 +11,19 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from threepc.transport.waker import Waker, poll
 
+Item = TypeVar("Item")
+Inbox = queue.SimpleQueue[Any]
 _YOUR_TURN = object()
 
 
 class Turns:
     """Waiting on queues that `drain` fills from some file descriptors."""
 
-    def __init__(self, drain: Callable[[], None], descriptors: Iterable[int]):
+    def __init__(self, drain: Callable[[], None], descriptors: Iterable[int]) -> None:
         """`drain` moves what has arrived into the queues, without waiting; the descriptors say when it is worth calling."""
         self._drain = drain
         self._waker = Waker()
@@ -28,17 +31,17 @@ class Turns:
         for descriptor in (*descriptors, self._waker.fileno()):
             self._poller.register(descriptor, select.POLLIN)
         self._changed = threading.Condition()
-        self._leader: queue.SimpleQueue | None = None
-        self._followers: list[queue.SimpleQueue] = []
+        self._leader: Inbox | None = None
+        self._followers: list[Inbox] = []
 
-    def get(self, inbox: queue.SimpleQueue, timeout: float | None) -> object:
+    def get(self, inbox: queue.SimpleQueue[Item], timeout: float | None) -> Item:
         """The next item of `inbox`, for which nobody else may wait meanwhile. Raises queue.Empty after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self._enter(inbox)
         try:
             while True:
                 remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
-                item = self._lead(inbox, remaining) if self._leader is inbox else inbox.get(timeout=remaining)
+                item: Item = self._lead(inbox, remaining) if self._leader is inbox else inbox.get(timeout=remaining)
                 if item is not _YOUR_TURN:
                     return item
         finally:
@@ -56,7 +59,7 @@ class Turns:
             self._changed.wait_for(lambda: self._leader is None)
         self._waker.close()
 
-    def _lead(self, inbox: queue.SimpleQueue, timeout: float | None) -> object:
+    def _lead(self, inbox: Inbox, timeout: float | None) -> Any:
         """An item for oneself, or _YOUR_TURN when there is none yet but time is left."""
         self._drain()
         if inbox.empty():
@@ -69,14 +72,14 @@ class Turns:
                 raise
             return _YOUR_TURN
 
-    def _enter(self, inbox: queue.SimpleQueue) -> None:
+    def _enter(self, inbox: Inbox) -> None:
         with self._changed:
             if self._leader is None:
                 self._leader = inbox
             else:
                 self._followers.append(inbox)
 
-    def _leave(self, inbox: queue.SimpleQueue) -> None:
+    def _leave(self, inbox: Inbox) -> None:
         with self._changed:
             if self._leader is not inbox:
                 self._followers.remove(inbox)

@@ -13,9 +13,11 @@ class Waker:
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
+        """What to poll for reading."""
         return self._descriptor
 
     def set(self) -> None:
+        """Make the descriptor readable."""
         os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
@@ -23,12 +25,13 @@ class Waker:
         os.eventfd_read(self._descriptor)
 
     def close(self) -> None:
+        """Give the descriptor back; nobody may poll it any more."""
         os.close(self._descriptor)
 
 
 def poll(poller: select.poll, waker: Waker, timeout_ms: float | None) -> bool:
     """Wait until one of the poller's descriptors, the waker's among them, is readable; False after `timeout_ms` without."""
     ready = poller.poll(timeout_ms)
-    if any([descriptor == waker.fileno() for descriptor, _ in ready]):
+    if (waker.fileno(), select.POLLIN) in ready:
         waker.clear()
     return bool(ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import threading
 import time
@@ -16,6 +17,7 @@ from threepc.transport.addresses import check_ipc_directory, is_tcp
 from threepc.transport.connection import Buffer, Connection, closed_here, no_answer
 from threepc.transport.keys import KeyPair, is_key
 from threepc.transport.waker import Waker, poll
+from threepc.transport.zmq_sockets import Context, Socket
 
 _RETRY_S = 0.05
 _FLUSH_MS = 1
@@ -66,7 +68,7 @@ def connect(
         raise
 
 
-_FAILURES = {
+_FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "does not accept this party's public key: add it to that party's deployment.yaml and restart it there",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "hung up during the handshake: its public key here is probably not the one it has there; "
     "copy its .public file anew ('threepc keygen DIR' makes keys)",
@@ -74,7 +76,7 @@ _FAILURES = {
 }
 
 
-def _handshake(monitor: zmq.Socket, deadline: float) -> int | None:
+def _handshake(monitor: Socket, deadline: float) -> int | None:
     """Wait for a new connection's handshake: None once it succeeded, else the event that stands for what went wrong."""
     while True:
         for event, _ in zmq_sockets.events(monitor):
@@ -85,13 +87,13 @@ def _handshake(monitor: zmq.Socket, deadline: float) -> int | None:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return zmq.EVENT_CLOSED
-        monitor.poll(remaining * 1000)
+        monitor.poll(math.ceil(remaining * 1000))
 
 
 class DealerConnection(Connection):
     """A connected DEALER socket in a context of its own, so that bulk on one connection does not hold up another's I/O thread."""
 
-    def __init__(self, context: zmq.Context, socket: zmq.Socket, monitor: zmq.Socket, address: str, peer: bytes | None):
+    def __init__(self, context: Context, socket: Socket, monitor: Socket, address: str, peer: bytes | None) -> None:
         super().__init__(address, peer)
         self._context = context
         self._socket = socket
@@ -99,7 +101,7 @@ class DealerConnection(Connection):
         self._encrypted = is_tcp(address)
         self._waker = Waker()
         self._poller = select.poll()
-        for descriptor in (socket.fd, monitor.fd, self._waker.fileno()):
+        for descriptor in (socket.fileno(), monitor.fileno(), self._waker.fileno()):
             self._poller.register(descriptor, select.POLLIN)
         self._receiving = threading.Lock()  # held through a whole receive: one receiver at a time
         self._lock = threading.Lock()  # held for each operation on the sockets; taken after _receiving
@@ -110,6 +112,7 @@ class DealerConnection(Connection):
         zmq_sockets.send_frames(socket, zmq_sockets.HELLO, self._encrypted)
 
     def send(self, frames: Sequence[Buffer]) -> None:
+        """Hand the frames to libzmq, and take in what has arrived meanwhile: it may be the peer's goodbye."""
         with self._lock:
             if self._closed:
                 raise closed_here(self)
@@ -122,6 +125,7 @@ class DealerConnection(Connection):
                 raise RunError(f"{self.name} {self._end}")
 
     def receive(self, timeout: float | None = None) -> list[memoryview]:
+        """The next message, read from the socket by the calling thread itself."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._receiving:
             while True:
@@ -139,6 +143,7 @@ class DealerConnection(Connection):
                     self._waiting = False
 
     def close(self) -> None:
+        """Wake whoever receives, say goodbye, and give the sockets and the context back."""
         self._closed = True
         with self._lock:
             if self._socket.closed:
@@ -152,8 +157,9 @@ class DealerConnection(Connection):
             self._waker.close()
         self._context.term()
 
-    def framing_bytes(self, length: int) -> int:
-        return zmq_sockets.framing_bytes(length, self._encrypted)
+    def wire_bytes(self, sizes: Sequence[int]) -> int:
+        """Bytes on the wire, with what ZMTP and CURVE add."""
+        return zmq_sockets.wire_bytes(sizes, self._encrypted)
 
     def _take(self) -> list[memoryview] | None:
         """The next message if there is one. What had arrived before the connection ended is still received."""
@@ -184,7 +190,7 @@ class DealerConnection(Connection):
 
     def _drain(self) -> None:
         """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye."""
-        lost = any([event == zmq.EVENT_DISCONNECTED for event, _ in zmq_sockets.events(self._monitor)])
+        lost = zmq.EVENT_DISCONNECTED in [event for event, _ in zmq_sockets.events(self._monitor)]
         while self._end is None and zmq_sockets.is_readable(self._socket):
             frames = zmq_sockets.receive_frames(self._socket)
             if len(frames[0]) > 0:

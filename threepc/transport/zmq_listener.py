@@ -9,6 +9,7 @@ import queue
 import select
 import threading
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import zmq
 from zmq.utils import z85
@@ -31,23 +32,26 @@ _REVOKED = "accepts this party's public key no longer"
 class AcceptedConnection(QueuedConnection):
     """One peer's connection to a `Listener`."""
 
-    def __init__(self, listener: Listener, identity: bytes, where: str, peer: bytes | None):
+    def __init__(self, listener: Listener, identity: bytes, where: str, peer: bytes | None) -> None:
         super().__init__(where, peer)
         self.identity = identity
         self._listener = listener
 
     def send(self, frames: Sequence[Buffer]) -> None:
+        """Send through the listener's socket."""
         self._check_sending()
         self._listener.send_to(self, frames)
 
     def close(self) -> None:
+        """Say goodbye to the peer."""
         if not self._closed:
             self._closed = True
             self.end("was closed")
             self._listener.dismiss(self, zmq_sockets.CLOSED)
 
-    def framing_bytes(self, length: int) -> int:
-        return zmq_sockets.framing_bytes(length, self.peer is not None)
+    def wire_bytes(self, sizes: Sequence[int]) -> int:
+        """Bytes on the wire, with what ZMTP and CURVE add."""
+        return zmq_sockets.wire_bytes(sizes, self.peer is not None)
 
     def _take(self, timeout: float | None) -> list[memoryview] | None:
         return self._listener.turns.get(self._incoming, timeout)
@@ -68,7 +72,7 @@ class Listener:
         authorised: Iterable[bytes] = (),
         max_connections: int = 64,
         max_pending: int = 16,
-    ):
+    ) -> None:
         """`address`: tcp://HOST:PORT (port 0: any free one) or ipc:///PATH. `keys`: own pair, `authorised`: z85 public keys (tcp:// only).
 
         `max_connections` may be open at once and `max_pending` of them not yet accepted; more are turned away. Raises InputError for a
@@ -109,8 +113,8 @@ class Listener:
             self._release(0)
             hint = "end the other process or choose another port" if error.errno == zmq.EADDRINUSE else "is it an address of this host?"
             raise InputError(f"cannot listen at {address}: {error.strerror}: {hint}") from None
-        self.address = self._router.last_endpoint.decode()
-        self.turns = Turns(self._drain, [self._router.fd])
+        self.address = self._router.get_string(zmq.LAST_ENDPOINT)
+        self.turns = Turns(self._drain, [self._router.fileno()])
         self._thread = threading.Thread(target=self._run, name=f"listener {self.address}", daemon=True)
         self._thread.start()
 
@@ -152,10 +156,10 @@ class Listener:
         self.turns.close()
         self._release(zmq_sockets.LINGER_MS)
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def send_to(self, connection: AcceptedConnection, frames: Sequence[Buffer]) -> None:
@@ -180,7 +184,7 @@ class Listener:
 
     def _run(self) -> None:
         poller = select.poll()
-        for descriptor in (self._monitor.fd, self._zap.fd, self._waker.fileno()):
+        for descriptor in (self._monitor.fileno(), self._zap.fileno(), self._waker.fileno()):
             poller.register(descriptor, select.POLLIN)
         try:
             while not self._closing:
@@ -250,7 +254,7 @@ class Listener:
     def _welcome(self, identity: bytes, peer: bytes | None, frames: list[zmq.Frame]) -> None:
         """Make a connection of a new peer's first message, which must be a hello."""
         self._note_losses()
-        where = frames[0].get("Peer-Address") if self._encrypted else self.address
+        where = str(frames[0].get("Peer-Address")) if self._encrypted else self.address
         connection = AcceptedConnection(self, identity, where, peer)
         self._connections[identity] = connection
         self._register(identity, frames[0].get(zmq.SRCFD))
@@ -316,4 +320,4 @@ def _keys(keys: Iterable[bytes], address: str) -> frozenset[bytes]:
 
 def _user_id(frame: zmq.Frame) -> bytes:
     """The public key that the sender of a frame has proved in its handshake, as `_answer_zap` named it."""
-    return frame.get("User-Id").encode()
+    return str(frame.get("User-Id")).encode()

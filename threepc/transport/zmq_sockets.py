@@ -37,10 +37,13 @@ RECONNECT_MS = 7 * 24 * 3600 * 1000
 # libzmq encrypts a frame before the first byte of it leaves, and decrypts it after the last byte has come. In pieces that fit a cache both go on
 # at once, and cost less: 1.25 ns a byte at both ends together instead of 1.46. A frame of exactly this size is continued by the next.
 PIECE_BYTES = 1 << 20
+_CURVE_BYTES = 8 + 8 + 16 + 1  # command name, nonce, authenticator and inner flags around each piece
 
-_KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+_KEEPALIVE: dict[int, int] = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
 # a plain integer: enumerations' operators cost more than the call
 _POLLIN = int(zmq.POLLIN)
+Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
 _EVENT = struct.Struct("=HI")
 WATCHED = (
     zmq.EVENT_ACCEPTED
@@ -54,12 +57,9 @@ WATCHED = (
 )
 
 
-def new_socket(context: zmq.Context, kind: int, address: str, keys: KeyPair | None) -> zmq.Socket:
+def new_socket(context: Context, kind: int, address: str, keys: KeyPair | None) -> Socket:
     """A socket with the options of every connection. Raises InputError for a TCP address without keys."""
-    tcp = is_tcp(address)
-    if tcp and (keys is None or not is_key(keys.public) or not is_key(keys.secret)):
-        raise InputError(f"{address} needs a key pair, as TCP is always encrypted: 'threepc keygen DIR' makes them")
-    options = {
+    options: dict[int, int | bytes] = {
         zmq.SNDHWM: 0,
         zmq.RCVHWM: 0,
         zmq.LINGER: 0,  # what a broken wire can no longer deliver; an orderly close sets a longer one
@@ -69,20 +69,22 @@ def new_socket(context: zmq.Context, kind: int, address: str, keys: KeyPair | No
         zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
         zmq.RECONNECT_IVL: RECONNECT_MS,
     }
-    if tcp:
-        options |= _KEEPALIVE | {zmq.IPV6: int("[" in address), zmq.CURVE_PUBLICKEY: keys.public, zmq.CURVE_SECRETKEY: keys.secret}
-    socket = context.socket(kind)
+    if is_tcp(address):
+        if keys is None or not is_key(keys.public) or not is_key(keys.secret):
+            raise InputError(f"{address} needs a key pair, as TCP is always encrypted: 'threepc keygen DIR' makes them")
+        options |= {**_KEEPALIVE, zmq.IPV6: int("[" in address), zmq.CURVE_PUBLICKEY: keys.public, zmq.CURVE_SECRETKEY: keys.secret}
+    socket: Socket = context.socket(kind)
     for option, value in options.items():
         socket.setsockopt(option, value)
     return socket
 
 
-def is_readable(socket: zmq.Socket) -> bool:
+def is_readable(socket: Socket) -> bool:
     """Whether a message waits, whatever the file descriptor says."""
     return bool(int(socket.getsockopt(zmq.EVENTS)) & _POLLIN)
 
 
-def receive_frames(socket: zmq.Socket) -> list[zmq.Frame]:
+def receive_frames(socket: Socket) -> list[zmq.Frame]:
     """All frames of the message that waits on a readable socket."""
     frames = [socket.recv(zmq.NOBLOCK, copy=False)]
     while frames[-1].more:
@@ -90,7 +92,7 @@ def receive_frames(socket: zmq.Socket) -> list[zmq.Frame]:
     return frames
 
 
-def send_frames(socket: zmq.Socket, frames: Sequence[Buffer], encrypted: bool) -> None:
+def send_frames(socket: Socket, frames: Sequence[Buffer], encrypted: bool) -> None:
     """Queue a message. pyzmq copies small frames and sends large ones from where they lie."""
     views = list(map(byte_view, frames))
     if encrypted:
@@ -126,7 +128,7 @@ def _joined(pieces: Sequence[memoryview]) -> memoryview:
     for piece in pieces:
         whole[at : at + piece.nbytes] = piece
         at += piece.nbytes
-    return memoryview(whole).toreadonly()
+    return whole.data.toreadonly()
 
 
 def goodbye(reason: str) -> list[bytes]:
@@ -139,23 +141,28 @@ def farewell(frames: Sequence[zmq.Frame]) -> str:
     return printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace"))
 
 
-def events(monitor: zmq.Socket) -> Iterator[tuple[int, int]]:
+def events(monitor: Socket) -> Iterator[tuple[int, int]]:
     """The waiting events of a monitored socket and their values."""
     while is_readable(monitor):
         yield _EVENT.unpack(monitor.recv_multipart(zmq.NOBLOCK)[0])
 
 
-def close_monitored(socket: zmq.Socket, monitor: zmq.Socket, linger_ms: int) -> None:
+def close_monitored(socket: Socket, monitor: Socket, linger_ms: int) -> None:
     """Close a socket and its monitor; messages still to be sent have `linger_ms` to leave."""
     socket.disable_monitor()
     monitor.close(0)
     socket.close(linger_ms)
 
 
-def framing_bytes(length: int, encrypted: bool) -> int:
-    """What ZMTP adds to a frame: flags and length; under CURVE, for each piece, also a command name, nonce, authenticator and inner flags."""
+def wire_bytes(sizes: Sequence[int], encrypted: bool) -> int:
+    """The bytes of a message with frames of these sizes on the wire.
+
+    ZMTP adds flags and length to a frame; under CURVE, to each piece, also a command name, nonce, authenticator and inner flags.
+    """
     if not encrypted:
-        return 2 if length < 256 else 9
-    curve = 8 + 8 + 16 + 1
-    whole, rest = divmod(length, PIECE_BYTES)
-    return whole * (curve + 9) + curve + (2 if rest + curve < 256 else 9)
+        return sum(size + (2 if size < 256 else 9) for size in sizes)
+    total = 0
+    for size in sizes:
+        whole, rest = divmod(size, PIECE_BYTES)
+        total += size + whole * (_CURVE_BYTES + 9) + _CURVE_BYTES + (2 if rest + _CURVE_BYTES < 256 else 9)
+    return total
