@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class SecureModel:
     """A torch module that three parties evaluate; call it as the module. Made by `local`."""
 
-    def __init__(self, assembled: Assembled, parties: one_host.ThreeProcesses | one_host.ThreeThreads, ndim: int):
+    def __init__(self, assembled: Assembled, parties: one_host.ThreeProcesses | one_host.ThreeThreads, ndim: int) -> None:
         self._assembled, self._parties, self._ndim = assembled, parties, ndim
         self._record: Record | None = None
         self._images = 0
@@ -57,13 +57,13 @@ class SecureModel:
         """What the last call cost, as `threepc run --report` writes it. Raises InputError before the first call."""
         if self._record is None:
             raise InputError("there is no report before the first inference")
-        spec = self._assembled.spec
-        parties = self._parties
-        return report(self._assembled.public, self._record, self._images, spec and spec.source, parties.setup_links, parties.setup_seconds)
+        spec, parties = self._assembled.spec, self._parties
+        source = None if spec is None else spec.source
+        return report(self._assembled.public, self._record, self._images, source, parties.setup_links, parties.setup_seconds)
 
 
 @contextmanager
-def local(
+def local(  # noqa: PLR0913 - what users may choose; all but the first five by name
     model: torch.nn.Module,
     example_input: torch.Tensor,
     relu_spec: ReluSpec | str | Path | None = None,
@@ -94,8 +94,8 @@ def local(
 
     if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4:
         raise InputError("example_input must be a float tensor (N, C, H, W)")
-    size = tuple(example_input.shape[2:])
-    card = ModelCard(type(model).__name__, Preprocessing(size, (0.0,) * 3, (1.0,) * 3))
+    height, width = example_input.shape[2:]
+    card = ModelCard(type(model).__name__, Preprocessing((height, width), (0.0,) * 3, (1.0,) * 3))
     scales = (example_input if calibration is None else calibration).detach().cpu().numpy()
     if ring == CALIBRATED_RING and not scales.any():
         raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
@@ -111,7 +111,8 @@ def _evaluated(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return model(images)
+        outputs: torch.Tensor = model(images)
+        return outputs
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -123,7 +124,7 @@ class Client:
     deployment: a deployment.yaml or its folder. name: of the client's key files beside it. Raises InputError for a malformed file.
     """
 
-    def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1):
+    def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1) -> None:
         self._deployment, self._name, self._threads = three_hosts.read_deployment(deployment), name, threads
         self._deployment.key_pair(name)
         self._session: ClientSession | None = None
@@ -141,8 +142,9 @@ class Client:
         """
         try:
             session = self._open()
-            pixels = images
-            if not isinstance(images, np.ndarray):
+            if isinstance(images, np.ndarray):
+                pixels = images
+            else:
                 paths = [images] if isinstance(images, str | Path) else images
                 pixels = load_images(paths, session.model.card.preprocessing, session.model.graph.input.shape)
             outputs, record = session.infer(pixels)
@@ -161,7 +163,7 @@ class Client:
         if session is not None:
             session.__exit__(None, None, None)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         self._entered = True
         return self
 

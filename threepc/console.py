@@ -22,7 +22,7 @@ PIPE_WIDTH = 200
 class Display:
     """Progress for whoever waits. Without a terminal: one line for each stage that takes longer than two seconds, and at times a detail."""
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
 
     def note(self, text: str) -> None:
@@ -54,7 +54,7 @@ class Display:
 
 
 class _Lines:
-    def __init__(self, console: Console, name: str):
+    def __init__(self, console: Console, name: str) -> None:
         self._console, self._name, self._last = console, name, time.monotonic()
 
     def detail(self, text: str) -> None:
@@ -66,7 +66,7 @@ class _Lines:
 
 def say(text: str = "") -> None:
     """A line, or several, on standard output."""
-    print(text, flush=True)
+    print(text, flush=True)  # noqa: T201 - the one place that prints
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> Table:

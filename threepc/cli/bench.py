@@ -19,7 +19,8 @@ def benchmarks(checkout: Path = CHECKOUT) -> click.Command:
         raise InputError("the benchmarks are not installed with threepc: run 'python -m benchmarks' in a checkout of its repository")
     if str(checkout) not in sys.path:
         sys.path.append(str(checkout))
-    return importlib.import_module("benchmarks.command").bench
+    command: click.Command = importlib.import_module("benchmarks.command").bench
+    return command
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)

@@ -16,19 +16,21 @@ from threepc.cli.options import (
     model_options,
     network_option,
     ring_options,
+    take_settings,
     timeout_option,
     transport_option,
 )
 
 
-class Count(click.ParamType):
-    """A number of images, or `all`."""
+class Count(click.ParamType[int | None]):
+    """A number of images, or `all`, which is None."""
 
     name = "N|all"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """The number; None for all."""
         if value == "all":
-            return value
+            return None
         if not str(value).isdigit():
             self.fail(f"{value!r} is neither a number of images nor 'all'", param, ctx)
         return int(value)
@@ -50,30 +52,15 @@ class Count(click.ParamType):
 @network_option
 @local_threads_option
 @timeout_option
-def evaluate(
-    config: str,
-    checkpoint: Path | None,
-    images: int | str,
-    secure: int | str,
-    simulated: int | str,
-    ring: str,
-    fraction: int | None,
-    window: tuple[int, int] | None,
-    relu_spec: Path | None,
-    reveal: str,
-    calibration: tuple[Path, ...],
-    **options: Any,
-) -> None:
+def evaluate(config: str, checkpoint: Path | None, results: Path, **options: Any) -> None:
     """Measure accuracy or mean IoU over the test dataset of an MMLab config: plaintext, simulated and secure.
 
     CONFIG is mmcls:NAME, mmseg:NAME, or an MMLab config file. Without CHECKPOINT the weights are random.
     """
     from threepc.cli.show_evaluation import show
     from threepc.console import Display
-    from threepc.model.assemble import Settings
     from threepc.tasks.evaluate import EvaluateOptions
     from threepc.tasks.evaluate import evaluate as run
 
-    counts = {name: None if count == "all" else count for name, count in (("images", images), ("secure", secure), ("simulated", simulated))}
-    settings = Settings(int(ring), fraction, window, relu_spec, reveal, calibration)
-    show(run(EvaluateOptions(config, checkpoint, settings=settings, **counts, **options), Display()), options["results"])
+    settings = take_settings(options)
+    show(run(EvaluateOptions(config, checkpoint, results, settings=settings, **options), Display()), results)

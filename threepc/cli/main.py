@@ -34,12 +34,15 @@ class Commands(click.Group):
     """The subcommands; a module is imported when its command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of COMMANDS."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command, its module imported; None where there is none of the name."""
         if name not in COMMANDS:
             return None
-        return getattr(import_module(COMMANDS[name]), name)
+        command: click.Command = getattr(import_module(COMMANDS[name]), name)
+        return command
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -84,11 +87,11 @@ def status(arguments: list[str] | None = None) -> int:
         return _fail("interrupted", 130, settings)
     except BrokenPipeError:
         return 1
-    except Exception as error:  # whatever it is, the user gets a line
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a line
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows the traceback", 1, settings)
 
 
-def _fail(message: str, exit_status: int, settings: dict) -> int:
+def _fail(message: str, exit_status: int, settings: dict[str, bool]) -> int:
     if settings["debug"]:
         traceback.print_exc()
     click.echo(f"threepc: {' '.join(message.split())}", err=True)

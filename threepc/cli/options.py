@@ -6,18 +6,23 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-RINGS = ("64", "48", "40", "32")
+if TYPE_CHECKING:
+    from threepc.model.assemble import Settings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+RINGS = (64, 48, 40, 32)
 NETWORKS = ("none", "lan", "lan10", "wan", "wan352")
 
 
 class Command(click.Command):
     """A command with --debug, and whose options of several values may be written `--input A B C`."""
 
-    def __init__(self, *args: Any, several: tuple[str, ...] = ("--input", "--calibration"), **kwargs: Any):
+    def __init__(self, *args: Any, several: tuple[str, ...] = ("--input", "--calibration"), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._several = several
         self.params.append(
@@ -27,6 +32,7 @@ class Command(click.Command):
         )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write `--input A B` as click reads it: `--input A --input B`."""
         repeated, option = [], None
         for arg in args:
             if arg.startswith("-") and arg != "-":
@@ -46,24 +52,26 @@ def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         os.environ.setdefault("THREEPC_LOG", "INFO")
 
 
-class Range(click.ParamType):
+class Range(click.ParamType[tuple[int, int]]):
     """LO:HI, two whole numbers."""
 
     name = "LO:HI"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """(LO, HI), in whatever order they were given."""
         match = re.fullmatch(r"(\d+):(\d+)", str(value))
         if not match:
             self.fail(f"{value!r} is not LO:HI, two whole numbers such as 16:46", param, ctx)
         return int(match[1]), int(match[2])
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[tuple[int, int]]):
     """HxW, a size in pixels, or one number for a square."""
 
     name = "HxW"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """(H, W)."""
         match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value))
         if not match:
             self.fail(f"{value!r} is not HxW, such as 224x224", param, ctx)
@@ -73,10 +81,10 @@ class Size(click.ParamType):
 FILE = click.Path(path_type=Path)
 
 
-def together(*options: Callable) -> Callable:
+def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
     """One decorator for several options, which --help then lists in this order."""
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Function) -> Function:
         for option in reversed(options):
             function = option(function)
         return function
@@ -89,14 +97,14 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) // 3)
 
 
-def transport_option(help: str | None = None) -> Callable:
+def transport_option(explanation: str | None = None) -> Callable[[Function], Function]:
     """--transport: what three parties on this machine talk through."""
-    return click.option("--transport", type=click.Choice(["ipc", "tcp", "memory"]), default="ipc", show_default=True, help=help)
+    return click.option("--transport", type=click.Choice(["ipc", "tcp", "memory"]), default="ipc", show_default=True, help=explanation)
 
 
-def threads_option(help: str, default: int | Callable[[], int] = 1, show_default: bool | str = True) -> Callable:
-    """--threads; `help` says whose."""
-    return click.option("--threads", type=click.IntRange(1, 256), default=default, show_default=show_default, help=help)
+def threads_option(whose: str, default: int | Callable[[], int] = 1, show_default: bool | str = True) -> Callable[[Function], Function]:
+    """--threads; `whose` is its help."""
+    return click.option("--threads", type=click.IntRange(1, 256), default=default, show_default=show_default, help=whose)
 
 
 model_arguments = together(click.argument("config"), click.argument("checkpoint", required=False, type=FILE))
@@ -170,3 +178,11 @@ timeout_option = click.option(
     show_default=True,
     help="Seconds a party waits for another one.",
 )
+
+
+def take_settings(options: dict[str, Any]) -> Settings:
+    """The `Settings` that --relu-spec and `ring_options` say; these are taken out of a command's options."""
+    from threepc.model.assemble import Settings
+
+    names = "ring", "fraction", "window", "relu_spec", "reveal", "calibration"
+    return Settings(**{name: options.pop(name) for name in names})

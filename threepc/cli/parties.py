@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,7 +44,7 @@ def keygen(directory: Path) -> None:
 @model_options
 @calibration_option
 @_threads
-def server(config: str, checkpoint: Path | None, deployment: Path, **options) -> None:
+def server(config: str, checkpoint: Path | None, deployment: Path, **options: Any) -> None:
     """Serve a network to the clients of a deployment until interrupted.
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
@@ -74,7 +75,7 @@ def provider(deployment: Path, threads: int) -> None:
 @threads_option("Threads of the client.")
 @phases_option
 @output_options
-def client(deployment: Path, images: tuple[Path, ...], phases: str, **options) -> None:
+def client(deployment: Path, images: tuple[Path, ...], phases: str, **options: Any) -> None:
     """Classify or segment images with the server and the provider of a deployment."""
     from threepc.cli.show_run import show
     from threepc.console import Display

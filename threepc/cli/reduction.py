@@ -101,12 +101,12 @@ def distortion(config: str, checkpoint: Path | None, output: Path, **settings: A
 @click.option("--seconds", type=float, help="Budget: seconds of one image on --network.")
 @click.option("--network", type=click.Choice(NETWORKS), default="none", show_default=True)
 @ring_option
-def knapsack(folder: Path, output: Path, megabytes: float | None, ring: str, **budget: Any) -> None:
+def knapsack(folder: Path, output: Path, megabytes: float | None, **budget: Any) -> None:
     """Choose the patches of least distortion within a budget, from the FOLDER of a distortion run."""
     from threepc.console import say
     from threepc.reduction.tasks import solve_knapsack
 
-    found, plot = solve_knapsack(folder, output, bytes=None if megabytes is None else megabytes * 1e6, ring=int(ring), **budget)
+    found, plot = solve_knapsack(folder, output, bytes=None if megabytes is None else megabytes * 1e6, **budget)
     say(
         f"{found.drelus:,} DReLUs; {found.unit} {found.cost:,.6g} of a budget of {found.budget:,.6g} "
         f"(possible: {found.least:,.6g} to {found.full:,.6g})"

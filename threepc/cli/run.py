@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,11 +18,15 @@ from threepc.cli.options import (
     output_options,
     phases_option,
     ring_options,
+    take_settings,
     threads_option,
     timeout_option,
     together,
     transport_option,
 )
+
+if TYPE_CHECKING:
+    from threepc.tasks.run import RunOptions
 
 _options_of_both = together(
     model_arguments,
@@ -59,8 +62,8 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
     from threepc.tasks.run import run as run_three_parties
     from threepc.tasks.simulate import run_reproducibly
 
-    limits = {"separate": phases == "separate", "budget": None if budget is None else round(budget * 1e6)}
-    wanted = _run_options(compare=compare or layers, layers=layers, **limits, **options)
+    most = None if budget is None else round(budget * 1e6)
+    wanted = _run_options(options, compare=compare or layers, layers=layers, separate=phases == "separate", budget=most)
     if debug_seed is None:
         show(run_three_parties(wanted, Display()))
     else:
@@ -80,19 +83,10 @@ def simulate(seed: int | None, **options: Any) -> None:
     from threepc.console import Display
     from threepc.tasks.simulate import run_twin
 
-    show(run_twin(_run_options(compare=True, **options), seed, Display()), "simulated")
+    show(run_twin(_run_options(options, compare=True), seed, Display()), "simulated")
 
 
-def _run_options(
-    ring: str,
-    fraction: int | None,
-    window: tuple[int, int] | None,
-    relu_spec: Path | None,
-    reveal: str,
-    calibration: tuple[Path, ...],
-    **options: Any,
-) -> Any:
-    from threepc.model.assemble import Settings
+def _run_options(options: dict[str, Any], **more: Any) -> RunOptions:
     from threepc.tasks.run import RunOptions
 
-    return RunOptions(settings=Settings(int(ring), fraction, window, relu_spec, reveal, calibration), **options)
+    return RunOptions(settings=take_settings(options), **options, **more)

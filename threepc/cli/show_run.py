@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -12,6 +12,8 @@ from threepc.tasks import results
 from threepc.tasks.results import Outcome
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from threepc.party.debug import Trace
 
 
@@ -57,38 +59,38 @@ def _show_layers(trace: Trace) -> None:
 
 def _classes(outcome: Outcome, way: str) -> Table:
     card, inputs, comparison = outcome.card, outcome.inputs, outcome.comparison
-    errors = comparison is not None and comparison.errors is not None
-    columns = ["image", way] + ["plaintext"] * bool(comparison) + ["truth"] * bool(inputs.truths) + ["difference"] * errors
+    errors = comparison.errors if comparison else None
+    columns = ["image", way] + ["plaintext"] * bool(comparison) + ["truth"] * bool(inputs.truths) + ["difference"] * (errors is not None)
     table = new_table(*columns, right=("difference",))
     found = outcome.classes
     for index in range(min(len(inputs), MOST_ROWS)):
         row = [inputs.names[index], _text(outcome, found[index])]
         row += [_text(outcome, comparison.classes[index])] if comparison else []
         row += [results.class_text(card, inputs.truths[index])] if inputs.truths else []
-        row += [f"{comparison.errors[index]:.2g}"] if errors else []
+        row += [f"{errors[index]:.2g}"] if errors is not None else []
         table.add_row(*row)
     return table
 
 
-def _text(outcome: Outcome, found) -> str:
+def _text(outcome: Outcome, found: np.ndarray | np.integer) -> str:
     return results.class_text(outcome.card, int(found)) if found.ndim == 0 else f"a map of {'x'.join(map(str, found.shape))}"
 
 
 def _segmentations(outcome: Outcome) -> Table:
     inputs, comparison = outcome.inputs, outcome.comparison
-    errors = comparison is not None and comparison.errors is not None
-    columns = ["image", "largest classes"] + ["as plaintext"] * bool(comparison) + ["difference"] * errors
+    errors = comparison.errors if comparison else None
+    columns = ["image", "largest classes"] + ["as plaintext"] * bool(comparison) + ["difference"] * (errors is not None)
     table = new_table(*columns, right=("as plaintext", "difference"))
     for index in range(min(len(inputs), MOST_ROWS)):
         _, labels = results.pixel_classes(outcome, index)
         row = [inputs.names[index], results.largest_classes(labels, outcome.card)]
         row += [f"{comparison.agreement[index]:.2%}"] if comparison else []
-        row += [f"{comparison.errors[index]:.2g}"] if errors else []
+        row += [f"{errors[index]:.2g}"] if errors is not None else []
         table.add_row(*row)
     return table
 
 
-def _figures(report: dict) -> Table:
+def _figures(report: dict[str, Any]) -> Table:
     phases = ("offline", "online", "total", "setup")
     table = new_table("", *phases[:3], "setup, once", right=(*phases, "setup, once"))
     table.add_row("seconds", *(f"{report['seconds'][phase]:.2f}" for phase in phases))
@@ -96,7 +98,7 @@ def _figures(report: dict) -> Table:
     return table
 
 
-def remarks(report: dict) -> list[str]:
+def remarks(report: dict[str, Any]) -> list[str]:
     """What else there is to say, a line each."""
     lines = []
     if report.get("phases") == "overlapped":
