@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import test_house as house
 from threepc.card import ModelCard
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +91,37 @@ def test_what_is_named_exists(document):
 def test_a_name_that_is_gone_is_seen():
     text = "`threepc/prf.py` `threepc/prf.py:Keystream.source` `threepc/prf.py:gone` `threepc/gone.py` `gone.sh` `deployment.yaml`"
     assert missing_names(text) == ["threepc/prf.py:gone", "threepc/gone.py", "gone.sh"]
+
+
+# The picture of the rooms
+
+
+def drawn_rooms(text: str) -> dict[str, set[str]]:
+    """Room -> the rooms that its arrows point to, of the first Mermaid picture; `threepc` itself is ""."""
+    (picture,) = re.findall(r"```mermaid\nflowchart.*?\n(.*?)```", text, re.DOTALL)
+    names = {name: label.partition(":")[0].strip() for name, label in re.findall(r'(\w+)\["(.*?)"\]', picture)}
+    names = {name: {"threepc": "", "main": "__main__"}.get(label, label) for name, label in names.items()}
+    arrows: dict[str, set[str]] = {room: set() for room in names.values()}
+    for above, below in re.findall(r'^\s*(\w+)(?:\[".*?"\])? --> (\w+)', picture, re.MULTILINE):
+        arrows[names[above]].add(names[below])
+    return arrows
+
+
+def below(room: str, arrows: dict[str, set[str]]) -> set[str]:
+    """All rooms that arrows lead to from a room."""
+    return arrows[room].union(*(below(other, arrows) for other in arrows[room]))
+
+
+def test_the_picture_of_the_rooms_is_the_house():
+    sources, drawn = house.modules(), drawn_rooms((ROOT / "docs/architecture.md").read_text())
+    imports: dict[str, set[str]] = {house.room(module): set() for module in sources}
+    for module, text in sources.items():
+        imports[house.room(module)] |= {house.room(target) for target, _ in house.imported(module, text, sources)} - {house.room(module)}
+    imports["cli"].discard("benchmarks")  # beside the package: an exception that test_house.py names
+    assert set(drawn) == set(imports), "draw every room of the house in docs/architecture.md"
+    for room, targets in drawn.items():
+        assert targets <= imports[room], f"no module of {room} imports this any more"
+        assert imports[room] <= below(room, drawn), f"{room} imports this: draw an arrow in docs/architecture.md"
 
 
 # Environment variables
