@@ -101,7 +101,7 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
     plain = subjects.plaintext(model, pixels)
     overlapped, logits = _repeat(parties, pixels, False, effort, progress)
     apart = _repeat(parties, pixels, True, effort, progress)[0] if separate else []
-    comparison = results.compare(model.public, results.finished(model.public, logits), _finished_plain(model.public, plain.outputs), 0.0)
+    comparison = results.compare(model.public, model.public.network_outputs(logits), _finished_plain(model.public, plain.outputs), 0.0)
     plan = model.public.plan(batch)
     one = (apart or overlapped)[-1]
     details = report(model.public, merged([one]), batch, None, parties.setup_links, parties.setup_seconds)
@@ -148,7 +148,7 @@ def _work(plan: Plan) -> dict:
 
 
 def _finished_plain(public: PublicModel, plain: np.ndarray) -> np.ndarray:
-    """PyTorch's outputs as `results.finished` gives the secure ones."""
+    """PyTorch's outputs as `PublicModel.network_outputs` gives the secure ones."""
     return plain.reshape(len(plain), -1) if public.graph.output.shape[1:] == (1, 1) else plain
 
 

@@ -15,7 +15,6 @@ from threepc.images.read import load_images
 from threepc.party import one_host, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.record import Record, report
-from threepc.tasks import results
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +45,7 @@ class SecureModel:
             raise InputError(f"images must be a tensor of shape (N, {', '.join(map(str, public.graph.input.shape))}), not {what}")
         outputs, self._record = self._parties.infer(images.detach().cpu().numpy().astype(np.float32), separate)
         self._images = len(images)
-        outputs = results.finished(public, outputs)
+        outputs = public.network_outputs(outputs)
         if public.reveal == "label":
             return torch.from_numpy(outputs).to(images.device)
         shape = outputs.shape if outputs.ndim == self._ndim else (*outputs.shape, *(1,) * (self._ndim - outputs.ndim))
@@ -149,7 +148,7 @@ class Client:
                 pixels = load_images(paths, session.model.card.preprocessing, session.model.graph.input.shape)
             outputs, record = session.infer(pixels)
             self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
-            return results.finished(session.model, outputs)
+            return session.model.network_outputs(outputs)
         except BaseException:
             self.close()
             raise

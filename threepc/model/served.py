@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights, check_weights
+from threepc.graph.resize import bilinear
 from threepc.images.card import ModelCard
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import Plan, fingerprint, schedule
+from threepc.plan.schedule import LABEL, LOGITS, Plan, fingerprint, schedule
 
 Sizes = dict[str, tuple[tuple[int, int], ...]]
 
@@ -28,22 +30,51 @@ class PublicModel:
     precision: Precision
     sizes: Sizes | None
     card: ModelCard
-    reveal: str = "logits"
+    reveal: str = LOGITS
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of graph, precision, spec and what is revealed: equal at all parties or the session ends."""
         return fingerprint(self.graph, self.precision, self.sizes, self.reveal)
 
-    @lru_cache(maxsize=4)
     def plan(self, batch: int) -> Plan:
-        """The steps for a batch."""
-        return schedule(self.graph, self.precision, self.sizes, batch, self.reveal)
+        """The steps for a batch; those last asked for are kept. Raises InputError, naming the layer, for what ring or window cannot hold."""
+        return self._plans(batch)
 
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
+    @cached_property
+    def _plans(self) -> Callable[[int], Plan]:
+        return lru_cache(maxsize=4)(lambda batch: schedule(self.graph, self.precision, self.sizes, batch, self.reveal))
 
-    def to_plain(self) -> dict:
+    def facts(self, images: int, relu_spec: str | None) -> dict[str, Any]:
+        """What a report says of the model, under its stable names. relu_spec: where the spec came from."""
+        plan, precision = self.plan(1), self.precision
+        low, width = precision.comparison(precision.bits - precision.fraction)
+        return {
+            "model": self.card.name,
+            "fingerprint": self.fingerprint,
+            "ring_bits": precision.bits,
+            "frac_bits": precision.fraction,
+            "weight_frac_bits": dict(precision.weight_fraction),
+            "drelu_window": [precision.fraction + low, precision.fraction + low + width],
+            "relu_spec": relu_spec,
+            "images": images,
+            "relus": plan.relus * images,
+            "drelus": plan.drelus * images,
+        }
+
+    def network_outputs(self, decoded: np.ndarray) -> np.ndarray:
+        """Decoded outputs as the network itself gives them: its last resize done, vectors as (N, K).
+
+        decoded: logits (N, K, h, w), or their argmaxes (N, 1, h, w) where only labels are revealed; these come out as int64 (N,) or (N, h, w).
+        """
+        single = decoded.shape[2:] == (1, 1)
+        if self.reveal == LABEL:
+            return decoded[:, 0, 0, 0].astype(np.int64) if single else decoded[:, 0].astype(np.int64)
+        if "resize" in self.graph.output.attrs:
+            decoded = bilinear(decoded, *self.graph.output.attrs["resize"])
+        return decoded[:, :, 0, 0] if single else decoded
+
+    def to_plain(self) -> dict[str, Any]:
         """JSON-plain, for the handshake."""
         sizes = {name: [list(s) for s in layer] for name, layer in self.sizes.items()} if self.sizes else None
         return {

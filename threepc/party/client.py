@@ -19,7 +19,6 @@ from threepc.party.warmup import warm_up
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Client, KernelArgument
-from threepc.ring import Ring
 from threepc.transport.channel import PROTOCOL_VERSION, Channel
 from threepc.transport.meter import Meter
 
@@ -84,13 +83,10 @@ class ClientSession:
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Ring words of images (N, C, H, W). Raises InputError for another shape, for what is not finite, and for what does not fit."""
-        expected = self.model.graph.input.shape
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise InputError(f"the model takes images of shape {expected}, not {images.shape[1:]}")
+        words = self.model.precision.image_words(images, self.model.graph.input.shape)
         if not 1 <= len(images) <= MAX_BATCH:
             raise InputError(f"an inference takes 1 to {MAX_BATCH} images at once, not {len(images)}")
-        precision = self.model.precision
-        return Ring(precision.bits).encode(images, precision.fraction, "the image", headroom=precision.fraction)
+        return words
 
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """Logits (N, ...) float64 of images (N, C, H, W), real numbers, and what it cost.

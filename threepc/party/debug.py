@@ -31,7 +31,6 @@ from threepc.protocol.argmax import Argmax
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
 from threepc.protocol.summands import Cut
-from threepc.ring import Ring
 from threepc.transport import memory
 from threepc.transport.channel import Channel
 
@@ -165,7 +164,7 @@ def _run(
     provider = Provider(0, weights["provider"], _stream(with_client), _stream(with_server), ends["dealt"][0])
     client = Client(0, weights["client"], _stream(with_client), ends["prepared"][0], ends["online"][0])
     server = Server(0, weights["server"], weights["biases"], _stream(with_server), ends["dealt"][1], ends["prepared"][1], ends["online"][1])
-    words = twin.encode(plan.graph, plan.precision, images)
+    words = plan.precision.image_words(images, plan.graph.input.shape)
     held: dict[str, Summands] = {}
     channels = [channel for pair in ends.values() for channel in pair]
     try:
@@ -184,11 +183,9 @@ def _run(
 
 def _weights(plan: Plan, served: ServedModel, key: bytes) -> dict[str, dict]:
     roles: dict[str, dict] = {"provider": {}, "client": {}, "server": {}, "biases": {}}
-    ring, masks, same = Ring(plan.precision.bits), _stream(key), _stream(key)
-    for step in plan.linear:
-        part = served.weights[step.name]
-        words = ring.encode(part["weight"], plan.precision.of_weights(step.name), f"the weights of {step.name}")
-        roles["biases"][step.op] = ring.encode(part["bias"], step.result.fraction, f"the bias of {step.name}")
+    masks, same = _stream(key), _stream(key)
+    for step, words, biases in plan.encoded_weights(served.weights):
+        roles["biases"][step.op] = biases
         roles["client"][step.op] = step.protocol.client_weights(step.protocol.mask_weights(masks, words))
         roles["provider"][step.op] = step.protocol.provider_weights(same)
         roles["server"][step.op] = step.protocol.server_weights(words)

@@ -21,7 +21,7 @@ class Record:
     result decoded, less than the sum where the phases overlap. layers: the server's seconds for the step, waiting included.
     """
 
-    seconds: dict[str, float]
+    seconds: dict[str, float] = field(default_factory=dict)
     links: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     layers: list[dict] = field(default_factory=list)
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
@@ -82,24 +82,12 @@ def merged(records: Iterable[Record]) -> Record:
 
 def report(model: PublicModel, record: Record, images: int, spec: str | None, setup: Mapping[str, list[int]], setup_seconds: float) -> dict:
     """The report of one or several inferences under its stable names. setup: [bytes, messages] by link, spent once."""
-    plan = model.plan(1)
     links = {link: dict(phases) for link, phases in record.links.items()}
     for link, count in setup.items():
         links.setdefault(link, {})["setup"] = list(count)
     size = lambda phase: sum(phases[phase][0] for phases in links.values() if phase in phases)
     sizes = {phase: size(phase) for phase in ("setup", "offline", "online")}
-    window = model.precision.comparison(model.precision.bits - model.precision.fraction)
-    return {
-        "model": model.card.name,
-        "fingerprint": model.fingerprint,
-        "ring_bits": model.precision.bits,
-        "frac_bits": model.precision.fraction,
-        "weight_frac_bits": dict(model.precision.weight_fraction),
-        "drelu_window": [model.precision.fraction + window[0], model.precision.fraction + sum(window)],
-        "relu_spec": spec,
-        "images": images,
-        "relus": plan.relus * images,
-        "drelus": plan.drelus * images,
+    return model.facts(images, spec) | {
         "seconds": {"setup": setup_seconds, **record.seconds},
         "bytes": {**sizes, "total": sizes["offline"] + sizes["online"]},
         "links": {

@@ -16,7 +16,6 @@ from threepc.party.session import Options, Usage, ending_together, log, number_f
 from threepc.party.warmup import warm_up
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Server
-from threepc.ring import Ring
 from threepc.transport.channel import PROTOCOL_VERSION, Channel
 from threepc.transport.connection import Connection
 
@@ -32,14 +31,11 @@ class ServerParty(ListeningParty):
     def __init__(self, model: ServedModel, connector: Connector, options: Options):
         """Raises InputError, naming the layer, for weights that do not fit the ring."""
         self._public = model.public
-        precision, ring = model.public.precision, Ring(model.public.precision.bits)
         self._weight_key, self._weights, self._biases, self._masked = new_key(), {}, {}, {}
         mask = Keystream(self._weight_key)
         mask.begin_attempt(0)
-        for step in model.public.plan(1).linear:
-            part = model.weights[step.name]
-            words = ring.encode(part["weight"], precision.of_weights(step.name), f"the weights of {step.name}")
-            self._biases[step.op] = ring.encode(part["bias"], step.result.fraction, f"the bias of {step.name}")
+        for step, words, biases in model.public.plan(1).encoded_weights(model.weights):
+            self._biases[step.op] = biases
             self._masked[step.op] = step.protocol.mask_weights(mask, words)
             self._weights[step.op] = step.protocol.server_weights(words)
         mask.erase()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from threepc.errors import InputError
-from threepc.ring import RING_BITS
+from threepc.ring import RING_BITS, Ring
 
 FRACTION = {64: 16, 48: 16, 40: 14, 32: 11}
 """Fractional bits of activations by ring. In the 32-bit ring weights need bits more than activations do: simulated on the five networks with
@@ -54,6 +56,16 @@ class Precision:
     def of_weights(self, name: str) -> int:
         """Fractional bits of a convolution's weights."""
         return self.weight_fraction.get(name, self.fraction)
+
+    def image_words(self, images: np.ndarray, shape: Sequence[int], what: str = "the image") -> np.ndarray:
+        """Ring words of images (N, C, H, W), real numbers, for a network that takes `shape` (C, H, W).
+
+        A pixel must leave as many bits free as it has fractional ones: a product gives it these besides, and has to stay within the ring's
+        bound too. Raises InputError, naming `what`, for another shape, for what is not finite, and for what does not fit.
+        """
+        if images.ndim != 4 or images.shape[1:] != tuple(shape):
+            raise InputError(f"the model takes images of shape {tuple(shape)}, not {images.shape[1:]}")
+        return Ring(self.bits).encode(images, self.fraction, what, headroom=self.fraction)
 
     def to_plain(self) -> dict:
         """As JSON-plain data."""

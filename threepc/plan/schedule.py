@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from threepc.errors import InputError
-from threepc.graph.ir import Graph, Node
+from threepc.graph.ir import Graph, Node, Weights
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol import summands
 from threepc.protocol.argmax import Argmax
@@ -24,6 +26,7 @@ from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import OPS, Relu
 from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
 from threepc.protocol.summands import Cut
+from threepc.ring import Ring
 
 OUTPUT_BITS = 8
 """Bits above the point that a result keeps when its fraction grows by an average's divisor."""
@@ -58,12 +61,23 @@ class Plan:
     @property
     def drelus(self) -> int:
         """Decisions that ReLUs and clips make, over the batch; max pooling apart."""
-        return sum(step.protocol.decisions * (2 if step.protocol.clip else 1) for step in self.steps if step.kind in ("relu", "clip"))
+        return sum(step.drelus for step in self.steps)
 
     @property
     def linear(self) -> list[LinearStep]:
         """The steps that have weights."""
         return [step for step in self.steps if isinstance(step, LinearStep)]
+
+    def encoded_weights(self, weights: Weights) -> Iterator[tuple[LinearStep, np.ndarray, np.ndarray]]:
+        """Every linear step with its weights (O, C / groups, kh, kw) and its biases (O,) as ring words, the biases at the product's scale.
+
+        One layer is encoded at a time. Raises InputError, naming the layer, for what does not fit the ring.
+        """
+        ring = Ring(self.precision.bits)
+        for step in self.linear:
+            own = weights[step.name]
+            words = ring.encode(own["weight"], self.precision.of_weights(step.name), f"the weights of {step.name}")
+            yield step, words, ring.encode(own["bias"], step.result.fraction, f"the bias of {step.name}")
 
 
 def _elements(value: Value) -> int:

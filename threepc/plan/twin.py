@@ -26,12 +26,11 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights
 from threepc.kernels.convolution import PackedWeight
-from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.relu import Relu
 from threepc.protocol.steps import InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
-from threepc.ring import Ring, word_of
+from threepc.ring import word_of
 
 Packed = Mapping[str, tuple[PackedWeight, np.ndarray]]
 """Weights as the kernels take them and biases, as ring words, by the step's name."""
@@ -119,19 +118,7 @@ def decode(words: np.ndarray, value: Value) -> np.ndarray:
 
 def pack(plan: Plan, weights: Weights) -> Packed:
     """Weights and biases as the server encodes them. Raises InputError, naming the layer, for what does not fit the ring."""
-    ring, packed = Ring(plan.precision.bits), {}
-    for step in plan.linear:
-        words = ring.encode(weights[step.name]["weight"], plan.precision.of_weights(step.name), f"the weights of {step.name}")
-        bias = ring.encode(weights[step.name]["bias"], step.result.fraction, f"the bias of {step.name}")
-        packed[step.name] = step.protocol.server_weights(words), bias
-    return packed
-
-
-def encode(graph: Graph, precision: Precision, images: np.ndarray) -> np.ndarray:
-    """Ring words of images, as the client encodes them. Raises InputError for another shape and for what does not fit."""
-    if images.ndim != 4 or images.shape[1:] != graph.input.shape:
-        raise InputError(f"the model takes images of shape {graph.input.shape}, not {images.shape[1:]}")
-    return Ring(precision.bits).encode(images, precision.fraction, "the image", headroom=precision.fraction)
+    return {step.name: (step.protocol.server_weights(words), bias) for step, words, bias in plan.encoded_weights(weights)}
 
 
 def simulate(
@@ -159,7 +146,7 @@ def walk(
         raise InputError(f"the plan is for {plan.batch} images at once, not for {len(images)}")
     if any(isinstance(part, dict) for part in weights.values()):
         weights = pack(plan, weights)
-    encoded, three = encode(plan.graph, plan.precision, images), with_provider(plan)
+    encoded, three = plan.precision.image_words(images, plan.graph.input.shape), with_provider(plan)
     values: dict[str, np.ndarray] = {}
     for index, step in enumerate(plan.steps):
         inputs = [values[name] for name in step.sources]

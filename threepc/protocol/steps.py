@@ -55,6 +55,8 @@ class Step:
     result: Value
 
     cost = Cost()
+    drelus = 0
+    """Decisions of a ReLU or clip, over the batch; those of max pooling are not counted."""
 
     def infer(self, client: Client) -> None:
         """C, online: nothing, unless the protocol talks."""
@@ -105,6 +107,10 @@ class ReluStep(Step):
     """ReLU of any kind, or truncation alone, from any form to a reduced value."""
 
     protocol: Relu
+
+    @property
+    def drelus(self) -> int:
+        return self.protocol.decisions * len(self.protocol.thresholds)
 
     @property
     def cost(self) -> Cost:

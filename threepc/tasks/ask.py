@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from threepc.console import Display
 from threepc.party import three_hosts
-from threepc.party.record import merged, report
+from threepc.party.batches import infer_all
+from threepc.party.record import report
 from threepc.party.warmup import warm_up
 from threepc.tasks import results
 from threepc.tasks.inputs import check_files, load_inputs
@@ -45,18 +45,11 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     with session:
         model = session.model
         inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
-        records, outputs = [], []
         with display.bar("private inference", len(inputs)) as advance:
-            for batch in inputs.batches(options.batch):
-                output, record = session.infer(batch, separate=options.separate)
-                outputs.append(results.finished(model, output))
-                records.append(record)
-                advance(len(batch))
-    details = report(
-        model, merged(records), len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds
-    )
+            outputs, record = infer_all(partial(session.infer, separate=options.separate), model, inputs.batches(options.batch), advance)
+    details = report(model, record, len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds)
     details |= {"batch": options.batch, "threads": options.threads, "phases": "separate" if options.separate else "overlapped"}
-    outcome = Outcome(model, inputs, np.concatenate(outputs), details)
+    outcome = Outcome(model, inputs, outputs, details)
     details |= results.classified(outcome)
     results.write(outcome, options.output, options.report)
     return outcome

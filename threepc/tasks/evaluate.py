@@ -28,7 +28,6 @@ from threepc.model.assemble import Assembled, Settings, assemble_loaded
 from threepc.model.load import LoadedModel, load_model
 from threepc.party import one_host
 from threepc.plan import twin
-from threepc.tasks import results
 
 if TYPE_CHECKING:
     from threepc.console import Display
@@ -163,7 +162,7 @@ class _Ways:
         if self._packed is None:
             self._packed = twin.pack(plan, self._assembled.served.weights)
         outputs = twin.simulate(plan, self._packed, images, seed=0, threads=self._options.threads)
-        return results.finished(public, outputs[plan.graph.output.name])
+        return public.network_outputs(outputs[plan.graph.output.name])
 
     def _secure(self, images: np.ndarray) -> np.ndarray:
         if self._parties is None:
@@ -171,7 +170,7 @@ class _Ways:
             parties = one_host.open_parties(self._assembled.served, self._options.transport, self._options.network, **limits)
             self._parties = self._open.enter_context(parties)
         outputs, _ = self._parties.infer(images)
-        return results.finished(self._assembled.public, outputs)
+        return self._assembled.public.network_outputs(outputs)
 
 
 # A line of results

@@ -12,7 +12,6 @@ from threepc.errors import InputError
 from threepc.images.card import ModelCard
 from threepc.images.read import load_images, load_labels, read_image
 from threepc.plan.precision import Precision
-from threepc.ring import Ring
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def load_inputs(
     parts, names, origins = [], [], []
     for path in map(Path, paths):
         part = load_images([path], card.preprocessing, shape)
-        Ring(precision.bits).encode(part, precision.fraction, str(path), headroom=precision.fraction)
+        precision.image_words(part, shape, str(path))
         parts.append(part)
         names += [path.name] if len(part) == 1 else [f"{path.name}[{index}]" for index in range(len(part))]
         origins += [path] * len(part)

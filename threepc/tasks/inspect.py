@@ -24,19 +24,9 @@ class Inspection:
 
     def to_plain(self) -> dict:
         """As JSON-plain data, with the report's names where they are the same."""
-        precision, cost = self.model.precision, self.plan.cost
-        return {
-            "model": self.model.card.name,
-            "fingerprint": self.model.fingerprint,
-            "ring_bits": precision.bits,
-            "frac_bits": precision.fraction,
-            "weight_frac_bits": dict(precision.weight_fraction),
-            "drelu_window": drelu_window(self.model),
-            "relu_spec": None if self.relu_spec is None else str(self.relu_spec),
+        cost = self.plan.cost
+        return self.model.facts(self.plan.batch, self.relu_spec and str(self.relu_spec)) | {
             "reveal": self.model.reveal,
-            "images": self.plan.batch,
-            "relus": self.plan.relus,
-            "drelus": self.plan.drelus,
             "bytes": sizes(cost),
             "links": {link: phases for link, phases in sorted(_links(cost).items())},
             "messages_online": cost.messages,
@@ -55,9 +45,7 @@ def inspect(config: str, settings: Settings, batch: int, size: tuple[int, int] |
 
 def layer(step: Step) -> dict:
     """What one step costs."""
-    protocol = getattr(step, "protocol", None)
-    drelus = getattr(protocol, "decisions", 0) * (2 if getattr(protocol, "clip", None) else 1) if step.kind in ("relu", "clip") else 0
-    entry = {"name": step.name, "kind": step.kind, "shape": list(step.result.shape[1:]), "drelus": drelus}
+    entry = {"name": step.name, "kind": step.kind, "shape": list(step.result.shape[1:]), "drelus": step.drelus}
     return entry | {"bytes": sizes(step.cost), "messages": step.cost.messages}
 
 
@@ -65,13 +53,6 @@ def sizes(cost: Cost) -> dict[str, int]:
     """Bytes over all links by phase; the total is without the setup, as in the report."""
     by_phase = {phase: cost.total(phase) for phase in ("setup", "offline", "online")}
     return by_phase | {"total": by_phase["offline"] + by_phase["online"]}
-
-
-def drelu_window(model: PublicModel) -> list[int]:
-    """[LO, HI): the bits of a product that decide a sign."""
-    precision = model.precision
-    low, width = precision.comparison(precision.bits - precision.fraction)
-    return [precision.fraction + low, precision.fraction + low + width]
 
 
 def _links(cost: Cost) -> dict[str, dict[str, int]]:

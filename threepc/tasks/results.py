@@ -15,7 +15,6 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.graph.relu_spec import write_atomically
-from threepc.graph.resize import bilinear
 from threepc.images.card import ModelCard
 from threepc.images.read import read_image
 from threepc.images.segmentation import pixel_labels, write_overlay
@@ -57,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outputs of one model for some inputs, as `finished` gives them, and what they cost. trace: the layers of one image, compared."""
+    """Outputs of one model for some inputs, as `PublicModel.network_outputs` gives them, and what they cost. trace: the layers of one image, compared."""
 
     model: PublicModel
     inputs: Inputs
@@ -83,26 +82,13 @@ class Outcome:
         return self.card.segmentation and self.classes.ndim == 3
 
 
-def finished(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
-    """Decoded outputs as the network itself gives them: its last resize done, vectors as (N, K).
-
-    outputs: logits (N, K, h, w), or their argmaxes (N, 1, h, w) where only labels are revealed; these come out as int64 (N,) or (N, h, w).
-    """
-    single = outputs.shape[2:] == (1, 1)
-    if model.reveal == "label":
-        return outputs[:, 0, 0, 0].astype(np.int64) if single else outputs[:, 0].astype(np.int64)
-    if "resize" in model.graph.output.attrs:
-        outputs = bilinear(outputs, *model.graph.output.attrs["resize"])
-    return outputs[:, :, 0, 0] if single else outputs
-
-
 def classes(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
-    """The argmaxes (N, ...) of finished outputs."""
+    """The argmaxes (N, ...) of a network's outputs."""
     return outputs if model.reveal == "label" else outputs.argmax(axis=1)
 
 
 def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: float) -> Comparison:
-    """Compare finished outputs with PyTorch's (N, K, ...) for the same images."""
+    """Compare a network's outputs with PyTorch's (N, K, ...) for the same images."""
     count, expected = len(secure), plain.argmax(axis=1)
     found = classes(model, secure)
     errors = None
@@ -113,22 +99,6 @@ def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: 
         found = found[:, rows][:, :, columns]
     agreement = (found == expected).reshape(count, -1).mean(axis=1)
     return Comparison(expected, agreement, errors, float(np.abs(plain).max()), seconds)
-
-
-def described(model: PublicModel, images: int, spec: str | None) -> dict:
-    """The report's fields about the model, for what has no cost to report."""
-    plan, precision = model.plan(1), model.precision
-    return {
-        "model": model.card.name,
-        "fingerprint": model.fingerprint,
-        "ring_bits": precision.bits,
-        "frac_bits": precision.fraction,
-        "weight_frac_bits": dict(precision.weight_fraction),
-        "relu_spec": spec,
-        "images": images,
-        "relus": plan.relus * images,
-        "drelus": plan.drelus * images,
-    }
 
 
 def classified(outcome: Outcome) -> dict:

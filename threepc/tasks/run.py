@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from threepc.model.assemble import Assembled, Settings, assemble_loaded, introdu
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel
 from threepc.party import debug, one_host
-from threepc.party.record import merged, report
+from threepc.party.batches import infer_all
+from threepc.party.record import report
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
 from threepc.tasks import results
@@ -85,15 +87,10 @@ def run(options: RunOptions, display: Display) -> Outcome:
     with display.stage("starting client, server and provider"):
         limits = {"threads": options.threads, "timeout": options.timeout, "budget": budget}
         parties = one_host.open_parties(prepared.assembled.served, options.transport, options.network, **limits)
-    records, outputs = [], []
     with parties, display.bar("private inference", len(inputs)) as advance:
-        for batch in inputs.batches(options.batch):
-            output, record = parties.infer(batch, separate=options.separate)
-            outputs.append(output)
-            records.append(record)
-            advance(len(batch))
+        outputs, record = infer_all(partial(parties.infer, separate=options.separate), model, inputs.batches(options.batch), advance)
     spec = options.settings.relu_spec
-    details = report(model, merged(records), len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
+    details = report(model, record, len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
     details |= {
         "transport": options.transport,
         "network": options.network,
@@ -103,19 +100,18 @@ def run(options: RunOptions, display: Display) -> Outcome:
     return conclude(prepared, outputs, details, options, display)
 
 
-def conclude(prepared: Prepared, outputs: list[np.ndarray], details: dict, options: RunOptions, display: Display) -> Outcome:
-    """Compare, report and write the outputs of all batches, as a session's `infer` gives them."""
+def conclude(prepared: Prepared, outputs: np.ndarray, details: dict, options: RunOptions, display: Display) -> Outcome:
+    """Compare, report and write the outputs of all images, as `infer_all` gives them."""
     assembled, inputs = prepared.assembled, prepared.inputs
-    finished = np.concatenate([results.finished(assembled.public, output) for output in outputs])
     comparison = trace = None
     if options.compare:
         with display.stage("plaintext PyTorch"):
-            comparison = _compare(assembled, inputs, finished, options.batch)
+            comparison = _compare(assembled, inputs, outputs, options.batch)
         if options.layers or comparison.relative_error > LARGEST_ERROR:
             trace = _trace(assembled, inputs, comparison, display)
     details |= {"checkpoint": options.checkpoint and str(options.checkpoint), "batch": options.batch}
     details |= comparison.fields() if comparison else {}
-    outcome = Outcome(assembled.public, inputs, finished, details, comparison, trace)
+    outcome = Outcome(assembled.public, inputs, outputs, details, comparison, trace)
     details |= results.classified(outcome)
     results.write(outcome, options.output, options.report)
     return outcome

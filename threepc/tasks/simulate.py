@@ -6,10 +6,10 @@ import numpy as np
 
 from threepc.console import Display
 from threepc.party import debug, one_host
+from threepc.party.batches import infer_all
+from threepc.party.record import Record
 from threepc.party.warmup import warm_up
-from threepc.plan.schedule import Plan
 from threepc.plan.twin import pack, simulate
-from threepc.tasks import results
 from threepc.tasks.results import Outcome
 from threepc.tasks.run import Prepared, RunOptions, conclude, prepare
 
@@ -20,14 +20,14 @@ def run_twin(options: RunOptions, seed: int | None, display: Display) -> Outcome
     seed: of the chance that roundings have in a secure run; None rounds to nearest.
     """
     prepared = _prepare(options, display)
-    model, weights = prepared.assembled.public, None
-    outputs = []
+    model = prepared.assembled.public
+    weights, output = pack(model.plan(1), prepared.assembled.served.weights), model.graph.output.name
+
+    def infer(batch: np.ndarray) -> tuple[np.ndarray, Record]:
+        return simulate(model.plan(len(batch)), weights, batch, seed=seed, threads=options.threads)[output], Record()
+
     with display.bar("simulation", len(prepared.inputs)) as advance:
-        for batch in prepared.inputs.batches(options.batch):
-            plan: Plan = model.plan(len(batch))
-            weights = weights or pack(plan, prepared.assembled.served.weights)
-            outputs.append(simulate(plan, weights, batch, seed=seed, threads=options.threads)[plan.steps[-1].name])
-            advance(len(batch))
+        outputs, _ = infer_all(infer, model, prepared.inputs.batches(options.batch), advance)
     return conclude(prepared, outputs, _details(prepared, options) | {"simulated": True}, options, display)
 
 
@@ -40,11 +40,10 @@ def run_reproducibly(options: RunOptions, seed: int, display: Display) -> Outcom
     one_host.check_transport(options.transport, options.network)
     display.warn(debug.NOT_PRIVATE)
     prepared = _prepare(options, display)
-    outputs: list[np.ndarray] = []
+    served = prepared.assembled.served
     with display.bar("inference that is not private", len(prepared.inputs)) as advance:
-        for batch in prepared.inputs.batches(options.batch):
-            outputs.append(debug.infer(prepared.assembled.served, batch, seed))
-            advance(len(batch))
+        batches = prepared.inputs.batches(options.batch)
+        outputs, _ = infer_all(lambda batch: (debug.infer(served, batch, seed), Record()), served.public, batches, advance)
     return conclude(prepared, outputs, _details(prepared, options) | {"debug_seed": seed}, options, display)
 
 
@@ -57,4 +56,4 @@ def _prepare(options: RunOptions, display: Display) -> Prepared:
 
 def _details(prepared: Prepared, options: RunOptions) -> dict:
     spec = options.settings.relu_spec
-    return results.described(prepared.assembled.public, len(prepared.inputs), spec and str(spec))
+    return prepared.assembled.public.facts(len(prepared.inputs), spec and str(spec))

@@ -1,0 +1,55 @@
+"""What a server serves: the facts that every report takes from it, and outputs as the network itself gives them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.graph import building
+from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.served import PublicModel, ServedModel
+from threepc.plan.precision import Precision
+
+CARD = ModelCard("small", Preprocessing(size=(19, 21)))
+
+
+@pytest.fixture
+def served():
+    graph, weights = building.residual()
+    return ServedModel(PublicModel(graph, Precision.default(48), None, CARD), weights)
+
+
+def test_facts_of_a_report(served):
+    public, plan = served.public, served.public.plan(1)
+    facts = public.facts(3, "specs/a.json")
+    assert (facts["model"], facts["fingerprint"], facts["relu_spec"], facts["images"]) == ("small", public.fingerprint, "specs/a.json", 3)
+    assert (facts["ring_bits"], facts["frac_bits"], facts["drelu_window"]) == (48, 16, [16, 46])
+    assert (facts["relus"], facts["drelus"]) == (3 * plan.relus, 3 * plan.drelus) and plan.drelus >= plan.relus > 0
+
+
+def test_a_window_is_reported_in_bits_of_a_product(served):
+    precision = dataclasses.replace(served.public.precision, window=(20, 40))
+    assert dataclasses.replace(served.public, precision=precision).facts(1, None)["drelu_window"] == [20, 40]
+
+
+def test_plans_are_kept(served):
+    assert served.public.plan(2) is served.public.plan(2) and served.public.plan(2).batch == 2
+
+
+def test_outputs_as_the_network_gives_them(served):
+    logits = np.arange(24.0).reshape(2, 3, 2, 2)
+    labelled = dataclasses.replace(served.public, reveal="label")
+    np.testing.assert_array_equal(served.public.network_outputs(logits), logits)
+    assert served.public.network_outputs(logits[:, :, :1, :1]).shape == (2, 3)
+    classes = labelled.network_outputs(logits[:, :1])
+    assert classes.shape == (2, 2, 2) and classes.dtype == np.int64
+    assert labelled.network_outputs(logits[:, :1, :1, :1]).tolist() == [0, 12]
+
+
+def test_the_public_part_travels_as_json(served):
+    public = served.public
+    assert PublicModel.from_plain(public.to_plain()).fingerprint == public.fingerprint
+    for change in ({"more": 1}, {"graph": 3}, {"sizes": [1]}, {"sizes": {"relu": [[1]]}}, {"sizes": {"relu": [[1, -1]]}}):
+        with pytest.raises(InputError, match="the server's"):
+            PublicModel.from_plain(public.to_plain() | change)
