@@ -8,22 +8,15 @@ from collections.abc import Callable
 import numpy as np
 
 from threepc.kernels.keystream import BLOCK_BYTES, fill
+from threepc.party.in_process import ThreeRoles
 from threepc.plan.precision import Precision
 from threepc.prf import Keystream, Purpose, new_key
 from threepc.protocol.drelu import DRelu, opened
 from threepc.protocol.gate import Gate
 from threepc.protocol.opening import Opening, draw_words
-from threepc.protocol.roles import Client, Provider, Server
 from threepc.ring import word_of
 
 ROUNDS = 5
-
-
-class _Nowhere:
-    """A channel for roles whose messages are handed over directly."""
-
-    def send(self, *message) -> None:
-        pass
 
 
 def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
@@ -34,7 +27,7 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
     opening, drelu, gate = Opening(1, count, bits, precision.fraction, cut), DRelu(1, count, first, width), Gate(1, count, bits, cut)
     word = word_of(bits)
     shares = [np.arange(count, dtype=word) * word(factor) for factor in (2654435761, 40503, 2246822519)]
-    client_key, server_key = new_key(), new_key()
+    keys = new_key(), new_key()
     times: dict[tuple[str, str, str], list[float]] = {}
 
     def timed(role: str, phase: str, what: str, function: Callable, *arguments):
@@ -44,30 +37,25 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
         return result
 
     for attempt in range(rounds + 1):
-        streams = [Keystream(key) for key in (client_key, client_key, server_key, server_key)]
-        for stream in streams:
-            stream.begin_attempt(attempt)
-        nowhere = _Nowhere()
-        provider = Provider(attempt, {}, streams[0], streams[2], nowhere)
-        client = Client(attempt, {}, streams[1], nowhere, nowhere)
-        server = Server(attempt, {}, {}, streams[3], nowhere, nowhere, nowhere)
+        roles = ThreeRoles(keys=keys, attempt=attempt)
+        provider, client, server = roles.provider, roles.client, roles.server
         masks = timed("provider", "offline", "masks", opening.deal, provider, shares[0])
         tables, beta_client, beta_server = timed("provider", "offline", "comparison tables", drelu.deal, provider, masks)
         d = timed("provider", "offline", "activation mask", draw_words, provider, provider.with_client, 1, Purpose.ACTIVATION, count, word)
         dealt = timed("provider", "offline", "gate", gate.deal, provider, masks, beta_client, beta_server, d)
         half = timed("client", "offline", "half of the opening", opening.prepare, client, shares[1])
         timed("client", "offline", "activation mask", draw_words, client, client.with_provider, 1, Purpose.ACTIVATION, count, word)
-        x, packed = timed("server", "online", "opening", opening.server, server, shares[2], half)
+        x, packed = timed("server", "online", "opening", opening.serve, server, shares[2], half)
         held = timed("server", "online", "leaves", drelu.serve_leaves, server, x[None], tables)
-        seen = timed("client", "online", "opening", opening.client, client, packed)
+        seen = timed("client", "online", "opening", opening.infer, client, packed)
         mine = timed("client", "online", "leaves", drelu.infer_leaves, client, seen[None], held.leaf_wires.view(np.uint8))
         groups, bit = timed(
             "server", "online", "groups", held.serve_groups, server, mine.leaf_wires.view(np.uint8), mine.group_wires.view(np.uint8)
         )
         own = timed("client", "online", "groups", mine.infer_bit, client, groups.view(np.uint8))
         bits = opened(own, bit)
-        value = timed("client", "online", "gate", gate.client, client, seen, bits, mine.beta[0])
-        timed("server", "online", "gate", gate.server, server, x, bits, held.beta[0], value, dealt)
+        value = timed("client", "online", "gate", gate.infer, client, seen, bits, mine.beta[0])
+        timed("server", "online", "gate", gate.serve, server, x, bits, held.beta[0], value, dealt)
     rows = [{"role": role, "phase": phase, "pass": what, "nanoseconds": min(values[1:])} for (role, phase, what), values in times.items()]
     offline = drelu.dealt_bytes + gate.dealt_bytes + opening.message_bytes
     online = opening.message_bytes + 2 * (drelu.leaf_bytes + drelu.group_bytes + drelu.bit_bytes) + gate.value_bytes

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 
-from threepc.errors import RunError
 from threepc.graph.ir import Weights
 from threepc.kernels.keystream import BLOCK_BYTES, fill
-from threepc.party import inference
+from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.cost import Cost
-from threepc.protocol.roles import Client, Provider, Server
 from threepc.ring import Ring, word_of
-from threepc.transport import memory
 from threepc.transport.channel import Channel
-from threepc.transport.meter import Meter
 
 CP, SP, WEIGHTS = b"client, provider", b"server, provider", b"mask of weights."
 """Keys of tests that compare runs under the same keys."""
@@ -64,68 +55,10 @@ class RecordedKeystream(Keystream):
         return source
 
 
-@dataclass
-class Trio:
-    """One attempt of the three roles. Keys are fresh unless given; `dealt`, `prepared`, `online` hold both ends of each channel."""
+class Trio(ThreeRoles):
+    """The three roles, with a copy of everything that travels or is drawn."""
 
-    attempt: int = 0
-    threads: int = 1
-    keys: tuple[bytes, bytes] | None = None
-    weights: Mapping[str, Mapping] = field(default_factory=lambda: {"provider": {}, "server": {}, "client": {}})
-    biases: Mapping[int, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self):
-        cp, sp = self.keys or (new_key(), new_key())
-        self.streams = {name: RecordedKeystream(cp if "C" in name else sp) for name in ("CP", "PC", "SP", "PS")}
-        for stream in self.streams.values():
-            stream.begin_attempt(self.attempt)
-        self.meters = {role: Meter() for role in ("provider", "server", "client")}
-        links = ("provider", "server"), ("client", "server"), ("client", "server")
-        self.dealt, self.prepared, self.online = (self._pair(*ends) for ends in links)
-        streams, held = self.streams, self.weights
-        self.provider = Provider(self.attempt, held["provider"], streams["PC"], streams["PS"], self.dealt[0], self.threads)
-        self.client = Client(self.attempt, held["client"], streams["CP"], self.prepared[0], self.online[0], self.threads)
-        self.server = Server(
-            self.attempt, held["server"], self.biases, streams["SP"], self.dealt[1], self.prepared[1], self.online[1], self.threads
-        )
-
-    def _pair(self, a: str, b: str) -> tuple[Recorder, Recorder]:
-        channels = [Recorder(end, link, meter=self.meters[link[0]], timeout=60) for end, link in zip(memory.pair(), ((a, b), (b, a)))]
-        for channel in channels:
-            channel.attempt = self.attempt
-        return tuple(channels)
-
-    def together(self, server: Callable, client: Callable) -> tuple[Any, Any]:
-        """The online phase: server(self.server) in a thread, client(self.client) here; their results."""
-        outcome: dict[str, Any] = {}
-
-        def serve():
-            try:
-                outcome["server"] = server(self.server)
-            except BaseException as error:
-                outcome["error"] = error
-                self.close()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            result = client(self.client)
-        except BaseException as error:
-            self.close()
-            thread.join()
-            if isinstance(error, RunError) and "error" in outcome:
-                raise outcome["error"] from error
-            raise
-        thread.join()
-        if "error" in outcome:
-            raise outcome["error"]
-        return outcome["server"], result
-
-    def close(self) -> None:
-        """Close every channel."""
-        for pair in (self.dealt, self.prepared, self.online):
-            for channel in pair:
-                channel.close()
+    new_stream, new_channel = RecordedKeystream, Recorder
 
     @property
     def measured(self) -> Cost:
@@ -195,45 +128,18 @@ def values_up_to(rng: np.random.Generator, limit: int, count: int) -> np.ndarray
     return np.concatenate([some, rest * rng.choice((-1, 1), rest.size)])
 
 
-def network_trio(plan: Plan, weights: Weights, **options) -> Trio:
+def network_trio(plan: Plan, weights: Weights, weight_key: bytes | None = None, **options) -> Trio:
     """The three roles with a network's weights, masked as parties do it; what setup sends is counted by server and client."""
-    ring, bits = Ring(plan.precision.bits), plan.precision
-    packed: dict[str, dict] = {"provider": {}, "server": {}, "client": {}}
-    biases, key = {}, options.pop("weight_key", None) or new_key()
-    at_server, at_provider = Keystream(key), Keystream(key)
-    at_server.begin_attempt(0)
-    at_provider.begin_attempt(0)
-    messages = []
-    for step in plan.linear:
-        own = weights[step.name]
-        words = ring.encode(own["weight"], bits.of_weights(step.name))
-        biases[step.op] = ring.encode(own["bias"], step.result.fraction)
-        messages.append((step.op, step.protocol.mask_weights(at_server, words)))
-        packed["server"][step.op] = step.protocol.server_weights(words)
-        packed["provider"][step.op] = step.protocol.provider_weights(at_provider)
-        packed["client"][step.op] = step.protocol.client_weights(messages[-1][1])
-    trio = Trio(weights=packed, biases=biases, **options)
-    for op, message in messages:
+    shared = share_weights(plan, weights, weight_key or new_key())
+    trio = Trio(shared, **options)
+    for op, message in shared.messages.items():
         trio.prepared[1].send(op, [message], "setup")
         trio.prepared[0].receive(op, [(np.uint8, message.shape)])
     return trio
 
 
-@dataclass
-class Prepared:
-    """What the online phase of a client takes from its offline phase."""
-
-    mask: np.ndarray
-    kept: np.ndarray
-
-
 def run_network(trio: Trio, plan: Plan, images: np.ndarray) -> np.ndarray:
     """Offline phase, then online phase; logits (N, C, H, W)."""
-    words = Ring(plan.precision.bits).encode(images, plan.precision.fraction)
-    inference.deal(trio.provider, plan)
+    logits = trio.infer(plan, Ring(plan.precision.bits).encode(images, plan.precision.fraction))
     assert trio.dealt[0].receptions == 0, "the provider hears nothing"
-    masks: list[np.ndarray] = []
-    kept = inference.prepare(trio.client, plan, masks.append)
-    prepared = Prepared(masks[0], kept)
-    _, logits = trio.together(lambda server: inference.serve(server, plan), lambda client: inference.infer(client, plan, words, prepared))
     return logits

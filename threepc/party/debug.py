@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,16 +22,15 @@ from threepc.errors import InputError
 from threepc.graph import clear
 from threepc.graph.ir import Node
 from threepc.model.served import ServedModel
+from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan import twin
 from threepc.plan.schedule import Plan
 from threepc.plan.twin import Rounding
-from threepc.prf import Keystream, derive_key, new_key
+from threepc.prf import derive_key, new_key
 from threepc.protocol.argmax import Argmax
-from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.roles import Client, Server
 from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
 from threepc.protocol.summands import Cut
-from threepc.transport import memory
-from threepc.transport.channel import Channel
 
 NOT_PRIVATE = "NOT PRIVATE: --debug-seed fixes every key of this run; whoever knows the number can decrypt everything. For debugging only."
 
@@ -145,82 +143,40 @@ def _keys(seed: int | None) -> list[bytes]:
     return [derive_key(root, context) for context in (b"client, provider", b"server, provider", b"weights")]
 
 
-def _stream(key: bytes) -> Keystream:
-    stream = Keystream(key)
-    stream.begin_attempt(0)
-    return stream
-
-
 def _run(
     plan: Plan, served: ServedModel, images: np.ndarray, seed: int | None
 ) -> Iterator[tuple[Step, list[Summands], Summands | np.ndarray]]:
     """(step, its inputs, its result) one after the other; of the output what the client decodes."""
     with_client, with_server, of_weights = _keys(seed)
-    weights = _weights(plan, served, of_weights)
-    ends = {}
-    for a, b, purpose in (("provider", "server", "dealt"), ("client", "server", "prepared"), ("client", "server", "online")):
-        one, two = memory.pair()
-        ends[purpose] = Channel(one, (a, b)), Channel(two, (b, a))
-    provider = Provider(0, weights["provider"], _stream(with_client), _stream(with_server), ends["dealt"][0])
-    client = Client(0, weights["client"], _stream(with_client), ends["prepared"][0], ends["online"][0])
-    server = Server(0, weights["server"], weights["biases"], _stream(with_server), ends["dealt"][1], ends["prepared"][1], ends["online"][1])
     words = plan.precision.image_words(images, plan.graph.input.shape)
     held: dict[str, Summands] = {}
-    channels = [channel for pair in ends.values() for channel in pair]
-    try:
-        with ThreadPoolExecutor(1) as elsewhere:
-            for index, step in enumerate(plan.steps):
-                inputs = [held[name] for name in step.sources]
-                result = _step(step, inputs, provider, client, server, words, elsewhere, channels)
+    with ThreeRoles(share_weights(plan, served.weights, of_weights), (with_client, with_server)) as roles:
+        for index, step in enumerate(plan.steps):
+            inputs = [held[name] for name in step.sources]
+            result = _step(step, inputs, roles, words)
+            if isinstance(result, Summands):
                 held[step.name] = result
-                yield step, inputs, result
-                for name in plan.release[index]:
-                    del held[name]
-    finally:
-        for channel in channels:
-            channel.close()
+            yield step, inputs, result
+            for name in plan.release[index]:
+                del held[name]
 
 
-def _weights(plan: Plan, served: ServedModel, key: bytes) -> dict[str, dict]:
-    roles: dict[str, dict] = {"provider": {}, "client": {}, "server": {}, "biases": {}}
-    masks, same = _stream(key), _stream(key)
-    for step, words, biases in plan.encoded_weights(served.weights):
-        roles["biases"][step.op] = biases
-        roles["client"][step.op] = step.protocol.client_weights(step.protocol.mask_weights(masks, words))
-        roles["provider"][step.op] = step.protocol.provider_weights(same)
-        roles["server"][step.op] = step.protocol.server_weights(words)
-    return roles
+def _step(step: Step, inputs: list[Summands], roles: ThreeRoles, words: np.ndarray) -> Summands | np.ndarray:
+    dealt = step.deal(roles.provider, [i.provider for i in inputs])
+    prepared = step.prepare(roles.client, [i.client for i in inputs])
 
+    def serve(server: Server) -> np.ndarray | None:
+        return step.serve(server, [i.server for i in inputs])
 
-def _step(step: Step, inputs: list[Summands], provider, client, server, words, elsewhere, channels) -> Summands | np.ndarray:
-    dealt = step.deal(provider, [i.provider for i in inputs])
-    prepared = step.prepare(client, [i.client for i in inputs])
-    if step.cost.messages == 0:
-        return Summands(step.result, prepared, step.serve(server, [i.server for i in inputs]), dealt)
-
-    def serve():
-        try:
-            return step.serve(server, [i.server for i in inputs])
-        except BaseException:
-            for channel in channels:
-                channel.close()
-            raise
-
-    serving = elsewhere.submit(serve)
-    try:
+    def infer(client: Client) -> np.ndarray | None:
         if isinstance(step, InputStep):
-            step.protocol.infer(client, words, prepared)
-        elif isinstance(step, OutputStep):
-            return step.reveal(client, prepared)
-        else:
-            step.infer(client)
-    except BaseException:
-        for channel in channels:
-            channel.close()
-        raise
-    finally:
-        served = serving.result()
-    return Summands(step.result, prepared, served, dealt)
+            return step.protocol.infer(client, words, prepared)
+        return step.reveal(client, prepared) if isinstance(step, OutputStep) else step.infer(client)
+
+    if step.cost.messages == 0:
+        return Summands(step.result, prepared, serve(roles.server), dealt)
+    served, revealed = roles.together(serve, infer)
+    return revealed if isinstance(step, OutputStep) else Summands(step.result, prepared, served, dealt)
 
 
 # The comparison
@@ -230,7 +186,7 @@ class _Real:
     """Real values by node, computed as far as the run has come."""
 
     def __init__(self, walk: Iterator[tuple[Node, torch.Tensor]]):
-        self._walk, self._names = walk, []
+        self._walk = walk
 
     def at(self, step: Step, graph) -> np.ndarray | None:
         """The node's output, None for a step that is a part of one; steps come in the order of nodes."""

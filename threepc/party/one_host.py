@@ -191,7 +191,7 @@ class ThreeThreads:
 
 
 def open_parties(
-    model: ServedModel, transport: str = "ipc", network: str = "none", progress: Callable[[str], None] = lambda label: None, **options
+    model: ServedModel, transport: str = "ipc", network: str = "none", progress: Callable[[str], None] = lambda _: None, **options
 ) -> ThreeProcesses | ThreeThreads:
     """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `ThreeProcesses`.
 
