@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from threepc.party.deployment import generate
@@ -21,10 +22,10 @@ ENDS_WITHIN_S = 60
 class Running:
     """A `threepc` command in a process of its own; its lines can be waited for."""
 
-    def __init__(self, arguments: list[str], folder: Path):
+    def __init__(self, arguments: list[str], folder: Path, before: Sequence[str] = ()):
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "threepc", *arguments],
+            [*before, sys.executable, "-m", "threepc", *arguments],
             cwd=folder,
             env=environment,
             text=True,
