@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from threepc.graph.relu_spec import write_atomically
+from threepc.files import write_atomically
 
 LABELS = {
     "size": "side of the image, pixels",

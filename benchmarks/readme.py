@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import earlier, machine
 from benchmarks.sheets import sheets
-from threepc.graph.relu_spec import write_atomically
+from threepc.files import write_atomically
 
 HEAD = """\
 # Benchmarks

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from threepc.errors import InputError
-from threepc.graph.relu_spec import write_atomically
+from threepc.files import read_json, write_atomically
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -21,7 +21,7 @@ class Section:
         self.path = folder / f"{name}.json"
         self.data = {"section": name, "machine": machine, "cases": []}
         if resume and self.path.exists():
-            before = json.loads(self.path.read_text())
+            before = read_json(self.path, "the results")
             if all(before["machine"].get(key) == machine.get(key) for key in ("processor", "cores", "commit")):
                 self.data["cases"] = before["cases"]
 
@@ -44,9 +44,9 @@ def load(folder: Path) -> dict[str, dict]:
     sections = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            data = json.loads(path.read_text())
+            data = read_json(path, "the results")
             sections[data["section"]] = data
-        except (ValueError, KeyError, TypeError):
+        except (InputError, KeyError, TypeError):
             raise InputError(f"{path} holds no benchmark results: remove it") from None
     return sections
 

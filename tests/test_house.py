@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("errors",),
-    ("ring", "console"),
+    ("files", "ring", "console"),
     ("kernels",),
     ("prf",),
     ("transport", "images", "graph"),

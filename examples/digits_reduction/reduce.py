@@ -23,9 +23,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from threepc.files import write_atomically
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.importer import import_module
-from threepc.graph.relu_spec import ReluSpec, save, write_atomically
+from threepc.graph.relu_spec import ReluSpec, save
 from threepc.mmlab.digits import digits
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel, ServedModel

@@ -50,14 +50,14 @@ def test_uniform_is_clipped_and_fits(small_graph):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "not a JSON file"),
+        ("{", "not JSON: Expecting property name"),
         ("[]", "a relu spec is a JSON object"),
         ('{"version": 2}', "'version' is 2"),
         ('{"version": 1, "model": "m"}', "'layers' is missing"),
         ('{"version": 1, "model": "m", "layers": {}}', "at least one ReLU"),
         ('{"version": 1, "model": 3, "layers": {"relu": [[1, 1]]}}', "'model' must be a string"),
         ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]]}, "extra": 1}', "unknown key 'extra'"),
-        ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]], "relu": [[1, 1]]}}', "'relu' appears twice"),
+        ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1]], "relu": [[1, 1]]}}', "the key 'relu' occurs twice"),
         ('{"version": 1, "model": "m", "layers": {"relu": []}}', "layer 'relu'"),
         ('{"version": 1, "model": "m", "layers": {"relu": [[1, 1], [0, 0]]}}', r"layer 'relu', channel 1: \[0, 0\]"),
         ('{"version": 1, "model": "m", "layers": {"relu": [[2, 0]]}}', r"\[2, 0\] is no patch size"),

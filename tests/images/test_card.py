@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -89,8 +90,10 @@ def test_anything_but_such_an_object_is_refused(text):
 
 
 def test_numbers_that_are_not_finite_are_refused():
-    with pytest.raises(InputError, match="mean"):
+    with pytest.raises(InputError, match="^model card: not JSON: NaN is no number$"):
         ModelCard.from_json(CARD.to_json().replace("1.0,2.0,3.0", "NaN,2.0,3.0"))
+    with pytest.raises(InputError, match="^model card: mean must be one or three finite numbers$"):
+        Preprocessing((4, 4), (math.nan, 2.0, 3.0), (1.0, 1.0, 1.0))
 
 
 def test_another_size_keeps_the_share_that_is_cut_out():

@@ -79,6 +79,7 @@ def test_colours_without_a_palette_are_distinct(tmp_path):
     assert (page[-30:, 128 + 32 :] < 128).any() and (page[-30:, 128:150] == 255).all()
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path):
-    with pytest.raises(InputError, match="nowhere/map.png cannot be written"):
-        write_overlay(tmp_path / "nowhere" / "map.png", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), int), card_of((4, 4)))
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"^cannot write {tmp_path}/file/map.png: "):
+        write_overlay(tmp_path / "file" / "map.png", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), int), card_of((4, 4)))

@@ -224,9 +224,9 @@ def test_a_folder_of_another_run(small, tmp_path):
 
 
 def test_a_full_disk(small, tmp_path, monkeypatch):
-    def full(self, content):
+    def full(self, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(InputError, match="cannot write .*: No space left on device"):
         distortion.measure(*small, tmp_path, progress=False)

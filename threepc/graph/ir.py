@@ -25,7 +25,7 @@ output   optionally resize [h, w, align_corners]: a bilinear resize left to the 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.files import parse_json
 
 Shape = tuple[int, int, int]
 Weights = dict[str, dict[str, np.ndarray]]
@@ -152,7 +153,9 @@ class Graph:
     @classmethod
     def from_json(cls, text: str) -> "Graph":
         """Read a graph from an untrusted source. Raises InputError naming the node and the key that is wrong."""
-        data = _parse(text)
+        if not isinstance(text, str) or len(text) > MAX_JSON:
+            raise InputError(f"graph: must be JSON text of at most {MAX_JSON} characters")
+        data = parse_json(text, "graph")
         if type(data) is not dict or set(data) != {"version", "nodes"}:
             raise InputError("graph: must be a JSON object with exactly the keys version and nodes")
         if type(data["version"]) is not int or data["version"] != VERSION:
@@ -322,24 +325,6 @@ def _check_shape(shape: Any) -> None:
         raise InputError("shape: must be three positive integers (channels, height, width)")
     if max(shape[1:]) > MAX_SIDE or math.prod(shape) > MAX_ELEMENTS:
         raise InputError(f"shape: is above the limits ({MAX_SIDE} a side, {MAX_ELEMENTS} elements)")
-
-
-def _parse(text: str) -> Any:
-    def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        pairs = list(pairs)
-        if len(dict(pairs)) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return dict(pairs)
-
-    def no_constant(name: str) -> None:
-        raise ValueError(f"{name} is not a number")
-
-    if not isinstance(text, str) or len(text) > MAX_JSON:
-        raise InputError(f"graph: must be JSON text of at most {MAX_JSON} characters")
-    try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"graph: not valid JSON: {error}") from None
 
 
 def _node(index: int, item: Any) -> Node:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.files import parse_json, write_atomically
 
 if TYPE_CHECKING:
     from threepc.graph.ir import Graph, Node
@@ -68,10 +69,7 @@ class ReluSpec:
     @classmethod
     def from_json(cls, text: str, source: str = "relu spec") -> ReluSpec:
         """Parse and validate JSON text. Raises InputError that names `source`, the layer and the channel at fault."""
-        try:
-            document = json.loads(text, object_pairs_hook=lambda pairs: _unique(source, pairs))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{source}: not a JSON file ({error})") from None
+        document = parse_json(text, source)
         if not isinstance(document, dict):
             raise InputError(f"{source}: a relu spec is a JSON object with the keys 'version', 'model' and 'layers'")
         if document.get("version") != VERSION:
@@ -82,13 +80,6 @@ class ReluSpec:
         if unknown := sorted(set(document) - _KEYS):
             raise InputError(f"{source}: unknown key '{unknown[0]}' (known: {', '.join(sorted(_KEYS))})")
         return cls(document["model"], document["layers"], document.get("provenance", {}), source)
-
-
-def _unique(source: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if repeated:
-        raise InputError(f"{source}: '{repeated[0]}' appears twice")
-    return dict(pairs)
 
 
 def _patches(source: str, name: str, patches: Any) -> np.ndarray:
@@ -122,18 +113,6 @@ def load(path: str | os.PathLike[str]) -> ReluSpec:
 def save(spec: ReluSpec, path: str | os.PathLike[str]) -> None:
     """Write a spec file under a temporary name, then rename. Raises InputError where the file cannot be written."""
     write_atomically(Path(path), spec.to_json().encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` is either the old file or the whole new one. Raises InputError on any failure to write."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def relu_nodes(graph: Graph) -> Iterator[Node]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from threepc.errors import InputError
+from threepc.files import parse_json
 
 LARGEST_SIDE = 1 << 14
 MOST_CLASSES = 1 << 16
@@ -138,11 +139,7 @@ class ModelCard:
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
         """Read a card from an untrusted source; InputError names the key that is wrong."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"model card: not JSON ({error})") from None
-        fields = _exact_keys(data, cls, "model card")
+        fields = _exact_keys(parse_json(text, "model card"), cls, "model card")
         fields["preprocessing"] = Preprocessing(**_exact_keys(fields["preprocessing"], Preprocessing, "model card: preprocessing"))
         return cls(**fields)
 

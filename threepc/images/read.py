@@ -4,7 +4,6 @@ Gives what the test pipelines of mmcls and mmsegmentation give for the same conf
 """
 
 import io
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from threepc.errors import InputError
+from threepc.files import read_json
 from threepc.images.card import ModelCard, Preprocessing
 
 _CV2_INTERPOLATION = {
@@ -96,10 +96,7 @@ def load_labels(path: str | Path, images: Sequence[str | Path], card: ModelCard)
     Raises InputError: no such file, not such an object, an image that is not in it, a class that the model does not have.
     """
     path = Path(path)
-    try:
-        labels = json.loads(_read(path))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    labels = read_json(path, "the labels")
     if type(labels) is not dict:
         raise InputError(f"{path} must be a JSON object: image file name to class index or class name")
     indices = []

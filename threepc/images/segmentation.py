@@ -1,7 +1,6 @@
 """From the logits of a segmentation network to a label for every pixel of the image, and a picture of it. On the client, without torch."""
 
 import colorsys
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import cv2
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.files import write_atomically
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import resized_size
 
@@ -59,7 +59,7 @@ def write_overlay(path: str | Path, image: np.ndarray, labels: np.ndarray, card:
     page = np.full((height, painted.shape[1] + legend.shape[1], 3), 255, np.uint8)
     page[: painted.shape[0], : painted.shape[1]] = painted
     page[: legend.shape[0], painted.shape[1] :] = legend
-    _write_png(Path(path), page)
+    write_atomically(Path(path), cv2.imencode(".png", page)[1].tobytes())
 
 
 def _axes(output_size: Sequence[int], preprocessing: Preprocessing, image_size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
@@ -112,14 +112,3 @@ def _legend(card: ModelCard, colours: np.ndarray, classes: np.ndarray, shares: n
             text = f"and {len(classes) - most} more {shares[most:].sum():.1%}"
         cv2.putText(legend, text, (32, top + 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return legend
-
-
-def _write_png(path: Path, page: np.ndarray) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(cv2.imencode(".png", page)[1].tobytes())
-        unfinished.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)

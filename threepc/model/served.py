@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.files import read_json, write_atomically
 from threepc.graph.ir import Graph, Weights, check_weights
 from threepc.graph.resize import bilinear
 from threepc.images.card import ModelCard
@@ -127,23 +127,15 @@ class ServedModel:
 
     def save(self, directory: Path) -> None:
         """Write model.json and weights.npz to a directory that only this user can read."""
-        self._write(directory / "model.json", lambda f: f.write(json.dumps(self.public.to_plain()).encode()))
+        write_atomically(directory / "model.json", json.dumps(self.public.to_plain()).encode(), 0o600)
         flat = {f"{name}\n{key}": array for name, part in self.weights.items() for key, array in part.items()}
-        self._write(
-            directory / "weights.npz", lambda f: np.savez(f, **{str(i): a for i, a in enumerate(flat.values())}, names=np.array(list(flat)))
-        )
-
-    @staticmethod
-    def _write(path: Path, write) -> None:
-        temporary = path.with_suffix(".part")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            write(file)
-        temporary.rename(path)
+        arrays = {str(index): array for index, array in enumerate(flat.values())}
+        write_atomically(directory / "weights.npz", lambda file: np.savez(file, **arrays, names=np.array(list(flat))), 0o600)
 
     @classmethod
     def load(cls, directory: Path) -> ServedModel:
         """Read what `save` wrote; weights are read from the file each time they are asked for, not held."""
-        public = PublicModel.from_plain(json.loads((directory / "model.json").read_text()))
+        public = PublicModel.from_plain(read_json(directory / "model.json", "the model"))
         return cls(public, _WeightFile(directory / "weights.npz"))
 
 

@@ -6,7 +6,6 @@ The file and the .public keys beside it go to every host; a .secret key stays wi
 from __future__ import annotations
 
 import math
-import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from threepc.errors import InputError
+from threepc.files import write_atomically
 from threepc.transport.addresses import is_tcp
 from threepc.transport.keys import KeyPair, is_key
 from threepc.transport.shaping import NETWORKS
@@ -141,7 +141,7 @@ def generate(directory: Path | str, names: Iterable[str] = ("server", "provider"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path, (content, mode) in files.items():
-            _write(path, content, mode)
+            write_atomically(path, content, mode)
     except OSError as error:
         raise InputError(f"cannot write keys to {directory}: {error.strerror}: choose another directory") from None
     return list(files)
@@ -309,16 +309,3 @@ def _read_key(path: Path, what: str, is_secret: bool = False) -> bytes:
     if not is_key(text):
         raise InputError(f"{what} {path} holds no key of 40 characters: copy it again, or make new keys with 'threepc keygen DIR'")
     return text
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write under a temporary name, with the final mode from the first moment on, then rename."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -6,7 +6,6 @@ when it ends, so does the process.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from threepc.errors import ThreepcError
+from threepc.files import read_json
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import ZmqConnector
@@ -48,7 +48,7 @@ def main(role: str, directory: Path) -> int:
     """Run until the control channel ends or says so. Returns the exit status."""
     # what ends a session reaches the starter as an error, once; every party's view of it is for debugging
     logging.basicConfig(level=os.environ.get(LOG_VARIABLE, "CRITICAL"), format=f"{role}: %(message)s", stream=sys.stderr)
-    settings = json.loads((directory / "settings.json").read_text())
+    settings = read_json(directory / "settings.json", "the settings")
     keys = KeyPair.new() if settings["transport"] == "tcp" else None
     control = Channel(zmq_dealer.connect(f"ipc://{directory}/control", name="the starter"), (role, "starter"), timeout=None)
     control.send_control("hello", {"role": role, "public": keys.public.decode() if keys else ""})

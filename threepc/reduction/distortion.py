@@ -22,8 +22,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.stats import spearmanr
 
 from threepc.errors import InputError
+from threepc.files import write_atomically
 from threepc.graph.ir import Graph, Node, Weights
-from threepc.graph.relu_spec import decisions, patch_counts, relu_nodes, write_atomically
+from threepc.graph.relu_spec import decisions, patch_counts, relu_nodes
 from threepc.reduction import store
 from threepc.reduction.candidates import candidates
 from threepc.reduction.estimator import estimated_distortion

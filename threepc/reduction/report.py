@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from html import escape
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.files import read_json, write_atomically
 from threepc.graph.ir import Graph
-from threepc.graph.relu_spec import ReluSpec, check, drelus, full_drelus, load, save, show, write_atomically
+from threepc.graph.relu_spec import ReluSpec, check, drelus, full_drelus, load, save, show
 from threepc.reduction import plots, store
 from threepc.reduction.knapsack import Allocation, allocate
 from threepc.reduction.store import Distortion
@@ -78,10 +78,7 @@ def _named(paths: Sequence[str | Path]) -> dict[str, ReluSpec]:
 
 
 def _reports(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the run report {path}: {error}") from None
+    content = read_json(path, "the run report")
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} is no run report: a JSON object, or a list of these")

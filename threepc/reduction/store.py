@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.files import read_json, write_atomically
 from threepc.graph.ir import Graph
-from threepc.graph.relu_spec import decisions, patch_counts, write_atomically
+from threepc.graph.relu_spec import decisions, patch_counts
 
 VERSION = 1
 
@@ -103,10 +104,10 @@ def open_folder(folder: Path, manifest: dict[str, Any]) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run. Raises InputError where there is none of this version."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no folder of a distortion run: {error}") from None
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no folder of a distortion run: it has no manifest.json")
+    manifest = read_json(path, "the manifest")
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         raise InputError(f"{folder}: a distortion run of another version of this program")
     return manifest

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from threepc.errors import InputError
-from threepc.graph.relu_spec import write_atomically
+from threepc.files import parse_json, read_json, write_atomically
 from threepc.images.card import ModelCard
 from threepc.images.read import preprocess
 from threepc.images.segmentation import pixel_labels
@@ -296,10 +296,7 @@ class Store:
             self._read()
 
     def _compare(self, path: Path) -> None:
-        try:
-            held = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read: {error}") from None
+        held = read_json(path, "the results")
         for key, value in json.loads(json.dumps(self.manifest)).items():
             if not isinstance(held, dict) or held.get(key) != value:
                 raise InputError(f"{path.parent} holds results of another {key.replace('_', ' ')}: give another folder, or remove this one")
@@ -310,9 +307,9 @@ class Store:
         whole = content[: content.rfind(b"\n") + 1]
         for number, text in enumerate(whole.splitlines(), 1):
             try:
-                line = json.loads(text)
+                line = parse_json(text, "a result")
                 self.lines[line["index"]] = line
-            except (ValueError, KeyError, TypeError):
+            except (InputError, KeyError, TypeError):
                 raise InputError(f"{self._path}, line {number}: no result of this program; give another folder") from None
         if whole != content:
             write_atomically(self._path, whole)

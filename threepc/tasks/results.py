@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from threepc.errors import InputError
-from threepc.graph.relu_spec import write_atomically
+from threepc.files import write_atomically
 from threepc.images.card import ModelCard
 from threepc.images.read import read_image
 from threepc.images.segmentation import pixel_labels, write_overlay

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from threepc.errors import InputError
+from threepc.files import parse_json
+
 PROTOCOL_VERSION = 1
 MAGIC = b"3PCm"
 SESSION_BYTES = 8
@@ -108,25 +111,14 @@ def pack_control(kind: str, fields: dict[str, Any]) -> bytes:
 def unpack_control(text: bytes) -> tuple[str, dict[str, Any]]:
     """Kind and fields of a control message's JSON; strict. Raises MalformedError."""
     try:
-        value = json.loads(text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        value = parse_json(text, "a control message")
+    except InputError:
         raise MalformedError("sent a control message that is not strict JSON") from None
     if not isinstance(value, dict) or set(value) != {"kind", "fields"}:
         raise MalformedError("sent a control message without kind and fields")
     if not isinstance(value["kind"], str) or not isinstance(value["fields"], dict):
         raise MalformedError("sent a control message whose kind is no text or whose fields are no mapping")
     return value["kind"], value["fields"]
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return result
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def printable(text: str, limit: int = 400) -> str:
