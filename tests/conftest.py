@@ -1,8 +1,39 @@
-"""Settings of all tests: one torch thread, and hypothesis without deadlines, since a first call may compile a kernel."""
+"""Settings of all tests: one torch thread, hypothesis without deadlines, since a first call may compile a kernel, and `--fast`."""
 
 import hypothesis
+import pytest
 import torch
+
+LEFT_OUT = {
+    "tests/end_to_end/": "whole runs over three processes, and over hosts",
+    "tests/launch/": "the launch scripts",
+    "tests/benchmarks/": "the benchmarks",
+    "tests/mmlab/test_build.py": "MMLab's own networks, in full size",
+    "tests/mmlab/test_compat.py": "MMLab imported by processes of their own",
+    "tests/mmlab/test_recipes.py": "the paper's networks, in full size",
+    "tests/graph/test_mmlab_networks.py": "every block of MMLab's networks, imported and compared",
+    "tests/reduction/test_finetune.py": "training with MMLab's loops",
+    "tests/kernels/test_options.py": "kernels compiled for other processors",
+    "tests/transport/test_zmq.py": "parties that are killed, over sockets",
+}
+"""What `launch/test.sh --fast` does not run, and what that is; every room keeps tests of its own."""
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("threepc", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("threepc")
+hypothesis.settings.register_profile("fast", deadline=None, print_blob=True, max_examples=20)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="less than a minute's tests: tests/conftest.py names what is left out")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("fast" if config.getoption("fast") else "threepc")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("fast"):
+        return
+    deselected = [item for item in items if item.nodeid.startswith(tuple(LEFT_OUT))]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in set(deselected)]
