@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from threepc.kernels.gate import Cut, Lift
 from threepc.kernels.keystream import BLOCK_BYTES, fill
+from threepc.kernels.runs import GateInput, GateMasks
 from threepc.party.in_process import ThreeRoles
 from threepc.plan.precision import Precision
 from threepc.prf import Keystream, Purpose, new_key
@@ -23,8 +25,12 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
     """ns of core time for each element, the least of `rounds`, for every pass; and the bytes that a ReLU declares, by phase."""
     precision = Precision.default(bits)
     cut = bits - precision.fraction
-    first, width = precision.comparison(cut)
-    opening, drelu, gate = Opening(1, count, bits, precision.fraction, cut), DRelu(1, count, first, width), Gate(1, count, bits, cut)
+    low_bit, width = precision.comparison(cut)
+    opening, drelu, gate = (
+        Opening(1, count, Cut(bits, precision.fraction, cut)),
+        DRelu(1, count, low_bit, width),
+        Gate(1, count, Lift(bits, cut)),
+    )
     word = word_of(bits)
     shares = [np.arange(count, dtype=word) * word(factor) for factor in (2654435761, 40503, 2246822519)]
     keys = new_key(), new_key()
@@ -40,22 +46,22 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
         roles = ThreeRoles(keys=keys, attempt=attempt)
         provider, client, server = roles.provider, roles.client, roles.server
         masks = timed("provider", "offline", "masks", opening.deal, provider, shares[0])
-        tables, beta_client, beta_server = timed("provider", "offline", "comparison tables", drelu.deal, provider, masks)
+        tables = timed("provider", "offline", "comparison tables", drelu.deal, provider, masks)
         d = timed("provider", "offline", "activation mask", draw_words, provider, provider.with_client, 1, Purpose.ACTIVATION, count, word)
-        dealt = timed("provider", "offline", "gate", gate.deal, provider, masks, beta_client, beta_server, d)
+        dealt = timed("provider", "offline", "gate", gate.deal, provider, GateMasks(masks, tables.beta_client, tables.beta_server, d))
         half = timed("client", "offline", "half of the opening", opening.prepare, client, shares[1])
         timed("client", "offline", "activation mask", draw_words, client, client.with_provider, 1, Purpose.ACTIVATION, count, word)
         x, packed = timed("server", "online", "opening", opening.serve, server, shares[2], half)
-        held = timed("server", "online", "leaves", drelu.serve_leaves, server, x[None], tables)
+        held = timed("server", "online", "leaves", drelu.serve_leaves, server, x[None], tables.message)
         seen = timed("client", "online", "opening", opening.infer, client, packed)
         mine = timed("client", "online", "leaves", drelu.infer_leaves, client, seen[None], held.leaf_wires.view(np.uint8))
         groups, bit = timed(
-            "server", "online", "groups", held.serve_groups, server, mine.leaf_wires.view(np.uint8), mine.group_wires.view(np.uint8)
+            "server", "online", "groups", drelu.serve_groups, server, held, mine.leaf_wires.view(np.uint8), mine.group_wires.view(np.uint8)
         )
-        own = timed("client", "online", "groups", mine.infer_bit, client, groups.view(np.uint8))
-        bits = opened(own, bit)
-        value = timed("client", "online", "gate", gate.infer, client, seen, bits, mine.beta[0])
-        timed("server", "online", "gate", gate.serve, server, x, bits, held.beta[0], value, dealt)
+        own = timed("client", "online", "groups", drelu.infer_bit, client, mine, groups.view(np.uint8))
+        planes = opened(own, bit)
+        value = timed("client", "online", "gate", gate.infer, client, GateInput(seen, planes, mine.beta[0]))
+        timed("server", "online", "gate", gate.serve, server, GateInput(x, planes, held.beta[0]), value, dealt)
     rows = [{"role": role, "phase": phase, "pass": what, "nanoseconds": min(values[1:])} for (role, phase, what), values in times.items()]
     offline = drelu.dealt_bytes + gate.dealt_bytes + opening.message_bytes
     online = opening.message_bytes + 2 * (drelu.leaf_bytes + drelu.group_bytes + drelu.bit_bytes) + gate.value_bytes

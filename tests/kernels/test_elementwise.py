@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepc.kernels.elementwise import add_shifted, scale, shift_left, sum_windows
-from threepc.protocol.summands import Cut, add, broadcast, concat, multiply, reshape, window_sums
+from threepc.kernels.gate import Cut
+from threepc.protocol.summands import add, broadcast, concat, cut_summand, multiply, reshape, window_sums
 
 WORDS = (np.uint32, np.uint64)
 
@@ -76,6 +77,6 @@ def test_cut_takes_the_middle_bits(bits, shift, cut):
     for at_server in (False, True):
         half = (1 << shift) // 2 if at_server else 0
         wanted = [(((int(v) + half) % 2**bits) >> shift) % 2**cut for v in x.reshape(-1)]
-        got = Cut(bits, shift, cut).apply(x, at_server)
+        got = cut_summand(x, Cut(bits, shift, cut), at_server)
         assert got.shape == x.shape and got.dtype == (np.uint64 if cut > 32 else np.uint32)
         assert [int(v) % 2**cut for v in got.reshape(-1)] == wanted

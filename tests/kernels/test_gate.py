@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepc.kernels import gate
+from threepc.kernels.gate import Cut, Lift, Pads
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
 from threepc.ring import word_of
 
@@ -37,15 +38,15 @@ def test_cut_and_opening(size, count, seed):
     rounding = (1 << shift) // 2
     expected = lambda z, mask, half: [(int(m) + (((int(v) + half) % 2**ring) >> shift)) % 2**cut for v, m in zip(z, mask)]
     out = t.copy()
-    gate.add_cut(z_c, ring, shift, rounding, out)
+    gate.add_cut(z_c, Cut(ring, shift, cut), rounding, out)
     assert [int(v) % 2**cut for v in out[:count]] == expected(z_c, t, rounding)
     assert np.array_equal(out[count:], t[count:]), "what pads a tile is the mask alone"
 
     half, message, x = np.empty(packed_bytes(count, cut), np.uint8), np.empty(packed_bytes(count, cut), np.uint8), np.empty(whole, word)
     masked = t.copy()
-    gate.add_cut(z_c, ring, shift, 0, masked)
+    gate.add_cut(z_c, Cut(ring, shift, cut), 0, masked)
     pack(masked, whole, cut, half)
-    gate.open_masked(z_s, ring, shift, rounding, half, s.copy(), cut, x, message)
+    gate.open_masked(z_s, Cut(ring, shift, cut), half, s.copy(), x, message)
     wanted = [(a + b) % 2**cut for a, b in zip(expected(z_c, t, 0), expected(z_s, s, rounding))]
     assert [int(v) % 2**cut for v in x[:count]] == wanted
     back = np.empty(whole, word)
@@ -67,15 +68,14 @@ def test_gate_multiplies_by_the_decision_and_lifts(size, count, seed):
     planes = [rng.integers(0, np.iinfo(np.uint64).max, whole // 64, np.uint64, endpoint=True) for _ in range(3)]
     decision, beta_c, beta_s = planes
     opened = decision ^ beta_c ^ beta_s
-    t0, t1, d = (random_words(rng, whole, big) for _ in range(3))
-    w = random_words(rng, whole, np.uint32)
+    pads, d = Pads(random_words(rng, (2, whole), big), random_words(rng, whole, np.uint32)), random_words(rng, whole, big)
     tile_bits = 2 * ring + 2 * (ring - cut)
     dealt, v = (np.empty(packed_bytes(count, width), np.uint8) for width in (tile_bits, ring))
     work = np.empty((5, whole), big)
-    gate.deal_gate(r, beta_c, beta_s, t0, t1, w, d, ring, cut, work, dealt)
-    gate.infer_gate(x, opened, beta_c, t0.copy(), t1, w, ring, cut, v)
+    gate.deal_gate(r, beta_c, beta_s, pads, d, Lift(ring, cut), work, dealt)
+    gate.infer_gate(x, opened, beta_c, Pads(pads.t.copy(), pads.w), Lift(ring, cut), v)
     u = np.empty(count, big)
-    gate.serve_gate(x, opened, beta_s, v, dealt, ring, cut, work, u)
+    gate.serve_gate(x, opened, beta_s, v, dealt, Lift(ring, cut), work, u)
     got = [signed(int(a) + int(b), ring) for a, b in zip(u, d)]
     b = bits(decision)
     wanted = [int(value) if bit else 0 for value, bit in zip(values, b)][:count]
@@ -96,12 +96,12 @@ def test_truncation_lifts(size, count, seed):
     x = np.array([(int(v) + int(m)) % 2**cut for v, m in zip(values, r)], np.uint64).astype(small)
     dealt, reply = np.empty(packed_bytes(count, 2 * ring - cut), np.uint8), np.empty(packed_bytes(count, ring - cut), np.uint8)
     carries = np.empty(whole // 64, np.uint64)
-    gate.deal_identity(r, w, d, ring, cut, np.empty(whole, big), dealt)
+    gate.deal_identity(r, w, d, Lift(ring, cut), np.empty(whole, big), dealt)
     gate.carry_plane(x, cut, carries)
     assert np.array_equal(bits(carries), [((int(v) + limit) % 2**cut) < 2 ** (cut - 1) for v in x])
-    gate.infer_identity(carries, w.copy(), ring, cut, reply)
+    gate.infer_identity(carries, w.copy(), Lift(ring, cut), reply)
     u = np.empty(count, big)
-    gate.serve_identity(x, reply, dealt, ring, cut, np.empty((3, whole), big), u)
+    gate.serve_identity(x, reply, dealt, Lift(ring, cut), np.empty((3, whole), big), u)
     assert [signed(int(a) + int(b), ring) for a, b in zip(u, d)] == [int(v) for v in values[:count]]
 
 
@@ -114,7 +114,7 @@ def test_one_branch_of_the_pads_is_sent(ring, cut):
 
     def message(t0, t1):
         packed, words = np.empty(packed_bytes(64, ring), np.uint8), np.empty(64, big)
-        gate.infer_gate(x, opened, beta, t0.copy(), t1, w, ring, cut, packed)
+        gate.infer_gate(x, opened, beta, Pads(np.stack([t0, t1]), w), Lift(ring, cut), packed)
         unpack(packed, 64, ring, words)
         return words
 

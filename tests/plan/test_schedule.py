@@ -197,7 +197,7 @@ def test_window_of_the_user(bits):
     x = net.conv("input", 4)
     graph, weights = net.output(net.relu(x))
     plan, got, clear = check(graph, weights, precision=Precision(bits, 16, window=(20, 40)), tolerance=None)
-    assert (plan.steps[2].protocol.first, plan.steps[2].protocol.width) == (4, 20)
+    assert (plan.steps[2].protocol.low_bit, plan.steps[2].protocol.width) == (4, 20)
     assert np.abs(got - clear).max() < 2.0 ** (20 - 32) + 2.0**-14
 
 

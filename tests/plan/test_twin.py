@@ -12,6 +12,7 @@ from tests.graph.building import Builder
 from tests.protocol import harness
 from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
+from threepc.kernels.gate import Cut
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party import debug
 from threepc.party.one_host import ThreeThreads
@@ -22,7 +23,7 @@ from threepc.plan.schedule import schedule
 from threepc.plan.twin import Rounding
 from threepc.protocol.relu import Relu
 from threepc.protocol.steps import RAW, REDUCED, Value
-from threepc.protocol.summands import Cut
+from threepc.protocol.summands import cut_summand
 
 RINGS = [64, 48, 40, 32]
 CARD = ModelCard("small", Preprocessing(size=(8, 8)))
@@ -114,10 +115,10 @@ def test_drawn_truncation_has_the_distribution_of_separately_cut_summands(bits, 
     if form == REDUCED:
         server, provider = server - provider, np.zeros_like(provider)
     cut = Cut(bits, shift, bits - shift)
-    words = cut.apply(client, False) + cut.apply(server, True) - cut.apply(provider, False)
-    real = twin.signed(words, cut.cut) - z / 2.0**shift
-    drawn = Rounding(seed).cut(twin.to_words(z, bits), value, shift, cut.cut, form == RAW) - z / 2.0**shift
-    nearest = Rounding().cut(twin.to_words(z, bits), value, shift, cut.cut) - z / 2.0**shift
+    words = cut_summand(client, cut, False) + cut_summand(server, cut, True) - cut_summand(provider, cut, False)
+    real = twin.signed(words, cut.kept_bits) - z / 2.0**shift
+    drawn = Rounding(seed).cut(twin.to_words(z, bits), value, shift, cut.kept_bits, form == RAW) - z / 2.0**shift
+    nearest = Rounding().cut(twin.to_words(z, bits), value, shift, cut.kept_bits) - z / 2.0**shift
     assert np.abs(nearest).max() <= 0.5 and max(np.abs(real).max(), np.abs(drawn).max()) <= 1.5
     outcomes, counts = np.unique(real, return_counts=True)
     for outcome, count in zip(outcomes, counts):
@@ -132,7 +133,7 @@ def test_sign_errors_of_an_approximate_window_are_as_frequent_as_in_the_protocol
     rng = np.random.default_rng(seed)
     x = rng.integers(-(1 << 17), 1 << 17, (1, 6, 50, 100))
     x[:, :3] = rng.integers(-(1 << low) - 2, 1 << low, x[:, :3].shape)  # where ignored bits matter
-    protocol = Relu(0, x.shape, bits=32, shift=0, cut=32, ring=48, first=low, width=width)
+    protocol = Relu(0, x.shape, cut=Cut(32, 0, 32), ring=48, low_bit=low, width=width)
     results, _ = harness.run(protocol, harness.shares(rng, x, 32))
     secure = harness.opened(results, 48)
     ran = twin.signed(twin.relu(protocol, x, Rounding(seed)), 48)
@@ -148,7 +149,7 @@ def test_values_outside_the_bound_go_wrong_as_often_as_in_the_protocol():
     inside, outside = 1 << 14, int(1.4 * (1 << 15))
     x = np.full((1, 1, 200, 200), outside)
     x[..., :100] = inside
-    protocol = Relu(0, x.shape, bits=32, shift=15, cut=17, ring=32, first=0, width=15, sizes=((0, 1),))
+    protocol = Relu(0, x.shape, cut=Cut(32, 15, 17), ring=32, low_bit=0, width=15, sizes=((0, 1),))
     results, _ = harness.run(protocol, harness.shares(rng, x << 15, 32))
     secure = harness.opened(results, 32)
     rounding = Rounding(seed=2)

@@ -23,7 +23,7 @@ def label(protocol, truth, seed=0, **options):
 def test_index_of_the_largest(bits, channels, threads):
     rng, shift = np.random.default_rng(channels), CUTS[bits][0]
     protocol = Argmax(0, (2, channels, 3, 5), bits, shift)
-    room = protocol.cut - protocol.index_bits - 2
+    room = protocol.cut.kept_bits - 2
     # distinct after the cut, which moves a value by up to a unit and a half
     truth = np.stack([rng.permutation(np.arange(channels) - channels // 2) * 4 for _ in range(30)])
     truth[:10] <<= max(0, room - 9)
@@ -37,7 +37,7 @@ def test_index_of_the_largest(bits, channels, threads):
 def test_any_values_give_an_index_of_a_value_that_is_as_large(bits):
     rng, shift, channels = np.random.default_rng(bits), CUTS[bits][0], 6
     protocol = Argmax(0, (40, channels, 1, 1), bits, shift)
-    limit = (1 << protocol.cut - protocol.index_bits - 2 + shift) - (4 << shift)
+    limit = (1 << protocol.cut.kept_bits - 2 + shift) - (4 << shift)
     truth = rng.permutation(values_up_to(rng, limit, 40 * channels)).reshape(40, channels, 1, 1)
     got, _ = label(protocol, truth)
     chosen = np.take_along_axis(truth, got.astype(np.int64), axis=1)

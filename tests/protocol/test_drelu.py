@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.protocol.harness import opened, run, shares, values_up_to, without_zeros
+from threepc.kernels.gate import Cut
 from threepc.protocol.drelu import DRelu
 from threepc.protocol.relu import Relu
 from threepc.protocol.window import window
@@ -15,7 +16,7 @@ def test_every_width_decides_like_the_sign(width):
     rng = np.random.default_rng(width)
     truth = values_up_to(rng, (1 << width) - 1, 1000)
     truth[0] = -(1 << width)
-    protocol = Relu(0, (1, 1, 1, 1000), bits=64, shift=0, cut=64, ring=64, first=0, width=width)
+    protocol = Relu(0, (1, 1, 1, 1000), cut=Cut(64, 0, 64), ring=64, low_bit=0, width=width)
     results, trio = run(protocol, shares(rng, truth.reshape(1, 1, 1, -1), 64))
     assert np.array_equal(opened(results, 64).reshape(-1), np.maximum(truth, 0))
     assert trio.measured == without_zeros(protocol.cost)
@@ -27,7 +28,7 @@ def test_whole_cut_ring_in_32_bit_words(bits):
     rng = np.random.default_rng(bits)
     truth = values_up_to(rng, (1 << bits - 1) - 1, 1000)
     truth[0] = -(1 << bits - 1)
-    protocol = Relu(0, (1, 1, 1, 1000), bits=bits, shift=0, cut=bits, ring=bits, first=0, width=bits - 1)
+    protocol = Relu(0, (1, 1, 1, 1000), cut=Cut(bits, 0, bits), ring=bits, low_bit=0, width=bits - 1)
     results, _ = run(protocol, shares(rng, truth.reshape(1, 1, 1, -1), bits))
     assert np.array_equal(opened(results, bits).reshape(-1), np.maximum(truth, 0))
 
@@ -37,7 +38,7 @@ def test_low_bits_left_out_round_the_threshold_down(first, width):
     """Without its low bits z is compared as (z + r >> first) - (r >> first): certain outside -2^first < z < 0, never wrong above."""
     rng, high = np.random.default_rng(first), first + width
     truth = values_up_to(rng, (1 << high) - (1 << first), 2000)
-    protocol = Relu(0, (1, 1, 1, 2000), bits=64, shift=0, cut=64, ring=64, first=first, width=width)
+    protocol = Relu(0, (1, 1, 1, 2000), cut=Cut(64, 0, 64), ring=64, low_bit=first, width=width)
     got = opened(run(protocol, shares(rng, truth.reshape(1, 1, 1, -1), 64))[0], 64).reshape(-1)
     unsure = (truth < 0) & (truth > -(1 << first))
     assert np.array_equal(got[~unsure], np.maximum(truth, 0)[~unsure])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.protocol.harness import CUTS, Trio, shares, signed, values_up_to
+from threepc.kernels.gate import Cut
 from threepc.prf import Purpose
 from threepc.protocol.opening import Opening, draw_words
 
@@ -11,7 +12,7 @@ from threepc.protocol.opening import Opening, draw_words
 def open_values(opening, truth, seed=0, **options):
     """x at C, x at S, r at P and the two messages for values of the ring."""
     rng, trio = np.random.default_rng(seed), Trio(**options)
-    client, server, provider = shares(rng, truth, opening.bits)
+    client, server, provider = shares(rng, truth, opening.cut.bits)
     r = opening.deal(trio.provider, provider)
     half = opening.prepare(trio.client, client)
     x, message = opening.serve(trio.server, server, half)
@@ -23,10 +24,10 @@ def open_values(opening, truth, seed=0, **options):
 def test_difference_of_opened_value_and_mask_is_the_cut_value(bits, threads):
     (shift, cut), count = CUTS[bits], 33000
     truth = values_up_to(np.random.default_rng(bits), (1 << bits - 1) - 1, count)
-    mine, theirs, r, half, message = open_values(Opening(3, count, bits, shift, cut), truth, threads=threads)
+    mine, theirs, r, half, message = open_values(Opening(3, count, Cut(bits, shift, cut)), truth, threads=threads)
     mask = np.uint64((1 << cut) - 1)
     assert np.array_equal(mine[:count].astype(np.uint64) & mask, theirs[:count].astype(np.uint64) & mask)
-    assert half.nbytes == message.nbytes == Opening(3, count, bits, shift, cut).message_bytes == -(-count // 64) * 8 * cut
+    assert half.nbytes == message.nbytes == Opening(3, count, Cut(bits, shift, cut)).message_bytes == -(-count // 64) * 8 * cut
     # modulo 2^cut: at the ring's very end a rounding may step over, as the exact value does
     error = signed((theirs - r)[:count], cut) - truth / 2.0**shift
     error -= np.rint(error / 2.0**cut) * 2.0**cut
@@ -38,7 +39,7 @@ def test_difference_of_opened_value_and_mask_is_the_cut_value(bits, threads):
 @pytest.mark.parametrize("bits", CUTS)
 def test_without_a_cut_openings_are_exact(bits):
     truth = values_up_to(np.random.default_rng(1), (1 << bits - 1) - 1, 500)
-    _, x, r, *_ = open_values(Opening(0, 500, bits, 0, bits), truth)
+    _, x, r, *_ = open_values(Opening(0, 500, Cut(bits, 0, bits)), truth)
     assert np.array_equal(signed((x - r)[:500], bits), truth)
 
 
@@ -48,7 +49,7 @@ def test_error_has_mean_zero_for_every_remainder(bits):
     (shift, cut), count = CUTS[bits], 40000
     for remainder in (0, 1, 1 << shift - 1, (1 << shift) - 1):
         truth = np.full(count, (5 << shift) + remainder, np.int64)
-        _, x, r, *_ = open_values(Opening(0, count, bits, shift, cut), truth, seed=remainder)
+        _, x, r, *_ = open_values(Opening(0, count, Cut(bits, shift, cut)), truth, seed=remainder)
         error = signed((x - r)[:count], cut) - truth / 2.0**shift
         assert abs(error.mean()) < 8 * 0.5 / np.sqrt(count), remainder
 

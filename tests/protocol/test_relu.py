@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, opened, run, shares, values_up_to, without_zeros
 from threepc.graph.block_relu import BlockReLU
+from threepc.kernels.gate import Cut
 from threepc.protocol.relu import Relu
 
 RINGS = tuple(CUTS)
@@ -15,7 +16,7 @@ RINGS = tuple(CUTS)
 
 def relu(bits, shape, **options):
     shift, cut = CUTS[bits]
-    return Relu(0, shape, bits, shift, cut, bits, **({"first": 0, "width": min(cut - 2, 30)} | options))
+    return Relu(0, shape, Cut(bits, shift, cut), bits, **({"low_bit": 0, "width": min(cut - 2, 30)} | options))
 
 
 def bound(bits, terms=1):
@@ -124,7 +125,7 @@ def test_block_relu_on_a_map_of_several_tiles(bits):
     protocol = relu(bits, shape, sizes=sizes)
     results, trio = run(protocol, shares(rng, truth, bits))
     check_block(opened(results, bits), truth, sizes, shift, 1)
-    assert protocol.decisions == 2 * (21 * 17 + 61 * 67 + 1 + 31 * 67)
+    assert protocol.drelu.count == 2 * (21 * 17 + 61 * 67 + 1 + 31 * 67)
     assert trio.measured == without_zeros(protocol.cost)
 
 
@@ -167,7 +168,7 @@ def test_window_that_drops_low_bits_may_confuse_small_values_only(bits, sizes):
     high = cut - 6
     truth = values_up_to(rng, (1 << high - 2) << shift, int(np.prod(shape))).reshape(shape)
     truth = rng.permutation(truth.reshape(-1)).reshape(shape)
-    protocol = relu(bits, shape, first=first, width=high - first, sizes=sizes)
+    protocol = relu(bits, shape, low_bit=first, width=high - first, sizes=sizes)
     results, _ = run(protocol, shares(rng, truth, bits))
     check_block(opened(results, bits), truth, sizes or ((1, 1),) * 2, shift, 1 << first)
     if sizes is None:

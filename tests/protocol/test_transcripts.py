@@ -12,6 +12,7 @@ from tests.graph.building import Builder, mobile, residual
 from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
 from threepc import prf
 from threepc.errors import RunError
+from threepc.kernels.gate import Cut
 from threepc.kernels.packing import TILE, unpack
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
@@ -131,7 +132,7 @@ def test_relu_shows_nobody_anything(bits, kind, value):
     if kind == "blocks":
         shape = (1, 2, 64, 128)
         summands = tuple(np.concatenate([s, s], axis=1) for s in summands)
-    protocol = Relu(0, shape, bits, shift, cut, bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
+    protocol = Relu(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
     (_, u, _), trio = run(protocol, summands)
     mine = received_bits(trio.online[0].sent, (bits,))
     at_client = received_bits(trio.online[1].sent, (cut,))
@@ -149,7 +150,7 @@ def test_relu_shows_nobody_anything(bits, kind, value):
 def test_truncation_shows_nobody_anything(bits, value):
     (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
     summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
-    (_, u, _), trio = run(Relu(0, shape, bits, shift, cut, bits, 0, 1, ((0, 1),)), summands)
+    (_, u, _), trio = run(Relu(0, shape, Cut(bits, shift, cut), bits, 0, 1, ((0, 1),)), summands)
     carries, reply = received_bits(trio.online[1].sent), received_bits(trio.online[0].sent, (bits - cut,))
     assert_uniform(carries, np.concatenate([reply, drawn_bits(trio.streams["CP"], bits)]))
     dealt, offline = received_bits(trio.dealt[0].sent, (bits, bits - cut)), received_bits(trio.prepared[0].sent, (cut,))
@@ -248,7 +249,7 @@ def test_difference_of_two_openings_masked_alike_is_the_cut_summands(bits):
     other = rng.integers(0, np.iinfo(word).max, shape, word, endpoint=True)
     opened, results = [], []
     for z in (server, other):
-        result, trio = run(Relu(0, shape, bits, shift, cut, bits, 0, cut - 2), (client, z, provider), keys=(CP, SP))
+        result, trio = run(Relu(0, shape, Cut(bits, shift, cut), bits, 0, cut - 2), (client, z, provider), keys=(CP, SP))
         x = np.empty(count, word_of(cut))
         unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, cut, x)
         opened.append(x)
@@ -314,7 +315,7 @@ def test_attempts_share_no_word():
     shape, summands = (1, 1, 16, 16), shares(np.random.default_rng(0), np.full((1, 1, 16, 16), 1 << 20), 48)
     words = []
     for attempt in (0, 1, 7):
-        _, trio = run(Relu(0, shape, 48, 16, 32, 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
+        _, trio = run(Relu(0, shape, Cut(48, 16, 32), 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
         words += [a.view("V16") for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
     blocks = np.concatenate(words)
     assert len(np.unique(blocks)) == len(blocks)

@@ -1,7 +1,7 @@
 """Bit-sliced comparison with a table of the mask: planes of 64 elements a word, one row a plane.
 
 Rows are uint64 arrays (rows, words). `ones` is all ones at one of the two holders of XOR shares and zero at the other: it alone adds constants.
-What a row stands for is decided by the tables of `threepc.protocol.comparison`; nothing here knows of parties or masks' meaning.
+What a row stands for is decided by the tables of threepc/protocol/window.py; nothing here knows of parties or masks' meaning.
 """
 
 import numpy as np

@@ -1,11 +1,11 @@
 """Passes over the elements of one tile: cut and masked opening, and the gate that multiplies an activation by a bit. See runs.py.
 
-Ring words hold `bits` bits; cut words the `cut` bits that are left when the low `shift` bits of a product are dropped. Both are uint32 or
-uint64 and may carry garbage above their bits. Arrays of a tile hold a multiple of 64 words, except z, u and their like, which end with the
-data: what pads a tile is the mask alone. Bits come as planes, element i in bit i % 64 of word i // 64.
-The letters are the protocol's: x opened value, r its mask, m and n the public parts of a lifted value, R and M the secret ones,
-beta the mask of the decision bit, sigma = 1 - 2 beta_S; w holds two masks of at most 16 bits, low and high half.
+Ring words and cut words (`Cut`) are uint32 or uint64 and may carry garbage above their bits. Arrays of a tile hold a multiple of 64 words,
+except z, u and their like, which end with the data: what pads a tile is the mask alone. Bits come as planes, element i in bit i % 64 of word
+i // 64. The letters are the protocol's, see docs/notation.md.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,31 @@ from threepc.kernels.packing import pack, unpack
 _ONE = np.uint64(1)
 
 
+class Cut(NamedTuple):
+    """The bits shift .. shift + kept_bits - 1 of ring words of `bits` bits: a product without the low bits that its truncation drops."""
+
+    bits: int
+    shift: int
+    kept_bits: int
+
+
+class Lift(NamedTuple):
+    """The way back, from a cut ring of `kept_bits` bits to the ring of `bits` bits, at most 16 more; none where they are equal."""
+
+    bits: int
+    kept_bits: int
+
+
+class Pads(NamedTuple):
+    """What C and P draw for the gate of a tile.
+
+    t: ring words, rows t_0, t_1 and, where the gate has a constant, p_0, p_1. w: uint32, one mask of the lift in each half, w_0 in the lower.
+    """
+
+    t: np.ndarray
+    w: np.ndarray
+
+
 @inline
 def _low(bits):
     """The mask of the low `bits` bits as a 64-bit word."""
@@ -22,22 +47,22 @@ def _low(bits):
 
 
 @kernel
-def add_cut(z, bits, shift, rounding, out):
-    """out += (z + rounding) mod 2^bits >> shift, elementwise; beyond the end of z nothing. out: a tile of cut words."""
+def add_cut(z, cut, rounding, out):
+    """out += the cut of z + rounding, elementwise; beyond the end of z nothing. z: ring words; out: a tile of cut words."""
     ring, word = z.dtype.type, out.dtype.type
-    mask, half, by = ring(_low(bits)), ring(rounding), ring(shift)
+    mask, half, by = ring(_low(cut.bits)), ring(rounding), ring(cut.shift)
     for i in range(z.shape[0]):
         out[i] += word(ring(ring(z[i] + half) & mask) >> by)
 
 
 @kernel
-def open_masked(z, bits, shift, rounding, half_opened, masks, cut, x, message):
-    """x = half_opened + masks + (z >> shift), and packed into message; `masks` is overwritten."""
-    add_cut(z, bits, shift, rounding, masks)
-    unpack(half_opened, x.shape[0], cut, x)
+def open_masked(z, cut, half_opened, masks, x, message):
+    """x = half_opened + masks + the cut of z, rounded to nearest; and x packed into message. `masks` is overwritten."""
+    add_cut(z, cut, (1 << cut.shift) >> 1, masks)
+    unpack(half_opened, x.shape[0], cut.kept_bits, x)
     for i in range(x.shape[0]):
         x[i] += masks[i]
-    pack(x, x.shape[0], cut, message)
+    pack(x, x.shape[0], cut.kept_bits, message)
 
 
 @inline
@@ -46,20 +71,21 @@ def _bit(planes, j, i):
 
 
 @inline
-def _lift(x, cut, quarter, mask, ring):
+def _lift(x, kept_bits, quarter, mask, ring):
     """m and n of an opened word: x - r lifted to the ring is m - R + n M wherever the value lies in -quarter..quarter-1."""
     y = (np.uint64(x) + quarter) & mask
-    return ring(y - quarter), ring(_ONE - (y >> np.uint64(cut - 1)))
+    return ring(y - quarter), ring(_ONE - (y >> np.uint64(kept_bits - 1)))
 
 
 @kernel
-def deal_gate(r, beta_client, beta_server, t0, t1, w, d, bits, cut, work, message):
-    """Pack k_0, k_1 (bits) and q_0, q_1 (bits - cut) of a tile into message.
+def deal_gate(r, beta_client, beta_server, pads, d, lift, work, message):
+    """Pack k_0, k_1 (bits) and q_0, q_1 (bits - kept_bits) of a tile into message.
 
-    r: cut words; t0, t1, d: ring words; w: uint32; beta_*: planes; work: (4, count) ring words of scratch.
+    r: cut words; beta_*: planes; d: ring words; work: (4, count) ring words of scratch.
     """
-    ring = t0.dtype.type
-    mask, top = _low(cut), np.uint64(cut - 1)
+    bits, kept_bits = lift
+    t0, t1, w, ring = pads.t[0], pads.t[1], pads.w, d.dtype.type
+    mask, top = _low(kept_bits), np.uint64(kept_bits - 1)
     k0, k1, q0, q1 = work[0], work[1], work[2], work[3]
     for j in range(beta_client.shape[0]):
         for i in range(64):
@@ -76,7 +102,7 @@ def deal_gate(r, beta_client, beta_server, t0, t1, w, d, bits, cut, work, messag
     size = count // 8 * bits
     pack(k0, count, bits, message[:size])
     pack(k1, count, bits, message[size : 2 * size])
-    if bits > cut:
+    if bits > kept_bits:
         for j in range(beta_client.shape[0]):
             for i in range(64):
                 p = 64 * j + i
@@ -87,47 +113,50 @@ def deal_gate(r, beta_client, beta_server, t0, t1, w, d, bits, cut, work, messag
                 low, high = np.uint64(w[p] & np.uint32(0xFFFF)), np.uint64(w[p] >> np.uint32(16))
                 q0[p] = ring((carry & chosen) - ((low ^ flip) + server))
                 q1[p] = ring((carry & (chosen ^ _ONE)) + ((high ^ flip) + server))
-        step = count // 8 * (bits - cut)
-        pack(q0, count, bits - cut, message[2 * size : 2 * size + step])
-        pack(q1, count, bits - cut, message[2 * size + step : 2 * size + 2 * step])
+        step = count // 8 * (bits - kept_bits)
+        pack(q0, count, bits - kept_bits, message[2 * size : 2 * size + step])
+        pack(q1, count, bits - kept_bits, message[2 * size + step : 2 * size + 2 * step])
 
 
 @kernel
-def infer_gate(x, opened, beta, t0, t1, w, bits, cut, message):
-    """Pack v = beta_C m + t_b + n w_b (bits) into message; `t0` is overwritten."""
-    ring = t0.dtype.type
-    mask, quarter, up = _low(cut), np.uint64(1) << np.uint64(cut - 2), np.uint64(cut)
+def infer_gate(x, opened, beta, pads, lift, message):
+    """Pack v = beta_C m + t_b^ + n w_b^ (bits) into message; t_0 is overwritten. x: cut words; opened, beta: planes of b^ and beta_C."""
+    bits, kept_bits = lift
+    t0, t1, w, ring = pads.t[0], pads.t[1], pads.w, pads.t.dtype.type
+    mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), np.uint64(kept_bits)
     for j in range(opened.shape[0]):
         for i in range(64):
             p = 64 * j + i
             branch = np.uint64(0) - _bit(opened, j, i)
-            m, n = _lift(x[p], cut, quarter, mask, ring)
+            m, n = _lift(x[p], kept_bits, quarter, mask, ring)
             t = t0[p] ^ ring(ring(t0[p] ^ t1[p]) & ring(branch))
             pad = np.uint64(w[p] >> np.uint32(np.uint32(16) & np.uint32(branch))) & np.uint64(0xFFFF)
-            carry = ring(pad << up) & ring(ring(0) - n) if bits > cut else ring(0)
+            carry = ring(pad << up) & ring(ring(0) - n) if bits > kept_bits else ring(0)
             t0[p] = t + ring(m & ring(np.uint64(0) - _bit(beta, j, i))) + carry
     pack(t0, x.shape[0], bits, message)
 
 
 @kernel
-def serve_gate(x, opened, beta, v_message, material, bits, cut, work, u):
+def serve_gate(x, opened, beta, v_message, dealt, lift, work, u):
     """u of a tile: beta_S m + sigma v + k_0 + n q_0 where the opened bit is 0, (1 - beta_S) m - sigma v + k_1 + n q_1 where it is 1.
 
-    material: what `deal_gate` packed; work: (5, count) ring words of scratch; u ends with the data.
+    x: cut words; opened, beta: planes of b^ and beta_S; v_message, dealt: what `infer_gate` and `deal_gate` packed; work: (5, count) ring words
+    of scratch; u ends with the data.
     """
+    bits, kept_bits = lift
     ring = u.dtype.type
-    mask, quarter, up = _low(cut), np.uint64(1) << np.uint64(cut - 2), ring(cut)
+    mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), ring(kept_bits)
     v, k0, k1, q0, q1 = work[0], work[1], work[2], work[3], work[4]
     count = x.shape[0]
-    size, step = count // 8 * bits, count // 8 * (bits - cut)
+    size, step = count // 8 * bits, count // 8 * (bits - kept_bits)
     unpack(v_message, count, bits, v)
-    unpack(material[:size], count, bits, k0)
-    unpack(material[size : 2 * size], count, bits, k1)
-    if bits > cut:
-        unpack(material[2 * size : 2 * size + step], count, bits - cut, q0)
-        unpack(material[2 * size + step : 2 * size + 2 * step], count, bits - cut, q1)
+    unpack(dealt[:size], count, bits, k0)
+    unpack(dealt[size : 2 * size], count, bits, k1)
+    if bits > kept_bits:
+        unpack(dealt[2 * size : 2 * size + step], count, bits - kept_bits, q0)
+        unpack(dealt[2 * size + step : 2 * size + 2 * step], count, bits - kept_bits, q1)
         for p in range(count):
-            n = ring(_lift(x[p], cut, quarter, mask, ring)[1])
+            n = ring(_lift(x[p], kept_bits, quarter, mask, ring)[1])
             k0[p] += ring(ring(q0[p] << up) & ring(ring(0) - n))
             k1[p] += ring(ring(q1[p] << up) & ring(ring(0) - n))
     for j in range(opened.shape[0]):
@@ -135,7 +164,7 @@ def serve_gate(x, opened, beta, v_message, material, bits, cut, work, u):
             p = 64 * j + i
             branch = np.uint64(0) - _bit(opened, j, i)
             server = np.uint64(0) - _bit(beta, j, i)
-            m = _lift(x[p], cut, quarter, mask, ring)[0]
+            m = _lift(x[p], kept_bits, quarter, mask, ring)[0]
             k = k0[p] ^ ring(ring(k0[p] ^ k1[p]) & ring(branch))
             # the factors of m and v are beta_S and sigma, or 1 - beta_S and -sigma
             v[p] = ring(m & ring(server ^ branch)) + ring(v[p] ^ ring(server ^ branch)) - ring(server ^ branch) + k
@@ -144,12 +173,12 @@ def serve_gate(x, opened, beta, v_message, material, bits, cut, work, u):
 
 
 @kernel
-def deal_constant(beta_client, beta_server, flips, pad0, pad1, constant, bits, work, message):
-    """Pack kappa_0 = beta c - sigma pad_0 and kappa_1 = (1 - beta) c - sigma pad_1 (bits) of a tile; sigma = 1 - 2 flips.
+def deal_constant(beta_client, beta_server, flips, pads, constant, bits, work, message):
+    """Pack kappa_0 = beta' c - sigma p_0 and kappa_1 = (1 - beta') c - sigma p_1 (bits) of a tile.
 
-    beta_*, flips: planes; pad0, pad1: ring words; constant: a ring word; work: (2, count) ring words of scratch.
+    beta_*: planes of beta'; flips: of beta_S, which is in sigma; constant: c, a ring word; work: (2, count) ring words of scratch.
     """
-    ring = pad0.dtype.type
+    pad0, pad1, ring = pads.t[2], pads.t[3], pads.t.dtype.type
     first, second = work[0], work[1]
     for j in range(beta_client.shape[0]):
         for i in range(64):
@@ -166,9 +195,9 @@ def deal_constant(beta_client, beta_server, flips, pad0, pad1, constant, bits, w
 
 
 @kernel
-def add_chosen_pad(t0, t1, opened, pad0, pad1):
-    """t_0 += pad and t_1 -= pad, where pad is pad_0 or, where the opened bit is 1, pad_1: the factor of v is sigma in one branch, -sigma in the other."""
-    ring = t0.dtype.type
+def add_chosen_pad(pads, opened):
+    """t_0 += p_b'^ and t_1 -= p_b'^: the factor of v is sigma in one branch, -sigma in the other. opened: planes of b'^."""
+    t0, t1, pad0, pad1, ring = pads.t[0], pads.t[1], pads.t[2], pads.t[3], pads.t.dtype.type
     for j in range(opened.shape[0]):
         for i in range(64):
             p = 64 * j + i
@@ -178,14 +207,14 @@ def add_chosen_pad(t0, t1, opened, pad0, pad1):
 
 
 @kernel
-def add_chosen_constant(u, opened, material, bits, work):
-    """u += kappa_0 or, where the opened bit is 1, kappa_1, which `deal_constant` packed; u ends with the data. work: (2, count) scratch."""
+def add_chosen_constant(u, opened, dealt, bits, work):
+    """u += kappa_b'^, which `deal_constant` packed; u ends with the data. work: (2, count) scratch."""
     ring = u.dtype.type
     first, second = work[0], work[1]
     count = 64 * opened.shape[0]
     size = count // 8 * bits
-    unpack(material[:size], count, bits, first)
-    unpack(material[size : 2 * size], count, bits, second)
+    unpack(dealt[:size], count, bits, first)
+    unpack(dealt[size : 2 * size], count, bits, second)
     for j in range(opened.shape[0]):
         for i in range(64):
             p = 64 * j + i
@@ -195,9 +224,9 @@ def add_chosen_constant(u, opened, material, bits, work):
 
 
 @kernel
-def carry_plane(x, cut, plane):
-    """Bit n of every element: 1 where x + 2^(cut-2) stays below 2^(cut-1) modulo 2^cut."""
-    quarter, top = np.uint64(1) << np.uint64(cut - 2), np.uint64(cut - 1)
+def carry_plane(x, kept_bits, plane):
+    """Bit n of every element: 1 where x + 2^(kept-2) stays below 2^(kept-1) modulo 2^kept."""
+    quarter, top = np.uint64(1) << np.uint64(kept_bits - 2), np.uint64(kept_bits - 1)
     for j in range(plane.shape[0]):
         word = np.uint64(0)
         for i in range(64):
@@ -206,47 +235,49 @@ def carry_plane(x, cut, plane):
 
 
 @kernel
-def deal_identity(r, w, d, bits, cut, work, message):
-    """Pack k = -R - d - E (bits) and M - M_C (bits - cut); E and M_C are the low and high halves of w. work: (count,) ring words."""
+def deal_identity(r, w, d, lift, work, message):
+    """Pack k = -R - d - E (bits) and M - M_C (bits - kept_bits); E and M_C are the low and high halves of w. work: (count,) ring words."""
+    bits, kept_bits = lift
     ring = d.dtype.type
-    mask, top, up = _low(cut), np.uint64(cut - 1), ring(cut)
+    mask, top, up = _low(kept_bits), np.uint64(kept_bits - 1), ring(kept_bits)
     count = r.shape[0]
     for p in range(count):
-        pad = ring(ring(w[p] & np.uint32(0xFFFF)) << up) if bits > cut else ring(0)
+        pad = ring(ring(w[p] & np.uint32(0xFFFF)) << up) if bits > kept_bits else ring(0)
         work[p] = ring(0) - ring(np.uint64(r[p]) & mask) - d[p] - pad
     size = count // 8 * bits
     pack(work, count, bits, message[:size])
-    if bits > cut:
+    if bits > kept_bits:
         for p in range(count):
             work[p] = ring(((np.uint64(r[p]) >> top) & _ONE) - np.uint64(w[p] >> np.uint32(16)))
-        pack(work, count, bits - cut, message[size : size + count // 8 * (bits - cut)])
+        pack(work, count, bits - kept_bits, message[size : size + count // 8 * (bits - kept_bits)])
 
 
 @kernel
-def infer_identity(carries, w, bits, cut, message):
-    """Pack n M_C + E (bits - cut); `w` is overwritten."""
+def infer_identity(carries, w, lift, message):
+    """Pack n M_C + E (bits - kept_bits); `w` is overwritten."""
     for j in range(carries.shape[0]):
         for i in range(64):
             p = 64 * j + i
             n = np.uint32(np.uint64(0) - _bit(carries, j, i))
             w[p] = (w[p] & np.uint32(0xFFFF)) + ((w[p] >> np.uint32(16)) & n)
-    pack(w, w.shape[0], bits - cut, message)
+    pack(w, w.shape[0], lift.bits - lift.kept_bits, message)
 
 
 @kernel
-def serve_identity(x, carry_message, material, bits, cut, work, u):
-    """u = m + k + n M_S + (n M_C + E); work: (3, count) ring words of scratch; u ends with the data."""
+def serve_identity(x, reply, dealt, lift, work, u):
+    """u = m + k + n M_S + (n M_C + E); reply, dealt: what `infer_identity` and `deal_identity` packed; work: (3, count) ring words; u ends with the data."""
+    bits, kept_bits = lift
     ring = u.dtype.type
-    mask, quarter, up = _low(cut), np.uint64(1) << np.uint64(cut - 2), ring(cut)
+    mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), ring(kept_bits)
     count = x.shape[0]
-    size, step = count // 8 * bits, count // 8 * (bits - cut)
+    size, step = count // 8 * bits, count // 8 * (bits - kept_bits)
     k, high, received = work[0], work[1], work[2]
-    unpack(material[:size], count, bits, k)
-    if bits > cut:
-        unpack(material[size : size + step], count, bits - cut, high)
-        unpack(carry_message, count, bits - cut, received)
+    unpack(dealt[:size], count, bits, k)
+    if bits > kept_bits:
+        unpack(dealt[size : size + step], count, bits - kept_bits, high)
+        unpack(reply, count, bits - kept_bits, received)
         for p in range(count):
-            n = ring(_lift(x[p], cut, quarter, mask, ring)[1])
+            n = ring(_lift(x[p], kept_bits, quarter, mask, ring)[1])
             k[p] += ring(ring(received[p] + ring(high[p] & ring(ring(0) - n))) << up)
     for p in range(u.shape[0]):
-        u[p] = k[p] + _lift(x[p], cut, quarter, mask, ring)[0]
+        u[p] = k[p] + _lift(x[p], kept_bits, quarter, mask, ring)[0]

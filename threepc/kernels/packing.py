@@ -6,6 +6,8 @@ every lane, one lane a column. So packing is shifts of contiguous rows by as man
 The layout is that of SIMD-BP128 (Lemire and Boytsov, Software: Practice and Experience 2015) with lanes as long as the run.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from threepc.kernels.options import inline, kernel
@@ -16,6 +18,14 @@ BLOCK = 64
 TILE = 16384
 """Elements of a full tile: what a pass needs of it stays in the L2 cache. Messages and streams are laid out tile after tile."""
 TILE_WORDS = TILE // BLOCK
+
+
+class Tiles(NamedTuple):
+    """The tiles first .. last - 1 of a run of `count` elements (padded): what one thread does in one call of a kernel."""
+
+    first: int
+    last: int
+    count: int
 
 
 def padded(count: int) -> int:

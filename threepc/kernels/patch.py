@@ -22,10 +22,10 @@ def _ones(count):
 
 
 @kernel
-def sum_patches(x, shift, cut, sizes, height, width, images, out):
-    """out = sums of the bits shift..cut-1 of x over patches, zero in what pads it; x: pixels, out: patches of `images` images, of one word type."""
+def sum_patches(x, low_bit, high_bit, sizes, height, width, images, out):
+    """out = sums of the bits low_bit..high_bit-1 of x over patches, zero in what pads it; x: pixels, out: patches of `images` images, of one word type."""
     word = out.dtype.type
-    mask, down = word(_ones(cut)), word(shift)
+    mask, down = word(_ones(high_bit)), word(low_bit)
     lanes = LINE // out.itemsize
     pixels, vectors = height * width, -(-width // lanes) * lanes
     columns = np.empty(vectors, out.dtype)

@@ -13,7 +13,7 @@ from threepc.kernels.options import kernel
 
 
 @intrinsic
-def _slice_64(typingctx, source, destination, stride, first, count):
+def _slice_64(typingctx, source, destination, stride, first, count):  # noqa: ARG001 - numba hands them to `codegen`
     """Bits first..first+count-1 of 64 words at address `source`, one 64-bit word each at `destination`, `stride` bytes apart.
 
     The byte that holds a bit is gathered from all 64 words at once; then one comparison of 64 bytes yields a plane (on AVX-512 vptestmb).
@@ -50,7 +50,7 @@ def _slice_64(typingctx, source, destination, stride, first, count):
 
 
 @intrinsic
-def _pointer_at(typingctx, array, index):
+def _pointer_at(typingctx, array, index):  # noqa: ARG001 - numba hands them to `codegen`
     """Pointer to element `index` of a one-dimensional contiguous array."""
     signature = types.CPointer(array.dtype)(array, types.intp)
 

@@ -1,21 +1,25 @@
 """The protocols' passes over whole runs, tile by tile: masks are drawn where they are used, and the interpreter is not asked for each tile.
 
-A call handles the tiles first .. last - 1 of a run, so that several threads can share it. What each tile does is in gate.py and decisions.py, whose
-letters these are. Every tile draws `step` blocks of a `Source`, a full tile's need, also where it is the last and shorter.
+A call handles some `Tiles` of a run, so that several threads can share it. What each tile does is in gate.py and decisions.py, whose letters
+these are. A stream is a `Source`; every tile draws as many of its blocks as a full tile needs, also where it is the last and shorter.
 Scratch of one tile comes from the caller and is its thread's own.
 """
 
+from typing import NamedTuple
+
+import numpy as np
+
 from threepc.kernels import gate
-from threepc.kernels.decisions import count_rows, deal_decisions, infer_leaves, infer_top, serve_leaves, serve_top
+from threepc.kernels.decisions import deal_decisions, infer_leaves, infer_top, serve_leaves, serve_top
 from threepc.kernels.keystream import BLOCK_BYTES, draw
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.packing import TILE, TILE_WORDS, pack, unpack
 
 
 @inline
-def _bounds(index, count):
-    begin = index * TILE
-    return begin, min(begin + TILE, count)
+def _bounds(tile, tiles):
+    begin = tile * TILE
+    return begin, min(begin + TILE, tiles.count)
 
 
 @inline
@@ -25,67 +29,76 @@ def _packed(message, begin, end, bits):
 
 @inline
 def _blocks(bytes_of_an_element):
+    """Blocks that a tile draws."""
     return TILE * bytes_of_an_element // BLOCK_BYTES
 
 
 @kernel
-def draw_words(source, first, last, out):
+def draw_words(stream, tiles, out):
     """out = the stream's words. out: the whole run."""
     step = _blocks(out.itemsize)
-    for index in range(first, last):
-        begin, end = _bounds(index, out.shape[0])
-        draw(source, index * step, out[begin:end])
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        draw(stream, tile * step, out[begin:end])
 
 
 # Opening
 
 
 @kernel
-def deal_openings(z, bits, shift, client, server, first, last, own, r):
-    """P: r = t + s + (z >> shift), t and s drawn with C and with S."""
+def deal_openings(z, cut, client_stream, server_stream, tiles, own, r):
+    """P: r = t + s + the cut of z, t and s drawn with C and with S. own: scratch."""
     step = _blocks(r.itemsize)
-    for index in range(first, last):
-        begin, end = _bounds(index, r.shape[0])
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
         masks, s = r[begin:end], own[: end - begin]
-        draw(client, index * step, masks)
-        draw(server, index * step, s)
+        draw(client_stream, tile * step, masks)
+        draw(server_stream, tile * step, s)
         for i in range(end - begin):
             masks[i] += s[i]
-        gate.add_cut(z[begin:end], bits, shift, 0, masks)
+        gate.add_cut(z[begin:end], cut, 0, masks)
 
 
 @kernel
-def prepare_openings(z, bits, shift, client, first, last, count, masks, cut, message):
-    """C: message = t + (z >> shift)."""
+def prepare_openings(z, cut, client_stream, tiles, masks, message):
+    """C: message = t + the cut of z. masks: scratch."""
     step = _blocks(masks.itemsize)
-    for index in range(first, last):
-        begin, end = _bounds(index, count)
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
         t = masks[: end - begin]
-        draw(client, index * step, t)
-        gate.add_cut(z[begin:end], bits, shift, 0, t)
-        pack(t, end - begin, cut, _packed(message, begin, end, cut))
+        draw(client_stream, tile * step, t)
+        gate.add_cut(z[begin:end], cut, 0, t)
+        pack(t, end - begin, cut.kept_bits, _packed(message, begin, end, cut.kept_bits))
 
 
 @kernel
-def serve_openings(z, bits, shift, rounding, half_opened, server, first, last, masks, cut, x, message):
-    """S: x = half_opened + s + (z + rounding >> shift), and packed into message."""
+def serve_openings(z, cut, half_opened, server_stream, tiles, masks, x, message):
+    """S: x = half_opened + s + the cut of z, rounded; and packed into message. masks: scratch."""
     step = _blocks(x.itemsize)
-    for index in range(first, last):
-        begin, end = _bounds(index, x.shape[0])
-        s, half = masks[: end - begin], _packed(half_opened, begin, end, cut)
-        draw(server, index * step, s)
-        gate.open_masked(z[begin:end], bits, shift, rounding, half, s, cut, x[begin:end], _packed(message, begin, end, cut))
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        s, half, out = masks[: end - begin], _packed(half_opened, begin, end, cut.kept_bits), _packed(message, begin, end, cut.kept_bits)
+        draw(server_stream, tile * step, s)
+        gate.open_masked(z[begin:end], cut, half, s, x[begin:end], out)
 
 
 @kernel
-def infer_openings(message, cut, first, last, x):
+def infer_openings(message, kept_bits, tiles, x):
     """C: x from S's message."""
-    for index in range(first, last):
-        begin, end = _bounds(index, x.shape[0])
-        unpack(_packed(message, begin, end, cut), end - begin, cut, x[begin:end])
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        unpack(_packed(message, begin, end, kept_bits), end - begin, kept_bits, x[begin:end])
 
 
 # Decisions
+
+
+class DealScratch(NamedTuple):
+    """Planes of one tile: what C and P, and what S and P draw for it, and what `deal_decisions` needs besides."""
+
+    drawn: np.ndarray
+    masks: np.ndarray
+    work: np.ndarray
 
 
 @inline
@@ -93,194 +106,180 @@ def _row_blocks(rows):
     return 8 * rows * TILE_WORDS // BLOCK_BYTES
 
 
-@inline
-def _drawn_rows(tables, many):
-    """Rows that C and P draw (what all decisions share, then for each its products, wire masks, beta), and that S and P draw."""
-    shared, products, leaf, top = count_rows(tables)
-    return shared + many * (products + leaf + top + 1), many * (leaf + top + 1)
-
-
 @kernel
-def deal_all_decisions(tables, many, r, low, client, server, first, last, drawn, masks, work, dealt, beta_client, beta_server):
-    """P: see `deal_decisions`; low: the window's first bit."""
-    theirs, mine = _drawn_rows(tables, many)
-    for index in range(first, last):
-        begin, end = _bounds(index, r.shape[0])
+def deal_all_decisions(comparison, r, client_stream, server_stream, tiles, scratch, dealt):
+    """P: see `deal_decisions`. r: cut words."""
+    rows = comparison.rows
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
         words = (end - begin) // 64
-        half, own = drawn[: theirs * words], masks[: mine * words]
-        draw(client, index * _row_blocks(theirs), half)
-        draw(server, index * _row_blocks(mine), own)
-        deal_decisions(tables, many, begin, r[begin:end], low, half, own, work, dealt, beta_client, beta_server)
+        drawn, masks = scratch.drawn[: rows.client * words], scratch.masks[: rows.server * words]
+        draw(client_stream, tile * _row_blocks(rows.client), drawn)
+        draw(server_stream, tile * _row_blocks(rows.server), masks)
+        deal_decisions(comparison, begin, r[begin:end], drawn, masks, scratch.work, dealt)
 
 
 @kernel
-def serve_all_leaves(tables, y, low, server, first, last, dealt, masks, work, leaf_wires, groups, beta):
-    """S: see `serve_leaves`. y: cut words (decisions, run); masks: drawn here and kept; leaf_wires, groups, beta: flat planes, a row a decision."""
-    many = y.shape[0]
-    _, mine = _drawn_rows(tables, many)
-    for index in range(first, last):
-        begin, end = _bounds(index, y.shape[1])
-        draw(server, index * _row_blocks(mine), masks[begin // 64 * mine : end // 64 * mine])
-        for j in range(many):
-            serve_leaves(tables, many, j, begin, y[j, begin:end], low, dealt, masks, work, leaf_wires[j], groups[j], beta[j])
+def serve_all_leaves(comparison, y, server_stream, tiles, planes, work):
+    """S: see `serve_leaves`; the planes' masks are drawn here. y: cut words (decisions, run)."""
+    rows = comparison.rows.server
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        draw(server_stream, tile * _row_blocks(rows), planes.masks[begin // 64 * rows : end // 64 * rows])
+        for j in range(comparison.decisions):
+            serve_leaves(comparison, j, begin, y[j, begin:end], planes, work)
 
 
 @kernel
-def infer_all_leaves(tables, y, low, client, first, last, drawn, their_leaves, work, leaf_wires, group_wires, kept, share, beta):
-    """C: see `infer_leaves`. y: cut words (decisions, run); their_leaves: bytes, a row a decision; the others flat planes, a row a decision."""
-    many = y.shape[0]
-    theirs, _ = _drawn_rows(tables, many)
-    for index in range(first, last):
-        begin, end = _bounds(index, y.shape[1])
-        half = drawn[: theirs * (end - begin) // 64]
-        draw(client, index * _row_blocks(theirs), half)
-        for j in range(many):
-            infer_leaves(
-                tables,
-                many,
-                j,
-                begin,
-                y[j, begin:end],
-                low,
-                half,
-                their_leaves[j],
-                work,
-                leaf_wires[j],
-                group_wires[j],
-                kept[j],
-                share[j],
-                beta[j],
-            )
+def infer_all_leaves(comparison, y, client_stream, tiles, their_leaves, drawn, planes, work):
+    """C: see `infer_leaves`. y: cut words (decisions, run); drawn, work: scratch."""
+    rows = comparison.rows.client
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        half = drawn[: rows * (end - begin) // 64]
+        draw(client_stream, tile * _row_blocks(rows), half)
+        for j in range(comparison.decisions):
+            infer_leaves(comparison, j, begin, y[j, begin:end], half, their_leaves, planes, work)
 
 
 @kernel
-def serve_all_tops(tables, count, first, last, dealt, masks, leaf_wires, their_leaves, their_groups, work, groups, group_wires, bit):
-    """S: see `serve_top`; planes and bytes with a row a decision."""
-    many = leaf_wires.shape[0]
-    for index in range(first, last):
-        begin, end = _bounds(index, count)
-        for j in range(many):
-            serve_top(
-                tables,
-                many,
-                j,
-                begin,
-                (end - begin) // 64,
-                dealt,
-                masks,
-                leaf_wires[j],
-                their_leaves[j],
-                their_groups[j],
-                work,
-                groups[j],
-                group_wires[j],
-                bit[j],
-            )
+def serve_all_tops(comparison, tiles, planes, received, work, wires):
+    """S: see `serve_top`."""
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        for j in range(comparison.decisions):
+            serve_top(comparison, j, begin, (end - begin) // 64, planes, received, work, wires)
 
 
 @kernel
-def infer_all_tops(tables, count, first, last, kept, group_wires, their_groups, beta, work, share):
-    """C: see `infer_top`; planes and bytes with a row a decision."""
-    for index in range(first, last):
-        begin, end = _bounds(index, count)
-        for j in range(share.shape[0]):
-            infer_top(tables, begin, (end - begin) // 64, kept[j], group_wires[j], their_groups[j], beta[j], work, share[j])
+def infer_all_tops(comparison, tiles, planes, their_groups, work):
+    """C: see `infer_top`."""
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        for j in range(comparison.decisions):
+            infer_top(comparison, j, begin, (end - begin) // 64, planes, their_groups, work)
 
 
 # Gates
 
 
+class GateMasks(NamedTuple):
+    """What P knows of a gate. r: cut words, padded; beta_*: planes, a row for b and, with a constant, one for b'; d: ring words, padded."""
+
+    r: np.ndarray
+    beta_client: np.ndarray
+    beta_server: np.ndarray
+    d: np.ndarray
+
+
+class GateInput(NamedTuple):
+    """What C or S brings to a gate. x: cut words, padded; opened: planes of b^ and, with a constant, b'^; beta: planes (words,) of its half of b's mask."""
+
+    x: np.ndarray
+    opened: np.ndarray
+    beta: np.ndarray
+
+
+class GateScratch(NamedTuple):
+    """Room for a tile's `Pads`, flat, and P's and S's ring words."""
+
+    t: np.ndarray
+    w: np.ndarray
+    work: np.ndarray
+
+
 @inline
-def _draw_pads(source, index, pads, w, lifted):
-    """The tile's t_0, t_1 and, where the gate has a constant, p_0, p_1, all rows of pads; then w, where the gate lifts."""
-    block = index * _blocks(pads.shape[0] * pads.itemsize + 4 * lifted)
-    for row in range(pads.shape[0]):
-        block = draw(source, block, pads[row])
+def _draw_pads(stream, tile, rows, count, lifted, scratch):
+    """The tile's pads: their `rows` rows of ring words, then w, where the gate lifts."""
+    pads = gate.Pads(scratch.t[: rows * count].reshape(rows, count), scratch.w[:count])
+    block = tile * _blocks(rows * scratch.t.itemsize + 4 * lifted)
+    for row in range(rows):
+        block = draw(stream, block, pads.t[row])
     if lifted:
-        draw(source, block, w)
+        draw(stream, block, pads.w)
+    return pads
 
 
 @kernel
-def deal_gates(r, beta_client, beta_server, source, first, last, d, bits, cut, constant, space, pads_of_lift, work, message):
-    """P: see `deal_gate`, and `deal_constant` where there is a second row of betas. beta_*: planes, a row a bit; space: pads (2 or 4 tiles)."""
-    material, words = 2 * bits + 2 * (bits - cut), 2 * beta_client.shape[0]
-    tile_bits = material + 2 * bits * (words > 2)
-    for index in range(first, last):
-        begin, end = _bounds(index, r.shape[0])
+def deal_gates(masks, lift, constant, client_stream, tiles, scratch, message):
+    """P: see `deal_gate`, and `deal_constant` where there is a second row of betas."""
+    bits, kept_bits = lift
+    material, rows = 2 * bits + 2 * (bits - kept_bits), 2 * masks.beta_client.shape[0]
+    tile_bits = material + 2 * bits * (rows > 2)
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
         count, at, to = end - begin, begin // 64, end // 64
-        pads, w = space[: words * count].reshape(words, count), pads_of_lift[:count]
-        scratch = work[: 4 * count].reshape(4, count)
-        _draw_pads(source, index, pads, w, bits > cut)
+        pads, work = _draw_pads(client_stream, tile, rows, count, bits > kept_bits, scratch), scratch.work[: 4 * count].reshape(4, count)
         part = _packed(message, begin, end, tile_bits)
-        first_part = part[: count // 8 * material]
-        gate.deal_gate(
-            r[begin:end], beta_client[0, at:to], beta_server[0, at:to], pads[0], pads[1], w, d[begin:end], bits, cut, scratch, first_part
-        )
-        if words > 2:
-            flips, rest = beta_server[0, at:to], part[count // 8 * material :]
-            gate.deal_constant(beta_client[1, at:to], beta_server[1, at:to], flips, pads[2], pads[3], constant, bits, scratch, rest)
+        beta_client, beta_server = masks.beta_client[0, at:to], masks.beta_server[0, at:to]
+        gate.deal_gate(masks.r[begin:end], beta_client, beta_server, pads, masks.d[begin:end], lift, work, part[: count // 8 * material])
+        if rows > 2:
+            rest = part[count // 8 * material :]
+            gate.deal_constant(masks.beta_client[1, at:to], masks.beta_server[1, at:to], beta_server, pads, constant, bits, work, rest)
 
 
 @kernel
-def infer_gates(x, opened, beta, source, first, last, bits, cut, space, pads_of_lift, message):
-    """C: see `infer_gate`, and `add_chosen_pad` where there is a second row of opened bits."""
-    words = 2 * opened.shape[0]
-    for index in range(first, last):
-        begin, end = _bounds(index, x.shape[0])
-        count, at, to = end - begin, begin // 64, end // 64
-        pads, w = space[: words * count].reshape(words, count), pads_of_lift[:count]
-        _draw_pads(source, index, pads, w, bits > cut)
-        if words > 2:
-            gate.add_chosen_pad(pads[0], pads[1], opened[1, at:to], pads[2], pads[3])
-        gate.infer_gate(x[begin:end], opened[0, at:to], beta[at:to], pads[0], pads[1], w, bits, cut, _packed(message, begin, end, bits))
+def infer_gates(given, lift, client_stream, tiles, scratch, message):
+    """C: see `infer_gate`, and `add_chosen_pad` where there is a second row of opened bits. given: a `GateInput`."""
+    rows = 2 * given.opened.shape[0]
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        at, to = begin // 64, end // 64
+        pads = _draw_pads(client_stream, tile, rows, end - begin, lift.bits > lift.kept_bits, scratch)
+        if rows > 2:
+            gate.add_chosen_pad(pads, given.opened[1, at:to])
+        out = _packed(message, begin, end, lift.bits)
+        gate.infer_gate(given.x[begin:end], given.opened[0, at:to], given.beta[at:to], pads, lift, out)
 
 
 @kernel
-def serve_gates(x, opened, beta, v_message, dealt, first, last, bits, cut, work, u):
-    """S: see `serve_gate`, and `add_chosen_constant` where there is a second row of opened bits. u: without padding."""
-    material, twice = 2 * bits + 2 * (bits - cut), opened.shape[0] > 1
+def serve_gates(given, v_message, dealt, lift, tiles, scratch, u):
+    """S: see `serve_gate`, and `add_chosen_constant` where there is a second row of opened bits. given: a `GateInput`; u: without padding."""
+    bits, kept_bits = lift
+    material, twice = 2 * bits + 2 * (bits - kept_bits), given.opened.shape[0] > 1
     tile_bits = material + 2 * bits * twice
-    for index in range(first, last):
-        begin, end = _bounds(index, x.shape[0])
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
         count, at, to = end - begin, begin // 64, end // 64
-        scratch, part = work[: 5 * count].reshape(5, count), _packed(dealt, begin, end, tile_bits)
+        work, part = scratch[: 5 * count].reshape(5, count), _packed(dealt, begin, end, tile_bits)
         v, first_part = _packed(v_message, begin, end, bits), part[: count // 8 * material]
-        gate.serve_gate(x[begin:end], opened[0, at:to], beta[at:to], v, first_part, bits, cut, scratch, u[begin:end])
+        gate.serve_gate(given.x[begin:end], given.opened[0, at:to], given.beta[at:to], v, first_part, lift, work, u[begin:end])
         if twice:
-            gate.add_chosen_constant(u[begin:end], opened[1, at:to], part[count // 8 * material :], bits, scratch)
+            gate.add_chosen_constant(u[begin:end], given.opened[1, at:to], part[count // 8 * material :], bits, work)
 
 
 # Truncation without a decision
 
 
 @kernel
-def deal_identities(r, source, first, last, d, bits, cut, pads_of_lift, work, message):
-    """P: see `deal_identity`."""
+def deal_identities(r, d, lift, client_stream, tiles, pads, work, message):
+    """P: see `deal_identity`. pads, work: scratch."""
     step = _blocks(4)
-    for index in range(first, last):
-        begin, end = _bounds(index, r.shape[0])
-        w = pads_of_lift[: end - begin]
-        draw(source, index * step, w)
-        part = _packed(message, begin, end, 2 * bits - cut)
-        gate.deal_identity(r[begin:end], w, d[begin:end], bits, cut, work[: end - begin], part)
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        w = pads[: end - begin]
+        draw(client_stream, tile * step, w)
+        part = _packed(message, begin, end, 2 * lift.bits - lift.kept_bits)
+        gate.deal_identity(r[begin:end], w, d[begin:end], lift, work[: end - begin], part)
 
 
 @kernel
-def infer_identities(carries, source, first, last, bits, cut, pads_of_lift, message):
-    """C: see `infer_identity`."""
+def infer_identities(carries, lift, client_stream, tiles, pads, message):
+    """C: see `infer_identity`. carries: planes; pads: scratch."""
     step = _blocks(4)
-    for index in range(first, last):
-        begin, end = _bounds(index, 64 * carries.shape[0])
-        w = pads_of_lift[: end - begin]
-        draw(source, index * step, w)
-        gate.infer_identity(carries[begin // 64 : end // 64], w, bits, cut, _packed(message, begin, end, bits - cut))
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        w = pads[: end - begin]
+        draw(client_stream, tile * step, w)
+        gate.infer_identity(carries[begin // 64 : end // 64], w, lift, _packed(message, begin, end, lift.bits - lift.kept_bits))
 
 
 @kernel
-def serve_identities(x, carry_message, dealt, first, last, bits, cut, work, u):
+def serve_identities(x, reply, dealt, lift, tiles, scratch, u):
     """S: see `serve_identity`. u: without padding."""
-    for index in range(first, last):
-        begin, end = _bounds(index, x.shape[0])
-        count = end - begin
-        received, material = _packed(carry_message, begin, end, bits - cut), _packed(dealt, begin, end, 2 * bits - cut)
-        gate.serve_identity(x[begin:end], received, material, bits, cut, work[: 3 * count].reshape(3, count), u[begin:end])
+    carry_bits = lift.bits - lift.kept_bits
+    for tile in range(tiles.first, tiles.last):
+        begin, end = _bounds(tile, tiles)
+        work = scratch[: 3 * (end - begin)].reshape(3, end - begin)
+        received, material = _packed(reply, begin, end, carry_bits), _packed(dealt, begin, end, lift.bits + carry_bits)
+        gate.serve_identity(x[begin:end], received, material, lift, work, u[begin:end])

@@ -21,6 +21,7 @@ import torch
 from threepc.errors import InputError
 from threepc.graph import clear
 from threepc.graph.ir import Node
+from threepc.kernels.gate import Cut
 from threepc.model.served import ServedModel
 from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan import twin
@@ -30,7 +31,7 @@ from threepc.prf import derive_key, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.roles import Client, Server
 from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
-from threepc.protocol.summands import Cut
+from threepc.protocol.summands import cut_summand
 
 NOT_PRIVATE = "NOT PRIVATE: --debug-seed fixes every key of this run; whoever knows the number can decrypt everything. For debugging only."
 
@@ -133,7 +134,7 @@ class Summands:
     def opened(self, cut: Cut) -> np.ndarray:
         """What the parties' separately cut summands add up to: signed numbers (N, C, H, W) of the cut ring."""
         c, s, p = (self.value.array(part) for part in (self.client, self.server, self.value.summand(self.provider)))
-        return twin.signed(cut.apply(c, False) + cut.apply(s, True) - cut.apply(p, False), cut.cut)
+        return twin.signed(cut_summand(c, cut, False) + cut_summand(s, cut, True) - cut_summand(p, cut, False), cut.kept_bits)
 
 
 def _keys(seed: int | None) -> list[bytes]:
@@ -222,15 +223,15 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tu
     if isinstance(step, OutputStep):
         return *_output_error(step, inputs[0], result), np.inf
     if isinstance(step, ReluStep | MaxPoolStep):
-        cut = step.cut if isinstance(step, MaxPoolStep) else Cut(step.protocol.bits, step.protocol.shift, step.protocol.cut)
+        cut = step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
         x = inputs[0].opened(cut)
-        room = cut.cut - 2 - _log2(float(np.abs(x).max(initial=0)))
+        room = cut.kept_bits - 2 - _log2(float(np.abs(x).max(initial=0)))
         if isinstance(step, MaxPoolStep):
             candidates = [twin.max_pool(plan.graph, step, x)]
         else:
             # the ignored bits of a window carry or do not: either decision is right where they matter. Of a patch all may, or none, which
             # bounds its sum on both sides; no sum between has another sign while a patch has at most 2^width pixels
-            shares = (0.0, 1.0) if step.protocol.first else (0.0,)
+            shares = (0.0, 1.0) if step.protocol.low_bit else (0.0,)
             candidates = [twin.relu(step.protocol, x, Rounding(below=share)) for share in shares]
     else:
         candidates, room = [twin.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())], np.inf
@@ -240,7 +241,6 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tu
 
 def _output_error(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:
     if isinstance(step.protocol, Argmax):
-        cut = Cut(step.protocol.bits, step.protocol.shift, step.protocol.cut - step.protocol.index_bits)
-        return int((twin.labels(source.opened(cut)) != result).sum()), 0
+        return int((twin.labels(source.opened(step.protocol.cut)) != result).sum()), 0
     exact = twin.decode(source.words, source.value)
     return int(np.abs(np.rint((result - exact) * 2.0**source.value.fraction)).max()), 1 << step.protocol.shift >> 1

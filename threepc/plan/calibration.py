@@ -179,11 +179,11 @@ def _excesses(plan: Plan, step: Step, ranges: Ranges, margin: int) -> Iterator[t
         excess = step.result.fraction + _exponent(largest) + margin - (bits - 2)
         if excess > 0 and step.kind not in ("relu", "clip", "truncation"):
             yield step.name, excess, largest
-    opened = getattr(step, "cut", None) or getattr(step, "protocol", None)
     if step.kind in ("relu", "clip", "truncation", "maxpool"):
         source = step.sources[0]
         largest = ranges.sums[node] if step.kind in ("relu", "clip") else ranges.values[_node(plan.graph, source)]
-        excess = step.inputs[0].fraction - opened.shift + _exponent(largest) + margin - (opened.cut - 2)
+        cut = step.cut if step.kind == "maxpool" else step.protocol.cut
+        excess = step.inputs[0].fraction - cut.shift + _exponent(largest) + margin - (cut.kept_bits - 2)
         if excess > 0:
             yield source, excess, largest
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights
+from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol import summands
 from threepc.protocol.argmax import Argmax
@@ -25,7 +26,6 @@ from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import OPS, Relu
 from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
-from threepc.protocol.summands import Cut
 from threepc.ring import Ring
 
 OUTPUT_BITS = 8
@@ -132,16 +132,17 @@ class _Scheduler:
         self.held[node.name] = name
         return name
 
-    def _opened(self, name: str) -> tuple[int, int]:
-        """(shift, cut) that bring a value to the activations' fraction. Raises InputError where a gate cannot lift what remains."""
+    def _opened(self, name: str) -> Cut:
+        """The cut that brings a value to the activations' fraction. Raises InputError where a gate cannot lift what remains."""
         value = self.values[name]
         shift = value.fraction - self.fraction
         if not 0 <= shift <= MAX_TRUNCATION or (value.form == RAW and shift == 0):
             raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {MAX_TRUNCATION}")
         if value.form == CUT:
-            return 0, value.bits
+            return Cut(value.bits, 0, value.bits)
         # as many bits are lifted as a product's truncation removes, unless an average of very many values removes more
-        return shift, self.bits - (shift if value.form == RAW else max(shift, min(self.fraction, MAX_TRUNCATION)))
+        lifted = shift if value.form == RAW else max(shift, min(self.fraction, MAX_TRUNCATION))
+        return Cut(value.bits, shift, self.bits - lifted)
 
     def _reduce(self, name: str) -> str:
         """A value in reduced form at the activations' fraction; any other is truncated once, for all that read it later."""
@@ -149,9 +150,8 @@ class _Scheduler:
         if value.form == REDUCED and value.fraction == self.fraction:
             return name
         readers = [n for n, held in self.held.items() if held == name]
-        shift, cut = self._opened(name)
         through = ((0, 1),) * value.shape[1]
-        relu = Relu(self.op, value.shape, value.bits, shift, cut, self.bits, 0, 1, sizes=through)
+        relu = Relu(self.op, value.shape, self._opened(name), self.bits, 0, 1, sizes=through)
         result = Value(value.shape, REDUCED, self.fraction, self.bits)
         node = self.graph[readers[0]]
         truncated = self._append(ReluStep, node, f"{name}/truncation", [name], result, OPS, kind="truncation", protocol=relu)
@@ -188,11 +188,11 @@ class _Scheduler:
     def _relu(self, node: Node, clip: float | None = None) -> None:
         (source,) = self._inputs(node)
         value = self.values[source]
-        shift, cut = self._opened(source)
-        first, width = self.precision.comparison(cut)
-        unit = 1 << first
+        cut = self._opened(source)
+        low_bit, width = self.precision.comparison(cut.kept_bits)
+        unit = 1 << low_bit
         bound = None if clip is None else round(clip * 2**self.fraction / unit) * unit
-        relu = Relu(self.op, value.shape, value.bits, shift, cut, self.bits, first, width, self.sizes.get(node.name), bound)
+        relu = Relu(self.op, value.shape, cut, self.bits, low_bit, width, self.sizes.get(node.name), bound)
         self._append(ReluStep, node, node.name, [source], Value(value.shape, REDUCED, self.fraction, self.bits), OPS, protocol=relu)
 
     def _clip(self, node: Node) -> None:
@@ -201,14 +201,14 @@ class _Scheduler:
     def _maxpool(self, node: Node) -> None:
         (source,) = self._inputs(node)
         value = self.values[source]
-        shift, cut = self._opened(source)
+        cut = self._opened(source)
         a = node.attrs
         try:
-            pool = MaxPool(self.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut)
+            pool = MaxPool(self.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits)
         except ValueError as error:
             raise InputError(f"{node.name}: {error}; use less padding") from None
-        result = Value(self._shape(node), CUT, self.fraction, cut)
-        self._append(MaxPoolStep, node, node.name, [source], result, pool.ops, protocol=pool, cut=Cut(value.bits, shift, cut))
+        result = Value(self._shape(node), CUT, self.fraction, cut.kept_bits)
+        self._append(MaxPoolStep, node, node.name, [source], result, pool.ops, protocol=pool, cut=cut)
 
     def _aligned(self, node: Node) -> tuple[list[str], list[int], Value]:
         """Inputs of a sum or concatenation, the shifts that bring them to one scale, and the result's description."""

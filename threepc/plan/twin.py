@@ -184,10 +184,12 @@ def apply(
         case LocalStep():
             return step.apply(inputs)
         case ReluStep():
-            opened = rounding.cut(inputs[0], step.inputs[0], step.protocol.shift, step.protocol.cut, step.sources[0] in three)
+            opened = rounding.cut(inputs[0], step.inputs[0], step.protocol.cut.shift, step.protocol.cut.kept_bits, step.sources[0] in three)
             return relu(step.protocol, opened, rounding)
         case MaxPoolStep():
-            return max_pool(graph, step, rounding.cut(inputs[0], step.inputs[0], step.cut.shift, step.cut.cut, step.sources[0] in three))
+            return max_pool(
+                graph, step, rounding.cut(inputs[0], step.inputs[0], step.cut.shift, step.cut.kept_bits, step.sources[0] in three)
+            )
         case OutputStep():
             return output(step, inputs[0], rounding, step.sources[0] in three)
     raise AssertionError(f"no rule to simulate {step.kind}")
@@ -199,17 +201,17 @@ def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
     if protocol.decide:
         whole = len(protocol.decide) == x.shape[1]
         chosen = x if whole else x[:, protocol.decide]
-        units = rounding.units(chosen, protocol.first)
+        units = rounding.units(chosen, protocol.low_bit)
         kept, clipped = _decided(protocol, units), 0
         if protocol.clip is not None:
-            above = _decided(protocol, units - (protocol.clip >> protocol.first))
+            above = _decided(protocol, units - (protocol.clip >> protocol.low_bit))
             kept, clipped = kept ^ above, above * protocol.clip
-        kept = kept * rounding.lifted(chosen, protocol.cut, protocol.ring) + clipped
+        kept = kept * rounding.lifted(chosen, protocol.cut.kept_bits, protocol.ring) + clipped
         if whole:
             return to_words(kept, protocol.ring)
         out[:, protocol.decide] = kept
     if protocol.through:
-        out[:, protocol.through] = rounding.lifted(x[:, protocol.through], protocol.cut, protocol.ring)
+        out[:, protocol.through] = rounding.lifted(x[:, protocol.through], protocol.cut.kept_bits, protocol.ring)
     return to_words(out, protocol.ring)
 
 
@@ -230,14 +232,14 @@ def max_pool(graph: Graph, step: MaxPoolStep, x: np.ndarray) -> np.ndarray:
     top, left, bottom, right = attrs["padding"]
     padded = functional.pad(torch.from_numpy(x.astype(np.float64)), (left, right, top, bottom), value=-np.inf)
     pooled = functional.max_pool2d(padded, attrs["kernel"], attrs["stride"], 0, attrs["dilation"])
-    return to_words(pooled.numpy().astype(np.int64), step.cut.cut)
+    return to_words(pooled.numpy().astype(np.int64), step.cut.kept_bits)
 
 
 def output(step: OutputStep, words: np.ndarray, rounding: Rounding, three: bool) -> np.ndarray:
     """What the client decodes: words of the result, or int64 labels (N, 1, H, W), of equal values the higher index."""
     (value,), protocol = step.inputs, step.protocol
     if isinstance(protocol, Argmax):
-        return labels(rounding.cut(words, value, protocol.shift, protocol.cut - protocol.index_bits, three))
+        return labels(rounding.cut(words, value, protocol.shift, protocol.cut.kept_bits, three))
     if rounding.seed is None or not protocol.shift:
         return words
     exact = signed(words, value.bits)

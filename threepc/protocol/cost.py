@@ -16,13 +16,9 @@ class Cost:
     messages: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        merge = lambda a, b: {link: a.get(link, 0) + b.get(link, 0) for link in {**a, **b}}
-        return Cost(
-            merge(self.offline, other.offline),
-            merge(self.online, other.online),
-            merge(self.setup, other.setup),
-            self.messages + other.messages,
-        )
+        pairs = (self.offline, other.offline), (self.online, other.online), (self.setup, other.setup)
+        offline, online, setup = ({link: a.get(link, 0) + b.get(link, 0) for link in {**a, **b}} for a, b in pairs)
+        return Cost(offline, online, setup, self.messages + other.messages)
 
     def total(self, phase: str) -> int:
         """Bytes of a phase ("offline", "online", "setup") over all links."""

@@ -1,7 +1,7 @@
 """Truncation without a decision: opened x -> masked activation u + d = x - r lifted to the ring, in two messages.
 
 As in gate.py, x - r = m - R + n M. S knows x; C needs only n, one bit an element, so S sends that instead of x (message 1). E and M_C,
-multiples of 2^cut, and d come from k_CP. Offline, P to S: k = -R - d - E and M_S = M - M_C. Online, C to S: n M_C + E (message 2), and S has
+multiples of 2^kept, and d come from k_CP. Offline, P to S: k = -R - d - E and M_S = M - M_C. Online, C to S: n M_C + E (message 2), and S has
 u = m + k + n M_S + C's message. Semi-honest, one corruption. Security: n is the top bit of x under a mask of k_SP; E and d pad the rest.
 A linear bottleneck's truncation, and the patch (0,1) of a block ReLU.
 """
@@ -13,31 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from threepc.kernels import runs
-from threepc.kernels.gate import carry_plane
-from threepc.kernels.packing import TILE, TILE_WORDS, packed_bytes
+from threepc.kernels.gate import Lift, carry_plane
+from threepc.kernels.keystream import Source
+from threepc.kernels.packing import TILE, TILE_WORDS, Tiles, packed_bytes
 from threepc.prf import Purpose
-from threepc.protocol.roles import Client, Provider, Server, plane_words, scratch
+from threepc.protocol.roles import Client, OpenStream, Provider, Server, Word, plane_words, scratch
 from threepc.ring import word_of
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The lift of `count` opened elements from a cut ring of `cut` bits to the ring of `bits` bits; bits - cut is at least 1 and at most 16."""
+    """The lift of `count` opened elements from a cut ring to the ring, by at least one bit."""
 
     op: int
     count: int
-    bits: int
-    cut: int
+    lift: Lift
 
     @property
-    def word(self):
+    def word(self) -> Word:
         """Word type of the ring."""
-        return word_of(self.bits)
+        return word_of(self.lift.bits)
 
     @property
     def dealt_bytes(self) -> int:
         """P to S, offline."""
-        return packed_bytes(self.count, 2 * self.bits - self.cut)
+        return packed_bytes(self.count, 2 * self.lift.bits - self.lift.kept_bits)
 
     @property
     def carry_bytes(self) -> int:
@@ -47,18 +47,18 @@ class Identity:
     @property
     def reply_bytes(self) -> int:
         """C to S, online (message 2)."""
-        return packed_bytes(self.count, self.bits - self.cut)
+        return packed_bytes(self.count, self.lift.bits - self.lift.kept_bits)
 
-    def _pads(self, open_stream):
+    def _pads(self, open_stream: OpenStream) -> Source:
         return open_stream(self.op, Purpose.IDENTITY, self.count, 4 * TILE)
 
     def deal(self, provider: Provider, r: np.ndarray, d: np.ndarray) -> np.ndarray:
         """P: the message for S. r: cut words, padded; d: ring words, padded."""
-        message, source = np.empty(self.dealt_bytes, np.uint8), self._pads(provider.with_client)
+        message, stream = np.empty(self.dealt_bytes, np.uint8), self._pads(provider.with_client)
 
-        def work(first, last):
-            w, space = scratch("w", TILE, np.uint32), scratch("work", TILE, self.word)
-            runs.deal_identities(r, source, first, last, d, self.bits, self.cut, w, space, message)
+        def work(tiles: Tiles) -> None:
+            pads, space = scratch("w", TILE, np.uint32), scratch("work", TILE, self.word)
+            runs.deal_identities(r, d, self.lift, stream, tiles, pads, space, message)
 
         provider.each_part(self.count, work)
         return message
@@ -67,18 +67,19 @@ class Identity:
         """S: message 1, planes of n. x: cut words, padded."""
         planes = np.empty(plane_words(self.count, 1), np.uint64)
 
-        def work(first, last):
-            carry_plane(x[first * TILE : last * TILE], self.cut, planes[first * TILE_WORDS : last * TILE_WORDS])
+        def work(tiles: Tiles) -> None:
+            words, of_planes = (slice(tiles.first * size, tiles.last * size) for size in (TILE, TILE_WORDS))
+            carry_plane(x[words], self.lift.kept_bits, planes[of_planes])
 
         server.each_part(self.count, work)
         return planes
 
     def infer(self, client: Client, carries: np.ndarray) -> np.ndarray:
         """C: message 2. carries: message 1."""
-        message, source = np.empty(self.reply_bytes, np.uint8), self._pads(client.with_provider)
+        message, stream = np.empty(self.reply_bytes, np.uint8), self._pads(client.with_provider)
 
-        def work(first, last):
-            runs.infer_identities(carries, source, first, last, self.bits, self.cut, scratch("w", TILE, np.uint32), message)
+        def work(tiles: Tiles) -> None:
+            runs.infer_identities(carries, self.lift, stream, tiles, scratch("w", TILE, np.uint32), message)
 
         client.each_part(self.count, work)
         return message
@@ -87,8 +88,8 @@ class Identity:
         """S: u, flat, `count` ring words. reply: message 2; dealt: P's message."""
         u = np.empty(self.count, self.word)
 
-        def work(first, last):
-            runs.serve_identities(x, reply, dealt, first, last, self.bits, self.cut, scratch("work", 3 * TILE, self.word), u)
+        def work(tiles: Tiles) -> None:
+            runs.serve_identities(x, reply, dealt, self.lift, tiles, scratch("work", 3 * TILE, self.word), u)
 
         server.each_part(self.count, work)
         return u

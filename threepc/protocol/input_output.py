@@ -15,7 +15,7 @@ from threepc.kernels.packing import pack, packed_bytes, padded, unpack
 from threepc.prf import Purpose
 from threepc.protocol.cost import Cost
 from threepc.protocol.opening import draw_words
-from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.roles import Client, OpenStream, Provider, Server
 from threepc.ring import word_of
 
 
@@ -36,7 +36,7 @@ class Input:
         """u travels."""
         return Cost(online={"client->server": packed_bytes(self._count, self.bits)}, messages=1)
 
-    def mask(self, role: Client | Provider, open_stream) -> np.ndarray:
+    def mask(self, role: Client | Provider, open_stream: OpenStream) -> np.ndarray:
         """C and P, offline: d."""
         return draw_words(role, open_stream, self.op, Purpose.ACTIVATION, self._count, word_of(self.bits))[: self._count].reshape(
             self.shape
@@ -75,7 +75,7 @@ class Output:
             messages=1,
         )
 
-    def _mask(self, role: Client | Provider, open_stream) -> np.ndarray:
+    def _mask(self, role: Client | Provider, open_stream: OpenStream) -> np.ndarray:
         return draw_words(role, open_stream, self.op, Purpose.OPENING, self.count, word_of(self.bits))
 
     def deal(self, provider: Provider, z: np.ndarray) -> None:
@@ -87,7 +87,8 @@ class Output:
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C: z_C - g_C, kept for the end. z: C's summand, any shape."""
-        return z.reshape(-1) - self._mask(client, client.with_provider)[: self.count]
+        kept: np.ndarray = z.reshape(-1) - self._mask(client, client.with_provider)[: self.count]
+        return kept
 
     def serve(self, server: Server, z: np.ndarray) -> None:
         """S: send the upper bits. z: S's summand, any shape."""
@@ -108,4 +109,5 @@ class Output:
         (message,) = client.receive_online(self.op, packed_bytes(self.count, self.bits - self.shift))
         value, word = np.empty(padded(self.count), word_of(self.bits)), word_of(self.bits)
         unpack(message, value.size, self.bits - self.shift, value)
-        return ((value[: self.count] << word(self.shift)) + kept) & word((1 << self.bits) - 1)
+        result: np.ndarray = ((value[: self.count] << word(self.shift)) + kept) & word((1 << self.bits) - 1)
+        return result

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.kernels.convolution import convolve, pack_weight
+from threepc.kernels.convolution import PackedWeight, convolve, pack_weight
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
 from threepc.prf import Keystream, Purpose
 from threepc.protocol.cost import Cost
@@ -49,7 +49,7 @@ class Linear:
     def _mask(self, key: Keystream) -> np.ndarray:
         return key.stream(0, self.op, Purpose.WEIGHT).fill(np.empty(padded(self._weights), word_of(self.bits)))
 
-    def _pack(self, words: np.ndarray):
+    def _pack(self, words: np.ndarray) -> PackedWeight:
         return pack_weight(words[: self._weights].reshape(self.weight_shape), self.groups, self.bits)
 
     def mask_weights(self, key: Keystream, weight: np.ndarray) -> np.ndarray:
@@ -59,20 +59,20 @@ class Linear:
         pack(masked, masked.size, self.bits, message)
         return message
 
-    def server_weights(self, weight: np.ndarray):
+    def server_weights(self, weight: np.ndarray) -> PackedWeight:
         """S, setup: the weights as the kernels take them."""
         return self._pack(weight.reshape(-1))
 
-    def provider_weights(self, key: Keystream):
+    def provider_weights(self, key: Keystream) -> PackedWeight:
         """P, setup: L_W."""
         return self._pack(self._mask(key))
 
-    def client_weights(self, message: np.ndarray):
+    def client_weights(self, message: np.ndarray) -> PackedWeight:
         """C, setup: m_W from S's message."""
         words = np.empty(padded(self._weights), word_of(self.bits))
         unpack(message, words.size, self.bits, words)
         return self._pack(words)
 
-    def apply(self, weights, x: np.ndarray, bias: np.ndarray | None, threads: int) -> np.ndarray:
+    def apply(self, weights: PackedWeight, x: np.ndarray, bias: np.ndarray | None, threads: int) -> np.ndarray:
         """Any party: its weights * its summand (N, C, H, W), plus at S the bias (O,) at the product's scale."""
         return convolve(x, weights, stride=self.stride, padding=self.padding, dilation=self.dilation, bias=bias, threads=threads)

@@ -1,86 +1,122 @@
 """Max pooling: a tournament of max(a, b) = b + ReLU(a - b) on summands cut to the bits that decide, rows first, then columns.
 
 Every value stays a sum c + s - p of the parties' summands in the cut ring: a comparison's result is u + d at S and C, and b is added by each
-party to its own. No truncation happens and nothing is lifted, so every word of the tournament has `cut` bits. Each comparison is relu.py's,
-with a window over the whole cut ring: exact for |a - b| < 2^(cut-1). Semi-honest, one corruption; security is that of ReLU.
+party to its own. No truncation happens and nothing is lifted, so every word of the tournament has `kept_bits` bits. Each comparison is relu.py's,
+with a window over the whole cut ring: exact for |a - b| < 2^(kept-1). Semi-honest, one corruption; security is that of ReLU.
 Pooling in the smaller ring after a local cut is ours: it saves a third of the bytes of a 48-bit ring.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from threepc.kernels.gate import Cut
 from threepc.protocol.cost import Cost
 from threepc.protocol.relu import OPS, Relu
 from threepc.protocol.roles import Client, Provider, Server
-from threepc.ring import word_of
+
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class _Round:
-    """One comparison for a range of output positions along an axis: held[begin:end] = max(held[begin:end], input[at::step])."""
+    """One comparison for a range of output positions along an axis: held[begin:end] = max(held[begin:end], input[source])."""
 
     relu: Relu
-    axis: int
     begin: int
     end: int
     source: slice
 
 
-class MaxPool:
-    """Max pooling of `shape` (N, C, H, W); padding [top, left, bottom, right], whose cells never win. Values are cut words of `cut` bits."""
+@dataclass(frozen=True)
+class _Pass:
+    """The comparisons along one axis of the map; held begins as input[start], `size` positions."""
 
-    def __init__(self, op: int, shape, kernel, stride, padding, dilation, cut: int):
-        self.shape, self.cut = tuple(shape), cut
-        self.passes: list[tuple[int, slice, list[_Round]]] = []
-        current, op_next = list(shape), op
-        for axis, before, after in ((3, padding[1], padding[3]), (2, padding[0], padding[2])):
-            i = axis - 2
-            size = (current[axis] + before + after - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
-            ranges = [_valid(k * dilation[i] - before, stride[i], current[axis], size) for k in range(kernel[i])]
-            start = next((k for k, (begin, end) in enumerate(ranges) if (begin, end) == (0, size)), None)
-            if start is None:
-                raise ValueError("a pooling window without a cell that every window position has inside the map")
-            take = lambda k: slice(ranges[k][0] * stride[i] + k * dilation[i] - before, None, stride[i])
-            current[axis], rounds = size, []
-            for k in [k for k in range(kernel[i]) if k != start and ranges[k][0] < ranges[k][1]]:
-                begin, end = ranges[k]
-                part = list(current)
-                part[axis] = end - begin
-                relu = Relu(op_next, tuple(part), bits=cut, shift=0, cut=cut, ring=cut, first=0, width=cut - 1)
-                rounds.append(_Round(relu, axis, begin, end, take(k)))
-                op_next += OPS
-            self.passes.append((axis, take(start), rounds))
-        self.output_shape = tuple(current)
-        self.ops = op_next - op
+    axis: int
+    size: int
+    start: slice
+    rounds: tuple[_Round, ...]
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Max pooling of `shape` (N, C, H, W); padding [top, left, bottom, right], whose cells never win. Values are cut words of `kept_bits` bits.
+
+    Raises ValueError for a window without a cell that every window position has inside the map.
+    """
+
+    op: int
+    shape: tuple[int, int, int, int]
+    kernel: Pair
+    stride: Pair
+    padding: tuple[int, int, int, int]
+    dilation: Pair
+    kept_bits: int
+
+    def __post_init__(self) -> None:
+        _ = self.passes  # refuses what cannot be pooled
+
+    @cached_property
+    def passes(self) -> tuple[_Pass, ...]:
+        """Along the rows, then along the columns of what that leaves."""
+        along_rows = self._pass(3, self.op, self.shape)
+        return along_rows, self._pass(2, self.op + OPS * len(along_rows.rounds), (*self.shape[:3], along_rows.size))
+
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(N, C, OH, OW)."""
+        along_rows, along_columns = self.passes
+        return (*self.shape[:2], along_columns.size, along_rows.size)
+
+    @property
+    def _relus(self) -> list[Relu]:
+        return [one.relu for along in self.passes for one in along.rounds]
+
+    @property
+    def ops(self) -> int:
+        """Addresses taken."""
+        return OPS * len(self._relus)
 
     @property
     def cost(self) -> Cost:
         """The sum over all comparisons."""
-        return sum((r.relu.cost for _, _, rounds in self.passes for r in rounds), Cost())
+        return sum((relu.cost for relu in self._relus), Cost())
 
-    def _run(self, z: np.ndarray, compare) -> np.ndarray:
+    def _pass(self, axis: int, op: int, shape: tuple[int, int, int, int]) -> _Pass:
+        (n, c, h, w), i, whole = shape, axis - 2, Cut(self.kept_bits, 0, self.kept_bits)
+        before, after, step = self.padding[i], self.padding[i + 2], self.stride[i]
+        size = (shape[axis] + before + after - self.dilation[i] * (self.kernel[i] - 1) - 1) // step + 1
+        offsets = [k * self.dilation[i] - before for k in range(self.kernel[i])]
+        cells = [(*_valid(offset, step, shape[axis], size), offset) for offset in offsets]
+        start = next((cell for cell in cells if cell[:2] == (0, size)), None)
+        if start is None:
+            raise ValueError("a pooling window without a cell that every window position has inside the map")
+        rounds: list[_Round] = []
+        for begin, end, offset in cells:
+            if offset != start[2] and begin < end:
+                part = (n, c, h, end - begin) if axis == 3 else (n, c, end - begin, w)
+                relu = Relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.kept_bits - 1)
+                rounds.append(_Round(relu, begin, end, slice(begin * step + offset, None, step)))
+        return _Pass(axis, size, slice(start[2], None, step), tuple(rounds))
+
+    def _run(self, z: np.ndarray, compare: Callable[[Relu, np.ndarray], np.ndarray]) -> np.ndarray:
         """Any party: its summand through the tournament; compare(relu, a - b) is its share of ReLU(a - b)."""
-        for axis, first, rounds in self.passes:
-            length = self.output_shape[axis]
-            held = _along(z, axis, first, length).copy()  # z is still read when this has changed
-            for r in rounds:
-                other = _along(z, axis, r.source, r.end - r.begin)
-                place = _along(held, axis, slice(r.begin, r.end), r.end - r.begin)
-                np.add(other, compare(r.relu, place - other), out=place)
+        for along in self.passes:
+            held = _along(z, along.axis, along.start, along.size).copy()  # z is still read when this has changed
+            for one in along.rounds:
+                other = _along(z, along.axis, one.source, one.end - one.begin)
+                place = _along(held, along.axis, slice(one.begin, one.end), one.end - one.begin)
+                np.add(other, compare(one.relu, place - other), out=place)
             z = held
         return z
 
     def deal(self, provider: Provider, z: np.ndarray) -> np.ndarray:
         """P: deal every comparison; returns P's summand of the maxima."""
-
-        def compare(relu, difference):
-            relu.deal(provider, difference)
-            return word_of(self.cut)(0)  # the result is d at C and u at S; nothing is subtracted for P
-
-        return self._run(z, compare)
+        return self._run(z, lambda relu, difference: no_summand(relu.deal(provider, difference)))
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C, offline: returns C's summand of the maxima."""
@@ -92,9 +128,13 @@ class MaxPool:
 
     def infer(self, client: Client) -> None:
         """C, online."""
-        for _, _, rounds in self.passes:
-            for r in rounds:
-                r.relu.infer(client)
+        for relu in self._relus:
+            relu.infer(client)
+
+
+def no_summand(d: np.ndarray) -> np.ndarray:
+    """P's summand of a masked activation that is used where every party has one: C holds d, S u, and nothing is subtracted for P."""
+    return np.zeros((), d.dtype)
 
 
 def _valid(offset: int, stride: int, size: int, count: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,22 +22,31 @@ class Patches:
     height: int
     width: int
 
-    def __post_init__(self):
-        clipped = np.minimum(np.array(self.sizes, np.int64).reshape(-1, 2), (self.height, self.width))
-        rows, columns = -(-np.array((self.height, self.width)) // clipped).T
-        object.__setattr__(self, "_clipped", clipped)
-        object.__setattr__(self, "pixels", len(self.sizes) * self.height * self.width)
-        object.__setattr__(self, "count", int(rows @ columns))
+    @cached_property
+    def _clipped(self) -> np.ndarray:
+        """Sizes (channels, 2) int64, none larger than the map."""
+        return np.minimum(np.array(self.sizes, np.int64).reshape(-1, 2), (self.height, self.width))
+
+    @property
+    def pixels(self) -> int:
+        """Of one image, in all channels."""
+        return len(self.sizes) * self.height * self.width
+
+    @cached_property
+    def count(self) -> int:
+        """Patches of one image, in all channels."""
+        rows, columns = -(-np.array((self.height, self.width)) // self._clipped).T
+        return int(rows @ columns)
 
     @property
     def plain(self) -> bool:
         """Whether every pixel is a patch of its own."""
         return self.count == self.pixels
 
-    def sums(self, values: np.ndarray, images: int, shift: int, cut: int) -> np.ndarray:
-        """Sums of the bits shift..cut-1 of cut words (padded run of pixels) over every patch, padded run of patches."""
+    def sums(self, values: np.ndarray, images: int, low_bit: int, high_bit: int) -> np.ndarray:
+        """Sums of the bits low_bit..high_bit-1 of cut words (padded run of pixels) over every patch, padded run of patches."""
         out = np.empty(padded(images * self.count), values.dtype)
-        sum_patches(values, shift, cut, self._clipped, self.height, self.width, images, out)
+        sum_patches(values, low_bit, high_bit, self._clipped, self.height, self.width, images, out)
         return out
 
     def spread(self, planes: np.ndarray, images: int) -> np.ndarray:

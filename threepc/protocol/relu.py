@@ -10,9 +10,12 @@ Semi-honest, one corruption; security is that of its parts, which use separate s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from threepc.kernels.gate import Cut, Lift
+from threepc.kernels.runs import GateInput, GateMasks
 from threepc.prf import Purpose
 from threepc.protocol.cost import Cost
 from threepc.protocol.drelu import DRelu, opened
@@ -20,7 +23,7 @@ from threepc.protocol.gate import Gate
 from threepc.protocol.identity import Identity
 from threepc.protocol.opening import Opening, draw_words
 from threepc.protocol.patches import IDENTITY, ZERO, Patches
-from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.roles import Client, OpenStream, Provider, Server
 from threepc.ring import word_of
 
 OPS = 2
@@ -29,42 +32,81 @@ OPS = 2
 
 @dataclass(frozen=True)
 class Relu:
-    """shape (N, C, H, W); z has `bits` bits, of which shift..shift+cut-1 are opened; the result is lifted to `ring` bits.
+    """shape (N, C, H, W); of z the bits that `cut` keeps are opened; the result is lifted to `ring` bits.
 
-    first, width: the window of the comparison within the opened bits. sizes: a patch size for every channel, None for plain ReLU.
-    clip: the bound in units of the opened value's last place, a multiple of 2^first, or None.
+    low_bit, width: the window of the comparison within the opened bits. sizes: a patch size for every channel, None for plain ReLU.
+    clip: the bound in units of the opened value's last place, a multiple of 2^low_bit, or None.
     """
 
     op: int
     shape: tuple[int, int, int, int]
-    bits: int
-    shift: int
-    cut: int
+    cut: Cut
     ring: int
-    first: int
+    low_bit: int
     width: int
     sizes: tuple[tuple[int, int], ...] | None = None
     clip: int | None = None
 
-    def __post_init__(self):
-        n, c, h, w = self.shape
-        sizes = self.sizes or ((1, 1),) * c
-        decide = [i for i, s in enumerate(sizes) if s not in (IDENTITY, ZERO)]
-        through = [i for i, s in enumerate(sizes) if s == IDENTITY]
-        patches = Patches(tuple(sizes[i] for i in decide), h, w)
-        count, passed = n * len(decide) * h * w, n * len(through) * h * w
-        put = lambda name, value: object.__setattr__(self, name, value)
-        put("decide", decide)
-        put("through", through)
-        put("patches", None if patches.plain else patches)
-        put("decisions", n * patches.count)
-        first = self.first if patches.plain else 0
-        put("opening", Opening(self.op, count, self.bits, self.shift, self.cut))
-        put("thresholds", (0,) if self.clip is None else (0, self.clip))
-        put("drelu", DRelu(self.op, self.decisions, first, self.width, len(self.thresholds)))
-        put("gate", Gate(self.op, count, self.ring, self.cut, self.clip))
-        put("pass_opening", Opening(self.op + 1, passed, self.bits, self.shift, self.cut))
-        put("identity", Identity(self.op + 1, passed, self.ring, self.cut))
+    # What follows from that: the channels, and the protocols of both runs
+
+    @cached_property
+    def decide(self) -> list[int]:
+        """Channels with a decision for each patch."""
+        return [i for i, size in enumerate(self._every_size) if size not in (IDENTITY, ZERO)]
+
+    @cached_property
+    def through(self) -> list[int]:
+        """Channels that only pass; those in neither list are zero."""
+        return [i for i, size in enumerate(self._every_size) if size == IDENTITY]
+
+    @property
+    def _every_size(self) -> tuple[tuple[int, int], ...]:
+        return self.sizes or ((1, 1),) * self.shape[1]
+
+    @cached_property
+    def patches(self) -> Patches | None:
+        """The patches of the channels that decide, None where every pixel is one."""
+        patches = self._all_patches
+        return None if patches.plain else patches
+
+    @cached_property
+    def _all_patches(self) -> Patches:
+        return Patches(tuple(self._every_size[i] for i in self.decide), *self.shape[2:])
+
+    @cached_property
+    def thresholds(self) -> tuple[int, ...]:
+        """What is subtracted before each decision, in units of the opened value's last place."""
+        return (0,) if self.clip is None else (0, self.clip)
+
+    def _elements(self, channels: list[int]) -> int:
+        n, _, h, w = self.shape
+        return n * len(channels) * h * w
+
+    @cached_property
+    def opening(self) -> Opening:
+        """Of the channels that decide."""
+        return Opening(self.op, self._elements(self.decide), self.cut)
+
+    @cached_property
+    def drelu(self) -> DRelu:
+        """A decision for every patch and threshold; sums over patches have no bits below the window."""
+        count = self.shape[0] * self._all_patches.count
+        return DRelu(self.op, count, self.low_bit if self.patches is None else 0, self.width, len(self.thresholds))
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Of the channels that decide."""
+        return Gate(self.op, self.opening.count, Lift(self.ring, self.cut.kept_bits), self.clip)
+
+    @cached_property
+    def pass_opening(self) -> Opening:
+        """Of the channels that pass."""
+        return Opening(self.op + 1, self._elements(self.through), self.cut)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Of the channels that pass."""
+        return Identity(self.op + 1, self.pass_opening.count, Lift(self.ring, self.cut.kept_bits))
 
     @property
     def cost(self) -> Cost:
@@ -100,7 +142,7 @@ class Relu:
         out = np.zeros(self.shape, word_of(self.ring))
         for channels, run in ((self.decide, decided), (self.through, passed)):
             if channels:
-                out[:, channels] = run[: n * len(channels) * h * w].reshape(n, len(channels), h, w)
+                out[:, channels] = run[: self._elements(channels)].reshape(n, len(channels), h, w)
         return out
 
     def _decision_values(self, x: np.ndarray) -> np.ndarray:
@@ -109,7 +151,7 @@ class Relu:
         return np.stack(values) if len(values) > 1 else values[0][None]
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
-        return values if self.patches is None else self.patches.sums(values, self.shape[0], self.first, self.cut)
+        return values if self.patches is None else self.patches.sums(values, self.shape[0], self.low_bit, self.cut.kept_bits)
 
     def _gate_bits(self, planes: np.ndarray) -> np.ndarray:
         """From bits of the decisions, or their masks, those of the gate, spread over pixels: b_0 XOR b_c, and b_c where there is a clip."""
@@ -117,10 +159,15 @@ class Relu:
             planes = np.stack([self.patches.spread(p, self.shape[0]) for p in planes])
         return planes if self.clip is None else np.stack([planes[0] ^ planes[1], planes[1]])
 
-    def _draw_masks(self, role: Client | Provider, open_stream) -> tuple[np.ndarray, np.ndarray]:
+    def _gate_input(self, x: np.ndarray, mine: np.ndarray, theirs: np.ndarray, beta: np.ndarray) -> GateInput:
+        """From both halves of b^ and this party's betas."""
+        return GateInput(x, self._gate_bits(opened(mine, theirs)), self._gate_bits(beta)[0])
+
+    def _draw_masks(self, role: Client | Provider, open_stream: OpenStream) -> tuple[np.ndarray, np.ndarray]:
         """d of both runs."""
-        draw = lambda op, count: draw_words(role, open_stream, op, Purpose.ACTIVATION, count, word_of(self.ring))
-        return draw(self.op, self.gate.count), draw(self.op + 1, self.identity.count)
+        runs = (self.op, self.gate.count), (self.op + 1, self.identity.count)
+        d, passed_d = (draw_words(role, open_stream, op, Purpose.ACTIVATION, count, word_of(self.ring)) for op, count in runs)
+        return d, passed_d
 
     # P
 
@@ -131,8 +178,9 @@ class Relu:
         parts = []
         if self.decide:
             r = self.opening.deal(provider, decided)
-            message, betas_client, betas_server = self.drelu.deal(provider, self._sums(r))
-            parts += [message, self.gate.deal(provider, r, self._gate_bits(betas_client), self._gate_bits(betas_server), d)]
+            dealt = self.drelu.deal(provider, self._sums(r))
+            masks = GateMasks(r, self._gate_bits(dealt.beta_client), self._gate_bits(dealt.beta_server), d)
+            parts += [dealt.message, self.gate.deal(provider, masks)]
         if self.through:
             parts.append(self.identity.deal(provider, self.pass_opening.deal(provider, passed), passed_d))
         if parts:
@@ -154,46 +202,44 @@ class Relu:
         drelu, through = self.drelu, [self.identity.carry_bytes] if self.through else []
         if not self.decide:
             if through:
-                (carries,) = client.receive_online(self.op, *through)
-                client.send_online(self.op, self.identity.infer(client, carries.view(np.uint64)))
+                (plane,) = client.receive_online(self.op, *through)
+                client.send_online(self.op, self.identity.infer(client, plane.view(np.uint64)))
             return
         packed, leaves, *carries = client.receive_online(self.op, self.opening.message_bytes, drelu.leaf_bytes, *through)
         reply = [self.identity.infer(client, part.view(np.uint64)) for part in carries]
         x = self.opening.infer(client, packed)
-        state = drelu.infer_leaves(client, self._decision_values(x), leaves)
-        client.send_online(self.op, state.leaf_wires, state.group_wires, *reply)
+        planes = drelu.infer_leaves(client, self._decision_values(x), leaves)
+        client.send_online(self.op, planes.leaf_wires, planes.group_wires, *reply)
         groups, theirs = client.receive_online(self.op, drelu.group_bytes, drelu.bit_bytes)
-        mine = state.infer_bit(client, groups)
-        bits = self._gate_bits(opened(mine, theirs))
-        client.send_online(self.op, mine, self.gate.infer(client, x, bits, self._gate_bits(state.beta)[0]))
+        mine = drelu.infer_bit(client, planes, groups)
+        client.send_online(self.op, mine, self.gate.infer(client, self._gate_input(x, mine, theirs, planes.beta)))
 
     # S
 
     def serve(self, server: Server, z: np.ndarray) -> np.ndarray:
         """The server's two online messages; returns u. z: S's summand (N, C, H, W)."""
-        drelu, empty = self.drelu, np.empty(0, word_of(self.ring))
-        runs = [(o, run) for o, run in zip((self.opening, self.pass_opening), self._split(z)) if o.count]
+        drelu, passed = self.drelu, np.empty(0, word_of(self.ring))
+        runs = [(o, run) for o, run in zip((self.opening, self.pass_opening), self._split(z), strict=True) if o.count]
         if not runs:
-            return self._join(empty, empty)
+            return self._join(passed, passed)
         through = [self.identity.dealt_bytes] if self.through else []
         dealt = server.receive_dealt(self.op, *([drelu.dealt_bytes, self.gate.dealt_bytes] if self.decide else []), *through)
         halves = server.receive_prepared(self.op, *(o.message_bytes for o, _ in runs))
-        values = [o.serve(server, run, half) for (o, run), half in zip(runs, halves)]
+        values = [o.serve(server, run, half) for (o, run), half in zip(runs, halves, strict=True)]
         passing = values[-1][0]
         carries = [self.identity.serve_carries(server, passing)] if through else []
+        reply_bytes = [self.identity.reply_bytes] if through else []
         if not self.decide:
             server.send_online(self.op, *carries)
-            (reply,) = server.receive_online(self.op, self.identity.reply_bytes)
-            return self._join(empty, self.identity.serve(server, passing, reply, dealt[-1]))
+            (last,) = server.receive_online(self.op, *reply_bytes)
+            return self._join(passed, self.identity.serve(server, passing, last, dealt[-1]))
         x, packed = values[0]
-        state = drelu.serve_leaves(server, self._decision_values(x), dealt[0])
-        server.send_online(self.op, packed, state.leaf_wires, *carries)
-        reply_bytes = [self.identity.reply_bytes] if through else []
+        planes = drelu.serve_leaves(server, self._decision_values(x), dealt[0])
+        server.send_online(self.op, packed, planes.leaf_wires, *carries)
         leaves, groups, *reply = server.receive_online(self.op, drelu.leaf_bytes, drelu.group_bytes, *reply_bytes)
-        wires, own = state.serve_groups(server, leaves, groups)
-        server.send_online(self.op, wires, own)
-        passed = self.identity.serve(server, passing, reply[0], dealt[-1]) if through else empty
+        wires = drelu.serve_groups(server, planes, leaves, groups)
+        server.send_online(self.op, wires.groups, wires.bit)
+        if through:
+            passed = self.identity.serve(server, passing, reply[0], dealt[-1])
         theirs, v = server.receive_online(self.op, drelu.bit_bytes, self.gate.value_bytes)
-        bits = self._gate_bits(opened(own, theirs))
-        u = self.gate.serve(server, x, bits, self._gate_bits(state.beta)[0], v, dealt[1])
-        return self._join(u, passed)
+        return self._join(self.gate.serve(server, self._gate_input(x, wires.bit, theirs, planes.beta), v, dealt[1]), passed)

@@ -12,13 +12,22 @@ import numpy as np
 
 from threepc.kernels.convolution import PackedWeight
 from threepc.kernels.keystream import BLOCK_BYTES, Source
-from threepc.kernels.packing import BLOCK, TILE, padded
+from threepc.kernels.packing import BLOCK, TILE, Tiles, padded
 from threepc.kernels.threads import Scratch, run_parts
 from threepc.prf import Keystream, Purpose
 from threepc.transport.channel import Channel
 
 scratch = Scratch().words
 """The protocols' scratch, the calling thread's own: see `Scratch.words`."""
+
+Word = type[np.unsignedinteger]
+"""uint32 or uint64."""
+
+Weights = Mapping[int, PackedWeight]
+"""A party's packed weights by op."""
+
+OpenStream = Callable[[int, Purpose, int, int], Source]
+"""A role's end of the streams that it shares with another one, such as `Client.with_provider`: op, purpose, elements, bytes that a full tile draws."""
 
 
 def tiles(count: int) -> int:
@@ -34,14 +43,14 @@ def plane_words(count: int, rows: int) -> int:
 class Role:
     """Common to the roles: the attempt, the packed weights by op, threads. One object for each inference."""
 
-    def __init__(self, attempt: int, weights: Mapping[int, PackedWeight], threads: int = 1):
+    def __init__(self, attempt: int, weights: Weights, threads: int = 1) -> None:
         self.attempt, self.weights, self.threads = attempt, weights, threads
 
-    def each_part(self, count: int, work: Callable[[int, int], None]) -> None:
-        """Run work(first, last) over the tiles of a run, consecutive tiles to one thread each. Errors of `work` come through."""
+    def each_part(self, count: int, work: Callable[[Tiles], None]) -> None:
+        """Run `work` over the tiles of a run, consecutive tiles to one thread each. Errors of `work` come through."""
         total = tiles(count)
         share = -(-total // self.threads)
-        parts = [(first, min(first + share, total)) for first in range(0, total, share or 1)]
+        parts = [(Tiles(first, min(first + share, total), padded(count)),) for first in range(0, total, share or 1)]
         run_parts(work, parts)
 
     def _source(self, key: Keystream, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
@@ -51,7 +60,9 @@ class Role:
 class Provider(Role):
     """P: knows both keys, deals to the server, hears nothing."""
 
-    def __init__(self, attempt: int, weights, client_key: Keystream, server_key: Keystream, to_server: Channel, threads: int = 1):
+    def __init__(
+        self, attempt: int, weights: Weights, client_key: Keystream, server_key: Keystream, to_server: Channel, threads: int = 1
+    ) -> None:
         super().__init__(attempt, weights, threads)
         self.client_key, self.server_key, self.to_server = client_key, server_key, to_server
 
@@ -71,7 +82,9 @@ class Provider(Role):
 class Client(Role):
     """C: one channel to the server for what is prepared offline, one for the online messages; the two may run in two threads."""
 
-    def __init__(self, attempt: int, weights, provider_key: Keystream, offline: Channel, online: Channel, threads: int = 1):
+    def __init__(
+        self, attempt: int, weights: Weights, provider_key: Keystream, offline: Channel, online: Channel, threads: int = 1
+    ) -> None:
         super().__init__(attempt, weights, threads)
         self.provider_key, self.offline, self.online = provider_key, offline, online
 
@@ -98,14 +111,14 @@ class Server(Role):
     def __init__(
         self,
         attempt: int,
-        weights,
+        weights: Weights,
         biases: Mapping[int, np.ndarray],
         provider_key: Keystream,
         provider: Channel,
         prepared: Channel,
         online: Channel,
         threads: int = 1,
-    ):
+    ) -> None:
         super().__init__(attempt, weights, threads)
         self.biases, self.provider_key, self.provider, self.prepared, self.online = biases, provider_key, provider, prepared, online
 
@@ -141,7 +154,7 @@ def _receive(channel: Channel, op: int, sizes: Sequence[int]) -> list[np.ndarray
 class KernelArgument:
     """A received array as kernels take it. numba types read-only arrays apart and would compile every kernel for both; no kernel writes to these."""
 
-    def __init__(self, received: np.ndarray):
+    def __init__(self, received: np.ndarray) -> None:
         self._received = received
         self.__array_interface__ = received.__array_interface__ | {"data": (received.ctypes.data, False)}
 

@@ -5,6 +5,8 @@ linear layers give; "cut" the same in a cut ring without the fractional bits of 
 summand of it is zero; None stands for a summand of zeros.
 """
 
+# ruff: noqa: ARG002, D102 - the kinds of steps do what Step says, some without all that it is given
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from threepc.kernels.gate import Cut
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output
@@ -19,7 +22,7 @@ from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import Relu
 from threepc.protocol.roles import Client, Provider, Server
-from threepc.protocol.summands import Cut, Summand
+from threepc.protocol.summands import Summand, cut_summand
 from threepc.ring import Ring, word_of
 
 REDUCED, RAW, CUT = "reduced", "raw", "cut"
@@ -54,9 +57,27 @@ class Step:
     inputs: tuple[Value, ...]
     result: Value
 
-    cost = Cost()
-    drelus = 0
-    """Decisions of a ReLU or clip, over the batch; those of max pooling are not counted."""
+    @property
+    def cost(self) -> Cost:
+        """What travels."""
+        return Cost()
+
+    @property
+    def drelus(self) -> int:
+        """Decisions of a ReLU or clip, over the batch; those of max pooling are not counted."""
+        return 0
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        """P, offline: what P holds of the result, from what it holds of the inputs."""
+        raise NotImplementedError
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        """C, offline: its summand of the result, from those of the inputs."""
+        raise NotImplementedError
+
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        """S, online: its summand of the result, from those of the inputs."""
+        raise NotImplementedError
 
     def infer(self, client: Client) -> None:
         """C, online: nothing, unless the protocol talks."""
@@ -93,66 +114,13 @@ class LinearStep(Step):
         return self.protocol.cost
 
     def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.apply(provider.weights[self.op], inputs[0], None, provider.threads)
+        return self.protocol.apply(provider.weights[self.op], self.inputs[0].array(inputs[0]), None, provider.threads)
 
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.apply(client.weights[self.op], inputs[0], None, client.threads)
+        return self.protocol.apply(client.weights[self.op], self.inputs[0].array(inputs[0]), None, client.threads)
 
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.apply(server.weights[self.op], inputs[0], server.biases[self.op], server.threads)
-
-
-@dataclass(frozen=True)
-class ReluStep(Step):
-    """ReLU of any kind, or truncation alone, from any form to a reduced value."""
-
-    protocol: Relu
-
-    @property
-    def drelus(self) -> int:
-        return self.protocol.decisions * len(self.protocol.thresholds)
-
-    @property
-    def cost(self) -> Cost:
-        return self.protocol.cost
-
-    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
-        (value,) = self.inputs
-        return self.protocol.deal(provider, value.array(value.summand(inputs[0])))
-
-    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.prepare(client, inputs[0])
-
-    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.serve(server, inputs[0])
-
-    def infer(self, client: Client) -> None:
-        self.protocol.infer(client)
-
-
-@dataclass(frozen=True)
-class MaxPoolStep(Step):
-    """Max pooling in the cut ring; summands are cut first."""
-
-    protocol: MaxPool
-    cut: Cut
-
-    @property
-    def cost(self) -> Cost:
-        return self.protocol.cost
-
-    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
-        (value,) = self.inputs
-        return self.protocol.deal(provider, self.cut.apply(value.array(value.summand(inputs[0])), at_server=False))
-
-    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.prepare(client, self.cut.apply(inputs[0], at_server=False))
-
-    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.serve(server, self.cut.apply(inputs[0], at_server=True))
-
-    def infer(self, client: Client) -> None:
-        self.protocol.infer(client)
+        return self.protocol.apply(server.weights[self.op], self.inputs[0].array(inputs[0]), server.biases[self.op], server.threads)
 
 
 @dataclass(frozen=True)
@@ -163,7 +131,7 @@ class LocalStep(Step):
 
     def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
         if self.result.form != REDUCED:
-            inputs = [value.summand(held) for value, held in zip(self.inputs, inputs)]
+            inputs = [value.summand(held) for value, held in zip(self.inputs, inputs, strict=True)]
         return self.apply(inputs)
 
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
@@ -174,28 +142,66 @@ class LocalStep(Step):
 
 
 @dataclass(frozen=True)
-class OutputStep(Step):
-    """The result, or its argmax over the channels, to the client alone; `prepare` returns what C keeps for `reveal`."""
+class _ProtocolStep(Step):
+    """One protocol on one value, of any form."""
 
-    protocol: Output | Argmax
+    protocol: Relu | MaxPool | Output | Argmax
 
     @property
     def cost(self) -> Cost:
         return self.protocol.cost
 
+    def _summand(self, held: Summand, at_server: bool = False) -> np.ndarray:
+        """A party's summand as the protocol takes it."""
+        return self.inputs[0].array(held)
+
     def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
-        (value,) = self.inputs
-        self.protocol.deal(provider, value.array(value.summand(inputs[0])))
+        return self.protocol.deal(provider, self._summand(self.inputs[0].summand(inputs[0])))
 
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.prepare(client, inputs[0])
+        return self.protocol.prepare(client, self._summand(inputs[0]))
 
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        self.protocol.serve(server, inputs[0])
+        return self.protocol.serve(server, self._summand(inputs[0], at_server=True))
+
+
+@dataclass(frozen=True)
+class ReluStep(_ProtocolStep):
+    """ReLU of any kind, or truncation alone, to a reduced value."""
+
+    protocol: Relu
+
+    @property
+    def drelus(self) -> int:
+        return self.protocol.drelu.count * self.protocol.drelu.decisions
+
+    def infer(self, client: Client) -> None:
+        self.protocol.infer(client)
+
+
+@dataclass(frozen=True)
+class MaxPoolStep(_ProtocolStep):
+    """Max pooling in the cut ring; summands are cut first."""
+
+    protocol: MaxPool
+    cut: Cut
+
+    def _summand(self, held: Summand, at_server: bool = False) -> np.ndarray:
+        return cut_summand(super()._summand(held), self.cut, at_server)
+
+    def infer(self, client: Client) -> None:
+        self.protocol.infer(client)
+
+
+@dataclass(frozen=True)
+class OutputStep(_ProtocolStep):
+    """The result, or its argmax over the channels, to the client alone; `prepare` returns what C keeps for `reveal`."""
+
+    protocol: Output | Argmax
 
     def reveal(self, client: Client, kept: np.ndarray) -> np.ndarray:
-        """C: the logits (N, C, H, W), or the labels (N, 1, H, W), float64."""
+        """C, online: the logits (N, C, H, W), or the labels (N, 1, H, W), float64."""
+        words, value = self.protocol.infer(client, kept), self.inputs[0]
         if isinstance(self.protocol, Argmax):
-            return self.protocol.infer(client, kept).astype(np.float64)
-        (value,) = self.inputs
-        return Ring(value.bits).decode(self.protocol.infer(client, kept), value.fraction).reshape(value.shape)
+            return words.astype(np.float64)
+        return Ring(value.bits).decode(words, value.fraction).reshape(value.shape)

@@ -7,12 +7,11 @@ alone is done by P on its d; where the result is not reduced, P's summand of a r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from threepc.kernels.elementwise import add_shifted, scale, shift_left, sum_windows
-from threepc.kernels.gate import add_cut
+from threepc.kernels.gate import Cut, add_cut
 from threepc.ring import word_of
 
 Summand = np.ndarray | None
@@ -20,7 +19,7 @@ Summand = np.ndarray | None
 
 def add(inputs: Sequence[Summand], lefts: Sequence[int]) -> Summand:
     """Sum of x << left over all inputs."""
-    present = [(x, left) for x, left in zip(inputs, lefts) if x is not None]
+    present = [(x, left) for x, left in zip(inputs, lefts, strict=True) if x is not None]
     if not present:
         return None
     (first, left), *rest = present
@@ -38,7 +37,7 @@ def concat(inputs: Sequence[Summand], lefts: Sequence[int], shapes: Sequence[tup
         return None
     n, _, h, w = shapes[0]
     out, at = np.zeros((n, sum(s[1] for s in shapes), h, w), word), 0
-    for x, left, shape in zip(inputs, lefts, shapes):
+    for x, left, shape in zip(inputs, lefts, shapes, strict=True):
         if x is not None:
             np.left_shift(x, word.type(left), out=out[:, at : at + shape[1]])
         at += shape[1]
@@ -54,8 +53,10 @@ def multiply(x: Summand, factor: int) -> Summand:
     return out
 
 
-def window_sums(x: Summand, kernel, stride, padding, shape: tuple[int, int, int, int]) -> Summand:
-    """Sums over windows; shape: that of the result (N, C, OH, OW)."""
+def window_sums(
+    x: Summand, kernel: tuple[int, int], stride: tuple[int, int], padding: Sequence[int], shape: tuple[int, int, int, int]
+) -> Summand:
+    """Sums over windows; padding: top, left, ...; shape: that of the result (N, C, OH, OW)."""
     if x is None:
         return None
     n, c, h, w = x.shape
@@ -76,16 +77,8 @@ def broadcast(x: Summand, shape: tuple[int, int, int, int]) -> Summand:
     return None if x is None else np.ascontiguousarray(np.broadcast_to(x, shape))
 
 
-@dataclass(frozen=True)
-class Cut:
-    """The bits shift..shift+cut-1 of a summand of `bits` bits; S adds half a unit. See opening.py."""
-
-    bits: int
-    shift: int
-    cut: int
-
-    def apply(self, x: np.ndarray, at_server: bool) -> np.ndarray:
-        """Cut words of x's shape."""
-        out = np.zeros(x.size, word_of(self.cut))
-        add_cut(x.reshape(-1), self.bits, self.shift, (1 << self.shift) >> 1 if at_server else 0, out)
-        return out.reshape(x.shape)
+def cut_summand(x: np.ndarray, cut: Cut, at_server: bool) -> np.ndarray:
+    """Cut words of a summand, of x's shape; S adds half a unit. See opening.py."""
+    out = np.zeros(x.size, word_of(cut.kept_bits))
+    add_cut(x.reshape(-1), cut, (1 << cut.shift) >> 1 if at_server else 0, out)
+    return out.reshape(x.shape)

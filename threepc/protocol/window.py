@@ -12,15 +12,15 @@ chosen here by trying all.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, combinations
+from itertools import accumulate, chain, combinations, pairwise
 
 import numpy as np
 
 from threepc.kernels.decisions import Tables
 
-MAX_CHUNK = 3
 MAX_FAN_IN = 5
 
 
@@ -69,11 +69,11 @@ class Window:
         return len(self.groups.wires) + len(self.top.wires)
 
 
-def _subsets(wires):
+def _subsets(wires: Sequence[int]) -> Iterator[tuple[int, ...]]:
     return chain.from_iterable(combinations(wires, n) for n in range(len(wires) + 1))
 
 
-def _terms(inputs: tuple[int, ...], equal: bool):
+def _terms(inputs: Sequence[int], equal: bool) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(output offset, wires) of every product of a group; a wire is an input's share row."""
     for position, i in enumerate(inputs[:-1]):
         yield 0, (2 * i, *(2 * j + 1 for j in inputs[position + 1 :]))
@@ -81,9 +81,12 @@ def _terms(inputs: tuple[int, ...], equal: bool):
         yield 1, tuple(2 * j + 1 for j in inputs)
 
 
-def _level(groups: list[tuple[int, ...]], top: bool = False) -> Level:
+def _level(groups: list[range], top: bool = False) -> Level:
     """Tables of one level; `groups` lists the inputs of each, low first. The lowest group's eq is never needed."""
-    wires, products, program, start = {}, {}, [], []
+    wires: dict[int, int] = {}
+    products: dict[tuple[int, ...], int] = {}
+    program: list[tuple[int, tuple[int, ...], list[int]]] = []
+    start: list[int] = []
     for g, inputs in enumerate(groups):
         equal = g > 0 and not top
         start += [2 * inputs[-1], 2 * inputs[0] + 1 if equal and len(inputs) == 1 else -1]
@@ -95,26 +98,28 @@ def _level(groups: list[tuple[int, ...]], top: bool = False) -> Level:
                     products.setdefault(secret, len(products))
                 publics = [wires[w] for w in term if w not in secret]
                 program.append((2 * g + offset, secret, publics))
-    index = lambda secret: -1 if not secret else wires[secret[0]] if len(secret) == 1 else len(wires) + products[secret]
     rows = np.full((len(program), 3 + MAX_FAN_IN), -1, np.int32)
-    for row, (target, secret, publics) in zip(rows, program):
-        row[:3] = target, index(secret), len(publics)
+    for row, (target, secret, publics) in zip(rows, program, strict=True):
+        index = -1 if not secret else wires[secret[0]] if len(secret) == 1 else len(wires) + products[secret]
+        row[:3] = target, index, len(publics)
         row[3 : 3 + len(publics)] = publics
     factors = np.full((len(products), MAX_FAN_IN), -1, np.int32)
-    for row, secret in zip(factors, products):
+    for row, secret in zip(factors, products, strict=True):
         row[: len(secret)] = [wires[w] for w in secret]
     return Level(np.array(list(wires), np.int32), np.array(start, np.int32), rows, factors)
 
 
+@functools.cache
 def _group_cost(size: int, equal: bool) -> int:
     """Bits of a group with `size` inputs: two for each wire, one for each product."""
-    terms = [set(t) for _, t in _terms(tuple(range(size)), equal)]
-    wires = set().union(*terms) if terms else set()
-    products = {q for t in terms for q in _subsets(sorted(t)) if len(q) > 1}
+    terms = [term for _, term in _terms(range(size), equal)]
+    wires = {wire for term in terms for wire in term}
+    products = {q for term in terms for q in _subsets(sorted(term)) if len(q) > 1}
     return 2 * len(wires) + len(products)
 
 
-def _partitions(total: int, largest: int):
+def _partitions(total: int, largest: int) -> Iterator[tuple[int, ...]]:
+    """Ways to write `total` as a sum of numbers up to `largest`, in falling order."""
     if total == 0:
         yield ()
     for first in range(min(total, largest), 0, -1):
@@ -122,7 +127,7 @@ def _partitions(total: int, largest: int):
             yield (first, *rest)
 
 
-def _widths(width: int):
+def _widths(width: int) -> Iterator[tuple[int, ...]]:
     """Ways to cut `width` bits into chunks with as few small ones as possible."""
     for threes in range(width // 3, max(-1, width // 3 - 3), -1):
         for twos in range((width - 3 * threes) // 2 + 1):
@@ -136,20 +141,24 @@ def window(width: int) -> Window:
     """The cheapest layout for a window of `width` bits, in bits sent. Raises ValueError unless 1 <= width <= 63."""
     if not 1 <= width <= 63:
         raise ValueError(f"a comparison window has 1 to 63 bits, not {width}")
-    best = None
+    widths, sizes = min(_layouts(width), key=lambda layout: _cost(*layout))
+    bits, rows, edges = (list(accumulate(sizes, initial=0)) for sizes in (widths, [(1 << w) - 1 for w in widths], sizes))
+    groups = [range(begin, end) for begin, end in pairwise(edges)]
+    chunks = np.array([widths, bits[:-1], rows[:-1]], np.int32).T.copy()
+    return Window(width, chunks, _level(groups), _level([range(len(groups))], top=True))
+
+
+def _layouts(width: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Widths of the chunks and sizes of the groups, both low first."""
     for widths in _widths(width):
-        tables = sum((1 << w) - 1 for w in widths)
         for lowest in range(1, min(len(widths), MAX_FAN_IN) + 1):
             for others in _partitions(len(widths) - lowest, MAX_FAN_IN):
-                if len(others) + 1 > MAX_FAN_IN:
-                    continue
-                cost = tables + _group_cost(lowest, False) + sum(_group_cost(s, True) for s in others) + _group_cost(len(others) + 1, False)
-                if best is None or cost < best[0]:
-                    best = cost, widths, (lowest, *others)
-    _, widths, sizes = best
-    bits = np.concatenate([[0], np.cumsum(widths)])[:-1]
-    rows = np.concatenate([[0], np.cumsum([(1 << w) - 1 for w in widths])])[:-1]
-    edges = np.concatenate([[0], np.cumsum(sizes)])
-    groups = [tuple(range(int(a), int(b))) for a, b in zip(edges, edges[1:])]
-    chunks = np.stack([np.array(widths), bits, rows], axis=1).astype(np.int32)
-    return Window(width, chunks, _level(groups), _level([tuple(range(len(groups)))], top=True))
+                if len(others) < MAX_FAN_IN:
+                    yield widths, (lowest, *others)
+
+
+def _cost(widths: tuple[int, ...], sizes: tuple[int, ...]) -> int:
+    """Bits of a layout, the sign bits apart."""
+    lowest, *others = sizes
+    tables = sum((1 << w) - 1 for w in widths)
+    return tables + _group_cost(lowest, False) + sum(_group_cost(size, True) for size in others) + _group_cost(len(sizes), False)
