@@ -160,7 +160,7 @@ class Client:
         """End the session, if there is one."""
         session, self._session = self._session, None
         if session is not None:
-            session.__exit__(None, None, None)
+            session.close()
 
     def __enter__(self) -> Self:
         self._entered = True

@@ -18,7 +18,8 @@ from threepc.party.server import ServerParty
 from threepc.party.session import Options, new_session
 from threepc.plan.precision import Precision
 from threepc.prf import new_key
-from threepc.transport.channel import PROTOCOL_VERSION, Channel
+from threepc.transport.channel import Channel
+from threepc.transport.framing import PROTOCOL_VERSION
 
 CARD = ModelCard("small", Preprocessing((9, 9)))
 

@@ -14,9 +14,8 @@ from threepc.errors import InputError, RunError
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.one_host import ThreeThreads, open_parties
-from threepc.party.provider import MAX_BATCH
 from threepc.party.record import merged, report
-from threepc.party.session import Options
+from threepc.party.session import MAX_BATCH, Options
 from threepc.prf import new_key
 
 MODEL = small_model()
@@ -96,12 +95,16 @@ def test_two_clients_at_once(connector):
 
 def test_a_client_after_one_that_failed(connector, caplog):
     """The server hears of it at once; the provider, which was told of no client, waits for one as long as it may."""
+
+    def refuse(model):
+        raise RunError("this model is not what I asked for")
+
     with serving(connector, MODEL, dataclasses.replace(OPTIONS, timeout=2.0)):
-        with pytest.raises(RunError, match="not the expected one"):
-            ClientSession(connector, OPTIONS, expected="0" * 64)
-        with ClientSession(connector, OPTIONS, expected=MODEL.public.fingerprint) as session:
+        with pytest.raises(RunError, match="not what I asked for"):
+            ClientSession(connector, dataclasses.replace(OPTIONS, accept=refuse))
+        with ClientSession(connector, OPTIONS) as session:
             assert_close(MODEL, images(), session.infer(images())[0])
-    assert "the client ended the session: the server's model" in caplog.text
+    assert "the client ended the session: this model is not what I asked for" in caplog.text
 
 
 # What is refused before anything is sent

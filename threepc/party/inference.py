@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from threepc.plan.schedule import Plan
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.steps import InputStep, OutputStep, Step
+from threepc.protocol.summands import Summand
 
 Note = Callable[[int, Step, float], None]
 """Called after each step with its index, itself and the seconds it took."""
 
 
-def nothing(index: int, step: Step, seconds: float) -> None:
+def nothing(index: int, step: Step, seconds: float) -> None:  # noqa: ARG001 - it is a Note
     """Note nothing."""
 
 
-def _walk(plan: Plan, act: Callable, note: Note):
-    values = {}
+def noting(seconds: list[float]) -> Note:
+    """A `Note` that keeps the seconds of every step, at its index."""
+    return lambda index, _, taken: seconds.__setitem__(index, taken)
+
+
+def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note) -> Summand:
+    values: dict[str, Summand] = {}
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
-        values[step.name] = act(step, [values[s] for s in step.sources])
+        values[step.name] = act(step, [values[source] for source in step.sources])
         for name in plan.release[index]:
             del values[name]
         note(index, step, time.perf_counter() - began)
@@ -39,13 +45,14 @@ def deal(provider: Provider, plan: Plan, note: Note = nothing) -> None:
 def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None]) -> np.ndarray:
     """C, offline: the client's summands of every step. Hands the mask of the input to `on_mask` at once; returns what the output's opening needs."""
 
-    def act(step, inputs):
-        made = step.prepare(client, inputs)
-        if isinstance(step, InputStep):
-            on_mask(made)
-        return made
+    def act(step: Step, inputs: list[Summand]) -> Summand:
+        if not isinstance(step, InputStep):
+            return step.prepare(client, inputs)
+        mask = step.prepare(client, inputs)
+        on_mask(mask)
+        return mask
 
-    return _walk(plan, act, nothing)
+    return cast("np.ndarray", _walk(plan, act, nothing))  # of the output step, which never gives None
 
 
 def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
@@ -56,13 +63,17 @@ def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
 class Prepared(Protocol):
     """What the online phase needs of the offline phase, perhaps still to come."""
 
-    mask: np.ndarray
-    kept: np.ndarray
+    @property
+    def mask(self) -> np.ndarray:
+        """d of the input, ring words (N, C, H, W)."""
+
+    @property
+    def kept(self) -> np.ndarray:
+        """What the output's opening needs, from `prepare`."""
 
 
 def infer(client: Client, plan: Plan, x: np.ndarray, prepared: Prepared, note: Note = nothing) -> np.ndarray:
     """C, online: logits (N, C, H, W), float64. x: ring words; prepared: the input's mask and what `prepare` returned."""
-    result = None
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
         if isinstance(step, InputStep):

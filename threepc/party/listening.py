@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 from threepc.errors import RunError, ThreepcError
 from threepc.party.connector import Connector
-from threepc.party.session import Options, log, open_channel
+from threepc.party.session import Options, close_all, log, open_channel
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
 from threepc.transport.meter import Meter
@@ -43,7 +43,7 @@ class ListeningParty(ABC):
                 break
             if connection is None:
                 continue
-            threads = [t for t in threads if t.is_alive()]
+            threads = [thread for thread in threads if thread.is_alive()]
             threads.append(threading.Thread(target=self._receive, args=(connection,), daemon=True))
             threads[-1].start()
         for thread in threads:
@@ -57,12 +57,11 @@ class ListeningParty(ABC):
     def _receive(self, connection: Connection) -> None:
         channel = open_channel(connection, self.role, self.expects, self._options, Meter())
         try:
-            self._greet(connection, channel)
+            self._greet(channel)
         except ThreepcError as error:
             log.warning("session ended: %s", error)
-            channel.abort(str(error))
-            channel.close()
+            close_all([channel], str(error))
 
     @abstractmethod
-    def _greet(self, connection: Connection, channel: Channel) -> None:
+    def _greet(self, channel: Channel) -> None:
         """Hear who it is, and run the session that its connection completes."""

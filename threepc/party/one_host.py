@@ -51,7 +51,7 @@ class ThreeProcesses:
     ):
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `transport.shaping`. Raises RunError when a party does not start."""
         check_transport(transport, network)
-        self._model, self._timeout = model, timeout
+        self._timeout = timeout
         self._directory = Path(tempfile.mkdtemp(prefix="threepc-"))  # mode 0700
         self._processes: dict[str, subprocess.Popen] = {}
         self._channels: dict[str, Channel] = {}
@@ -179,7 +179,7 @@ class ThreeThreads:
     def close(self) -> None:
         """End the session and the threads."""
         try:
-            self._session.__exit__(None, None, None)
+            self._session.close()
         finally:
             self._stop()
 

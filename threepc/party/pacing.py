@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from threepc.party.session import number_field
-from threepc.transport.channel import Channel, Layout
+from threepc.transport.channel import Channel
+from threepc.transport.framing import Layout
 
 GRANT = 1 << 16
 """Credit is granted when more than this many bytes have been consumed; a sender never waits for credit for fewer."""
@@ -20,27 +21,27 @@ GRANT = 1 << 16
 class PacedSender:
     """The sending end: `send` waits for credit while more than `budget` bytes would be outstanding (one message always passes)."""
 
-    def __init__(self, channel: Channel, budget: int):
-        self._channel, self._budget, self._outstanding = channel, budget, 0
+    def __init__(self, channel: Channel, budget: int) -> None:
+        self.channel, self._budget, self._outstanding = channel, budget, 0
 
     def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
         """As `Channel.send`. Raises also what receiving raises, when the receiver has gone."""
         size = sum(part.nbytes for part in parts)
         while self._outstanding > GRANT and self._outstanding + size > self._budget:
-            self._outstanding -= number_field(self._channel.receive_control("credit"), "bytes")
+            self._outstanding -= number_field(self.channel.receive_control("credit"), "bytes")
         self._outstanding += size
-        self._channel.send(op, parts, phase)
+        self.channel.send(op, parts, phase)
 
 
 class PacedReceiver:
     """The receiving end."""
 
-    def __init__(self, channel: Channel):
-        self._channel, self._consumed = channel, 0
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self._consumed = channel, 0
 
     def receive(self, op: int, layout: Layout) -> list[np.ndarray]:
         """As `Channel.receive`."""
-        parts = self._channel.receive(op, layout)
+        parts = self.channel.receive(op, layout)
         self._consumed += sum(part.nbytes for part in parts)
         if self._consumed > GRANT:
             self.settle()
@@ -49,5 +50,5 @@ class PacedReceiver:
     def settle(self) -> None:
         """Grant credit for everything consumed so far."""
         if self._consumed:
-            self._channel.send_control("credit", {"bytes": self._consumed})
+            self.channel.send_control("credit", {"bytes": self._consumed})
             self._consumed = 0

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from threepc.errors import InputError, RunError
+from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
 from threepc.party.pacing import PacedSender
-from threepc.party.session import Options, Usage, ending_together, log, number_field, session_field, text_field
+from threepc.party.session import Options, Usage, ending_together, log, requested, session_field, text_field
 from threepc.party.warmup import warm_up
-from threepc.plan.schedule import Plan
 from threepc.prf import KEY_BYTES, Keystream
 from threepc.protocol.roles import Provider
-from threepc.transport.channel import PROTOCOL_VERSION, Channel, Control
-from threepc.transport.connection import Connection
+from threepc.transport.channel import Channel
+from threepc.transport.framing import PROTOCOL_VERSION, Control
 
-MAX_BATCH = 1024
+PackedWeights = dict[int, PackedWeight]
+"""By op, as kernels take them."""
 
 
 @dataclass
@@ -30,7 +30,8 @@ class _Meeting:
 
     arrived: threading.Condition = field(default_factory=threading.Condition)
     halves: dict[str, tuple[Channel, Control]] = field(default_factory=dict)
-    taken: bool = False
+    over: bool = False
+    """Whether one of them runs the session, or has given up waiting."""
 
 
 class ProviderParty(ListeningParty):
@@ -38,10 +39,9 @@ class ProviderParty(ListeningParty):
 
     role = "provider"
 
-    def __init__(self, connector: Connector, options: Options):
-        """See `ListeningParty`."""
+    def __init__(self, connector: Connector, options: Options) -> None:
         self._meetings: dict[bytes, _Meeting] = {}
-        self._packed: tuple[bytes, dict] | None = None
+        self._packed: tuple[bytes, PackedWeights] | None = None
         super().__init__(connector, options)
 
     def stop(self) -> None:
@@ -53,45 +53,41 @@ class ProviderParty(ListeningParty):
             with meeting.arrived:
                 meeting.arrived.notify_all()
 
-    def _greet(self, connection: Connection, channel: Channel) -> None:
+    def _greet(self, channel: Channel) -> None:
         hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
         role, session = text_field(hello, "role"), session_field(hello)
         if role not in ("client", "server"):
             raise RunError("a greeting of an unknown role")
-        if not self._connector.is_known(role, connection.peer):
+        if not self._connector.is_known(role, channel.connection.peer):
             raise RunError(f"a party calls itself the {role}, but its key is not that of a {role}")
         channel.link = ("provider", role)
+        other = "server" if role == "client" else "client"
         with self._lock:
             meeting = self._meetings.setdefault(session, _Meeting())
         with meeting.arrived:
-            if role in meeting.halves:
-                raise RunError(f"a second {role} in one session")
+            if role in meeting.halves or meeting.over:
+                raise RunError(f"a second {role} in one session, or one that the {other} no longer waits for")
             meeting.halves[role] = (channel, hello)
             meeting.arrived.notify_all()
             meeting.arrived.wait_for(lambda: len(meeting.halves) == 2 or self._stopping.is_set(), self._options.timeout)
-            complete = len(meeting.halves) == 2
-            first = not meeting.taken
-            meeting.taken = True
+            complete, is_first, meeting.over = len(meeting.halves) == 2, not meeting.over, True
         with self._lock:
             self._meetings.pop(session, None)
         if not complete and self._stopping.is_set():
             raise RunError("the provider is being stopped")
         if not complete:
-            other = "server" if role == "client" else "client"
             raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s")
-        if first:
+        if is_first:
             self._session(session, meeting.halves)
 
     def _session(self, session: bytes, halves: dict[str, tuple[Channel, Control]]) -> None:
         (client, client_hello), (server, server_hello) = halves["client"], halves["server"]
         with ending_together([client, server]):
-            for channel, role in ((client, "client"), (server, "server")):
-                channel.link = ("provider", role)
             model, keys = compare(client_hello, server_hello)
             self._options.accept(model)
             for channel in (client, server):
                 channel.session = session
-            with_client, with_server = (Keystream(key) for key in keys[:2])
+            streams = Keystream(keys[0]), Keystream(keys[1])
             try:
                 warm_up(model.precision)
                 weights = self._weight_masks(model, keys[2])
@@ -100,13 +96,15 @@ class ProviderParty(ListeningParty):
                 log.info(
                     "session %s: a client at %s with the server at %s", session.hex()[:8], client.connection.where, server.connection.where
                 )
-                self._deal_on_demand(model, weights, client, server, with_client, with_server)
+                paced = PacedSender(server, self._options.budget)
+                while (request := client.receive_control("deal", "bye", timeout=None)).kind == "deal":
+                    self._deal(request, model, weights, client, paced, streams)
                 log.info("session %s: ended", session.hex()[:8])
             finally:
-                with_client.erase()
-                with_server.erase()
+                for stream in streams:
+                    stream.erase()
 
-    def _weight_masks(self, model: PublicModel, key: bytes) -> dict:
+    def _weight_masks(self, model: PublicModel, key: bytes) -> PackedWeights:
         """L_W of every linear layer, packed. A server's key stands for one model in one ring and precision for as long as the server runs."""
         name = hashlib.sha256(key + model.fingerprint.encode()).digest()
         packed = self._packed
@@ -117,42 +115,27 @@ class ProviderParty(ListeningParty):
             stream.erase()
         return packed[1]
 
-    def _deal_on_demand(
-        self, model: PublicModel, weights, client: Channel, server: Channel, with_client: Keystream, with_server: Keystream
+    def _deal(
+        self,
+        request: Control,
+        model: PublicModel,
+        weights: PackedWeights,
+        client: Channel,
+        paced: PacedSender,
+        streams: tuple[Keystream, Keystream],
     ) -> None:
-        paced = PacedSender(server, self._options.budget)
-        while True:
-            request = client.receive_control("deal", "bye", timeout=None)
-            if request.kind == "bye":
-                return
-            attempt, batch = number_field(request, "attempt"), number_field(request, "batch")
-            plan = checked_plan(model, batch)
-            for key in (with_client, with_server):
-                key.begin_attempt(attempt)
-            client.attempt = server.attempt = attempt
-            usage, seconds = Usage(), [0.0] * len(plan.steps)
-            role = Provider(attempt, weights, with_client, with_server, paced, self._options.threads)
-            inference.deal(role, plan, noting(seconds))
-            for key in (with_client, with_server):
-                key.end_attempt(attempt)
-            log.info("session %s: dealt for %d image(s) in %.2f s", client.session.hex()[:8], batch, usage.fields()["seconds"])
-            client.send_control("dealt", usage.fields() | {"layers": seconds})
-
-
-def noting(seconds: list[float]) -> Callable:
-    """A `Note` that keeps each step's seconds."""
-
-    def note(index, step, taken):
-        seconds[index] = taken
-
-    return note
-
-
-def checked_plan(model: PublicModel, batch: int) -> Plan:
-    """The plan for a batch that a stranger asked for. Raises RunError for a batch that is none."""
-    if not 1 <= batch <= MAX_BATCH:
-        raise RunError(f"a batch of {batch} images was asked for; 1 to {MAX_BATCH} are possible")
-    return model.plan(batch)
+        """Deal for one inference. streams: with the client and with the server."""
+        attempt, plan = requested(model, request)
+        for stream in streams:
+            stream.begin_attempt(attempt)
+        client.attempt = paced.channel.attempt = attempt
+        usage, seconds = Usage(), [0.0] * len(plan.steps)
+        inference.deal(Provider(attempt, weights, *streams, paced, self._options.threads), plan, inference.noting(seconds))
+        for stream in streams:
+            stream.end_attempt(attempt)
+        fields = usage.fields()
+        log.info("session %s: dealt for %d image(s) in %.2f s", client.session.hex()[:8], plan.batch, fields["seconds"])
+        client.send_control("dealt", fields | {"layers": seconds})
 
 
 def compare(client_hello: Control, server_hello: Control) -> tuple[PublicModel, list[bytes]]:

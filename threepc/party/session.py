@@ -1,4 +1,38 @@
-"""What the three parties' sessions have in common: options, opening a channel with a greeting, ending all channels with one reason."""
+"""A session: who says what, in which order, and what the sessions of the three parties have in common.
+
+The client C has two connections to the server S and one to the provider P, the server has one to the provider. These are the control messages
+on them, with their fields, + what is attached to them; in brackets the data that goes between.
+
+To set up, once:
+
+    C -> S   hello    version, role, session, purpose "online"
+    S -> P   hello    version, role, session, model + the keys of S with P and of the weights' mask
+    S -> C   model    graph, precision, sizes, card, reveal
+    C -> P   hello    version, role, session, fingerprint of the model + the key of C with P
+    C -> S   hello    version, role, session, purpose "offline": from here on this is the second connection
+    C -> S   opened   on the first connection
+    S -> C            [the masked weights of every linear layer, on the second connection]
+    P -> S   ready    fingerprint
+    P -> C   ready    fingerprint
+    S -> C   ready    on the first connection
+
+To infer, any number of times, one after the other:
+
+    C -> P   deal     attempt, batch
+    C -> S   infer    attempt, batch
+                      [P -> S what is dealt, C -> S what is prepared, then C and S in turn what is said online]
+    S -> P   credit   bytes: for what was dealt, see pacing.py
+    S -> C   credit   bytes: for what was prepared
+    P -> C   dealt    seconds, cpu_seconds, peak_rss_mb, layers
+    S -> C   done     seconds, cpu_seconds, peak_rss_mb, layers, dealt
+
+To end:
+
+    C -> S   bye
+    C -> P   bye
+
+Any party may say `abort` with a reason instead, on all its connections at once; whoever hears it ends the session with the same reason.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +41,22 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
-from threepc.transport.channel import SESSION_BYTES, Channel, Control
+from threepc.plan.schedule import Plan
+from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
+from threepc.transport.framing import SESSION_BYTES, Control
 from threepc.transport.meter import Meter
 from threepc.transport.shaping import Shaper
 
 log = logging.getLogger("threepc")
 
+MAX_BATCH = 1024
 MEBIBYTE = 1 << 20
 
 
@@ -34,8 +71,8 @@ class Options:
     timeout: float = 60.0
     budget: int = 512 * MEBIBYTE
     threads: int = 1
-    shaper: Callable[[str, str], Shaper | None] = lambda sender, receiver: None
-    accept: Callable[[PublicModel], None] = lambda model: None
+    shaper: Callable[[str, str], Shaper | None] = lambda *_: None
+    accept: Callable[[PublicModel], None] = lambda _: None
 
 
 def new_session() -> bytes:
@@ -91,25 +128,35 @@ def session_field(control: Control) -> bytes:
     return session
 
 
+def requested(model: PublicModel, request: Control) -> tuple[int, Plan]:
+    """The attempt and the plan of the inference that a client asks for. Raises RunError for a batch that is none."""
+    attempt, batch = number_field(request, "attempt"), number_field(request, "batch")
+    if not 1 <= batch <= MAX_BATCH:
+        raise RunError(f"a batch of {batch} images was asked for; 1 to {MAX_BATCH} are possible")
+    return attempt, model.plan(batch)
+
+
 @contextlib.contextmanager
 def ending_together(channels: list[Channel]) -> Iterator[None]:
     """Close all channels at the end; after an error tell every peer the reason first, so that nobody waits for what will not come."""
     try:
         yield
     except ThreepcError as error:
-        _abort(channels, str(error))
+        close_all(channels, str(error))
         raise
     except BaseException as error:
-        _abort(channels, f"{type(error).__name__} in this party")  # no text: it might quote a value
+        close_all(channels, f"{type(error).__name__} in this party")  # no text: it might quote a value
         raise
-    finally:
+    close_all(channels)
+
+
+def close_all(channels: Sequence[Channel], reason: str | None = None) -> None:
+    """Close the channels of a session, after telling every peer the reason where there is one."""
+    if reason is not None:
         for channel in channels:
-            channel.close()
-
-
-def _abort(channels: list[Channel], reason: str) -> None:
+            channel.abort(reason)
     for channel in channels:
-        channel.abort(reason)
+        channel.close()
 
 
 @dataclass(frozen=True)
@@ -131,4 +178,5 @@ class Usage:
 def peak_rss_mb() -> float:
     """This process's largest resident set so far, in MB. Not from getrusage: its ru_maxrss starts with that of the process that started this one."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024 / 1e6
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
