@@ -27,7 +27,7 @@ from benchmarks.measure import Progress
 from benchmarks.store import spread
 from threepc.errors import RunError
 from threepc.model.served import ServedModel
-from threepc.party import deployment, three_hosts
+from threepc.party import deployment, keygen, three_hosts
 from threepc.party.one_host import ROLES, memory_settings
 from threepc.transport.shaping import NETWORKS, LinkPreset
 
@@ -157,7 +157,7 @@ def _time(names: dict[str, str], served: ServedModel, simulated: LinkPreset | No
     """The spread of an inference's seconds over the namespaces, phases overlapped."""
     with tempfile.TemporaryDirectory(prefix="threepc-") as temporary, contextlib.ExitStack() as running:
         folder = Path(temporary)
-        deployment.generate(folder)
+        keygen.generate(folder)
         file = folder / deployment.FILE_NAME
         settings = yaml.safe_load(file.read_text())
         for role in ("server", "provider"):

@@ -13,7 +13,7 @@ from torch import nn
 import threepc
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec
-from threepc.party.deployment import generate
+from threepc.party.keygen import generate
 
 
 def network() -> nn.Module:

@@ -226,6 +226,29 @@ def test_keygen_overwrites_nothing(refused, tmp_path, capsys):
     assert "exists already and is not overwritten" in refused("keygen", str(tmp_path / "keys"))
 
 
+def test_keygen_of_bad_words(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "the name of the folder is empty" in refused("keygen", "")
+    assert "File name too long: choose another directory" in refused("keygen", "a" * 300)
+    assert "is no name of a party" in refused("keygen", "keys", "--party", "a" * 300)
+    assert "the address of the server: is 'tcp://h:0': write tcp://HOST:PORT" in refused("keygen", "keys", "--server", "tcp://h:0")
+    assert not list(tmp_path.iterdir())
+
+
+def test_keygen_for_hosts(tmp_path, capsys):
+    words = ["--per-host", "--party", "server", "--party", "alice", "--server", "tcp://192.0.2.1:7001"]
+    assert main.status(["keygen", str(tmp_path / "keys"), *words]) == 0
+    assert capsys.readouterr().out.endswith(f"next: copy each folder in {tmp_path}/keys to its party's host, and there alone\n")
+    assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["alice", "server"]
+
+
+@pytest.mark.parametrize("name", ["server", "provider"])
+def test_a_client_by_the_name_of_another_party(refused, tmp_path, name):
+    assert main.status(["keygen", str(tmp_path / "keys")]) == 0
+    line = refused("client", "--deployment", str(tmp_path / "keys"), "--name", name, "--input", "a.png")
+    assert f"deployment.yaml: the {name} is not a client: name one that 'clients' lists (client)" in line
+
+
 @pytest.mark.parametrize(
     "error, status, line",
     [

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from threepc.party.deployment import generate
+from threepc.party.keygen import generate
 
 REPOSITORY = Path(__file__).parents[2]
 ENDS_WITHIN_S = 60

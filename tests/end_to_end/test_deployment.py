@@ -16,7 +16,8 @@ import threepc as api
 from tests.end_to_end.processes import write_deployment
 from threepc.cli.main import status
 from threepc.model.load import load_model
-from threepc.party.deployment import generate, load
+from threepc.party.deployment import load
+from threepc.party.keygen import generate
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_a_client_that_disagrees(deployment, here, tmp_path, change, reason):
         (("ring: 48", "ring: 47"), "ring: is 47"),
         (("reveal: logits ", "unveil: logits "), "unveil: is not a key"),
         (("public_key: server.public", "public_key: nobody.public"), "server.public_key"),
-        (("# drelu_window: [16, 46]", "drelu_window: [2, 9]"), "drelu-window 2:9: nothing of it is left"),
+        (("# drelu_window: [16, 46]", "drelu_window: [2, 9]"), "drelu_window: drelu-window 2:9: nothing of it is left"),
     ],
 )
 def test_a_malformed_deployment_file(here, tmp_path, capsys, change, key):

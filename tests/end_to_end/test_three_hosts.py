@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from threepc.party.deployment import generate, load
+from threepc.party.deployment import load
+from threepc.party.keygen import generate
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "launch" / "three_hosts"
@@ -22,7 +23,7 @@ def test_the_example_deployment_is_valid(tmp_path):
     assert [deployment.key_pair(name).public for name in ("server", "provider", "client")] == [
         deployment.server.public_key,
         deployment.provider.public_key,
-        *deployment.clients,
+        *deployment.clients.values(),
     ]
 
 

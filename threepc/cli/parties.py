@@ -26,16 +26,23 @@ _threads = threads_option("Threads of this party.")
 
 
 @click.command(cls=Command, short_help="Keys for the parties, and a deployment.yaml.")
-@click.argument("directory", type=FILE, metavar="DIR")
-def keygen(directory: Path) -> None:
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--party",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Make keys for this party alone; again for more. Default: server, provider, client.",
+)
+@click.option("--server", metavar="ADDRESS", help="Where the server will be reached, tcp://HOST:PORT. Default: on this host.")
+@click.option("--provider", metavar="ADDRESS", help="Where the provider will be reached. Default: on this host.")
+@click.option("--per-host", is_flag=True, help="Write a folder for each party, with what its host needs and nothing else.")
+def keygen(directory: str, **options: Any) -> None:
     """Make a key pair for each party, and a deployment.yaml to edit, in DIR."""
     from threepc.console import say
-    from threepc.party.deployment import generate
+    from threepc.tasks.keys import make_keys
 
-    for path in generate(directory):
-        say(f"wrote {path}")
-    say(f"next: put the hosts' addresses into {directory / 'deployment.yaml'}, copy it and the .public files to every host,")
-    say("and each .secret file to its party's host alone")
+    say("\n".join(make_keys(directory, **options)))
 
 
 @click.command(cls=Command, short_help="Serve a network to clients.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,7 +49,7 @@ class ZmqConnector:
     addresses: Mapping[str, str]
     keys: KeyPair | None = None
     public: Mapping[str, bytes] = field(default_factory=dict)
-    authorised: tuple[bytes, ...] = ()
+    authorised: Iterable[bytes] = ()
     timeout: float = 30.0
 
     def listen(self, role: str) -> Listener:

@@ -14,7 +14,7 @@ from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
 from threepc.party.worker import options_of
-from threepc.plan.precision import FRACTION, Precision
+from threepc.transport.keys import KeyPair
 
 
 def read_deployment(path: Path | str) -> Deployment:
@@ -23,41 +23,34 @@ def read_deployment(path: Path | str) -> Deployment:
     return load(path / FILE_NAME if path.is_dir() else path)
 
 
-def precision_of(deployment: Deployment) -> Precision:
-    """The precision that a deployment asks for, before calibration. Raises InputError for a window that leaves nothing to compare."""
-    fraction = deployment.frac_bits or FRACTION[deployment.ring]
-    precision = Precision(deployment.ring, fraction, window=deployment.drelu_window)
-    precision.comparison(precision.bits - precision.fraction)
-    return precision
-
-
 def open_client(deployment: Deployment, name: str = "client", threads: int = 1) -> ClientSession:
     """Connect as the client whose key files are called `name`, and set a session up.
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
-    connector = _connector(deployment, name)
+    connector = _connector(deployment, name, deployment.client_pair(name))
     return ClientSession(connector, _options(deployment, deployment.budgets.client, threads))
 
 
 def open_server(deployment: Deployment, model: ServedModel, threads: int = 1) -> ServerParty:
     """A server that listens. Raises InputError for its keys, for weights that do not fit the ring, and for an address in use."""
-    connector = _connector(deployment, "server", deployment.clients)
+    connector = _connector(deployment, "server")
     return ServerParty(model, connector, _options(deployment, min(vars(deployment.budgets).values()), threads))
 
 
 def open_provider(deployment: Deployment, threads: int = 1) -> ProviderParty:
     """A provider that listens. Raises InputError for its keys and for an address in use."""
-    connector = _connector(deployment, "provider", (deployment.server.public_key, *deployment.clients))
+    connector = _connector(deployment, "provider")
     return ProviderParty(connector, _options(deployment, deployment.budgets.provider, threads))
 
 
-def _connector(deployment: Deployment, name: str, authorised: tuple[bytes, ...] = ()) -> ZmqConnector:
+def _connector(deployment: Deployment, name: str, keys: KeyPair | None = None) -> ZmqConnector:
     """How the party `name` listens, at its own address if it has one, and reaches the others, at theirs."""
     parties = {"server": deployment.server, "provider": deployment.provider}
     addresses = {role: party.listen if role == name else party.address for role, party in parties.items()}
     public = {role: party.public_key for role, party in parties.items()}
-    return ZmqConnector(addresses, deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
+    authorised = deployment.authorised(name) if name in parties else frozenset()
+    return ZmqConnector(addresses, keys or deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
 
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:

@@ -34,12 +34,12 @@ class ClientOptions:
 def ask(options: ClientOptions, display: Display) -> Outcome:
     """Run the images. Raises InputError before anything of an image is sent, RunError when a party is missing, disagrees or fails."""
     deployment = three_hosts.read_deployment(options.deployment)
-    deployment.key_pair(options.name)
+    deployment.client_pair(options.name)
     check_files(options.images)
     results.check_writable(options.report)
     results.check_writable(options.output, is_directory=True)
     with display.stage("preparing kernels") as progress:
-        warm_up(three_hosts.precision_of(deployment), progress)
+        warm_up(deployment.precision, progress)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}"):
         session = three_hosts.open_client(deployment, options.name, options.threads)
     with session:

@@ -35,7 +35,7 @@ def provide(path: Path | str, threads: int, display: Display) -> None:
     deployment = three_hosts.read_deployment(path)
     deployment.key_pair("provider")
     with display.stage("preparing kernels") as progress:
-        warm_up(three_hosts.precision_of(deployment), progress)
+        warm_up(deployment.precision, progress)
     log_to_output()
     serve_until_signal(three_hosts.open_provider(deployment, threads), lambda address: log.info("the provider listens at %s", address))
 
