@@ -19,7 +19,7 @@ from threepc.graph.ir import Graph, Node
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import load_images, load_labels
 from threepc.model.served import PublicModel
-from threepc.party import deployment
+from threepc.party import deployment, keygen
 from threepc.plan.precision import Precision
 from threepc.transport import framing
 
@@ -144,7 +144,7 @@ def _deployments() -> list[bytes]:
 
 
 def _read_deployment(folder: Path) -> Read:
-    deployment.generate(folder / "keys")
+    keygen.generate(folder / "keys")
     path = folder / "keys" / "deployment.yaml"
 
     def read(data: bytes) -> object:

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from benchmarks.reliability.proxy import Proxy
-from threepc.party.deployment import generate
+from threepc.party.keygen import generate
 
 ROOT = Path(__file__).parents[2]
 

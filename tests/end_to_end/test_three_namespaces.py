@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.processes import Running
-from threepc.party.deployment import generate
+from threepc.party.keygen import generate
 
 ADDRESSES = {"client": "10.77.0.1", "server": "10.77.0.2", "provider": "10.77.0.3"}
 SILENT_FOR_S = 6
