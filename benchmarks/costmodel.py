@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks import kernels, passes
-from threepc.transport.shaping import LinkPreset
+from threepc.choices import LinkPreset
 
 FREE = LinkPreset(float("inf"), 0.0)
 

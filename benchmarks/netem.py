@@ -25,11 +25,11 @@ from benchmarks import subjects
 from benchmarks.machine import ROOT
 from benchmarks.measure import Progress
 from benchmarks.store import spread
+from threepc.choices import NETWORKS, LinkPreset
 from threepc.errors import RunError
 from threepc.model.served import ServedModel
 from threepc.party import deployment, keygen, three_hosts
 from threepc.party.one_host import ROLES, memory_settings
-from threepc.transport.shaping import NETWORKS, LinkPreset
 
 PRESETS = ("lan", "lan10", "wan", "wan352")
 OWN_PRESET = "benchmark"

@@ -8,7 +8,7 @@ from benchmarks import costmodel, growth, kernels, netem, passes, single
 from benchmarks.machine import cores, kernels_of
 from benchmarks.measure import Case, Effort, Progress, measure
 from benchmarks.subjects import SUBJECTS
-from threepc.transport.shaping import NETWORKS
+from threepc.choices import NETWORKS
 
 RINGS = (48, 64, 32)
 BLOCK = (4, 4)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from threepc.choices import RINGS
 from threepc.errors import InputError
-
-RING_BITS = (64, 48, 40, 32)
 
 
 @dataclass(frozen=True)
@@ -18,8 +17,8 @@ class Ring:
     bits: int
 
     def __post_init__(self) -> None:
-        if self.bits not in RING_BITS:
-            raise InputError(f"a ring has {', '.join(map(str, RING_BITS))} bits, not {self.bits}")
+        if self.bits not in RINGS:
+            raise InputError(f"a ring has {', '.join(map(str, RINGS))} bits, not {self.bits}")
 
     @property
     def word(self) -> type[np.unsignedinteger]:

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.costmodel import Constants, predict
-from threepc.transport.shaping import LinkPreset
+from threepc.choices import LinkPreset
 
 CONSTANTS = Constants(
     rates={"dense": 50e9, "depthwise": 5e9},

@@ -15,7 +15,7 @@ from threepc.reduction import distortion, store
 from threepc.reduction.candidates import candidates
 from threepc.reduction.exact import channel_distortion
 from threepc.reduction.replacement import distinct, replaced
-from threepc.reduction.suffix import Network, Suffix, reach, suffix_macs
+from threepc.reduction.suffix import Suffix, TorchGraph, reach, suffix_macs
 
 
 class Everything(nn.Module):
@@ -67,7 +67,7 @@ def test_equals_whole_forward_passes(network, images):
     for node in relu_nodes(graph):
         patches = candidates(*node.shape[1:])[1:]
         patches = patches[np.unique(np.linspace(0, len(patches) - 1, 9).astype(int))]
-        suffix = Suffix(Network(graph, weights), node.name, images)
+        suffix = Suffix(TorchGraph(graph, weights), node.name, images)
         for channel in {0, node.shape[0] // 2, node.shape[0] - 1}:
             expected = whole_passes(model, graph, images, node.name, channel, patches)
             with torch.no_grad():
@@ -129,7 +129,7 @@ def finished(small, tmp_path_factory):
 
 def test_a_run_is_complete(small, finished):
     graph, weights, images = small
-    suffix = Suffix(Network(graph, weights), "3", torch.from_numpy(images))
+    suffix = Suffix(TorchGraph(graph, weights), "3", torch.from_numpy(images))
     layer = finished.layers[1]
     with torch.no_grad():
         np.testing.assert_allclose(layer.distortion[2], channel_distortion(suffix, 2, layer.patches) / len(images), rtol=1e-6)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from threepc.transport.shaping import NETWORKS, LinkPreset, Shaper
+from threepc.choices import NETWORKS, LinkPreset
+from threepc.transport.shaping import Shaper
 
 
 class FakeClock:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-RINGS = (64, 48, 40, 32)
-NETWORKS = ("none", "lan", "lan10", "wan", "wan352")
+from threepc.choices import NETWORKS, REVEALS, RINGS, TRANSPORTS
 
 
 class Command(click.Command):
@@ -99,7 +98,7 @@ def default_threads() -> int:
 
 def transport_option(explanation: str | None = None) -> Callable[[Function], Function]:
     """--transport: what three parties on this machine talk through."""
-    return click.option("--transport", type=click.Choice(["ipc", "tcp", "memory"]), default="ipc", show_default=True, help=explanation)
+    return click.option("--transport", type=click.Choice(TRANSPORTS), default="ipc", show_default=True, help=explanation)
 
 
 def threads_option(whose: str, default: int | Callable[[], int] = 1, show_default: bool | str = True) -> Callable[[Function], Function]:
@@ -156,7 +155,7 @@ ring_options = together(
         help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter.",
     ),
     calibration_option,
-    click.option("--reveal", type=click.Choice(["logits", "label"]), default="logits", show_default=True, help="What the client learns."),
+    click.option("--reveal", type=click.Choice(REVEALS), default="logits", show_default=True, help="What the client learns."),
 )
 """What decides the arithmetic."""
 

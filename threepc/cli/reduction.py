@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from threepc.cli.options import FILE, NETWORKS, Command, model_arguments, ring_option, size_option
+from threepc.choices import NETWORKS
+from threepc.cli.options import FILE, Command, model_arguments, ring_option, size_option
 
 _device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 

@@ -96,6 +96,7 @@ def load_labels(path: str | Path, images: Sequence[str | Path], card: ModelCard)
     Raises InputError: no such file, not such an object, an image that is not in it, a class that the model does not have.
     """
     path = Path(path)
+    _require_file(path)
     labels = read_json(path, "the labels")
     if type(labels) is not dict:
         raise InputError(f"{path} must be a JSON object: image file name to class index or class name")

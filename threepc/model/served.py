@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
 from threepc.files import read_json, write_atomically
 from threepc.graph.ir import Graph, Weights, check_weights
 from threepc.graph.resize import bilinear
 from threepc.images.card import ModelCard
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import LABEL, LOGITS, Plan, fingerprint, schedule
+from threepc.plan.schedule import Plan, fingerprint, schedule
 
 Sizes = dict[str, tuple[tuple[int, int], ...]]
 

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from threepc.choices import NETWORKS, REVEALS, RINGS
 from threepc.errors import InputError
 from threepc.party import strict_yaml
 from threepc.party.key_files import LISTENING, read_pair, read_public, read_text
 from threepc.party.strict_yaml import Section
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
-from threepc.ring import RING_BITS
 from threepc.transport.keys import KeyPair
-from threepc.transport.shaping import NETWORKS
 
 FILE_NAME = "deployment.yaml"
-REVEALS = ("logits", "label")
 _MEGABYTE = 10**6
 _LONGEST_S = 7 * 24 * 3600
 _LARGEST_MB = 10**6
@@ -128,7 +126,7 @@ def load(path: Path | str) -> Deployment:
 def parse(path: Path, text: str) -> Deployment:
     """`load`, of a text that is to be written to `path`."""
     top = strict_yaml.read(path, text)
-    ring = top.choice("ring", RING_BITS, 48)
+    ring = top.choice("ring", RINGS, 48)
     deployment = Deployment(
         path=path,
         server=_party(top.section("server")),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from threepc.choices import NETWORKS, TRANSPORTS
 from threepc.errors import InputError, RunError
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
@@ -25,10 +26,8 @@ from threepc.party.server import ServerParty
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
 from threepc.transport.channel import Channel, Control
-from threepc.transport.shaping import NETWORKS
 from threepc.transport.zmq_listener import Listener
 
-TRANSPORTS = ("ipc", "tcp", "memory")
 ROLES = ("provider", "server", "client")
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 20.0

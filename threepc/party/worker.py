@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from threepc.choices import NETWORKS
 from threepc.errors import ThreepcError
 from threepc.files import read_json
 from threepc.model.served import ServedModel
@@ -25,7 +26,7 @@ from threepc.party.session import Options
 from threepc.transport import zmq_dealer
 from threepc.transport.channel import Channel
 from threepc.transport.keys import KeyPair
-from threepc.transport.shaping import NETWORKS, Shaper
+from threepc.transport.shaping import Shaper
 
 LOG_VARIABLE = "THREEPC_LOG"
 """In the environment: the level from which the three processes log to standard error."""

@@ -19,10 +19,10 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.clear import walk
 from threepc.graph.ir import Graph, Weights
+from threepc.graph.relu_spec import IDENTITY, ZERO
 from threepc.images.card import Preprocessing
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
 from threepc.plan.schedule import Plan, Sizes, schedule
-from threepc.protocol.patches import IDENTITY, ZERO
 from threepc.protocol.steps import REDUCED, LinearStep, OutputStep, Step
 
 MARGIN_BITS = 2

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from threepc.choices import RINGS
 from threepc.errors import InputError
-from threepc.ring import RING_BITS, Ring
+from threepc.ring import Ring
 
 FRACTION = {64: 16, 48: 16, 40: 14, 32: 11}
 """Fractional bits of activations by ring. In the 32-bit ring weights need bits more than activations do: simulated on the five networks with
@@ -34,8 +35,8 @@ class Precision:
     window: tuple[int, int] | None = None
 
     def __post_init__(self):
-        if self.bits not in RING_BITS:
-            raise InputError(f"ring: must be one of {', '.join(map(str, RING_BITS))}, not {self.bits}")
+        if self.bits not in RINGS:
+            raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {self.bits}")
         for name, value in (("fraction", self.fraction), *self.weight_fraction.items()):
             if type(value) is not int or not 1 <= value <= MAX_TRUNCATION:
                 raise InputError(f"precision of {name!r}: fractional bits must be 1 to {MAX_TRUNCATION}, not {value}")
@@ -50,7 +51,7 @@ class Precision:
     def default(cls, bits: int) -> Precision:
         """The same fractional bits everywhere; for the 32-bit ring see `calibration`."""
         if bits not in FRACTION:
-            raise InputError(f"ring: must be one of {', '.join(map(str, RING_BITS))}, not {bits}")
+            raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {bits}")
         return cls(bits, FRACTION[bits])
 
     def of_weights(self, name: str) -> int:

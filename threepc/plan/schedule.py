@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from threepc.choices import LABEL, LOGITS, REVEALS
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights
 from threepc.kernels.gate import Cut
@@ -30,9 +31,6 @@ from threepc.ring import Ring
 
 OUTPUT_BITS = 8
 """Bits above the point that a result keeps when its fraction grows by an average's divisor."""
-
-LOGITS, LABEL = "logits", "label"
-"""What the client may learn: the results, or the index of the largest alone."""
 
 Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 """Patch sizes of every channel, by relu name."""
@@ -94,8 +92,8 @@ def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal:
 
 def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS) -> Plan:
     """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels. Raises InputError, naming the node, for what the ring or the window cannot hold."""
-    if reveal not in (LOGITS, LABEL):
-        raise InputError(f"reveal: must be {LOGITS} or {LABEL}, not {reveal!r}")
+    if reveal not in REVEALS:
+        raise InputError(f"reveal: must be {' or '.join(REVEALS)}, not {reveal!r}")
     return _Scheduler(graph, precision, sizes or {}, batch, reveal).plan()
 
 

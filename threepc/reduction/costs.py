@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from threepc.choices import NETWORKS
 from threepc.errors import InputError
 from threepc.graph.ir import Graph
 from threepc.graph.relu_spec import ReluSpec
@@ -14,7 +15,6 @@ from threepc.plan.schedule import schedule
 from threepc.protocol.cost import Cost
 from threepc.protocol.relu import Relu
 from threepc.reduction.store import LayerDistortion
-from threepc.transport.shaping import NETWORKS
 
 
 def _bytes(cost: Cost) -> int:

@@ -30,7 +30,7 @@ from threepc.reduction.candidates import candidates
 from threepc.reduction.estimator import estimated_distortion
 from threepc.reduction.exact import channel_distortion
 from threepc.reduction.store import Distortion
-from threepc.reduction.suffix import Network, Suffix, macs, suffix_macs
+from threepc.reduction.suffix import Suffix, TorchGraph, macs, suffix_macs
 
 # Passes of the whole network that a part should be worth, so that computing its prefix anew weighs little.
 PASSES_PER_PART = 40
@@ -339,7 +339,7 @@ def scale(guess: np.ndarray, truth: np.ndarray) -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def _inputs(setting: _Setting) -> tuple[Network, torch.Tensor, tuple[np.ndarray, ...]]:
+def _inputs(setting: _Setting) -> tuple[TorchGraph, torch.Tensor, tuple[np.ndarray, ...]]:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = setting.tf32
     arrays = store.read_arrays(Path(setting.folder, "inputs.npz"))
     if arrays is None:
@@ -350,7 +350,7 @@ def _inputs(setting: _Setting) -> tuple[Network, torch.Tensor, tuple[np.ndarray,
     for key, value in arrays.items():
         kind, _, name = key.partition(" ")
         weights.setdefault(name, {})[kind] = value
-    return Network(graph, weights, setting.device), images, tuple(candidates(*node.shape[1:]) for node in relu_nodes(graph))
+    return TorchGraph(graph, weights, setting.device), images, tuple(candidates(*node.shape[1:]) for node in relu_nodes(graph))
 
 
 @functools.lru_cache(maxsize=1)

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from threepc.reduction.replacement import replaced
-from threepc.reduction.suffix import Network
+from threepc.reduction.suffix import TorchGraph
 
 # Outputs up to this many are taken one by one, exactly; more are projected onto this many sign vectors.
 PROJECTIONS = 16
 _ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
 
 
-def estimated_distortion(network: Network, images: torch.Tensor, patches: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def estimated_distortion(network: TorchGraph, images: torch.Tensor, patches: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Sum over images of the estimated mean squared difference of the output: for each ReLU in `patches` float64 (channels, K).
 
     `images` (S, C, H, W) float32 on the network's device.

@@ -29,7 +29,7 @@ def macs(graph: Graph, node: Node) -> int:
     return math.prod(node.shape) * math.prod(node.attrs["kernel"]) * graph[node.inputs[0]].shape[0] // node.attrs["groups"]
 
 
-class Network:
+class TorchGraph:
     """A Graph with its weights on a device, float32."""
 
     def __init__(self, graph: Graph, weights: Weights, device: str = "cpu") -> None:
@@ -106,7 +106,7 @@ class Suffix:
     Building runs the network once; `evaluate` then runs only what a change reaches.
     """
 
-    def __init__(self, network: Network, relu: str, images: torch.Tensor) -> None:
+    def __init__(self, network: TorchGraph, relu: str, images: torch.Tensor) -> None:
         self.network, self.relu = network, network.graph[relu]
         graph = network.graph
         keep = {self.relu.inputs[0], relu, graph.output.name} | _frontier(graph, relu)

@@ -12,25 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class LinkPreset:
-    """Rate of each link direction in bits per second, and the time from one party to another in seconds."""
-
-    rate_bits_per_s: float
-    one_way_delay_s: float
-
-
-NETWORKS: dict[str, LinkPreset | None] = {
-    "none": None,
-    "lan": LinkPreset(1e9, 0.1e-3),
-    "lan10": LinkPreset(10e9, 0.1e-3),
-    "wan": LinkPreset(100e6, 20e-3),
-    "wan352": LinkPreset(352e6, 20e-3),
-}
-"""Presets: gigabit and 10-gigabit Ethernet with a round trip of 0.2 ms, 100 and 352 Mbit/s with one of 40 ms."""
 
 
 class Shaper:
