@@ -166,7 +166,8 @@ def _time(names: dict[str, str], served: ServedModel, simulated: LinkPreset | No
             settings["network"] = OWN_PRESET
             (folder / "preset.json").write_text(json.dumps([simulated.rate_bits_per_s, simulated.one_way_delay_s]))
         file.write_text(yaml.safe_dump(settings))
-        served.save(folder)
+        with (folder / "model.npz").open("wb") as file:
+            served.write(file)
         for role in ("provider", "server"):
             party = running.enter_context(_party(names[role], role, folder))
             if not party.stdout.readline():
@@ -199,7 +200,9 @@ def party(role: str, folder: Path) -> None:
     if role == "provider":
         three_hosts.serve_until_signal(three_hosts.open_provider(agreed), say)
     elif role == "server":
-        three_hosts.serve_until_signal(three_hosts.open_server(agreed, ServedModel.load(folder)), say)
+        with (folder / "model.npz").open("rb") as file:
+            server = three_hosts.open_server(agreed, ServedModel.read(file))
+        three_hosts.serve_until_signal(server, say)
     else:
         with three_hosts.open_client(agreed) as session:
             image = np.zeros((1, *session.model.graph.input.shape), np.float32)

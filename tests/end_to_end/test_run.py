@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -159,6 +160,31 @@ def test_an_interrupted_run_clears_up(threepc, monkeypatch, tmp_path):
     assert run.stop(signal.SIGTERM) == 130
     assert run.errors[-1] == "threepc: interrupted"
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers.values()) and not list(tmp_path.glob("threepc-*"))
+
+
+def test_a_killed_run_leaves_neither_processes_nor_files(threepc, monkeypatch, tmp_path):
+    """Nobody can tell the parties of a run that is killed with SIGKILL: they notice, and what was on the disk held no weights."""
+    monkeypatch.setenv("THREEPC_LOG", "INFO")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    run = threepc("run", "factories:small", "--input", *["one.png"] * 1000, "--network", "wan", "--timeout", 600)
+    run.wait_for("1 image.s. in")
+    workers = party_processes(run.process.pid)
+    assert len(workers) == 3
+    assert all(path.is_socket() for folder in tmp_path.glob("threepc-*") for path in folder.iterdir())
+    run.process.kill()
+    run.process.wait()
+    deadline = time.monotonic() + 10
+    while (alive := [role for role, worker in workers.items() if is_alive(worker)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive and not list(tmp_path.glob("threepc-*"))
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process is there and is no zombie, which whoever inherits it may leave for a while."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def party_processes(parent: int) -> dict[str, int]:

@@ -53,3 +53,18 @@ def test_the_public_part_travels_as_json(served):
     for change in ({"more": 1}, {"graph": 3}, {"sizes": [1]}, {"sizes": {"relu": [[1]]}}, {"sizes": {"relu": [[1, -1]]}}):
         with pytest.raises(InputError, match="the server's"):
             PublicModel.from_plain(public.to_plain() | change)
+
+
+def test_a_model_in_a_file_is_the_same_model(served, tmp_path):
+    with (tmp_path / "model").open("w+b") as file:
+        served.write(file)
+        again = ServedModel.read(file)
+        assert again.public.fingerprint == served.public.fingerprint and set(again.weights) == set(served.weights)
+        for name, part in served.weights.items():
+            for key, array in part.items():
+                np.testing.assert_array_equal(again.weights[name][key], array)
+
+
+def test_weights_of_another_network_are_refused(served):
+    with pytest.raises(InputError, match="'elsewhere' is not a conv node"):
+        ServedModel(served.public, served.weights | {"elsewhere": {}})

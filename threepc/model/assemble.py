@@ -113,7 +113,7 @@ def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> tor
     """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: outputs (N, K) or (N, K, h, w)."""
     module = assembled.plaintext()
     with torch.no_grad():
-        outputs = [module(part) for part in images.split(batch)]
+        outputs = [module(part) for part in torch.split(images, batch)]
     if not all(torch.isfinite(output).all() for output in outputs):
         raise InputError("the plaintext network itself gives NaN or infinity for these images")
     return torch.cat(outputs)
@@ -124,11 +124,10 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
     plan, precision = assembled.public.plan(1), assembled.public.precision
     low, width = precision.comparison(precision.bits - precision.fraction)
     decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
-    lines = [
-        f"{loaded.name}, " + ("seeded random weights (no checkpoint given)" if loaded.random_weights else "weights of the checkpoint"),
-        f"{plan.relus:,} ReLUs an image{decisions}; {precision.bits}-bit ring, {precision.fraction} fractional bits, "
-        f"signs from bits {precision.fraction + low} to {precision.fraction + low + width - 1}",
-    ]
+    weights = "seeded random weights (no checkpoint given)" if loaded.random_weights else "weights of the checkpoint"
+    signs = f"signs from bits {precision.fraction + low} to {precision.fraction + low + width - 1}"
+    ring = f"{precision.bits}-bit ring, {precision.fraction} fractional bits"
+    lines = [f"{loaded.name}, {weights}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {signs}"]
     if precision.bits == CALIBRATED_RING and len(settings.calibration) == 0:
         lines.append("scales of the layers chosen with artificial images; --calibration takes real ones")
     return lines

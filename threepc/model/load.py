@@ -15,7 +15,7 @@ are not trusted.
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,14 +105,14 @@ def _find_factory(config: str) -> Callable[[], nn.Module]:
             module = importlib.import_module(module_name)
     except Exception as error:  # foreign code runs here
         raise InputError(f"{config}: module {module_name} cannot be imported: {type(error).__name__}: {error}") from error
-    factory = getattr(module, function_name, None)
+    factory: Callable[[], nn.Module] | None = getattr(module, function_name, None)
     if not callable(factory):
         raise InputError(f"{config}: module {module_name} has no function {function_name}")
     return factory
 
 
 @contextmanager
-def _importing_from_here():
+def _importing_from_here() -> Iterator[None]:
     """A module in the current folder is found too, but never before an installed one."""
     sys.path.append(str(Path.cwd()))
     try:

@@ -6,14 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
-from threepc.files import read_json, write_atomically
 from threepc.graph.ir import Graph, Weights, check_weights
 from threepc.graph.resize import bilinear
 from threepc.images.card import ModelCard
@@ -87,7 +85,7 @@ class PublicModel:
         }
 
     @classmethod
-    def from_plain(cls, data: dict) -> PublicModel:
+    def from_plain(cls, data: dict[str, Any]) -> PublicModel:
         """Inverse of `to_plain` for data of a stranger; raises InputError naming what is wrong."""
         if set(data) != {"graph", "precision", "sizes", "card", "reveal"} or not all(
             isinstance(data[k], str) for k in ("graph", "card", "reveal")
@@ -108,51 +106,49 @@ class PublicModel:
 
 
 def _layer(name: str, layer: object) -> tuple[tuple[int, int], ...]:
-    good = isinstance(layer, list) and all(
-        isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 <= v < 1 << 16 for v in s) for s in layer
-    )
-    if not good:
+    is_patch = lambda s: isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 <= v < 1 << 16 for v in s)
+    if not isinstance(layer, list) or not all(map(is_patch, layer)):
         raise InputError(f"the server's relu spec for {name!r} is malformed")
     return tuple((h, w) for h, w in layer)
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A public model and its weights (float64, see `graph.ir.Weights`)."""
+    """A public model and its weights (float64, see `graph.ir.Weights`). Raises InputError, naming the layer, for weights of another one."""
 
     public: PublicModel
     weights: Weights
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_weights(self.public.graph, self.weights)
 
-    def save(self, directory: Path) -> None:
-        """Write model.json and weights.npz to a directory that only this user can read."""
-        write_atomically(directory / "model.json", json.dumps(self.public.to_plain()).encode(), 0o600)
-        flat = {f"{name}\n{key}": array for name, part in self.weights.items() for key, array in part.items()}
-        arrays = {str(index): array for index, array in enumerate(flat.values())}
-        write_atomically(directory / "weights.npz", lambda file: np.savez(file, **arrays, names=np.array(list(flat))), 0o600)
+    def write(self, file: IO[bytes]) -> None:
+        """Write what `read` reads, to a file that can seek."""
+        public = np.frombuffer(json.dumps(self.public.to_plain()).encode(), np.uint8)
+        arrays = {f"{node}\n{key}": array for node, part in self.weights.items() for key, array in part.items()}
+        np.savez(file, public, np.array(list(arrays)), *arrays.values())
 
     @classmethod
-    def load(cls, directory: Path) -> ServedModel:
-        """Read what `save` wrote; weights are read from the file each time they are asked for, not held."""
-        public = PublicModel.from_plain(read_json(directory / "model.json", "the model"))
-        return cls(public, _WeightFile(directory / "weights.npz"))
+    def read(cls, file: IO[bytes]) -> ServedModel:
+        """The model in a file, which stays open as long as its weights are wanted: they are read when they are asked for, not held."""
+        archive = np.load(file, allow_pickle=False)
+        public, names, *places = archive.files
+        nodes: dict[str, dict[str, str]] = {}
+        for name, place in zip(archive[names].tolist(), places, strict=True):
+            node, key = name.split("\n")
+            nodes.setdefault(node, {})[key] = place
+        weights = cast("Weights", _WeightFile(archive, nodes))  # nobody writes to them
+        return cls(PublicModel.from_plain(json.loads(archive[public].tobytes())), weights)
 
 
-class _WeightFile(Mapping):
-    """`Weights` in an .npz file, one layer in memory at a time."""
+class _WeightFile(Mapping[str, dict[str, np.ndarray]]):
+    """`Weights` in an archive, one layer in memory at a time. places: the name of each array in it."""
 
-    def __init__(self, path: Path):
-        self._path, self._places = path, {}
-        with np.load(path, allow_pickle=False) as file:
-            for i, name in enumerate(file["names"]):
-                node, key = str(name).split("\n")
-                self._places.setdefault(node, {})[key] = str(i)
+    def __init__(self, archive: Mapping[str, np.ndarray], places: dict[str, dict[str, str]]) -> None:
+        self._archive, self._places = archive, places
 
     def __getitem__(self, node: str) -> dict[str, np.ndarray]:
-        with np.load(self._path, allow_pickle=False) as file:
-            return {key: file[place] for key, place in self._places[node].items()}
+        return {key: self._archive[place] for key, place in self._places[node].items()}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -14,7 +14,7 @@ def infer_all(
     infer: Callable[[np.ndarray], tuple[np.ndarray, Record]],
     model: PublicModel,
     batches: Iterable[np.ndarray],
-    advance: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[np.ndarray, Record]:
     """What the network gives for all images together (`PublicModel.network_outputs`), and what it cost in all.
 

@@ -14,19 +14,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 
 from threepc.errors import InputError
 from threepc.graph import clear
-from threepc.graph.ir import Node
+from threepc.graph.ir import Graph, Node
 from threepc.kernels.gate import Cut
 from threepc.model.served import ServedModel
 from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan import twin
 from threepc.plan.schedule import Plan
-from threepc.plan.twin import Rounding
+from threepc.plan.twin import Packed, Rounding
 from threepc.prf import derive_key, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.roles import Client, Server
@@ -86,7 +87,7 @@ def refuse_unless_local(seed: int | None, transport: str) -> None:
         raise InputError(f"--debug-seed: only within one process, --transport {LOCAL_TRANSPORT}, not {transport}")
 
 
-def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, progress: Callable[[str], None] = lambda step: None) -> Trace:
+def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, progress: Callable[[str], None] = lambda _: None) -> Trace:
     """Run images (N, C, H, W) and compare every step with its cleartext twin and with real numbers.
 
     seed: keys follow from it, and the same run comes out bit for bit; None for fresh ones. Raises InputError for images that do not fit.
@@ -95,22 +96,19 @@ def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, prog
     packed = twin.pack(plan, served.weights)
     twins = twin.walk(plan, packed, images, Rounding(seed=0))
     real = _Real(clear.walk(public.graph, served.weights, torch.from_numpy(np.asarray(images)), public.sizes))
-    rows, outputs = [], None
+    rows = []
     for step, inputs, result in _run(plan, served, images, seed):
         progress(step.name)
         _, like = next(twins)
-        if isinstance(step, OutputStep):
-            outputs = result
         rows.append(_row(plan, step, inputs, result, packed, like, real))
-    return Trace(outputs, tuple(rows))
+    return Trace(result.numbers, tuple(rows))
 
 
 def infer(served: ServedModel, images: np.ndarray, seed: int) -> np.ndarray:
     """The secure run alone, reproducible bit for bit: outputs (N, C, H, W), float64."""
     plan = served.public.plan(len(images))
-    for _, _, result in _run(plan, served, images, seed):
-        pass
-    return result
+    *_, (_, _, result) = _run(plan, served, images, seed)
+    return result.numbers
 
 
 # The run
@@ -118,22 +116,32 @@ def infer(served: ServedModel, images: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Summands:
-    """c + s - p = value, each None for zeros; with the value's description."""
+    """c + s - p = value, each None for zeros; with the value's description. decoded: of the output what the client makes of it, float64."""
 
     value: Value
     client: np.ndarray | None
     server: np.ndarray | None
     provider: np.ndarray | None
+    decoded: np.ndarray | None = None
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.value.array(self.client), self.value.array(self.server), self.value.array(self.value.summand(self.provider))
 
     @property
     def words(self) -> np.ndarray:
         """The value."""
-        c, s, p = (self.value.array(part) for part in (self.client, self.server, self.value.summand(self.provider)))
-        return c + s - p
+        c, s, p = self._arrays()
+        words: np.ndarray = c + s - p
+        return words
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The real numbers, float64."""
+        return twin.decode(self.words, self.value) if self.decoded is None else self.decoded
 
     def opened(self, cut: Cut) -> np.ndarray:
         """What the parties' separately cut summands add up to: signed numbers (N, C, H, W) of the cut ring."""
-        c, s, p = (self.value.array(part) for part in (self.client, self.server, self.value.summand(self.provider)))
+        c, s, p = self._arrays()
         return twin.signed(cut_summand(c, cut, False) + cut_summand(s, cut, True) - cut_summand(p, cut, False), cut.kept_bits)
 
 
@@ -144,25 +152,21 @@ def _keys(seed: int | None) -> list[bytes]:
     return [derive_key(root, context) for context in (b"client, provider", b"server, provider", b"weights")]
 
 
-def _run(
-    plan: Plan, served: ServedModel, images: np.ndarray, seed: int | None
-) -> Iterator[tuple[Step, list[Summands], Summands | np.ndarray]]:
-    """(step, its inputs, its result) one after the other; of the output what the client decodes."""
+def _run(plan: Plan, served: ServedModel, images: np.ndarray, seed: int | None) -> Iterator[tuple[Step, list[Summands], Summands]]:
+    """(step, its inputs, its result) one after the other."""
     with_client, with_server, of_weights = _keys(seed)
     words = plan.precision.image_words(images, plan.graph.input.shape)
     held: dict[str, Summands] = {}
     with ThreeRoles(share_weights(plan, served.weights, of_weights), (with_client, with_server)) as roles:
         for index, step in enumerate(plan.steps):
             inputs = [held[name] for name in step.sources]
-            result = _step(step, inputs, roles, words)
-            if isinstance(result, Summands):
-                held[step.name] = result
-            yield step, inputs, result
+            held[step.name] = _step(step, inputs, roles, words)
+            yield step, inputs, held[step.name]
             for name in plan.release[index]:
                 del held[name]
 
 
-def _step(step: Step, inputs: list[Summands], roles: ThreeRoles, words: np.ndarray) -> Summands | np.ndarray:
+def _step(step: Step, inputs: list[Summands], roles: ThreeRoles, words: np.ndarray) -> Summands:
     dealt = step.deal(roles.provider, [i.provider for i in inputs])
     prepared = step.prepare(roles.client, [i.client for i in inputs])
 
@@ -170,14 +174,16 @@ def _step(step: Step, inputs: list[Summands], roles: ThreeRoles, words: np.ndarr
         return step.serve(server, [i.server for i in inputs])
 
     def infer(client: Client) -> np.ndarray | None:
+        if isinstance(step, OutputStep):
+            return step.reveal(client, cast("np.ndarray", prepared))
         if isinstance(step, InputStep):
-            return step.protocol.infer(client, words, prepared)
-        return step.reveal(client, prepared) if isinstance(step, OutputStep) else step.infer(client)
+            step.protocol.infer(client, words, cast("np.ndarray", prepared))
+        else:
+            step.infer(client)
+        return None
 
-    if step.cost.messages == 0:
-        return Summands(step.result, prepared, serve(roles.server), dealt)
-    served, revealed = roles.together(serve, infer)
-    return revealed if isinstance(step, OutputStep) else Summands(step.result, prepared, served, dealt)
+    served, decoded = roles.together(serve, infer) if step.cost.messages else (serve(roles.server), None)
+    return Summands(step.result, prepared, served, dealt, decoded)
 
 
 # The comparison
@@ -186,23 +192,23 @@ def _step(step: Step, inputs: list[Summands], roles: ThreeRoles, words: np.ndarr
 class _Real:
     """Real values by node, computed as far as the run has come."""
 
-    def __init__(self, walk: Iterator[tuple[Node, torch.Tensor]]):
+    def __init__(self, walk: Iterator[tuple[Node, torch.Tensor]]) -> None:
         self._walk = walk
 
-    def at(self, step: Step, graph) -> np.ndarray | None:
+    def at(self, step: Step, graph: Graph) -> np.ndarray | None:
         """The node's output, None for a step that is a part of one; steps come in the order of nodes."""
         if step.name not in {node.name for node in graph.nodes}:
             return None
         for node, value in self._walk:
             if node.name == step.name:
-                return value.numpy()
+                array: np.ndarray = value.numpy()
+                return array
         raise AssertionError(f"{step.name} is out of order")
 
 
-def _row(plan: Plan, step: Step, inputs: list[Summands], result, packed, like: np.ndarray, real: _Real) -> Row:
+def _row(plan: Plan, step: Step, inputs: list[Summands], result: Summands, packed: Packed, like: np.ndarray, real: _Real) -> Row:
     error, bound, room = _check(plan, step, inputs, result, packed)
-    value = step.result
-    actual = result if isinstance(step, OutputStep) else twin.decode(result.words, value)
+    value, actual = step.result, result.numbers
     true = real.at(step, plan.graph)
     if true is None or true.shape != actual.shape:
         return Row(step.name, step.kind, float(np.abs(actual).max()), error, bound, None, None, room)
@@ -216,12 +222,12 @@ def _log2(size: float) -> float:
     return float(np.log2(size)) if size else -np.inf
 
 
-def _check(plan: Plan, step: Step, inputs: list[Summands], result, packed) -> tuple[int, int, float]:
+def _check(plan: Plan, step: Step, inputs: list[Summands], result: Summands, packed: Packed) -> tuple[int, int, float]:
     """Largest difference from the arithmetic on these inputs and what rounding allows, in units of the last place; room at a gate, bits."""
     if isinstance(step, InputStep):
         return 0, 0, np.inf
     if isinstance(step, OutputStep):
-        return *_output_error(step, inputs[0], result), np.inf
+        return *_output_error(step, inputs[0], result.numbers), np.inf
     if isinstance(step, ReluStep | MaxPoolStep):
         cut = step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
         x = inputs[0].opened(cut)

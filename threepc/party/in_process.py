@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -60,7 +60,9 @@ class ThreeRoles:
     new_stream: type[Keystream] = Keystream
     new_channel: type[Channel] = Channel
 
-    def __init__(self, shared: SharedWeights | None = None, keys: tuple[bytes, bytes] | None = None, attempt: int = 0, threads: int = 1):
+    def __init__(
+        self, shared: SharedWeights | None = None, keys: tuple[bytes, bytes] | None = None, attempt: int = 0, threads: int = 1
+    ) -> None:
         """keys: client's and server's with the provider, fresh ones unless given."""
         shared, (with_client, with_server) = shared or SharedWeights(), keys or (new_key(), new_key())
         holders = {"CP": with_client, "PC": with_client, "SP": with_server, "PS": with_server}
@@ -126,7 +128,7 @@ class ThreeRoles:
             for channel in ends:
                 channel.close()
 
-    def __enter__(self) -> ThreeRoles:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ Note = Callable[[int, Step, float], None]
 """Called after each step with its index, itself and the seconds it took."""
 
 
-def nothing(index: int, step: Step, seconds: float) -> None:  # noqa: ARG001 - it is a Note
+def nothing(index: int, step: Step, seconds: float) -> None:
     """Note nothing."""
 
 

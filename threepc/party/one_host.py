@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,8 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from threepc.party.record import Record
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
-from threepc.transport.channel import Channel, Control
+from threepc.transport.channel import Channel
+from threepc.transport.framing import Control
 from threepc.transport.zmq_listener import Listener
 
 ROLES = ("provider", "server", "client")
@@ -36,6 +38,7 @@ STOP_TIMEOUT = 20.0
 class ThreeProcesses:
     """Three processes that talk over ZeroMQ. A context manager; `infer` may be called any number of times.
 
+    The server's process gets the weights in memory that has no name in any file system, and all three end with this process, however it ends.
     setup_seconds: what the client measured from connecting to being ready; setup_links: [bytes, messages] by link.
     """
 
@@ -47,39 +50,47 @@ class ThreeProcesses:
         threads: int = 1,
         timeout: float = 120.0,
         budget: int | None = None,
-    ):
+    ) -> None:
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `transport.shaping`. Raises RunError when a party does not start."""
         check_transport(transport, network)
         self._timeout = timeout
-        self._directory = Path(tempfile.mkdtemp(prefix="threepc-"))  # mode 0700
-        self._processes: dict[str, subprocess.Popen] = {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._channels: dict[str, Channel] = {}
-        self._listener = None
+        self._open = contextlib.ExitStack()
+        limits = {"network": network, "timeout": timeout, "budget": budget or Options().budget, "threads": threads}
         try:
-            settings = {
-                "transport": transport,
-                "network": network,
-                "threads": threads,
-                "timeout": timeout,
-                "budget": budget or Options().budget,
-            }
-            (self._directory / "settings.json").write_text(json.dumps(settings))
-            model.save(self._directory)
-            self._listener = Listener(f"ipc://{self._directory}/control")
-            self._start()
+            directory = tempfile.mkdtemp(prefix="threepc-")  # mode 0700
+            self._open.callback(shutil.rmtree, directory, ignore_errors=True)
+            self._listener = self._open.enter_context(Listener(f"ipc://{directory}/control"))
+            self._start(directory, model)
+            self._connect({"transport": transport, "options": limits})
         except BaseException:
             self.close()
             raise
 
-    def _start(self) -> None:
+    def _start(self, directory: str, model: ServedModel) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"} | memory_settings()
         package = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [environment.get("PYTHONPATH")])])
-        for role in ROLES:
-            command = [sys.executable, "-m", "threepc.party.worker", role, str(self._directory)]
-            self._processes[role] = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        public, watch = {}, threading.Thread(target=self._watch, daemon=True)
-        watch.start()
+        with os.fdopen(os.memfd_create("threepc-model"), "w+b") as file:
+            model.write(file)
+            file.flush()
+            for role in ROLES:
+                command = [sys.executable, "-m", "threepc.party.worker", role, directory]
+                inherited = (file.fileno(),) if role == "server" else ()
+                self._processes[role] = subprocess.Popen(
+                    [*command, *map(str, inherited)], env=environment, pass_fds=inherited, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                )
+                threading.Thread(target=self._watch, args=(role,), daemon=True).start()
+
+    def _watch(self, role: str) -> None:
+        """Wake whoever waits for a party whose process ends before it has said hello."""
+        if self._processes[role].wait() and role not in self._channels:
+            self._listener.close()
+
+    def _connect(self, settings: dict[str, Any]) -> None:
+        """Hear every party, and tell it whom it will meet where."""
+        public: dict[str, str] = {}
         for _ in ROLES:
             connection = self._listener.accept(START_TIMEOUT)
             if connection is None:
@@ -89,24 +100,15 @@ class ThreeProcesses:
             channel.link = ("starter", hello["role"])
             connection.name = f"the {hello['role']}'s process"
             self._channels[hello["role"]] = channel
-            if hello["public"]:
-                public[hello["role"]] = hello["public"]
+            public[hello["role"]] = hello["public"]
         addresses: dict[str, str] = {}
         for role in ("provider", "server"):
-            self._channels[role].send_control("start", {"public": public, "addresses": addresses})
+            self._channels[role].send_control("start", settings | {"public": public, "addresses": addresses})
             addresses[role] = self._hear(role, "listening").fields["address"]
-        self._channels["client"].send_control("start", {"public": public, "addresses": addresses})
+        self._channels["client"].send_control("start", settings | {"public": public, "addresses": addresses})
         ready = self._hear("client", "ready").fields
-        self.setup_seconds, self.setup_links = ready["seconds"], ready["links"]
-
-    def _watch(self) -> None:
-        """Wake whoever waits for a party whose process has ended."""
-        for role, process in list(self._processes.items()):
-            threading.Thread(target=lambda role=role, process=process: (process.wait(), self._ended(role)), daemon=True).start()
-
-    def _ended(self, role: str) -> None:
-        if self._processes[role].returncode and role not in self._channels and self._listener is not None:
-            self._listener.close()
+        self.setup_seconds: float = ready["seconds"]
+        self.setup_links: dict[str, list[int]] = ready["links"]
 
     def _hear(self, role: str, kind: str) -> Control:
         message = self._channels[role].receive_control(kind, "failed")
@@ -130,30 +132,31 @@ class ThreeProcesses:
             if role in self._channels:
                 with contextlib.suppress(RunError):
                     self._channels[role].send_control("stop", {})
-            process = self._processes.get(role)
-            if process is not None:
-                try:
-                    process.wait(STOP_TIMEOUT if role in self._channels else 0.1)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            if role in self._processes:
+                self._end(self._processes[role], STOP_TIMEOUT if role in self._channels else 0.1)
         for channel in self._channels.values():
             channel.close()
-        if self._listener is not None:
-            self._listener.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._open.close()
 
-    def __enter__(self) -> ThreeProcesses:
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes], timeout: float) -> None:
+        with process:  # which closes the pipe that it watches, too
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
 class ThreeThreads:
     """The three roles as threads of this process, over the in-memory channel: for tests and debugging."""
 
-    def __init__(self, model: ServedModel, threads: int = 1, timeout: float = 120.0, budget: int | None = None):
+    def __init__(self, model: ServedModel, threads: int = 1, timeout: float = 120.0, budget: int | None = None) -> None:
         options, connector = Options(timeout, budget or Options().budget, threads), MemoryConnector()
         self._parties = [ServerParty(model, connector, options), ProviderParty(connector, options)]
         self._threads = [threading.Thread(target=party.serve, name=type(party).__name__) for party in self._parties]
@@ -171,7 +174,7 @@ class ThreeThreads:
         return self._session.infer(images, separate)
 
     def _stop(self) -> None:
-        for party, thread in zip(self._parties, self._threads):
+        for party, thread in zip(self._parties, self._threads, strict=True):
             party.stop()
             thread.join()
 
@@ -182,15 +185,22 @@ class ThreeThreads:
         finally:
             self._stop()
 
-    def __enter__(self) -> ThreeThreads:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
 def open_parties(
-    model: ServedModel, transport: str = "ipc", network: str = "none", progress: Callable[[str], None] = lambda _: None, **options
+    model: ServedModel,
+    transport: str = "ipc",
+    network: str = "none",
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    threads: int = 1,
+    timeout: float = 120.0,
+    budget: int | None = None,
 ) -> ThreeProcesses | ThreeThreads:
     """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `ThreeProcesses`.
 
@@ -199,8 +209,8 @@ def open_parties(
     check_transport(transport, network)
     warm_up(model.public.precision, progress)
     if transport == "memory":
-        return ThreeThreads(model, **options)
-    return ThreeProcesses(model, transport, network, **options)
+        return ThreeThreads(model, threads, timeout, budget)
+    return ThreeProcesses(model, transport, network, threads, timeout, budget)
 
 
 def check_transport(transport: str, network: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
@@ -23,11 +25,11 @@ class Record:
 
     seconds: dict[str, float] = field(default_factory=dict)
     links: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    layers: list[dict] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
 
-    def to_plain(self) -> dict:
+    def to_plain(self) -> dict[str, Any]:
         """JSON-plain."""
         return dataclasses.asdict(self)
 
@@ -55,7 +57,7 @@ def by_step(plan: Plan, counts: Counts) -> list[list[int]]:
     """[bytes, online messages] of every step, whose addresses run from its op to the next step's."""
     starts = [step.op for step in plan.steps] + [1 << 32]
     result = []
-    for begin, end in zip(starts, starts[1:]):
+    for begin, end in itertools.pairwise(starts):
         mine = [(phase, count) for (_, phase, op), count in counts.items() if begin <= op < end and phase != "setup"]
         result.append([sum(c.bytes for _, c in mine), sum(c.messages for phase, c in mine if phase == "online")])
     return result
@@ -75,18 +77,19 @@ def merged(records: Iterable[Record]) -> Record:
             total.peak_rss_mb[party] = max(peak, total.peak_rss_mb.get(party, 0.0))
         for party, seconds in record.cpu_seconds.items():
             total.cpu_seconds[party] = total.cpu_seconds.get(party, 0.0) + seconds
-    for layer in zip(*(r.layers for r in records)):
+    for layer in zip(*(r.layers for r in records), strict=True):
         total.layers.append(layer[0] | {key: sum(part[key] for part in layer) for key in ("seconds", "bytes", "messages")})
     return total
 
 
-def report(model: PublicModel, record: Record, images: int, spec: str | None, setup: Mapping[str, list[int]], setup_seconds: float) -> dict:
+def report(
+    model: PublicModel, record: Record, images: int, spec: str | None, setup: Mapping[str, list[int]], setup_seconds: float
+) -> dict[str, Any]:
     """The report of one or several inferences under its stable names. setup: [bytes, messages] by link, spent once."""
     links = {link: dict(phases) for link, phases in record.links.items()}
     for link, count in setup.items():
         links.setdefault(link, {})["setup"] = list(count)
-    size = lambda phase: sum(phases[phase][0] for phases in links.values() if phase in phases)
-    sizes = {phase: size(phase) for phase in ("setup", "offline", "online")}
+    sizes = {phase: sum(phases[phase][0] for phases in links.values() if phase in phases) for phase in ("setup", "offline", "online")}
     return model.facts(images, spec) | {
         "seconds": {"setup": setup_seconds, **record.seconds},
         "bytes": {**sizes, "total": sizes["offline"] + sizes["online"]},

@@ -45,6 +45,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from threepc.choices import NETWORKS
 from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
@@ -73,6 +74,20 @@ class Options:
     threads: int = 1
     shaper: Callable[[str, str], Shaper | None] = lambda *_: None
     accept: Callable[[PublicModel], None] = lambda _: None
+
+    @classmethod
+    def simulating(cls, network: str, timeout: float, budget: int, threads: int) -> Options:
+        """With a preset of `transport.shaping` between the parties of one host. The connections of one link direction share its pipe."""
+        preset = NETWORKS[network]
+        pipes: dict[tuple[str, str], Shaper] = {}
+
+        def shaper(sender: str, receiver: str) -> Shaper | None:
+            if preset is None:
+                return None
+            key = sender, "server" if receiver == "peer" else receiver
+            return pipes.setdefault(key, Shaper(preset.rate_bits_per_s, preset.one_way_delay_s))
+
+        return cls(timeout, budget, threads, shaper)
 
 
 def new_session() -> bytes:
@@ -176,7 +191,7 @@ class Usage:
 
 
 def peak_rss_mb() -> float:
-    """This process's largest resident set so far, in MB. Not from getrusage: its ru_maxrss starts with that of the process that started this one."""
+    """The largest resident set of this process so far, in MB. Not from getrusage: its ru_maxrss starts with that of the process that started this one."""
     status = Path("/proc/self/status").read_text()
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     return int(found[1]) * 1024 / 1e6 if found else 0.0

@@ -13,7 +13,6 @@ from threepc.party.deployment import FILE_NAME, Deployment, load
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
-from threepc.party.worker import options_of
 from threepc.transport.keys import KeyPair
 
 
@@ -54,8 +53,8 @@ def _connector(deployment: Deployment, name: str, keys: KeyPair | None = None) -
 
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:
-    settings = {"network": deployment.network, "timeout": deployment.timeouts.answer, "budget": budget, "threads": threads}
-    return dataclasses.replace(options_of(settings), accept=lambda model: _agree(deployment, model))
+    options = Options.simulating(deployment.network, deployment.timeouts.answer, budget, threads)
+    return dataclasses.replace(options, accept=lambda model: _agree(deployment, model))
 
 
 def _agree(deployment: Deployment, model: PublicModel) -> None:

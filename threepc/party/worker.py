@@ -1,22 +1,20 @@
-"""One party as a process of its own on this machine: `python -m threepc.party.worker ROLE DIRECTORY`, started and steered by `local`.
+"""One party as a process of its own on this machine: `python -m threepc.party.worker ROLE DIRECTORY [MODEL]`, started and steered by `one_host`.
 
-DIRECTORY, of mode 0700, holds settings.json, for the server also the model, and the sockets. The starter's control channel says what to do;
-when it ends, so does the process.
+DIRECTORY, of mode 0700, holds the sockets; MODEL is the server's descriptor of the memory that holds its model. The starter's control channel
+says what to do. The process ends with the starter: at once when standard input does, which the starter holds open.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 
-from threepc.choices import NETWORKS
 from threepc.errors import ThreepcError
-from threepc.files import read_json
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import ZmqConnector
@@ -26,35 +24,21 @@ from threepc.party.session import Options
 from threepc.transport import zmq_dealer
 from threepc.transport.channel import Channel
 from threepc.transport.keys import KeyPair
-from threepc.transport.shaping import Shaper
 
 LOG_VARIABLE = "THREEPC_LOG"
 """In the environment: the level from which the three processes log to standard error."""
 
 
-def options_of(settings: dict) -> Options:
-    """Options from settings.json; shapers of one link direction are shared by its connections."""
-    preset, pipes = NETWORKS[settings["network"]], {}
-
-    def shaper(sender: str, receiver: str) -> Shaper | None:
-        if preset is None:
-            return None
-        key = (sender, receiver) if receiver != "peer" else (sender, "server")
-        return pipes.setdefault(key, Shaper(preset.rate_bits_per_s, preset.one_way_delay_s))
-
-    return Options(settings["timeout"], settings["budget"], settings["threads"], shaper)
-
-
-def main(role: str, directory: Path) -> int:
+def main(role: str, directory: str, model: int | None = None) -> int:
     """Run until the control channel ends or says so. Returns the exit status."""
+    threading.Thread(target=_end_with_starter, args=(directory,), name="starter", daemon=True).start()
     # what ends a session reaches the starter as an error, once; every party's view of it is for debugging
     logging.basicConfig(level=os.environ.get(LOG_VARIABLE, "CRITICAL"), format=f"{role}: %(message)s", stream=sys.stderr)
-    settings = read_json(directory / "settings.json", "the settings")
-    keys = KeyPair.new() if settings["transport"] == "tcp" else None
+    keys = KeyPair.new()
     control = Channel(zmq_dealer.connect(f"ipc://{directory}/control", name="the starter"), (role, "starter"), timeout=None)
-    control.send_control("hello", {"role": role, "public": keys.public.decode() if keys else ""})
+    control.send_control("hello", {"role": role, "public": keys.public.decode()})
     try:
-        _run(role, directory, settings, keys, control)
+        _run(role, directory, keys, control, model)
     except ThreepcError as error:
         control.send_control("failed", {"reason": str(error), "exit_status": error.exit_status})
         return error.exit_status
@@ -63,19 +47,25 @@ def main(role: str, directory: Path) -> int:
     return 0
 
 
-def _run(role: str, directory: Path, settings: dict, keys: KeyPair | None, control: Channel) -> None:
-    options, told = options_of(settings), control.receive_control("start").fields
-    public = {name: key.encode() for name, key in told["public"].items()}
-    addresses = dict(told["addresses"])
+def _end_with_starter(directory: str) -> None:
+    """Leave nothing behind when the starter is gone without a word; in the middle of a kernel too. The starter writes nothing here."""
+    os.read(sys.stdin.fileno(), 1)
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(1)
+
+
+def _run(role: str, directory: str, own: KeyPair, control: Channel, model: int | None) -> None:
+    told = control.receive_control("start").fields
+    options, encrypted = Options.simulating(**told["options"]), told["transport"] == "tcp"
+    public = {name: key.encode() for name, key in told["public"].items()} if encrypted else {}
+    keys = own if encrypted else None
     if role == "client":
-        while "provider" not in addresses or "server" not in addresses:
-            addresses |= control.receive_control("addresses").fields
-        _client(ZmqConnector(addresses, keys, public, timeout=options.timeout), options, control)
+        _ask(ZmqConnector(told["addresses"], keys, public, timeout=options.timeout), options, control)
         return
     authorised = tuple(public[name] for name in (("client",) if role == "server" else ("client", "server")) if name in public)
-    mine = f"ipc://{directory}/{role}" if keys is None else "tcp://127.0.0.1:0"
-    connector = ZmqConnector(addresses | {role: mine}, keys, public, authorised, options.timeout)
-    party = ServerParty(ServedModel.load(directory), connector, options) if role == "server" else ProviderParty(connector, options)
+    mine = "tcp://127.0.0.1:0" if encrypted else f"ipc://{directory}/{role}"
+    connector = ZmqConnector(told["addresses"] | {role: mine}, keys, public, authorised, options.timeout)
+    party = ProviderParty(connector, options) if model is None else _server(model, connector, options)
     serving = threading.Thread(target=party.serve, name="serve")
     serving.start()
     try:
@@ -86,19 +76,20 @@ def _run(role: str, directory: Path, settings: dict, keys: KeyPair | None, contr
         serving.join()
 
 
-def _client(connector: ZmqConnector, options: Options, control: Channel) -> None:
+def _server(model: int, connector: ZmqConnector, options: Options) -> ServerParty:
+    with os.fdopen(model, "rb") as file:
+        return ServerParty(ServedModel.read(file), connector, options)
+
+
+def _ask(connector: ZmqConnector, options: Options, control: Channel) -> None:
     with ClientSession(connector, options) as session:
         control.send_control("ready", {"seconds": session.setup_seconds, "links": session.setup_links})
-        while True:
-            request = control.receive_control("infer", "stop")
-            if request.kind == "stop":
-                return
-            shape = tuple(request.fields["shape"])
-            (pixels,) = control.receive(0, [(np.uint32, shape)])
+        while (request := control.receive_control("infer", "stop")).kind == "infer":
+            (pixels,) = control.receive(0, [(np.uint32, tuple(request.fields["shape"]))])
             logits, record = session.infer(pixels.view(np.float32), request.fields["separate"])
             control.send_control("result", {"shape": logits.shape, "record": record.to_plain()})
             control.send(0, [np.ascontiguousarray(logits).view(np.uint64)], "online")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])))

@@ -7,6 +7,7 @@ and streams are laid out tile after tile, so the cut is part of the protocol: al
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from threepc.kernels.packing import BLOCK, TILE, Tiles, padded
 from threepc.kernels.threads import Scratch, run_parts
 from threepc.prf import Keystream, Purpose
 from threepc.transport.channel import Channel
+from threepc.transport.framing import Layout
 
 scratch = Scratch().words
 """The protocols' scratch, the calling thread's own: see `Scratch.words`."""
@@ -40,6 +42,20 @@ def plane_words(count: int, rows: int) -> int:
     return padded(count) // BLOCK * rows
 
 
+class Sender(Protocol):
+    """Where offline messages go: a channel, or one that is paced."""
+
+    def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
+        """As `Channel.send`."""
+
+
+class Receiver(Protocol):
+    """Where messages come from: a channel, or one that is paced."""
+
+    def receive(self, op: int, layout: Layout) -> list[np.ndarray]:
+        """As `Channel.receive`."""
+
+
 class Role:
     """Common to the roles: the attempt, the packed weights by op, threads. One object for each inference."""
 
@@ -61,7 +77,7 @@ class Provider(Role):
     """P: knows both keys, deals to the server, hears nothing."""
 
     def __init__(
-        self, attempt: int, weights: Weights, client_key: Keystream, server_key: Keystream, to_server: Channel, threads: int = 1
+        self, attempt: int, weights: Weights, client_key: Keystream, server_key: Keystream, to_server: Sender, threads: int = 1
     ) -> None:
         super().__init__(attempt, weights, threads)
         self.client_key, self.server_key, self.to_server = client_key, server_key, to_server
@@ -82,9 +98,7 @@ class Provider(Role):
 class Client(Role):
     """C: one channel to the server for what is prepared offline, one for the online messages; the two may run in two threads."""
 
-    def __init__(
-        self, attempt: int, weights: Weights, provider_key: Keystream, offline: Channel, online: Channel, threads: int = 1
-    ) -> None:
+    def __init__(self, attempt: int, weights: Weights, provider_key: Keystream, offline: Sender, online: Channel, threads: int = 1) -> None:
         super().__init__(attempt, weights, threads)
         self.provider_key, self.offline, self.online = provider_key, offline, online
 
@@ -114,8 +128,8 @@ class Server(Role):
         weights: Weights,
         biases: Mapping[int, np.ndarray],
         provider_key: Keystream,
-        provider: Channel,
-        prepared: Channel,
+        provider: Receiver,
+        prepared: Receiver,
         online: Channel,
         threads: int = 1,
     ) -> None:
@@ -147,7 +161,7 @@ def _bytes(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [part.reshape(-1).view(np.uint8) for part in parts]
 
 
-def _receive(channel: Channel, op: int, sizes: Sequence[int]) -> list[np.ndarray]:
+def _receive(channel: Receiver, op: int, sizes: Sequence[int]) -> list[np.ndarray]:
     return [KernelArgument(part).array for part in channel.receive(op, [(np.uint8, (size,)) for size in sizes])]
 
 

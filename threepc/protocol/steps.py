@@ -5,8 +5,6 @@ linear layers give; "cut" the same in a cut ring without the fractional bits of 
 summand of it is zero; None stands for a summand of zeros.
 """
 
-# ruff: noqa: ARG002, D102 - the kinds of steps do what Step says, some without all that it is given
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -96,7 +94,7 @@ class InputStep(Step):
     def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
         return self.protocol.mask(provider, provider.with_client)
 
-    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> np.ndarray:
         return self.protocol.mask(client, client.with_provider)
 
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
