@@ -131,6 +131,7 @@ class ServedModel:
     @classmethod
     def read(cls, file: IO[bytes]) -> ServedModel:
         """The model in a file, which stays open as long as its weights are wanted: they are read when they are asked for, not held."""
+        file.seek(0)
         archive = np.load(file, allow_pickle=False)
         public, names, *places = archive.files
         nodes: dict[str, dict[str, str]] = {}
