@@ -51,7 +51,7 @@ class ThreeProcesses:
         timeout: float = 120.0,
         budget: int | None = None,
     ) -> None:
-        """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `transport.shaping`. Raises RunError when a party does not start."""
+        """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `choices.NETWORKS`. Raises RunError when a party does not start."""
         check_transport(transport, network)
         self._timeout = timeout
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

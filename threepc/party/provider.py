@@ -7,7 +7,6 @@ import threading
 from dataclasses import dataclass, field
 
 from threepc.errors import InputError, RunError
-from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.connector import Connector
@@ -16,12 +15,9 @@ from threepc.party.pacing import PacedSender
 from threepc.party.session import Options, Usage, ending_together, log, requested, session_field, text_field
 from threepc.party.warmup import warm_up
 from threepc.prf import KEY_BYTES, Keystream
-from threepc.protocol.roles import Provider
+from threepc.protocol.roles import Provider, Weights
 from threepc.transport.channel import Channel
 from threepc.transport.framing import PROTOCOL_VERSION, Control
-
-PackedWeights = dict[int, PackedWeight]
-"""By op, as kernels take them."""
 
 
 @dataclass
@@ -41,7 +37,7 @@ class ProviderParty(ListeningParty):
 
     def __init__(self, connector: Connector, options: Options) -> None:
         self._meetings: dict[bytes, _Meeting] = {}
-        self._packed: tuple[bytes, PackedWeights] | None = None
+        self._packed: tuple[bytes, Weights] | None = None
         super().__init__(connector, options)
 
     def stop(self) -> None:
@@ -104,7 +100,7 @@ class ProviderParty(ListeningParty):
                 for stream in streams:
                     stream.erase()
 
-    def _weight_masks(self, model: PublicModel, key: bytes) -> PackedWeights:
+    def _weight_masks(self, model: PublicModel, key: bytes) -> Weights:
         """L_W of every linear layer, packed. A server's key stands for one model in one ring and precision for as long as the server runs."""
         name = hashlib.sha256(key + model.fingerprint.encode()).digest()
         packed = self._packed
@@ -119,7 +115,7 @@ class ProviderParty(ListeningParty):
         self,
         request: Control,
         model: PublicModel,
-        weights: PackedWeights,
+        weights: Weights,
         client: Channel,
         paced: PacedSender,
         streams: tuple[Keystream, Keystream],

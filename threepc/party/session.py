@@ -77,7 +77,7 @@ class Options:
 
     @classmethod
     def simulating(cls, network: str, timeout: float, budget: int, threads: int) -> Options:
-        """With a preset of `transport.shaping` between the parties of one host. The connections of one link direction share its pipe."""
+        """With a preset of `choices.NETWORKS` between the parties of one host. The connections of one link direction share its pipe."""
         preset = NETWORKS[network]
         pipes: dict[tuple[str, str], Shaper] = {}
 

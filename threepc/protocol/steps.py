@@ -5,6 +5,8 @@ linear layers give; "cut" the same in a cut ring without the fractional bits of 
 summand of it is zero; None stands for a summand of zeros.
 """
 
+# ruff: noqa: ARG002, D102 - the kinds of steps do what Step says, some without all that it is given
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
