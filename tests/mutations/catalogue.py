@@ -1,0 +1,285 @@
+"""Losses of secrecy and of checks, each as a change of the text of one file that leaves results right where it can, and the tests to notice it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRANSCRIPTS = "tests/protocol/test_transcripts.py"
+PROTOCOL = "tests/protocol"
+STREAMS = "tests/test_prf.py"
+SESSIONS = "tests/party/test_sessions.py"
+DEPLOYMENT = "tests/end_to_end/test_deployment.py"
+SECRECY = "tests/party/test_secrecy.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """changes: (text that stands exactly once in the file, what takes its place). tests: what is run, in this order."""
+
+    name: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+    def applied(self, text: str) -> str:
+        """The file's text with the mutation. Raises AssertionError where a place is missing or not unique."""
+        for old, new in self.changes:
+            assert text.count(old) == 1, f"{self.name}: {old!r} stands {text.count(old)} times in {self.file}"
+            text = text.replace(old, new)
+        return text
+
+
+def _mutation(name: str, file: str, *changes: tuple[str, str], tests: tuple[str, ...]) -> Mutation:
+    return Mutation(name, file, changes, tests)
+
+
+PRF, RUNS, GATE = "threepc/prf.py", "threepc/kernels/runs.py", "threepc/kernels/gate.py"
+DECISIONS, COMPARISON = "threepc/kernels/decisions.py", "threepc/kernels/comparison.py"
+IN_OUT, LINEAR, ROLES = "threepc/protocol/input_output.py", "threepc/protocol/linear.py", "threepc/protocol/roles.py"
+CHANNEL, LISTENER, SCHEDULE = "threepc/transport/channel.py", "threepc/transport/zmq_listener.py", "threepc/plan/schedule.py"
+SERVER, PROVIDER, CLIENT = "threepc/party/server.py", "threepc/party/provider.py", "threepc/party/client.py"
+
+MUTATIONS = (
+    # Keys and streams
+    _mutation("every key is the same", PRF, ("return secrets.token_bytes(KEY_BYTES)", "return bytes(KEY_BYTES)"), tests=(STREAMS, SECRECY)),
+    _mutation("an attempt may come again", PRF, ("if attempt <= self._last_attempt:", "if False:"), tests=(STREAMS, TRANSCRIPTS)),
+    _mutation("an address may be opened again", PRF, ("if address in self._opened[attempt]:", "if False:"), tests=(STREAMS, TRANSCRIPTS)),
+    _mutation("a closed attempt can be drawn from", PRF, ("if attempt not in self._opened:", "if False:"), tests=(STREAMS,)),
+    _mutation(
+        "an address without its attempt",
+        PRF,
+        ("return (attempt << OP_BITS | op) << PURPOSE_BITS | purpose", "return op << PURPOSE_BITS | purpose"),
+        tests=(STREAMS, TRANSCRIPTS),
+    ),
+    _mutation(
+        "an address without its op",
+        PRF,
+        ("return (attempt << OP_BITS | op) << PURPOSE_BITS | purpose", "return (attempt << OP_BITS) << PURPOSE_BITS | purpose"),
+        tests=(STREAMS, TRANSCRIPTS),
+    ),
+    _mutation(
+        "an address without its purpose",
+        PRF,
+        ("return (attempt << OP_BITS | op) << PURPOSE_BITS | purpose", "return (attempt << OP_BITS | op) << PURPOSE_BITS"),
+        tests=(STREAMS, TRANSCRIPTS),
+    ),
+    _mutation("an erased key still draws", PRF, ("            self._algorithm = None\n", ""), tests=(STREAMS,)),
+    _mutation("an erased key stays in memory", PRF, ("self._key[:] = bytes(KEY_BYTES)", "pass"), tests=(STREAMS,)),
+    _mutation("fields wider than their bits", PRF, ("if not 0 <= value < 1 << bits:", "if False:"), tests=(STREAMS,)),
+    _mutation(
+        "a derived key forgets its context",
+        PRF,
+        ('info=b"threepc/derived-key/" + context', 'info=b"threepc/derived-key/"'),
+        tests=(STREAMS,),
+    ),
+    # Tiles
+    _mutation(
+        "every tile draws the first one's words",
+        RUNS,
+        ("    return TILE * bytes_of_an_element // BLOCK_BYTES", "    return 0 * bytes_of_an_element // BLOCK_BYTES"),
+        tests=(PROTOCOL,),
+    ),
+    _mutation(
+        "every tile draws the first one's planes",
+        RUNS,
+        ("    return 8 * rows * TILE_WORDS // BLOCK_BYTES", "    return 0 * rows"),
+        tests=(PROTOCOL,),
+    ),
+    # Openings
+    _mutation(
+        "the client's half of an opening without its mask",
+        RUNS,
+        ("        draw(client_stream, tile * step, masks)\n", "        masks[:] = 0\n"),
+        (
+            "        t = masks[: end - begin]\n        draw(client_stream, tile * step, t)\n",
+            "        t = masks[: end - begin]\n        t[:] = 0\n",
+        ),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "the server's half of an opening without its mask",
+        RUNS,
+        ("        draw(server_stream, tile * step, s)\n        for i", "        s[:] = 0\n        for i"),
+        ("        draw(server_stream, tile * step, s)\n        gate.open_masked", "        s[:] = 0\n        gate.open_masked"),
+        tests=(TRANSCRIPTS,),
+    ),
+    # Decisions
+    _mutation(
+        "wire masks of the client all zero",
+        DECISIONS,
+        ("    masks = dealt[products:]\n", "    masks = dealt[products:]\n    masks[: leaf + top] = 0\n"),
+        (
+            "        theirs, target = rest[products:],",
+            "        rest[products : products + wires] = 0\n        theirs, target = rest[products:],",
+        ),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "the decision's bit without the server's mask",
+        DECISIONS,
+        ("        result[0, j] = highest[j] ^ sign[j] ^ mine[leaf + top, j]", "        result[0, j] = highest[j] ^ sign[j]"),
+        tests=(PROTOCOL,),
+    ),
+    _mutation(
+        "the decision's bit without the client's mask",
+        DECISIONS,
+        ("        result[0, j] ^= own[0, j]", "        result[0, j] ^= 0"),
+        tests=(PROTOCOL,),
+    ),
+    # Gates
+    _mutation(
+        "a gate's value without its pad", GATE, ("            t0[p] = t + ring(m &", "            t0[p] = ring(m &"), tests=(PROTOCOL,)
+    ),
+    _mutation(
+        "one pad for both branches of a gate",
+        RUNS,
+        (
+            "    if lifted:\n        draw(stream, block, pads.w)\n",
+            "    pads.t[1] = pads.t[0]\n    if lifted:\n        draw(stream, block, pads.w)\n",
+        ),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "a gate's carries without pads", RUNS, ("        draw(stream, block, pads.w)\n", "        pads.w[:] = 0\n"), tests=(TRANSCRIPTS,)
+    ),
+    _mutation(
+        "a truncation's carries without pads",
+        RUNS,
+        (
+            "        w = pads[: end - begin]\n        draw(client_stream, tile * step, w)\n        part =",
+            "        w = pads[: end - begin]\n        w[:] = 0\n        part =",
+        ),
+        (
+            "        w = pads[: end - begin]\n        draw(client_stream, tile * step, w)\n        gate.infer",
+            "        w = pads[: end - begin]\n        w[:] = 0\n        gate.infer",
+        ),
+        tests=(TRANSCRIPTS,),
+    ),
+    # Input, output, weights
+    _mutation("the image without its mask", IN_OUT, ("(x - d).reshape(-1)", "x.reshape(-1)"), tests=(TRANSCRIPTS, "tests/protocol")),
+    _mutation(
+        "the provider's part of the output without its mask",
+        IN_OUT,
+        ("-self._mask(provider, provider.with_client)", "0 * self._mask(provider, provider.with_client)"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "weights without their mask",
+        LINEAR,
+        (
+            "return key.stream(0, self.op, Purpose.WEIGHT).fill(np.empty(padded(self._weights), word_of(self.bits)))",
+            "return np.zeros(padded(self._weights), word_of(self.bits))",
+        ),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "all layers' weights under one mask",
+        LINEAR,
+        ("key.stream(0, self.op, Purpose.WEIGHT)", "key._stream(0)"),
+        tests=(TRANSCRIPTS, SECRECY),
+    ),
+    # Sessions
+    _mutation(
+        "k_SP is a constant", SERVER, ("channels, key = [online], new_key()", "channels, key = [online], bytes(16)"), tests=(SECRECY,)
+    ),
+    _mutation(
+        "k_SP is the weights' key",
+        SERVER,
+        ("channels, key = [online], new_key()", "channels, key = [online], self._weight_key"),
+        tests=(SECRECY,),
+    ),
+    _mutation(
+        "the weights' key is a constant",
+        SERVER,
+        ("self._weight_key = model.public, new_key()", "self._weight_key = model.public, bytes(16)"),
+        tests=(SECRECY,),
+    ),
+    _mutation("k_CP is a constant", CLIENT, ("key = 0, False, new_key()", "key = 0, False, bytes(16)"), tests=(SECRECY,)),
+    _mutation(
+        "the provider takes any number of keys of any size",
+        PROVIDER,
+        (
+            "    if len(client_hello.attachments) != 1 or len(server_hello.attachments) != 2 or any(len(k) != KEY_BYTES for k in keys):",
+            "    if False:",
+        ),
+        tests=(SESSIONS, SECRECY),
+    ),
+    _mutation(
+        "whoever calls itself the server is believed",
+        PROVIDER,
+        ("if not self._connector.is_known(role, channel.connection.peer):", "if False:"),
+        tests=(DEPLOYMENT, SECRECY),
+    ),
+    _mutation(
+        "two connections of two keys make a session",
+        SERVER,
+        ("if offline.connection.peer != online.connection.peer:", "if False:"),
+        tests=(SECRECY,),
+    ),
+    _mutation(
+        "an attempt is not begun at the server",
+        SERVER,
+        ("        stream.begin_attempt(attempt)\n", "        stream._opened[attempt] = set()\n"),
+        tests=(SECRECY, SESSIONS),
+    ),
+    _mutation(
+        "the server's keys stay after the session", SERVER, ("                stream.erase()\n", "                pass\n"), tests=(SECRECY,)
+    ),
+    _mutation(
+        "the provider's keys stay after the session",
+        PROVIDER,
+        ("                    stream.erase()\n", "                    pass\n"),
+        tests=(SECRECY,),
+    ),
+    _mutation("the client's key stays after the session", CLIENT, ("        self._stream.erase()\n", ""), tests=(SECRECY,)),
+    _mutation(
+        "the provider deals for a model that the client did not confirm",
+        PROVIDER,
+        ('if client_hello.fields.get("fingerprint") != model.fingerprint:', "if False:"),
+        tests=(SESSIONS,),
+    ),
+    # What is opened, and to whom
+    _mutation(
+        "all low bits of the output are opened",
+        SCHEDULE,
+        ("max(0, value.fraction - self.fraction))", "0)"),
+        tests=("tests/plan/test_schedule.py", PROTOCOL),
+    ),
+    _mutation(
+        "an argmax without the mask of its last message",
+        "threepc/protocol/input_output.py",
+        ("-self._mask(provider, provider.with_client)", "(0 if self.bits < 32 else -1) * self._mask(provider, provider.with_client)"),
+        (
+            "z.reshape(-1) - self._mask(client, client.with_provider)[: self.count]",
+            "z.reshape(-1) + (0 if self.bits < 32 else -1) * self._mask(client, client.with_provider)[: self.count]",
+        ),
+        tests=("tests/protocol/test_argmax.py", TRANSCRIPTS),
+    ),
+    _mutation(
+        "messages of another session are taken",
+        CHANNEL,
+        ("expected = self.session, kind,", "expected = header.session, kind,"),
+        tests=("tests/transport",),
+    ),
+    _mutation(
+        "messages of another attempt are taken",
+        CHANNEL,
+        ("kind, self.attempt, op, self._received", "kind, header.attempt, op, self._received"),
+        tests=("tests/transport",),
+    ),
+    _mutation(
+        "messages in another order are taken",
+        CHANNEL,
+        (", op, self._received, parts", ", op, header.sequence, parts"),
+        tests=("tests/transport",),
+    ),
+    _mutation(
+        "whoever has a key is admitted", LISTENER, ("if key in self._authorised else", "if key else"), tests=("tests/transport", DEPLOYMENT)
+    ),
+    _mutation(
+        "whose authorisation ended stays connected",
+        LISTENER,
+        ("elif peer is not None and peer not in self._authorised:", "elif False:"),
+        tests=("tests/transport",),
+    ),
+)
