@@ -1,7 +1,6 @@
-"""The importer of the paper's pickles: reads every way numpy has pickled integer arrays, and runs nothing."""
+"""The importer of the paper's pickles: every way numpy has pickled integer arrays, and what a spec must hold."""
 
 import collections
-import os
 import pickle
 from pathlib import Path
 
@@ -80,64 +79,21 @@ def test_import_maps_layers_in_order_and_clips(arrays, write):
     assert spec.layers["relu13"][:2].tolist() == [[4, 4], [0, 1]]
 
 
-class Executes:
-    """Pickles as a call; a reader that runs it creates a file."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize(
-    "call",
+    "content, message",
     [
-        (os.system, "touch ran"),
-        (eval, "open('ran', 'w')"),
-        (exec, "open('ran', 'w')"),
-        (open, "ran", "w"),
-        (np.save, "ran", 1),
-        (Path.touch, Path("ran")),
+        ({}, "holds no dict from 1 to 1000"),
+        ({1: [[1, 1]]}, "holds a int where a layer name"),
+        ({"stem": 3}, "'stem' is not an integer array"),
+        ({"stem": [[1, 2, 3]]}, "'stem' is not an integer array"),
+        ({"stem": [[1, 1 << 70]]}, "'stem' is not an integer array"),
+        ({"stem": np.zeros((0, 2), int)}, "'stem' is not an integer array"),
+        ({"a\x1b[2J": 3}, r"'a\\x1b\[2J' is not an integer array"),
     ],
 )
-def test_code_is_refused_and_not_run(tmp_path, monkeypatch, arrays, write, protocol, call):
-    monkeypatch.chdir(tmp_path)
-    path = write(arrays | {"stem": Executes(*call)}, protocol)
-    with pytest.raises(InputError, match="refused, the pickle holds the name"):
-        read_arrays(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["spec.pickle"]
-
-
-@pytest.mark.parametrize(
-    "raw, message",
-    [
-        (b"", "not a readable pickle"),
-        (b"garbage", "not a readable pickle"),
-        (pickle.dumps([1, 2]), "holds no dict"),
-        (pickle.dumps({}), "holds no dict"),
-        (pickle.dumps({1: [[1, 1]]}), "a int where a layer name"),
-        (pickle.dumps({"stem": 3}), "'stem' is not an integer array"),
-        (pickle.dumps({"stem": [[1, 2, 3]]}), "'stem' is not an integer array"),
-        (pickle.dumps({"stem": [[1, 1 << 70]]}), "'stem' is not an integer array"),
-        (pickle.dumps({"stem": np.ones((2, 2))}), "'f8', not of integers"),
-        (pickle.dumps({"stem": np.array([[os.system, 1]])}), "refused"),
-        (pickle.dumps({"stem": np.zeros(2, dtype=[("a", "i4")])}), "not of integers"),
-        (pickle.dumps({"stem": np.ones((2, 2), int)})[:-30] + b".", "not a readable pickle"),
-        # A memo index of 2^31: the unpickler would reserve that many entries.
-        (b"\x80\x04}r\xff\xff\xff\x7f.", "memo index out of range"),
-        # BUILD on an admitted function, and an array whose bytes do not match its shape.
-        (b"\x80\x02c_codecs\nencode\n}b.", "an assignment to a function"),
-        (
-            b"\x80\x02}U\x04stemcnumpy.core.numeric\n_frombuffer\n(U\x02abcnumpy\ndtype\nU\x02i8\x85RK\x09K\x02\x86U\x01CtRs.",
-            "do not match its shape",
-        ),
-    ],
-)
-def test_other_pickles_are_refused(write, raw, message):
+def test_a_pickle_of_something_else_is_refused(write, content, message):
     with pytest.raises(InputError, match=message):
-        read_arrays(write(raw))
+        read_arrays(write(content))
 
 
 def test_wrong_network(arrays, write):

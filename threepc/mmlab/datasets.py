@@ -7,7 +7,6 @@ unpickles, are read by a reader that admits arrays in plain containers alone.
 
 import contextlib
 import logging
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,12 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.images.read import read_image
+from threepc.mmlab.array_pickle import read_arrays
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 from threepc.mmlab.configs import read_config
 
+# CIFAR-100's training set has 155 MB.
+LARGEST_PICKLE = 1 << 28
 PATH_KEYS = ("data_root", "data_prefix", "ann_file", "img_dir", "ann_dir", "split")
 
 
@@ -178,62 +180,16 @@ def _without_pickle(dataset_class: type) -> type:
         folder = Path(self.data_prefix) / self.base_folder
         infos = []
         for name, _ in self.test_list if self.test_mode else self.train_list:
-            content = _read_pickle(folder / name)
+            if not (folder / name).is_file():
+                raise InputError(f"{folder / name} cannot be read: it is not there, and threepc downloads nothing")
+            content = read_arrays(folder / name, LARGEST_PICKLE)
             labels = content.get("labels", content.get("fine_labels"))
             pixels = content.get("data")
             if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels or ()), 3 * 32 * 32):
                 raise InputError(f"{folder / name} is no file of CIFAR: data must be bytes (N, 3072) with as many labels")
             images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             infos += [{"img": image, "gt_label": np.array(label, np.int64)} for image, label in zip(images, labels)]
-        self.CLASSES = _read_pickle(folder / self.meta["filename"]).get(self.meta["key"], self.CLASSES)
+        self.CLASSES = read_arrays(folder / self.meta["filename"], LARGEST_PICKLE).get(self.meta["key"], self.CLASSES)
         return infos
 
     return type(dataset_class.__name__, (dataset_class,), {"load_annotations": load_annotations})
-
-
-class _PlainReader(pickle.Unpickler):
-    """Arrays in plain containers, as CIFAR's files hold them."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy._core", "numpy.core")
-        admitted = {
-            ("numpy.core.multiarray", "_reconstruct"): _new_array,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _integers,
-            ("_codecs", "encode"): _latin1,
-        }
-        if (module, name) not in admitted:
-            raise InputError(f"the name {module[:60]}.{name[:60]}")
-        return admitted[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise InputError("a persistent reference")
-
-
-def _new_array(*_: object) -> np.ndarray:
-    return np.empty(0, np.uint8)
-
-
-def _integers(name: str, *_: object) -> np.dtype:
-    if name not in ("u1", "i8", "i4"):
-        raise InputError(f"an array of type {str(name)[:20]!r}")
-    return np.dtype(name)
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = _PlainReader(file, encoding="latin1").load()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; threepc downloads nothing") from None
-    except InputError as error:
-        raise InputError(f"{path}: refused, the pickle holds {error}: only arrays of integers in plain containers are read") from None
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise InputError(f"{path} is not a readable pickle ({type(error).__name__})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: the pickle holds no dictionary")
-    return content
