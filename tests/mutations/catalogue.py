@@ -264,7 +264,7 @@ MUTATIONS = (
     _mutation(
         "messages of another attempt are taken",
         CHANNEL,
-        ("kind, self.attempt, op, self._received", "kind, header.attempt, op, self._received"),
+        ("expected = self.session, kind, attempt,", "expected = self.session, kind, header.attempt,"),
         tests=("tests/transport",),
     ),
     _mutation(
