@@ -237,6 +237,34 @@ def test_a_session_is_joined_once(connector):
             refused(channel, "a second client|the server did not reach the provider")
 
 
+class Keyed(MemoryConnector):
+    """Connections are of proven keys, as over CURVE: those to a role of the key that is given for it."""
+
+    def __init__(self, **keys):
+        super().__init__()
+        self.keys = keys
+
+    def connect(self, role):
+        mine = super().connect(role)
+        mine._other.peer = self.keys.get(role)
+        return mine
+
+    def is_known(self, role, peer):
+        return True
+
+
+@pytest.mark.parametrize("at_provider, is_same", [(b"A" * 40, True), (b"B" * 40, False), (None, False)])
+def test_server_and_provider_have_the_same_client(at_provider, is_same):
+    """The key of the client is what the server sees, and the provider compares it with what it sees itself."""
+    connector = Keyed(server=b"A" * 40, provider=at_provider)
+    with serving(connector, MODEL, OPTIONS):
+        if is_same:
+            ClientSession(connector, OPTIONS).close()
+        else:
+            with pytest.raises(RunError, match="the client that reached the server has another key than the one that reached the provider"):
+                ClientSession(connector, OPTIONS)
+
+
 class Tampering(MemoryConnector):
     """Changes control messages of one kind that the client sends."""
 
@@ -266,6 +294,7 @@ class Tampering(MemoryConnector):
         ({"attempt": "x"}, "without a proper 'attempt'"),
         ({"batch": 2}, "op"),
         ({"attempt": 5}, "attempt"),
+        ({"attempt": 1 << 32}, "attempt 4294967296 was refused: a session has attempts 0 to 2.32 - 1"),
     ],
 )
 def test_requests_that_disagree_end_the_session_everywhere(kind, fields, match, caplog):

@@ -101,6 +101,8 @@ def _figures(report: dict[str, Any]) -> Table:
 def remarks(report: dict[str, Any]) -> list[str]:
     """What else there is to say, a line each."""
     lines = []
+    if "incomplete" in report:
+        lines.append(f"The figures lack what a party did not say any more: {report['incomplete']}.")
     if report.get("phases") == "overlapped":
         lines.append("The offline phase runs ahead of the online one, so the total is less than their sum.")
     if "max_abs_error" in report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import Future
@@ -16,8 +17,8 @@ from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.pacing import PacedSender
-from threepc.party.record import Counts, Record, by_link, by_step, difference
-from threepc.party.session import MAX_BATCH, Options, Usage, close_all, new_session, number, numbers, open_channel
+from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
+from threepc.party.session import MAX_BATCH, Options, Usage, close_all, counted, new_session, number, numbers, open_channel
 from threepc.party.warmup import warm_up
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
@@ -40,6 +41,7 @@ class ClientSession:
         self._channels: list[Channel] = []
         self._weights: dict[int, PackedWeight] = {}
         self._attempt, self._over, key = 0, False, new_key()
+        self._counted = contextlib.ExitStack()
         self._stream = Keystream(key)
         began = time.perf_counter()
         try:
@@ -56,6 +58,7 @@ class ClientSession:
 
     def _set_up(self, connector: Connector, key: bytes) -> None:
         session = new_session()
+        self._counted.enter_context(counted(session))
         hello = {"version": PROTOCOL_VERSION, "role": "client", "session": session.hex()}
         self._online = self._open(connector, "server")
         self._online.send_control("hello", hello | {"purpose": "online"})
@@ -85,8 +88,10 @@ class ClientSession:
         """Logits (N, ...) float64 of images (N, C, H, W), real numbers, and what it cost.
 
         separate: finish the offline phase before the online one begins, which needs all its bytes within the budget. Raises InputError before
-        anything is sent, RunError when the run fails; then the session is over.
+        anything is sent, RunError when the run fails; then the session is over. It is over, too, with a record that is incomplete.
         """
+        if self._over:
+            raise RunError("this session is over: open another one")
         words = self.model.precision.image_words(images, self.model.graph.input.shape)
         if not 1 <= len(images) <= MAX_BATCH:
             raise InputError(f"an inference takes 1 to {MAX_BATCH} images at once, not {len(images)}")
@@ -104,7 +109,7 @@ class ClientSession:
         attempt, before = self._attempt, self.meter.counts()
         self._attempt += 1
         self._stream.begin_attempt(attempt)
-        usage, began = Usage(), time.perf_counter()
+        usage, began = Usage(self._online.session), time.perf_counter()
         self._provider.send_control("deal", {"attempt": attempt, "batch": plan.batch})
         role = Client(attempt, self._weights, self._stream, self._paced, self._online, self._options.threads)
         self._provider.attempt = self._offline.attempt = attempt
@@ -121,24 +126,29 @@ class ClientSession:
             ahead.join()  # what went wrong there comes first
             raise
         end = time.perf_counter()
-        offline = prepared - began
-        if dealt is None:
-            dealt = self._provider.receive_control("dealt")
-            offline = max(ahead.seconds, number(dealt, "seconds"))
-        done = self._online.receive_control("done")
         self._stream.end_attempt(attempt)
-        record = Record({"offline": offline, "online": end - prepared, "total": end - began})
-        for key, measured in (("peak_rss_mb", record.peak_rss_mb), ("cpu_seconds", record.cpu_seconds)):
-            measured |= {"client": usage.fields()[key], "server": number(done, key), "provider": number(dealt, key)}
-        self._add_counts(record, plan, done, difference(self.meter.counts(), before))
+        counts = difference(self.meter.counts(), before)
+        record = Record({"offline": prepared - began, "online": end - prepared, "total": end - began}, by_link(counts))
+        record.add_usage("client", usage.fields())
+        try:
+            if dealt is None:
+                dealt = self._provider.receive_control("dealt")
+                record.seconds["offline"] = max(ahead.seconds, number(dealt, "seconds"))
+            record.add_usage("provider", _usage(dealt))
+            done = self._online.receive_control("done")
+            record.add_usage("server", _usage(done))
+            self._add_steps(record, plan, done, counts)
+        except RunError as error:
+            # the answer is there: a party that is gone by now takes no more with it than what it would have said of itself
+            record.incomplete = str(error)
+            self._end(error)
         return logits, record
 
-    def _add_counts(self, record: Record, plan: Plan, done: Control, counts: Counts) -> None:
-        """What travelled for one inference, by link and by step; between provider and server as the server says it."""
+    def _add_steps(self, record: Record, plan: Plan, done: Control, counts: Counts) -> None:
+        """What travelled for one inference step by step; between provider and server as the server says it."""
         dealt_bytes = [int(size) for size in numbers(done, "dealt", len(plan.steps))]
-        record.links = by_link(counts)
-        record.links["provider->server"] = {"offline": [sum(dealt_bytes), sum(map(bool, dealt_bytes))]}
         seconds = numbers(done, "layers", len(plan.steps))
+        record.links["provider->server"] = {"offline": [sum(dealt_bytes), sum(map(bool, dealt_bytes))]}
         for step, (size, messages), more, taken in zip(plan.steps, by_step(plan, counts), dealt_bytes, seconds, strict=True):
             layer = {"name": step.name, "kind": step.kind, "seconds": taken, "bytes": size + more, "messages": messages}
             record.layers.append(layer)
@@ -151,10 +161,12 @@ class ClientSession:
         if self._over:
             return
         self._over = True
+        self._counted.close()
         self._stream.erase()
         if error is None:
             for channel in (self._online, self._provider):
-                channel.send_control("bye", {})
+                with contextlib.suppress(RunError):  # whoever is gone needs no goodbye
+                    channel.send_control("bye", {})
             close_all(self._channels)
         else:
             close_all(self._channels, str(error) if isinstance(error, RunError) else f"{type(error).__name__} in the client")
@@ -164,6 +176,10 @@ class ClientSession:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end(error)
+
+
+def _usage(control: Control) -> dict[str, float]:
+    return {key: number(control, key) for key in USAGE if key in control.fields}
 
 
 class _Ahead:

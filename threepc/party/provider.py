@@ -12,7 +12,7 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
 from threepc.party.pacing import PacedSender
-from threepc.party.session import Options, Usage, ending_together, log, requested, session_field, text_field
+from threepc.party.session import Options, Usage, counted, ending_together, key_text, log, requested, session_field, text_field
 from threepc.party.warmup import warm_up
 from threepc.prf import KEY_BYTES, Keystream
 from threepc.protocol.roles import Provider, Weights
@@ -78,8 +78,10 @@ class ProviderParty(ListeningParty):
 
     def _session(self, session: bytes, halves: dict[str, tuple[Channel, Control]]) -> None:
         (client, client_hello), (server, server_hello) = halves["client"], halves["server"]
-        with ending_together([client, server]):
+        with counted(session), ending_together([client, server]):
             model, keys = compare(client_hello, server_hello)
+            if server_hello.fields.get("client") != key_text(client.connection.peer):
+                raise RunError("the client that reached the server has another key than the one that reached the provider")
             self._options.accept(model)
             for channel in (client, server):
                 channel.session = session
@@ -125,7 +127,7 @@ class ProviderParty(ListeningParty):
         for stream in streams:
             stream.begin_attempt(attempt)
         client.attempt = paced.channel.attempt = attempt
-        usage, seconds = Usage(), [0.0] * len(plan.steps)
+        usage, seconds = Usage(client.session), [0.0] * len(plan.steps)
         inference.deal(Provider(attempt, weights, *streams, paced, self._options.threads), plan, inference.noting(seconds))
         for stream in streams:
             stream.end_attempt(attempt)

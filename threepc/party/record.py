@@ -12,6 +12,9 @@ from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
 from threepc.transport.meter import Count
 
+USAGE = ("peak_rss_mb", "cpu_seconds")
+"""What a party says of its own process."""
+
 Counts = dict[tuple[tuple[str, str], str, int], Count]
 
 
@@ -20,7 +23,8 @@ class Record:
     """One inference: seconds by phase, [bytes, messages] by link and phase, seconds, bytes and online messages of every step, memory and processor time by party.
 
     offline: until all is dealt and prepared; online: from the first online message to the decoded result; total: wall clock from input ready to
-    result decoded, less than the sum where the phases overlap. layers: the server's seconds for the step, waiting included.
+    result decoded, less than the sum where the phases overlap. layers: the server's seconds for the step, waiting included. Memory and processor
+    time are absent for a party whose process has served others besides. incomplete: why a party could not say its part, "" where all have.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -28,6 +32,13 @@ class Record:
     layers: list[dict[str, Any]] = field(default_factory=list)
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    incomplete: str = ""
+
+    def add_usage(self, role: str, fields: Mapping[str, float]) -> None:
+        """Note what a party says of its process; a key of USAGE that it leaves out stays absent."""
+        for key in USAGE:
+            if key in fields:
+                getattr(self, key)[role] = fields[key]
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-plain."""
@@ -73,10 +84,15 @@ def merged(records: Iterable[Record]) -> Record:
                 entry = total.links.setdefault(link, {}).setdefault(phase, [0, 0])
                 entry[0] += size
                 entry[1] += messages
-        for party, peak in record.peak_rss_mb.items():
-            total.peak_rss_mb[party] = max(peak, total.peak_rss_mb.get(party, 0.0))
-        for party, seconds in record.cpu_seconds.items():
-            total.cpu_seconds[party] = total.cpu_seconds.get(party, 0.0) + seconds
+    for party in records[0].peak_rss_mb:
+        if all(party in record.peak_rss_mb for record in records):
+            total.peak_rss_mb[party] = max(record.peak_rss_mb[party] for record in records)
+    for party in records[0].cpu_seconds:
+        if all(party in record.cpu_seconds for record in records):
+            total.cpu_seconds[party] = sum(record.cpu_seconds[party] for record in records)
+    total.incomplete = next((record.incomplete for record in records if record.incomplete), "")
+    if total.incomplete:
+        return total
     for layer in zip(*(r.layers for r in records), strict=True):
         total.layers.append(layer[0] | {key: sum(part[key] for part in layer) for key in ("seconds", "bytes", "messages")})
     return total
@@ -90,6 +106,7 @@ def report(
     for link, count in setup.items():
         links.setdefault(link, {})["setup"] = list(count)
     sizes = {phase: sum(phases[phase][0] for phases in links.values() if phase in phases) for phase in ("setup", "offline", "online")}
+    incomplete = {"incomplete": record.incomplete} if record.incomplete else {}
     return model.facts(images, spec) | {
         "seconds": {"setup": setup_seconds, **record.seconds},
         "bytes": {**sizes, "total": sizes["offline"] + sizes["online"]},
@@ -100,4 +117,5 @@ def report(
         "peak_rss_mb": record.peak_rss_mb,
         "cpu_seconds": record.cpu_seconds,
         "layers": record.layers,
+        **incomplete,
     }

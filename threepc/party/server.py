@@ -16,7 +16,18 @@ from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
 from threepc.party.pacing import PacedReceiver
 from threepc.party.record import by_step, difference
-from threepc.party.session import Options, Usage, ending_together, log, open_channel, requested, session_field, text_field
+from threepc.party.session import (
+    Options,
+    Usage,
+    counted,
+    ending_together,
+    key_text,
+    log,
+    open_channel,
+    requested,
+    session_field,
+    text_field,
+)
 from threepc.party.warmup import warm_up
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Server
@@ -79,12 +90,18 @@ class ServerParty(ListeningParty):
 
     def _session(self, session: bytes, online: Channel) -> None:
         channels, key = [online], new_key()
-        with ending_together(channels):
+        with counted(session), ending_together(channels):
             with self._second_connection(session) as arriving:
                 provider = open_channel(self._connector.connect("provider"), "server", "provider", self._options, online.meter)
                 channels.append(provider)
                 model = self._public.to_plain()
-                hello = {"version": PROTOCOL_VERSION, "role": "server", "session": session.hex(), "model": model}
+                hello = {
+                    "version": PROTOCOL_VERSION,
+                    "role": "server",
+                    "session": session.hex(),
+                    "model": model,
+                    "client": key_text(online.connection.peer),
+                }
                 provider.send_control("hello", hello, [key, self._weight_key])
                 online.send_control("model", model)
                 online.receive_control("opened")  # waiting here, the server hears of a client that goes away instead
@@ -118,7 +135,7 @@ class ServerParty(ListeningParty):
         stream.begin_attempt(attempt)
         for channel in (online, dealt.channel, prepared.channel):
             channel.attempt = attempt
-        before, usage, seconds = online.meter.counts(), Usage(), [0.0] * len(plan.steps)
+        before, usage, seconds = online.meter.counts(), Usage(online.session), [0.0] * len(plan.steps)
         role = Server(attempt, self._weights, self._biases, stream, dealt, prepared, online, self._options.threads)
         inference.serve(role, plan, inference.noting(seconds))
         stream.end_attempt(attempt)

@@ -6,7 +6,7 @@ on them, with their fields, + what is attached to them; in brackets the data tha
 To set up, once:
 
     C -> S   hello    version, role, session, purpose "online"
-    S -> P   hello    version, role, session, model + the keys of S with P and of the weights' mask
+    S -> P   hello    version, role, session, model, the public key of C + the keys of S with P and of the weights' mask
     S -> C   model    graph, precision, sizes, card, reveal
     C -> P   hello    version, role, session, fingerprint of the model + the key of C with P
     C -> S   hello    version, role, session, purpose "offline": from here on this is the second connection
@@ -40,15 +40,18 @@ import contextlib
 import logging
 import re
 import secrets
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from threepc.choices import NETWORKS
 from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
+from threepc.prf import ATTEMPT_BITS
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
 from threepc.transport.framing import SESSION_BYTES, Control
@@ -100,6 +103,11 @@ def open_channel(connection: Connection, here: str, there: str, options: Options
     return Channel(connection, (here, there), meter=meter, shaper=options.shaper(here, there), timeout=options.timeout)
 
 
+def key_text(key: bytes | None) -> str | None:
+    """A peer's public key as a control message names it; None where the operating system vouches for the peer."""
+    return None if key is None else key.decode()
+
+
 def text_field(control: Control, name: str) -> str:
     """A text field of a control message. Raises RunError where it is missing or something else."""
     value = control.fields.get(name)
@@ -144,8 +152,10 @@ def session_field(control: Control) -> bytes:
 
 
 def requested(model: PublicModel, request: Control) -> tuple[int, Plan]:
-    """The attempt and the plan of the inference that a client asks for. Raises RunError for a batch that is none."""
+    """The attempt and the plan of the inference that a client asks for. Raises RunError for an attempt or a batch that is none."""
     attempt, batch = number_field(request, "attempt"), number_field(request, "batch")
+    if attempt >= 1 << ATTEMPT_BITS:
+        raise RunError(f"attempt {attempt} was refused: a session has attempts 0 to 2^{ATTEMPT_BITS} - 1")
     if not 1 <= batch <= MAX_BATCH:
         raise RunError(f"a batch of {batch} images was asked for; 1 to {MAX_BATCH} are possible")
     return attempt, model.plan(batch)
@@ -174,20 +184,70 @@ def close_all(channels: Sequence[Channel], reason: str | None = None) -> None:
         channel.close()
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a party's process has used since `Usage()`: wall clock and processor seconds, largest resident set."""
+class _Sessions:
+    """The sessions of this process: what one of them uses is known only while it is alone.
 
-    wall: float = field(default_factory=time.perf_counter)
-    processor: float = field(default_factory=time.process_time)
+    now: by session, how many parties have it here; more than one where they are threads of one process. begun: how many there ever were.
+    peak_of: the session whose largest resident set the operating system is keeping.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.begun = threading.Lock(), 0
+        self.now: Counter[bytes] = Counter()
+        self.peak_of: bytes | None = None
+
+    def begin(self, session: bytes) -> None:
+        with self.lock:
+            if session not in self.now:
+                self.begun += 1
+                self.peak_of = session if not self.now and (self.begun == 1 or _forget_peak()) else None
+            self.now[session] += 1
+
+    def end(self, session: bytes) -> None:
+        with self.lock:
+            self.now -= Counter([session])
+
+
+_sessions = _Sessions()
+
+
+@contextlib.contextmanager
+def counted(session: bytes) -> Iterator[None]:
+    """While a party has a session."""
+    _sessions.begin(session)
+    try:
+        yield
+    finally:
+        _sessions.end(session)
+
+
+class Usage:
+    """What this process has used since `Usage(session)`, as far as it was for that session alone."""
+
+    def __init__(self, session: bytes) -> None:
+        self._session, self._wall, self._processor = session, time.perf_counter(), time.process_time()
+        self._alone, self._begun = len(_sessions.now) == 1, _sessions.begun
 
     def fields(self) -> dict[str, float]:
-        """For a control message that ends an inference."""
-        return {
-            "seconds": time.perf_counter() - self.wall,
-            "cpu_seconds": time.process_time() - self.processor,
-            "peak_rss_mb": peak_rss_mb(),
-        }
+        """For the control message that ends an inference: `seconds` of wall clock always, the rest unless other sessions have overlapped.
+
+        `cpu_seconds`: of the processor. `peak_rss_mb`: the largest resident set since the session began, of the first since the process did.
+        """
+        fields = {"seconds": time.perf_counter() - self._wall}
+        if self._alone and self._begun == _sessions.begun:
+            fields["cpu_seconds"] = time.process_time() - self._processor
+        if self._session == _sessions.peak_of:
+            fields["peak_rss_mb"] = peak_rss_mb()
+        return fields
+
+
+def _forget_peak() -> bool:
+    """Have the operating system start anew with this process's largest resident set; False where it does not."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def peak_rss_mb() -> float:

@@ -1,0 +1,121 @@
+"""What parties say of themselves after an inference: no answer is lost with it, and no session is charged for another."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tests.party.parties import assert_close, images, serving, small_model
+from threepc.errors import RunError
+from threepc.party import session as sessions
+from threepc.party.batches import infer_all
+from threepc.party.client import ClientSession
+from threepc.party.connector import MemoryConnector
+from threepc.party.record import Record, merged, report
+from threepc.party.session import Options
+
+MODEL = small_model()
+OPTIONS = Options(timeout=20.0)
+ROLES = {"client", "server", "provider"}
+
+
+class Losing(MemoryConnector):
+    """Every connection on which a party would send control messages of one kind ends instead."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.start = f'{{"kind": "{kind}"'.encode()
+
+    def connect(self, role):
+        mine = super().connect(role)
+        theirs, send = mine._other, mine._other.send
+
+        def send_or_end(frames):
+            if len(frames) > 1 and bytes(frames[1]).startswith(self.start):
+                theirs.close()
+            send(frames)
+
+        theirs.send = send_or_end
+        return mine
+
+
+@pytest.mark.parametrize("kind, present", [("dealt", {"client"}), ("done", {"client", "provider"})])
+def test_an_answer_that_was_computed_is_not_lost(kind, present):
+    connector = Losing(kind)
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
+        outputs, record = infer_all(session.infer, MODEL.public, [images()])
+        assert_close(MODEL, images(), outputs[:, :, None, None])
+        assert "closed the connection" in record.incomplete and record.layers == [] and record.seconds["total"] > 0
+        assert record.links["client->server"]["online"][1] > 0
+        assert set(record.cpu_seconds) == present
+        plain = report(MODEL.public, record, 1, None, session.setup_links, session.setup_seconds)
+        assert plain["incomplete"] == record.incomplete
+        with pytest.raises(RunError, match="this session is over"):
+            session.infer(images())
+
+
+def test_nothing_is_computed_where_the_offline_phase_does_not_end():
+    connector = Losing("dealt")
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
+        with pytest.raises(RunError, match="closed the connection"):
+            session.infer(images(), separate=True)
+
+
+def test_a_party_that_is_gone_needs_no_goodbye():
+    connector = MemoryConnector()
+    with serving(connector, MODEL, OPTIONS) as (server, provider):
+        with ClientSession(connector, OPTIONS) as session:
+            logits, record = session.infer(images())
+            for channel in session._channels:
+                channel.connection._other.close()
+        assert_close(MODEL, images(), logits)
+        assert not record.incomplete
+
+
+def test_a_whole_record_says_nothing_of_it():
+    record = Record({"total": 1.0}, layers=[{"name": "a", "seconds": 1.0, "bytes": 2, "messages": 1}])
+    assert "incomplete" not in report(MODEL.public, record, 1, None, {}, 0.0)
+    total = merged([record, Record({"total": 2.0}, incomplete="the server is gone")])
+    assert (total.seconds, total.layers, total.incomplete) == ({"total": 3.0}, [], "the server is gone")
+
+
+def test_a_session_alone_knows_what_it_used(monkeypatch):
+    monkeypatch.setattr(sessions, "_sessions", sessions._Sessions())
+    connector = MemoryConnector()
+    with serving(connector, MODEL, OPTIONS):
+        with ClientSession(connector, OPTIONS) as session:
+            _, record = session.infer(images())
+        assert set(record.cpu_seconds) == set(record.peak_rss_mb) == ROLES
+
+
+def test_a_session_among_others_does_not_know(monkeypatch):
+    """Processor time comes back when the other one has gone; a process's largest resident set does not."""
+    monkeypatch.setattr(sessions, "_sessions", sessions._Sessions())
+    connector = MemoryConnector()
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
+        with ClientSession(connector, OPTIONS):
+            _, among_others = session.infer(images())
+            assert (among_others.cpu_seconds, among_others.peak_rss_mb) == ({}, {})
+        while len(sessions._sessions.now) > 1:
+            time.sleep(0.01)
+        _, alone = session.infer(images())
+        assert (set(alone.cpu_seconds), alone.peak_rss_mb) == (ROLES, {})
+        assert merged([among_others, alone]).cpu_seconds == {}
+
+
+@pytest.mark.parametrize("forgets", (True, False))
+def test_memory_is_that_of_the_session(monkeypatch, forgets):
+    """The second session's peak begins with the session, or stays unknown where the operating system keeps no other."""
+    counts = sessions._Sessions()
+    monkeypatch.setattr(sessions, "_sessions", counts)
+    if not forgets:
+        monkeypatch.setattr(sessions, "_forget_peak", lambda: False)
+    with sessions.counted(b"one"):
+        large = np.ones(1 << 24)
+        first = sessions.Usage(b"one").fields()["peak_rss_mb"]
+        assert first > large.nbytes / 1e6
+    del large
+    with sessions.counted(b"two"):
+        fields = sessions.Usage(b"two").fields()
+        assert ("peak_rss_mb" in fields) == forgets and fields.get("peak_rss_mb", 0) < first
+        assert "cpu_seconds" in fields
