@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,6 +12,7 @@ from rich.console import Console
 from benchmarks import earlier, machine, plots, readme, store
 from benchmarks.sections import EFFORT, SECTIONS
 from benchmarks.sheets import sheets
+from benchmarks.store import Entry
 from threepc.console import Display
 from threepc.errors import InputError
 
@@ -66,13 +69,15 @@ def bench(
     console, display = Console(highlight=False), Display()
     if not console.is_terminal:
         console.width = WIDE
+    sought = names or tuple(SECTIONS)
+    check_parts(not quick, sought, parts)
     if not report:
         if wait:
             with display.stage("waiting for the machine to be idle") as progress:
                 machine.wait_until_idle(wait, progress)
         described = machine.describe()
         console.print(readme.describe(described), markup=False)
-        measure(not quick, names or tuple(SECTIONS), output, described, display, parts, resume)
+        measure(not quick, sought, output, described, display, parts, resume)
     if before:
         earlier.keep(output, before, machine.describe())
     sections = store.load(output)
@@ -87,13 +92,33 @@ def bench(
 
 
 def measure(
-    long: bool, names: tuple[str, ...], output: Path, described: dict, display: Display, parts: tuple[str, ...] = (), resume: bool = False
+    long: bool, names: tuple[str, ...], output: Path, described: Entry, display: Display, parts: tuple[str, ...] = (), resume: bool = False
 ) -> None:
     """Run the sections; every case is written to its file as soon as it is measured."""
     for name in names:
         section = store.Section(output, name, described, resume or bool(parts))
         with display.stage(name) as progress:
-            chosen = lambda case: not parts or any(part in case for part in parts)
-            wanted = lambda case, section=section: chosen(case) and not (resume and section.has(case))
+            wanted = partial(_is_wanted, section if resume else None, parts)
             for entry in SECTIONS[name](long, EFFORT[long], progress, wanted, store.load(output)):
                 section.add(entry)
+
+
+def _is_wanted(before: store.Section | None, parts: tuple[str, ...], case: str) -> bool:
+    """Whether a case is to be measured: named by one of `parts`, where there are any, and not held already."""
+    return not (before and before.has(case)) and (not parts or any(part in case for part in parts))
+
+
+def check_parts(long: bool, names: Iterable[str], parts: tuple[str, ...]) -> None:
+    """Raises InputError for a text that is in the name of no case; every section is asked for its cases, and none is measured."""
+    cases: list[str] = []
+
+    def collect(case: str) -> bool:
+        cases.append(case)
+        return False
+
+    for name in names if parts else ():
+        for _ in SECTIONS[name](long, EFFORT[long], lambda text: None, collect, {}):
+            pass
+    for part in parts:
+        if not any(part in case for case in cases):
+            raise InputError(f"--case {part}: no case of {', '.join(names)} has that in its name; without --only all sections are searched")

@@ -8,8 +8,10 @@ declared bytes. A link direction is a pipe of one rate. Local operations (sums, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks import kernels, passes
+from benchmarks.store import Entry
 from threepc.choices import LinkPreset
 
 FREE = LinkPreset(float("inf"), 0.0)
@@ -30,7 +32,9 @@ class Constants:
     cores: int
 
 
-def constants(ring: int, layer_rows: dict[str, list[dict]], relu: dict, million: dict, few: dict, cores: int) -> Constants:
+def constants(
+    layer_rows: dict[str, list[Entry]], relu: dict[str, Any], million: dict[str, Any], few: dict[str, Any], cores: int
+) -> Constants:
     """From the kernels' rows by network, `passes.relu_passes`, and `single.measure` of a million ReLUs and of a few in many layers."""
     shares, totals = passes.sums(relu["passes"]), {}
     for key, nanoseconds in shares.items():
@@ -42,7 +46,7 @@ def constants(ring: int, layer_rows: dict[str, list[dict]], relu: dict, million:
     return Constants(rates, totals, relu["bytes"], few["seconds"]["online"]["median"] / few["messages"], cores)
 
 
-def predict(work: dict, constants: Constants, network: LinkPreset | None) -> dict[str, float]:
+def predict(work: dict[str, Any], constants: Constants, network: LinkPreset | None) -> dict[str, float]:
     """Seconds "offline", "online" (separate phases) and "total" (overlapped). work: `measure`'s entry of that name."""
     pipe = network or FREE
     linear = sum(work["macs"][kind] / rate for kind, rate in constants.rates.items())

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from benchmarks import store
 from benchmarks.passes import sums
+from benchmarks.store import Entry, Sections
 from threepc.errors import InputError
 
 SECTION = "earlier"
 
 
-def keep(output: Path, folders: Iterable[Path], machine: dict) -> None:
+def keep(output: Path, folders: Iterable[Path], machine: Entry) -> None:
     """Write the figures of earlier results to a section of their own, one case a commit. Raises InputError for a folder without results."""
     section = store.Section(output, SECTION, machine, resume=False)
     for folder in folders:
@@ -30,7 +31,7 @@ def keep(output: Path, folders: Iterable[Path], machine: dict) -> None:
         )
 
 
-def figures(sections: dict[str, dict]) -> dict[str, dict[str, float]]:
+def figures(sections: Sections) -> dict[str, dict[str, float]]:
     """What is compared, by name: seconds with their ratios to plaintext, processor time, and nanoseconds a ReLU."""
     cases = {name: section["cases"] for name, section in sections.items()}
     found: dict[str, dict[str, float]] = {}
@@ -53,6 +54,10 @@ def in_words(figure: dict[str, float]) -> str:
         return ""
     if "ns" in figure:
         return f"{figure['ns']:.1f} ns a ReLU"
-    time = lambda name: f"{figure[f'{name} s'] * 1e3:.0f} ms" + (f" ({figure[f'{name} ratio']:.1f}x)" if f"{name} ratio" in figure else "")
-    online = f", online {time('online')}" if "online s" in figure else ""
-    return f"{time('total')}{online}, CPU {figure['CPU s'] * 1e3:.0f} ms"
+    online = f", online {_time(figure, 'online')}" if "online s" in figure else ""
+    return f"{_time(figure, 'total')}{online}, CPU {figure['CPU s'] * 1e3:.0f} ms"
+
+
+def _time(figure: dict[str, float], phase: str) -> str:
+    ratio = f" ({figure[f'{phase} ratio']:.1f}x)" if f"{phase} ratio" in figure else ""
+    return f"{figure[f'{phase} s'] * 1e3:.0f} ms{ratio}"

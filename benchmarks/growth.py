@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks import machine, subjects
-from benchmarks.measure import Case, Effort, Progress, measure, measure_batches
+from benchmarks.measure import Case, Effort, Progress, Wanted, measure, measure_batches
+from benchmarks.store import Entry
 
 SIZES = {False: (64, 128, 256), True: (64, 96, 128, 192, 256, 384, 512)}
 BATCHES = {False: (1, 4, 16), True: (1, 2, 4, 8, 16)}
@@ -28,20 +29,21 @@ def cases(long: bool, cores: int) -> Iterator[tuple[str, list[Case]]]:
                 yield "threads", [Case(large, threads=threads)]
 
 
-def run(long: bool, effort: Effort, progress: Progress, wanted=lambda case: True) -> Iterator[dict]:
+def run(long: bool, effort: Effort, progress: Progress, wanted: Wanted = lambda case: True) -> Iterator[Entry]:
     """Entries as `measure` makes them, with `axis` and `x`."""
     for axis, group in cases(long, machine.cores()):
-        if not all(wanted(f"{axis}: {case.name}") for case in group):
+        asked = [wanted(f"{axis}: {case.name}") for case in group]
+        if not any(asked):
             continue
         progress(f"growth with {axis}, {group[0].name}")
         batches = tuple(case.batch for case in group)
         entries = measure_batches(group[0], batches, effort, progress) if axis == "batch" else [measure(group[0], effort, progress)]
-        for case, entry in zip(group, entries):
+        for case, entry in zip(group, entries, strict=True):
             entry.pop("layers", None)
             yield entry | {"case": f"{axis}: {case.name}", "axis": axis, "x": _abscissa(axis, case, entry)}
 
 
-def _abscissa(axis: str, case: Case, entry: dict) -> float:
+def _abscissa(axis: str, case: Case, entry: Entry) -> float:
     if axis == "relus":
-        return 100 * entry["drelus"] / entry["relus"]
-    return {"size": case.subject.side, "batch": case.batch, "threads": case.threads}[axis]
+        return float(100 * entry["drelus"] / entry["relus"])
+    return {"size": case.subject.side or 0, "batch": case.batch, "threads": case.threads}[axis]

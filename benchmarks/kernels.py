@@ -2,9 +2,11 @@
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from benchmarks.store import Entry
 from threepc.kernels.convolution import convolve, output_size, pack_weight
 
 _CACHE_BYTES = 96 << 20  # more than the last-level cache that one core can fill
@@ -24,6 +26,7 @@ class Layer:
 
     @property
     def padding(self) -> int:
+        """Of every border: as many pixels as keep the map's size at stride 1."""
         return self.kernel // 2
 
     @property
@@ -82,14 +85,15 @@ def distinct(layers: list[Layer]) -> list[Layer]:
 NETWORKS = {"ResNet-50": resnet50, "MobileNetV2": mobilenet_v2}
 
 
-def together(rows: list[dict], depthwise: bool | None = None) -> float:
+def together(rows: list[Entry], depthwise: bool | None = None) -> float:
     """GMAC/s of all layers of a network, each as often as it occurs; depthwise: of these or of the others alone."""
     chosen = [row for row in rows if depthwise is None or row["depthwise"] == depthwise]
-    work = sum(row["times"] * row["milliseconds"] * row["gmac_per_second"] for row in chosen)
-    return work / sum(row["times"] * row["milliseconds"] for row in chosen)
+    work: float = sum(row["times"] * row["milliseconds"] * row["gmac_per_second"] for row in chosen)
+    seconds: float = sum(row["times"] * row["milliseconds"] for row in chosen)
+    return work / seconds
 
 
-def measure(layers: list[Layer], bits: int, images: int = 1, threads: int = 1, seconds: float = 0.1) -> list[dict]:
+def measure(layers: list[Layer], bits: int, images: int = 1, threads: int = 1, seconds: float = 0.1) -> list[Entry]:
     """Best time of each layer in the ring of 2^bits: rows of layer, times, milliseconds, GMAC/s and GB/s of weights, input and output.
 
     Every layer runs at least three times and for `seconds`. Weights that fill a cache come from memory each time, as in an inference.
@@ -101,13 +105,13 @@ def measure(layers: list[Layer], bits: int, images: int = 1, threads: int = 1, s
         x = x.reshape(images, -1, layer.size, layer.size)
         weight = np.arange(layer.channels_out * (layer.channels_in // layer.groups) * layer.kernel**2, dtype=dtype) * dtype.type(40503)
         packed = pack_weight(weight.reshape(layer.channels_out, -1, layer.kernel, layer.kernel), layer.groups, bits)
-        options = {"stride": (layer.stride,) * 2, "padding": (layer.padding,) * 4, "threads": threads}
-        out = convolve(x, packed, **options)
+        run = partial(convolve, x, stride=(layer.stride,) * 2, padding=(layer.padding,) * 4, threads=threads)
+        out = run(packed)
         copies = [packed] + [replace(packed, panels=packed.panels.copy()) for _ in range(min(8, _CACHE_BYTES // packed.panels.nbytes))]
-        times = []
+        times: list[float] = []
         while len(times) < 3 or sum(times) < seconds:
             begin = time.perf_counter()
-            convolve(x, copies[len(times) % len(copies)], out=out, **options)
+            run(copies[len(times) % len(copies)], out=out)
             times.append(time.perf_counter() - begin)
         best = min(times)
         rows.append(

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks.store import Entry
 from threepc.kernels.convolution import SHORT_RING
 from threepc.kernels.options import has_ifma, vector_bits
 
@@ -30,7 +31,7 @@ def kernels_of(bits: int) -> str:
     return f"plain, 64-bit words, {vector_bits()}-bit vectors"
 
 
-def describe(rings: tuple[int, ...] = (64, 48, 32)) -> dict:
+def describe(rings: tuple[int, ...] = (64, 48, 32)) -> Entry:
     """Processor, cores, memory, system, versions, kernels by ring, time, and the load averages of this moment."""
     return {
         "processor": _processor(),
@@ -56,7 +57,7 @@ def total_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def warning(description: dict) -> str | None:
+def warning(description: Entry) -> str | None:
     """A line for people where other programs were running at the start."""
     load = description["load_average"][0]
     if load <= BUSY_SHARE * description["cores"]:

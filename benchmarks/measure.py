@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from benchmarks import published, subjects
 from benchmarks.machine import kernels_of, total_memory
-from benchmarks.store import spread
+from benchmarks.store import Entry, spread
 from benchmarks.subjects import Subject
 from threepc.errors import InputError
 from threepc.model.assemble import Assembled
@@ -26,6 +27,8 @@ AHEAD_SHARE = 0.15
 """Share of main memory that may be dealt ahead; where separate phases need more, only overlapped ones are measured."""
 
 Progress = Callable[[str], None]
+Wanted = Callable[[str], bool]
+Parties = one_host.ThreeProcesses | one_host.ThreeThreads
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,12 @@ class Case:
         return f"{self.subject.name}/l{self.ring}/{spec}/batch{self.batch}/{self.network}/{self.transport}/threads{self.threads}"
 
 
-def measure(case: Case, effort: Effort, progress: Progress = lambda text: None) -> dict:
+def measure(case: Case, effort: Effort, progress: Progress = lambda text: None) -> Entry:
     """The JSON-plain entry of a case; `refused` says why where the ring cannot hold the network."""
     return measure_batches(case, (case.batch,), effort, progress)[0]
 
 
-def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progress: Progress = lambda text: None) -> list[dict]:
+def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progress: Progress = lambda text: None) -> list[Entry]:
     """As `measure`, for several batch sizes in one session."""
     progress("importing the network")
     try:
@@ -76,11 +79,11 @@ def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progre
     with one_host.open_parties(model.served, case.transport, case.network, progress, **limits) as parties:
         return [
             _public(case, batch) | _measured(model, parties, batch, needed <= budget, effort, progress)
-            for batch, needed in zip(batches, budgets)
+            for batch, needed in zip(batches, budgets, strict=True)
         ]
 
 
-def _public(case: Case, batch: int) -> dict:
+def _public(case: Case, batch: int) -> Entry:
     return {
         "case": replace(case, batch=batch).name,
         "subject": case.subject.name,
@@ -95,7 +98,7 @@ def _public(case: Case, batch: int) -> dict:
     }
 
 
-def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Effort, progress: Progress) -> dict:
+def _measured(model: Assembled, parties: Parties, batch: int, separate: bool, effort: Effort, progress: Progress) -> Entry:
     pixels = subjects.images(model, batch)
     progress("plaintext PyTorch")
     plain = subjects.plaintext(model, pixels)
@@ -138,7 +141,7 @@ def _measured(model: Assembled, parties, batch: int, separate: bool, effort: Eff
     return entry
 
 
-def _work(plan: Plan) -> dict:
+def _work(plan: Plan) -> Entry:
     """What the cost model needs: multiply-adds of dense and depthwise convolutions, declared bytes by phase and link, online messages."""
     sums = {"dense": 0, "depthwise": 0}
     for step in plan.linear:
@@ -152,7 +155,7 @@ def _finished_plain(public: PublicModel, plain: np.ndarray) -> np.ndarray:
     return plain.reshape(len(plain), -1) if public.graph.output.shape[1:] == (1, 1) else plain
 
 
-def _repeat(parties, pixels: np.ndarray, separate: bool, effort: Effort, progress: Progress) -> tuple[list[Record], np.ndarray]:
+def _repeat(parties: Parties, pixels: np.ndarray, separate: bool, effort: Effort, progress: Progress) -> tuple[list[Record], np.ndarray]:
     way = "separate phases" if separate else "overlapped phases"
     began = time.perf_counter()
     progress(f"{way}, once to warm up")
@@ -167,14 +170,16 @@ def _repeat(parties, pixels: np.ndarray, separate: bool, effort: Effort, progres
     return records, logits
 
 
-def _layers(records: list[Record]) -> list[dict]:
+def _layers(records: list[Record]) -> list[Entry]:
     """Every step with the median of its seconds at the server, waiting included."""
-    return [rows[0] | {"seconds": spread(row["seconds"] for row in rows)["median"]} for rows in zip(*(r.layers for r in records))]
+    return [
+        rows[0] | {"seconds": spread(row["seconds"] for row in rows)["median"]} for rows in zip(*(r.layers for r in records), strict=True)
+    ]
 
 
-def by_kind(layers: list[dict]) -> dict[str, dict]:
+def by_kind(layers: list[Entry]) -> dict[str, dict[str, Any]]:
     """Seconds, bytes and online messages of a breakdown summed by kind of layer."""
-    sums: dict[str, dict] = {}
+    sums: dict[str, dict[str, Any]] = {}
     for layer in layers:
         entry = sums.setdefault(layer["kind"], {"seconds": 0.0, "bytes": 0, "messages": 0, "layers": 0})
         for key in ("seconds", "bytes", "messages"):

@@ -17,19 +17,22 @@ import tempfile
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import yaml
 
 from benchmarks import subjects
 from benchmarks.machine import ROOT
-from benchmarks.measure import Progress
-from benchmarks.store import spread
+from benchmarks.measure import Progress, Wanted
+from benchmarks.store import Entry, spread
 from threepc.choices import NETWORKS, LinkPreset
+from threepc.console import say
 from threepc.errors import RunError
 from threepc.model.served import ServedModel
 from threepc.party import deployment, keygen, three_hosts
 from threepc.party.one_host import ROLES, memory_settings
+from threepc.tasks.provide import serve_until_signal
 
 PRESETS = ("lan", "lan10", "wan", "wan352")
 OWN_PRESET = "benchmark"
@@ -40,8 +43,11 @@ TBF_BURST_S = 0.004
 QUEUE_BYTES, QUEUE_PACKETS = 1 << 28, 1 << 17
 
 
-def run(presets: tuple[str, ...], progress: Progress, wanted) -> Iterator[dict]:
+def run(presets: tuple[str, ...], progress: Progress, wanted: Wanted) -> Iterator[Entry]:
     """An entry for each preset: spreads of seconds not shaped, simulated and really shaped; or `unavailable`, and why."""
+    chosen = [name for name in presets if wanted(name)]
+    if not chosen:
+        return
     missing = lacking()
     if missing:
         yield {"case": "all networks", "unavailable": missing}
@@ -55,25 +61,26 @@ def run(presets: tuple[str, ...], progress: Progress, wanted) -> Iterator[dict]:
                 return
             yield {"case": "all networks", "unavailable": f"{reason}; only the rates are checked, by tbf and without any delay"}
         served = subjects.assembled(subjects.SUBJECTS[SUBJECT], 48).served
-        unshaped = None
-        rates = set()
-        for name in presets:
-            preset = NETWORKS[name]
-            how = "netem, rate and delay"
-            if reason:
-                preset, how = LinkPreset(preset.rate_bits_per_s, 0.0), "tbf, rate alone"
-            if not wanted(name) or preset in rates:
-                continue
-            rates.add(preset)
-            if unshaped is None:
-                progress("namespaces without shaping")
-                unshaped = _time(names, served, None)
+        how = "tbf, rate alone" if reason else "netem, rate and delay"
+        progress("namespaces without shaping")
+        unshaped = _time(names, served, None)
+        for name, preset in _presets(chosen, bool(reason)).items():
             progress(f"{name}, simulated")
             simulated = _time(names, served, preset)
             progress(f"{name}, shaped by {how}")
             with _shaped(names, "tbf" if reason else "netem", *(_tbf(preset) if reason else _netem(preset))):
                 real = _time(names, served, None)
             yield {"case": name, "subject": SUBJECT, "how": how, "unshaped": unshaped, "simulated": simulated, "real": real}
+
+
+def _presets(names: list[str], rate_alone: bool) -> dict[str, LinkPreset]:
+    """The presets of these names, each that differs once; rate_alone: without their delay."""
+    presets: dict[LinkPreset, str] = {}
+    for name in names:
+        preset = NETWORKS[name]
+        if preset is not None:
+            presets.setdefault(LinkPreset(preset.rate_bits_per_s, 0.0) if rate_alone else preset, name)
+    return {name: preset for preset, name in presets.items()}
 
 
 def lacking() -> str | None:
@@ -103,7 +110,7 @@ def _tbf(network: LinkPreset) -> list[str]:
 
 
 def _command(*words: str) -> None:
-    finished = subprocess.run(words, capture_output=True, text=True)
+    finished = subprocess.run(words, check=False, capture_output=True, text=True)
     if finished.returncode:
         raise RunError(f"{' '.join(words)}: {' '.join(finished.stderr.split())}")
 
@@ -153,7 +160,7 @@ def _shaper_missing(name: str, kind: str, *settings: str) -> str | None:
     return None
 
 
-def _time(names: dict[str, str], served: ServedModel, simulated: LinkPreset | None) -> dict:
+def _time(names: dict[str, str], served: ServedModel, simulated: LinkPreset | None) -> Entry:
     """The spread of an inference's seconds over the namespaces, phases overlapped."""
     with tempfile.TemporaryDirectory(prefix="threepc-") as temporary, contextlib.ExitStack() as running:
         folder = Path(temporary)
@@ -166,26 +173,26 @@ def _time(names: dict[str, str], served: ServedModel, simulated: LinkPreset | No
             settings["network"] = OWN_PRESET
             (folder / "preset.json").write_text(json.dumps([simulated.rate_bits_per_s, simulated.one_way_delay_s]))
         file.write_text(yaml.safe_dump(settings))
-        with (folder / "model.npz").open("wb") as file:
-            served.write(file)
+        with (folder / "model.npz").open("wb") as stream:
+            served.write(stream)
         for role in ("provider", "server"):
-            party = running.enter_context(_party(names[role], role, folder))
-            if not party.stdout.readline():
+            if not running.enter_context(_party(names[role], role, folder)).readline():
                 raise RunError(f"the {role} did not start in its namespace")
-        with _party(names["client"], "client", folder) as client:
-            line = client.stdout.readline()
+        with _party(names["client"], "client", folder) as said:
+            line = said.readline()
         if not line:
             raise RunError("the client in its namespace has failed")
         return spread(json.loads(line))
 
 
 @contextlib.contextmanager
-def _party(namespace: str, role: str, folder: Path) -> Iterator[subprocess.Popen]:
+def _party(namespace: str, role: str, folder: Path) -> Iterator[IO[str]]:
+    """One of the parties in its namespace, until the end of the context; gives what it says."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | memory_settings()
     command = ["ip", "netns", "exec", namespace, sys.executable, "-m", "benchmarks.netem", role, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            yield process
+            yield cast(IO[str], process.stdout)
         finally:
             process.terminate()
 
@@ -196,13 +203,12 @@ def party(role: str, folder: Path) -> None:
     if preset.exists():
         NETWORKS[OWN_PRESET] = LinkPreset(*json.loads(preset.read_text()))
     agreed = deployment.load(folder / deployment.FILE_NAME)
-    say = lambda text: print(text, flush=True)
     if role == "provider":
-        three_hosts.serve_until_signal(three_hosts.open_provider(agreed), say)
+        serve_until_signal(three_hosts.open_provider(agreed), say)
     elif role == "server":
         with (folder / "model.npz").open("rb") as file:
             server = three_hosts.open_server(agreed, ServedModel.read(file))
-        three_hosts.serve_until_signal(server, say)
+        serve_until_signal(server, say)
     else:
         with three_hosts.open_client(agreed) as session:
             image = np.zeros((1, *session.model.graph.input.shape), np.float32)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from benchmarks.store import Entry
 from threepc.kernels.gate import Cut, Lift
 from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.kernels.runs import GateInput, GateMasks
@@ -20,8 +22,11 @@ from threepc.ring import word_of
 
 ROUNDS = 5
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
-def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
+
+def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict[str, Any]:
     """ns of core time for each element, the least of `rounds`, for every pass; and the bytes that a ReLU declares, by phase."""
     precision = Precision.default(bits)
     cut = bits - precision.fraction
@@ -36,9 +41,11 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
     keys = new_key(), new_key()
     times: dict[tuple[str, str, str], list[float]] = {}
 
-    def timed(role: str, phase: str, what: str, function: Callable, *arguments):
+    def timed(
+        role: str, phase: str, what: str, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Result:
         began = time.process_time()
-        result = function(*arguments)
+        result = function(*arguments, **named)
         times.setdefault((role, phase, what), []).append((time.process_time() - began) / count * 1e9)
         return result
 
@@ -68,7 +75,7 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict:
     return {"passes": rows, "bytes": {"offline": offline / count, "online": online / count}, "elements": count}
 
 
-def sums(rows: list[dict]) -> dict[str, float]:
+def sums(rows: list[Entry]) -> dict[str, float]:
     """ns for each element by "role phase", and of all."""
     result: dict[str, float] = {}
     for row in rows:

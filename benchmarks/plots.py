@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from benchmarks.store import Entry, Sections
 from threepc.files import write_atomically
 
 LABELS = {
@@ -18,7 +19,7 @@ LABELS = {
 }
 
 
-def growth(entries: list[dict], axis: str) -> Figure | None:
+def growth(entries: list[Entry], axis: str) -> Figure | None:
     """Seconds, megabytes and memory over one axis; None where fewer than two points were measured."""
     points = sorted((e for e in entries if e["axis"] == axis and "refused" not in e), key=lambda e: e["x"])
     if len(points) < 2:
@@ -54,7 +55,7 @@ def growth(entries: list[dict], axis: str) -> Figure | None:
     return figure
 
 
-def networks(entries: list[dict]) -> Figure | None:
+def networks(entries: list[Entry]) -> Figure | None:
     """Whole inferences over ipc as times of plaintext PyTorch, offline beside online and the overlapped total."""
     chosen = [e for e in entries if "refused" not in e and e["network"] == "none" and e["transport"] == "ipc" and e["batch"] == 1]
     if not chosen:
@@ -74,7 +75,7 @@ def networks(entries: list[dict]) -> Figure | None:
     return figure
 
 
-def write(sections: dict[str, dict], folder: Path) -> list[Path]:
+def write(sections: Sections, folder: Path) -> list[Path]:
     """Write every plot that the results allow as PNG and SVG; returns the PNGs."""
     figures = {f"growth_{axis}": growth(sections["growth"]["cases"], axis) for axis in LABELS} if "growth" in sections else {}
     if "networks" in sections:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from benchmarks import earlier, machine
 from benchmarks.sheets import sheets
+from benchmarks.store import Entry, Sections
 from threepc.files import write_atomically
 
 HEAD = """\
@@ -22,7 +24,7 @@ machine. The networks have random weights, which cost what trained ones cost; al
 """
 
 
-def text(sections: dict[str, dict], pictures: list[Path], beside: Path) -> str:
+def text(sections: Sections, pictures: list[Path], beside: Path) -> str:
     """The whole file. beside: the folder that it will lie in."""
     parts = [HEAD, "## The machine\n", _machines(sections)]
     if pictures:
@@ -32,14 +34,14 @@ def text(sections: dict[str, dict], pictures: list[Path], beside: Path) -> str:
     return "\n".join(parts)
 
 
-def write(sections: dict[str, dict], pictures: list[Path], path: Path) -> None:
+def write(sections: Sections, pictures: list[Path], path: Path) -> None:
     """Write the file under a temporary name, then rename."""
     write_atomically(path, text(sections, pictures, path.parent).encode())
 
 
-def _machines(sections: dict[str, dict]) -> str:
+def _machines(sections: Sections) -> str:
     """One paragraph for each run that the sections come from."""
-    runs: dict[str, tuple[dict, list[str]]] = {}
+    runs: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for name, section in sections.items():
         if name == earlier.SECTION:
             continue
@@ -47,7 +49,7 @@ def _machines(sections: dict[str, dict]) -> str:
     return "\n".join(f"- {', '.join(names)}: {describe(described)}" for described, names in runs.values()) + "\n"
 
 
-def describe(described: dict) -> str:
+def describe(described: Entry) -> str:
     """The machine in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     kernels = "; ".join(f"l = {ring}: {kind}" for ring, kind in described["kernels"].items())

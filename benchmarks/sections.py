@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from benchmarks import costmodel, growth, kernels, netem, passes, single
 from benchmarks.machine import cores, kernels_of
-from benchmarks.measure import Case, Effort, Progress, measure
+from benchmarks.measure import Case, Effort, Progress, Wanted, measure
+from benchmarks.store import Entry, Sections
 from benchmarks.subjects import SUBJECTS
 from threepc.choices import NETWORKS
 
@@ -15,7 +16,6 @@ BLOCK = (4, 4)
 """Uniform patch that leaves about 6 % of the decisions."""
 
 EFFORT = {False: Effort(3, 5, 6.0), True: Effort(3, 5, 60.0)}
-Wanted = Callable[[str], bool]
 
 
 def network_cases(long: bool) -> Iterator[Case]:
@@ -41,7 +41,7 @@ def network_cases(long: bool) -> Iterator[Case]:
             yield Case(subject, 48, BLOCK)
 
 
-def networks(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:
+def networks(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
     """Whole inferences."""
     for case in network_cases(long):
         if wanted(case.name):
@@ -49,7 +49,7 @@ def networks(long: bool, effort: Effort, progress: Progress, wanted: Wanted, bef
             yield measure(case, effort, tell)
 
 
-def kernel_rates(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:
+def kernel_rates(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
     """Convolutions, layer by layer, on one core; keyed streams."""
     for name, layers in kernels.NETWORKS.items():
         for ring in RINGS:
@@ -62,7 +62,7 @@ def kernel_rates(long: bool, effort: Effort, progress: Progress, wanted: Wanted,
         yield {"case": "streams", "gigabytes_per_second": passes.stream_speed()}
 
 
-def relus(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:
+def relus(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
     """Passes of a ReLU by role, and layers of ReLUs over three processes."""
     for ring in RINGS:
         if wanted(f"passes/l{ring}"):
@@ -79,30 +79,34 @@ def relus(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before
             yield single.measure(*single.FEW, ring, 5, 10, "ipc", progress) | {"case": f"few/l{ring}"}
 
 
-def growing(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:
+def growing(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
     """Growth with size, batch, share of ReLUs, threads."""
     yield from growth.run(long, effort, progress, wanted)
 
 
-def model(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:
+def model(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
     """Predictions of the cost model for every whole inference that was measured with one thread a party over ipc."""
-    of_section = lambda name: {entry["case"]: entry for entry in before.get(name, {"cases": []})["cases"]}
-    measured = {name: of_section(name) for name in ("networks", "kernels", "relus")}
+    measured: dict[str, Sections] = {name: {} for name in ("networks", "kernels", "relus")}
+    for name, entries in measured.items():
+        entries |= {entry["case"]: entry for entry in before.get(name, {"cases": []})["cases"]}
     for entry in measured["networks"].values():
         ring = entry["ring"]
-        rows = {name: measured["kernels"].get(f"{name}/l{ring}") for name in kernels.NETWORKS}
-        constants = [measured["relus"].get(name) for name in (f"passes/l{ring}", f"million/l{ring}/ipc", f"few/l{ring}")]
+        rows = {
+            name: measured["kernels"][case]["layers"] for name in kernels.NETWORKS if (case := f"{name}/l{ring}") in measured["kernels"]
+        }
+        names = [f"passes/l{ring}", f"million/l{ring}/ipc", f"few/l{ring}"]
         usable = "refused" not in entry and entry["transport"] == "ipc" and entry["threads"] == 1
-        if not usable or not all(rows.values()) or not all(constants):
+        if not usable or len(rows) < len(kernels.NETWORKS) or not all(name in measured["relus"] for name in names):
             continue
-        known = costmodel.constants(ring, {name: row["layers"] for name, row in rows.items()}, *constants, cores())
+        relu, million, few = (measured["relus"][name] for name in names)
+        known = costmodel.constants(rows, relu, million, few, cores())
         predicted = costmodel.predict(entry["work"], known, NETWORKS[entry["network"]])
         seconds = {phase: entry["seconds"][phase]["median"] for phase in predicted if phase in entry["seconds"]}
         named = {key: entry[key] for key in ("case", "title", "ring", "patch", "batch", "network")}
         yield named | {"predicted": predicted, "measured": seconds}
 
 
-def shaping(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: dict[str, dict]) -> Iterator[dict]:
+def shaping(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
     """The simulated networks against the kernel's own shaping."""
     yield from netem.run(netem.PRESETS if long else ("lan", "wan"), progress, wanted)
 

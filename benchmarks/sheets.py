@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from benchmarks import earlier, kernels, passes, published
 from benchmarks.measure import by_kind
+from benchmarks.store import Entry, Sections
 from benchmarks.targets import Verdict, baseline, disturbed, verdicts
 
 SLOWEST = 5
@@ -22,7 +24,7 @@ class Sheet:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     notes: tuple[str, ...] = ()
     text: int = 1
 
@@ -43,7 +45,7 @@ class Sheet:
         return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes)])
 
 
-def sheets(sections: dict[str, dict]) -> list[Sheet]:
+def sheets(sections: Sections) -> list[Sheet]:
     """All tables that the results allow."""
     cases = {name: section["cases"] for name, section in sections.items()}
     made = [_targets(sections), _earlier(sections)]
@@ -78,7 +80,7 @@ def _time(seconds: float | None) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _spread(value: dict | None) -> str:
+def _spread(value: Entry | None) -> str:
     return "" if value is None else f"{_time(value['median'])} ({_time(value['min'])} to {_time(value['max'])})"
 
 
@@ -86,20 +88,20 @@ def _megabytes(count: float) -> str:
     return f"{count / 1e6:,.1f}"
 
 
-def _spec(entry: dict) -> str:
+def _spec(entry: Entry) -> str:
     return "every ReLU" if entry["patch"] is None else f"patches {entry['patch'][0]}x{entry['patch'][1]}"
 
 
-def _setting(entry: dict) -> str:
+def _setting(entry: Entry) -> str:
     return entry["transport"] if entry["network"] == "none" else f"{entry['transport']}, {entry['network']}"
 
 
-def _names(entry: dict) -> tuple[str, ...]:
+def _names(entry: Entry) -> tuple[str, ...]:
     batch = f", batch {entry['batch']}" if entry["batch"] > 1 else ""
     return f"{entry['title']}{batch}", str(entry["ring"]), _spec(entry), _setting(entry)
 
 
-def _targets(sections: dict[str, dict]) -> Sheet:
+def _targets(sections: Sections) -> Sheet:
     rows = [
         (v.what, f"{'at least' if v.least else 'at most'} {v.target:g} {v.unit}".strip(), f"{v.measured:.3g} {v.unit}".strip(), _judged(v))
         for v in verdicts(sections)
@@ -108,7 +110,7 @@ def _targets(sections: dict[str, dict]) -> Sheet:
     return Sheet("Targets", ("what", "target", "measured", "reached"), rows, (note,))
 
 
-def _earlier(sections: dict[str, dict]) -> Sheet:
+def _earlier(sections: Sections) -> Sheet:
     commits = sections.get(earlier.SECTION, {"cases": []})["cases"]
     now = earlier.figures(sections)
     shared = [name for name in now if any(name in commit["figures"] for commit in commits)]
@@ -126,12 +128,12 @@ def _judged(verdict: Verdict) -> str:
     return "yes" if verdict.reached else f"no: {abs(verdict.measured / verdict.target - 1):.1%} {'below' if verdict.least else 'above'}"
 
 
-def _ratio(entry: dict, phase: str) -> str:
+def _ratio(entry: Entry, phase: str) -> str:
     """Marked where the reference was disturbed."""
     return f"{entry['ratio'][phase]:.1f}x{'?' * bool(disturbed(entry))}" if phase in entry["ratio"] else ""
 
 
-def _networks(entries: list[dict]) -> Sheet:
+def _networks(entries: list[Entry]) -> Sheet:
     rows = []
     for entry in entries:
         if "refused" in entry:
@@ -168,13 +170,15 @@ def _networks(entries: list[dict]) -> Sheet:
     notes = (
         "total: offline and online phase overlapped, median; offline, online: one after the other. to plain: times PyTorch on two threads.",
         "A ratio with ? has a reference that cannot be right: PyTorch was slower on two threads than on one, so other programs ran.",
-        "error: largest difference to PyTorch's outputs, relative to the largest of these. PyTorch's own: how far its outputs move when "
-        "every pixel does by one unit of the fixed-point encoding; networks of random weights with block ReLUs are not continuous.",
+        (
+            "error: largest difference to PyTorch's outputs, relative to the largest of these. PyTorch's own: how far its outputs move when "
+            "every pixel does by one unit of the fixed-point encoding; networks of random weights with block ReLUs are not continuous."
+        ),
     )
     return Sheet("Whole inferences", columns, rows, notes, text=4)
 
 
-def _resources(entries: list[dict], sections: dict[str, dict]) -> Sheet:
+def _resources(entries: list[Entry], sections: Sections) -> Sheet:
     rows = []
     for entry in entries:
         base, peak = baseline(sections, entry["ring"]) or {}, entry["peak_rss_mb"]
@@ -215,7 +219,7 @@ def _resources(entries: list[dict], sections: dict[str, dict]) -> Sheet:
     return Sheet("Bytes, processor time and memory of an inference", columns, rows, (note,), text=4)
 
 
-def _links(entries: list[dict]) -> Sheet:
+def _links(entries: list[Entry]) -> Sheet:
     rows = []
     for entry in entries:
         if _is_unhindered(entry):
@@ -226,7 +230,7 @@ def _links(entries: list[dict]) -> Sheet:
     return Sheet("By link", ("network", "l", "spec", "link", "MB offline", "messages", "MB online", "messages"), rows, text=4)
 
 
-def _kinds(entries: list[dict]) -> Sheet:
+def _kinds(entries: list[Entry]) -> Sheet:
     rows = []
     for entry in entries:
         if _is_unhindered(entry):
@@ -238,7 +242,7 @@ def _kinds(entries: list[dict]) -> Sheet:
     return Sheet("By kind of layer, online", columns, rows, notes, text=4)
 
 
-def _slowest(entries: list[dict]) -> Sheet:
+def _slowest(entries: list[Entry]) -> Sheet:
     rows = []
     for entry in entries:
         if _is_unhindered(entry):
@@ -250,12 +254,12 @@ def _slowest(entries: list[dict]) -> Sheet:
     return Sheet("Slowest layers, online", columns, rows, (AT_THE_SERVER,), text=5)
 
 
-def _is_unhindered(entry: dict) -> bool:
+def _is_unhindered(entry: Entry) -> bool:
     """Not slowed down by a simulated network or by encryption."""
-    return entry["network"] == "none" and entry["transport"] != "tcp"
+    return bool(entry["network"] == "none" and entry["transport"] != "tcp")
 
 
-def _published(entries: list[dict]) -> Sheet:
+def _published(entries: list[Entry]) -> Sheet:
     rows, seen = [], set()
     for entry in entries:
         key = entry["title"], entry["batch"], entry["ring"]
@@ -278,7 +282,7 @@ def _published(entries: list[dict]) -> Sheet:
     return Sheet("What SecureNN and Porthos would send, by their published formulas", columns, rows, (*formulas, sources))
 
 
-def _relu_passes(entries: list[dict]) -> Sheet:
+def _relu_passes(entries: list[Entry]) -> Sheet:
     rows = []
     for entry in entries:
         if "passes" in entry:
@@ -289,7 +293,7 @@ def _relu_passes(entries: list[dict]) -> Sheet:
     return Sheet("Core time of a ReLU with truncation, ns", ("l", "role", "phase", "pass", "ns"), rows, text=4)
 
 
-def _relu_layers(entries: list[dict]) -> Sheet:
+def _relu_layers(entries: list[Entry]) -> Sheet:
     rows = []
     for e in entries:
         if "seconds" in e:
@@ -310,7 +314,7 @@ def _relu_layers(entries: list[dict]) -> Sheet:
     return Sheet("Layers of ReLUs over three processes, truncation included", columns, rows, text=3)
 
 
-def _kernels(entries: list[dict]) -> Sheet:
+def _kernels(entries: list[Entry]) -> Sheet:
     rows = []
     for e in entries:
         if "layers" in e:
@@ -330,20 +334,20 @@ def _kernels(entries: list[dict]) -> Sheet:
     return Sheet("Convolutions on one core, packing included", columns, rows, tuple(streams), text=3)
 
 
-def _layers(entries: list[dict]) -> list[Sheet]:
+def _layers(entries: list[Entry]) -> list[Sheet]:
     made = []
     for network in kernels.NETWORKS:
         rates = {e["ring"]: e["layers"] for e in entries if e.get("network") == network}
         if rates:
             rows = [
                 (layers[0]["layer"], str(layers[0]["times"]), *(f"{row['gmac_per_second']:.1f}" for row in layers))
-                for layers in zip(*rates.values())
+                for layers in zip(*rates.values(), strict=True)
             ]
             made.append(Sheet(f"Layers of {network}, GMAC/s on one core", ("layer", "times", *(f"l = {ring}" for ring in rates)), rows))
     return made
 
 
-def _growth(entries: list[dict], axis: str, title: str) -> Sheet:
+def _growth(entries: list[Entry], axis: str, title: str) -> Sheet:
     label = {"size": "side", "batch": "batch", "relus": "% of decisions", "threads": "threads"}[axis]
     rows = []
     for e in entries:
@@ -354,7 +358,7 @@ def _growth(entries: list[dict], axis: str, title: str) -> Sheet:
     return Sheet(title, (label, "total", "offline", "online", "to plain", "MB", "peak MB of a party"), rows, text=0)
 
 
-def _model(entries: list[dict]) -> Sheet:
+def _model(entries: list[Entry]) -> Sheet:
     rows = []
     for e in entries:
         cells = []
@@ -370,7 +374,7 @@ def _model(entries: list[dict]) -> Sheet:
     return Sheet("Cost model against measurement", columns, rows, text=4)
 
 
-def _netem(entries: list[dict]) -> Sheet:
+def _netem(entries: list[Entry]) -> Sheet:
     rows, notes = [], []
     for e in entries:
         if "unavailable" in e:

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.machine import kernels_of
 from benchmarks.measure import Progress
-from benchmarks.store import spread
+from benchmarks.store import Entry, spread
 from threepc.graph.ir import Graph, Node
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel, ServedModel
@@ -36,7 +36,7 @@ def network(channels: int, side: int, bits: int, layers: int = 1) -> ServedModel
 
 def measure(
     channels: int, side: int, bits: int, runs: int, layers: int = 1, transport: str = "ipc", progress: Progress = lambda text: None
-) -> dict:
+) -> Entry:
     """Seconds of all phases overlapped, and of each apart; bytes and memory."""
     model = network(channels, side, bits, layers)
     pixels = (np.arange(side * side, dtype=np.float32).reshape(1, 1, side, side) % 16 - 8) / 16

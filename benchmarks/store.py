@@ -6,20 +6,26 @@ import json
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from threepc.errors import InputError
 from threepc.files import read_json, write_atomically
 
 FOLDER = Path(__file__).parent / "results"
 
+Entry = dict[str, Any]
+"""What was measured of one case, or what a machine is: JSON-plain."""
+Sections = dict[str, dict[str, Any]]
+"""Name -> `section`, `machine` and `cases`, a list of entries."""
+
 
 class Section:
     """The results of one section: the machine, and a list of cases, each a JSON-plain dictionary with a `case` that names it."""
 
-    def __init__(self, folder: Path, name: str, machine: dict, resume: bool = False):
+    def __init__(self, folder: Path, name: str, machine: Entry, resume: bool = False) -> None:
         """resume: keep the cases of the file that is there, where they come from the same processor and commit."""
         self.path = folder / f"{name}.json"
-        self.data = {"section": name, "machine": machine, "cases": []}
+        self.data: dict[str, Any] = {"section": name, "machine": machine, "cases": []}
         if resume and self.path.exists():
             before = read_json(self.path, "the results")
             if all(before["machine"].get(key) == machine.get(key) for key in ("processor", "cores", "commit")):
@@ -29,7 +35,7 @@ class Section:
         """Whether a case is there already."""
         return any(entry["case"] == case for entry in self.data["cases"])
 
-    def add(self, entry: dict) -> None:
+    def add(self, entry: Entry) -> None:
         """Add a case, in the place of one of its name, and write the file."""
         kept = [case for case in self.data["cases"] if case["case"] != entry["case"]]
         self.data["cases"] = [*kept, entry]
@@ -39,7 +45,7 @@ class Section:
         write_atomically(self.path, text.encode())
 
 
-def load(folder: Path) -> dict[str, dict]:
+def load(folder: Path) -> Sections:
     """All sections of a folder by name. Raises InputError for a file that holds something else."""
     sections = {}
     for path in sorted(folder.glob("*.json")):
@@ -51,7 +57,7 @@ def load(folder: Path) -> dict[str, dict]:
     return sections
 
 
-def spread(values: Iterable[float]) -> dict:
+def spread(values: Iterable[float]) -> dict[str, Any]:
     """Median, least, largest and number of several measurements."""
     values = list(values)
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "count": len(values)}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ class Plaintext:
     Block ReLUs are not continuous, so this can be far more than for plain ones; no fixed-point computation can be held to less.
     """
 
-    seconds: dict[str, dict]
+    seconds: dict[str, dict[str, Any]]
     outputs: np.ndarray
     sensitivity: float
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks import kernels, machine
+from benchmarks.store import Entry, Sections
 
 OF_CASE = {
     ("resnet50", "plain"): {"total": (20, 15), "online": (9, 7)},
@@ -35,61 +37,68 @@ class Verdict:
         return self.measured >= self.target if self.least else self.measured <= self.target
 
 
-def verdicts(sections: dict[str, dict]) -> list[Verdict]:
+def verdicts(sections: Sections) -> list[Verdict]:
     """For every target whose case was measured."""
-    found = []
-    busy = lambda name: "the machine was not idle" if machine.warning(sections[name]["machine"]) else ""
-    whole = sections.get("networks", {"cases": []})["cases"]
-    entries = [e for e in whole if e["network"] == "none" and e["batch"] == 1 and "refused" not in e]
+    entries = [e for e in _cases(sections, "networks") if e["network"] == "none" and e["batch"] == 1 and "refused" not in e]
     over_ipc = {(e["subject"], _spec(e), e["ring"]): e for e in entries if e["transport"] == "ipc"}
-    for (subject, spec, ring), entry in over_ipc.items():
-        column = {48: 0, 32: 1}.get(ring)
-        if column is None:
-            continue
-        what = f"{entry['title']}, {spec} ReLUs, l = {ring}"
-        for phase, bounds in OF_CASE.get((subject, spec), {}).items():
-            if phase in entry["ratio"]:
-                doubt = busy("networks") or disturbed(entry)
-                found.append(Verdict(f"{what}: {phase}", bounds[column], entry["ratio"][phase], "x", doubt=doubt))
-        if subject in SECONDS_OF_CASE and spec == "plain":
-            total = entry["seconds"]["total"]["median"]
-            found.append(Verdict(f"{what}: total", SECONDS_OF_CASE[subject][column], total, "s", doubt=busy("networks")))
-        if (subject, spec) == ("resnet50", "plain"):
-            found.append(Verdict(f"{what}: online messages", MOST_MESSAGES, entry["messages_online"], ""))
-            base = baseline(sections, ring)
-            if base:
-                above = max(entry["peak_rss_mb"][role] - base[role] for role in base)
-                found.append(Verdict(f"{what}: memory of a party above an idle one's", MOST_MEGABYTES, above, "MB"))
+    found = [verdict for entry in over_ipc.values() for verdict in _of_network(entry, sections)]
     for entry in entries:
         local = over_ipc.get((entry["subject"], _spec(entry), entry["ring"]))
         if entry["transport"] == "tcp" and local:
             ratio = entry["seconds"]["total"]["median"] / local["seconds"]["total"]["median"]
             what = f"{entry['title']}, l = {entry['ring']}: CURVE over TCP to ipc"
-            found.append(Verdict(what, TCP_RATIO, ratio, "x", doubt=busy("networks")))
-    for entry in sections.get("relus", {"cases": []})["cases"]:
+            found.append(Verdict(what, TCP_RATIO, ratio, "x", doubt=_busy(sections, "networks")))
+    for entry in _cases(sections, "relus"):
         if entry.get("relus") == 1_000_000 and entry["ring"] in MILLION_SECONDS and entry["transport"] == "ipc":
-            what = f"a million ReLUs with truncation, l = {entry['ring']}"
-            found.append(Verdict(what, MILLION_SECONDS[entry["ring"]], entry["seconds"]["total"]["median"], "s", doubt=busy("relus")))
-    for entry in sections.get("kernels", {"cases": []})["cases"]:
+            what, seconds = f"a million ReLUs with truncation, l = {entry['ring']}", entry["seconds"]["total"]["median"]
+            found.append(Verdict(what, MILLION_SECONDS[entry["ring"]], seconds, "s", doubt=_busy(sections, "relus")))
+    for entry in _cases(sections, "kernels"):
         if entry.get("network") == "ResNet-50" and entry["ring"] in LEAST_GMACS:
-            what = f"convolutions of ResNet-50, one core, l = {entry['ring']}"
-            found.append(Verdict(what, LEAST_GMACS[entry["ring"]], kernels.together(entry["layers"]), "GMAC/s", True, busy("kernels")))
+            what, rate = f"convolutions of ResNet-50, one core, l = {entry['ring']}", kernels.together(entry["layers"])
+            found.append(Verdict(what, LEAST_GMACS[entry["ring"]], rate, "GMAC/s", True, _busy(sections, "kernels")))
     return found
 
 
-def disturbed(entry: dict) -> str:
+def _of_network(entry: Entry, sections: Sections) -> Iterator[Verdict]:
+    """Ratios, seconds, messages and memory of a whole inference over ipc."""
+    column = {48: 0, 32: 1}.get(entry["ring"])
+    if column is None:
+        return
+    subject, spec, busy = entry["subject"], _spec(entry), _busy(sections, "networks")
+    what = f"{entry['title']}, {spec} ReLUs, l = {entry['ring']}"
+    for phase, bounds in OF_CASE.get((subject, spec), {}).items():
+        if phase in entry["ratio"]:
+            yield Verdict(f"{what}: {phase}", bounds[column], entry["ratio"][phase], "x", doubt=busy or disturbed(entry))
+    if subject in SECONDS_OF_CASE and spec == "plain":
+        yield Verdict(f"{what}: total", SECONDS_OF_CASE[subject][column], entry["seconds"]["total"]["median"], "s", doubt=busy)
+    if (subject, spec) == ("resnet50", "plain"):
+        yield Verdict(f"{what}: online messages", MOST_MESSAGES, entry["messages_online"], "")
+        if base := baseline(sections, entry["ring"]):
+            above = max(entry["peak_rss_mb"][role] - base[role] for role in base)
+            yield Verdict(f"{what}: memory of a party above an idle one's", MOST_MEGABYTES, above, "MB")
+
+
+def _cases(sections: Sections, name: str) -> list[Entry]:
+    return sections[name]["cases"] if name in sections else []
+
+
+def _busy(sections: Sections, name: str) -> str:
+    return "the machine was not idle" if machine.warning(sections[name]["machine"]) else ""
+
+
+def disturbed(entry: Entry) -> str:
     """What speaks against an entry's ratios: PyTorch slower on two threads than on one means that other programs ran, or one core."""
     plain = entry["plain_seconds"]
     return "PyTorch was slower on two threads than on one" if plain["2"]["median"] > plain["1"]["median"] else ""
 
 
-def baseline(sections: dict[str, dict], ring: int) -> dict[str, float] | None:
+def baseline(sections: Sections, ring: int) -> dict[str, float] | None:
     """Peak MB of each party's process for next to no work: interpreter and libraries."""
-    for entry in sections.get("relus", {"cases": []})["cases"]:
-        if entry.get("ring") == ring and entry.get("layers", 0) > 1:
-            return entry["peak_rss_mb"]
-    return None
+    peaks: list[dict[str, float]] = [
+        entry["peak_rss_mb"] for entry in _cases(sections, "relus") if entry.get("ring") == ring and entry.get("layers", 0) > 1
+    ]
+    return peaks[0] if peaks else None
 
 
-def _spec(entry: dict) -> str:
+def _spec(entry: Entry) -> str:
     return "plain" if entry["patch"] is None else f"{entry['patch'][0]}x{entry['patch'][1]}"

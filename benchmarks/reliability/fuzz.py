@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.reliability import fuzz_targets
 from threepc.errors import ThreepcError
-from threepc.transport.framing import Malformed
+from threepc.transport.framing import MalformedError
 
 LONGEST_S = 5.0
 """A reader that takes longer over one small input hangs."""
@@ -151,7 +151,7 @@ def _run(name: str, count: int, seed: int, folder: str, sender: Connection) -> N
         began = time.perf_counter()
         try:
             read(data)
-        except (ThreepcError, Malformed):
+        except (ThreepcError, MalformedError):
             found.refused += 1
         except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
             found.bad.append((traceback.format_exc(limit=-3), data))

@@ -34,7 +34,7 @@ def test_a_million_relus_take_their_core_time():
 
 def test_slower_links_take_longer():
     rates = [predict(WORK, CONSTANTS, LinkPreset(rate, 0.0)) for rate in (10e9, 1e9, 1e8)]
-    for faster, slower in zip(rates, rates[1:]):
+    for faster, slower in pairwise(rates):
         assert all(slower[phase] >= faster[phase] for phase in faster)
     assert rates[-1]["offline"] == pytest.approx(27_000_000 * 8 / 1e8)
     assert rates[-1]["total"] >= 14_500_000 * 8 / 1e8

@@ -105,7 +105,7 @@ def test_the_model_predicts_from_measured_constants(sections, entries):
     million = {"cpu_seconds": dict.fromkeys(one_host.ROLES, 0.02), "relus": 1_000_000}
     few = {"seconds": {"online": {"median": 0.01}}, "messages": 42}
     rows = {entry["network"]: entry["layers"] for entry in sections["kernels"]["cases"]}
-    known = costmodel.constants(48, rows, sections["relus"]["cases"][0], million, few, cores=2)
+    known = costmodel.constants(rows, sections["relus"]["cases"][0], million, few, cores=2)
     assert sum(known.relu_seconds.values()) == pytest.approx(60e-9)
     assert costmodel.predict(entries[0]["work"], known, None)["total"] > 0
 
@@ -155,7 +155,7 @@ def test_earlier_results_stand_beside_those_of_now(sections, tmp_path):
 
 def test_a_file_without_results_is_named(tmp_path):
     (tmp_path / "odd.json").write_text(json.dumps([1]))
-    with pytest.raises(InputError, match="odd.json"):
+    with pytest.raises(InputError, match=r"odd\.json holds no benchmark results"):
         store.load(tmp_path)
 
 
@@ -200,6 +200,22 @@ def test_cases_are_chosen_by_any_of_several_texts(tmp_path, monkeypatch):
     ):
         command.measure(False, ("netem",), tmp_path, describe(), Display(), tuple(arguments[1::2]))
         assert names() == expected
+
+
+@pytest.mark.parametrize("part", ["nope", "growth"])
+def test_a_case_that_there_is_not_is_refused_before_anything_is_measured(tmp_path, part):
+    outcome = CliRunner().invoke(
+        bench, ["--case", "resnet50", "--case", part, "--output", str(tmp_path / "results")], standalone_mode=False
+    )
+    assert isinstance(outcome.exception, InputError) and f"--case {part}: no case of" in str(outcome.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_section_names_its_cases_without_measuring_one():
+    """One at a time, so that a section that measured or forgot to ask would be seen."""
+    some = {"kernels": "ResNet-50/l48", "relus": "few/l32", "networks": "resnet50/l32/4x4", "growth": "batch16", "netem": "wan"}
+    for name, part in some.items():
+        command.check_parts(False, [name], (part,))
 
 
 def test_waiting_for_an_idle_machine_ends(monkeypatch):

@@ -21,7 +21,9 @@ from threepc.party.warmup import warm_up
 class ServingParty(Protocol):
     """The server or the provider."""
 
-    address: str
+    @property
+    def address(self) -> str:
+        """Where it listens."""
 
     def serve(self) -> None:
         """Serve until stopped."""
