@@ -1,5 +1,7 @@
 """Predictions follow the declared costs."""
 
+from itertools import pairwise
+
 import pytest
 
 from benchmarks.costmodel import Constants, predict

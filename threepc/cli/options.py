@@ -141,7 +141,7 @@ calibration_option = click.option(
     metavar="IMAGE...",
     help="For --ring 32: images of the server's that the layers' scales are chosen with.",
 )
-ring_option = click.option("--ring", type=click.Choice(RINGS), default="48", show_default=True, help="Bits of a ring element.")
+ring_option = click.option("--ring", type=click.Choice(RINGS), default=48, show_default=True, help="Bits of a ring element.")
 
 ring_options = together(
     ring_option,
