@@ -107,6 +107,13 @@ def drawn_rooms(text: str) -> dict[str, set[str]]:
     return arrows
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_pictures_have_no_semicolon(document):
+    """Mermaid takes one for the end of a line."""
+    for picture in re.findall(r"```mermaid\n(.*?)```", (ROOT / document).read_text(), re.DOTALL):
+        assert ";" not in picture
+
+
 def below(room: str, arrows: dict[str, set[str]]) -> set[str]:
     """All rooms that arrows lead to from a room."""
     return arrows[room].union(*(below(other, arrows) for other in arrows[room]))

@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, Trio, opened, run, shares, signed, without_zeros
+from threepc.kernels.gate import Cut
 from threepc.kernels.packing import padded, unpack
 from threepc.plan.precision import Precision
 from threepc.prf import Keystream, Purpose, new_key
@@ -66,7 +67,7 @@ def cost_of_the_table(protocols: set[str], counts: dict[str, int], **values: int
 
 def relu_by_the_table(relu: Relu) -> Cost:
     """What the table says that a ReLU sends, channels that only pass included."""
-    window, many = relu.drelu.window, relu.drelu.many
+    window, many = relu.drelu.window, relu.drelu.decisions
     layout = {
         "many": many,
         "tables": window.table_rows,
@@ -74,16 +75,17 @@ def relu_by_the_table(relu: Relu) -> Cost:
         "leaves": len(window.groups.wires),
         "groups": len(window.top.wires),
     }
-    decided = {"element": relu.opening.count, "decision": relu.decisions}
-    cost = cost_of_the_table({"ReLU", "clip"} if many > 1 else {"ReLU"}, decided, bits=relu.ring, cut=relu.cut, **layout)
-    return cost + cost_of_the_table({"identity"}, {"element": relu.pass_opening.count}, bits=relu.ring, cut=relu.cut)
+    decided = {"element": relu.opening.count, "decision": relu.drelu.count}
+    cost = cost_of_the_table({"ReLU", "clip"} if many > 1 else {"ReLU"}, decided, bits=relu.ring, kept=relu.cut.kept_bits, **layout)
+    return cost + cost_of_the_table({"identity"}, {"element": relu.pass_opening.count}, bits=relu.ring, kept=relu.cut.kept_bits)
 
 
 def relus() -> dict[str, Relu]:
     """ReLUs of every kind."""
     cases = {}
-    for bits, (shift, cut) in CUTS.items():
-        make = lambda sizes=None, clip=None: Relu(0, (2, 3, 5, 7), bits, shift, cut, bits, 0, min(cut - 2, 30), sizes, clip)  # noqa: B023 - called at once
+    for bits, (shift, kept) in CUTS.items():
+        cut = Cut(bits, shift, kept)
+        make = lambda sizes=None, clip=None, cut=cut: Relu(0, (2, 3, 5, 7), cut, cut.bits, 0, min(cut.kept_bits - 2, 30), sizes, clip)
         cases[f"plain {bits}"] = make()
         cases[f"clip {bits}"] = make(clip=64)
         cases[f"blocks {bits}"] = make(((2, 3), IDENTITY, ZERO))
@@ -109,8 +111,8 @@ def test_bytes_of_the_table_for_inputs_outputs_and_weights():
 
 @pytest.mark.parametrize("tournament", [MaxPool(0, (1, 2, 6, 6), (3, 3), (2, 2), (1,) * 4, (1, 1), 32), Argmax(0, (2, 10, 1, 1), 48, 16)])
 def test_tournaments_send_what_their_comparisons_do(tournament):
-    relus = [r.relu for _, _, rounds in tournament.passes for r in rounds] if isinstance(tournament, MaxPool) else tournament.rounds
-    assert all(relu.cut == relu.ring and relu.shift == 0 for relu in relus)
+    relus = [r.relu for part in tournament.passes for r in part.rounds] if isinstance(tournament, MaxPool) else tournament.rounds
+    assert all(relu.cut == Cut(relu.ring, 0, relu.ring) for relu in relus)
     table = sum(map(relu_by_the_table, relus), Cost())
     if isinstance(tournament, Argmax):
         table += cost_of_the_table({"Output"}, {"element": 2}, bits=tournament.index_bits, shift=0)
@@ -239,11 +241,11 @@ def test_low_bits_of_a_result_do_not_stay_hidden():
 
 def test_roundings_of_a_result_tell_its_derivatives():
     """The same eight hidden values in many queries: regressed on the client's own low bits, the results give the last layer's weights."""
-    rng, bits, (shift, cut), queries = np.random.default_rng(0), 48, CUTS[48], 1 << 14
+    rng, bits, (shift, kept), queries = np.random.default_rng(0), 48, CUTS[48], 1 << 14
     weights = np.array([-1.5, -1, -0.5, 0.25, 0.5, 1, 1.5, 2])
     hidden = np.repeat(rng.integers(1 << 30, 1 << 34, weights.size), queries).reshape(1, weights.size, 128, -1)
     summands = shares(rng, hidden, bits)
-    results, _ = run(Relu(0, hidden.shape, bits, shift, cut, bits, 0, 30), summands)
+    results, _ = run(Relu(0, hidden.shape, Cut(bits, shift, kept), bits, 0, 30), summands)
     activations = opened(results, bits).reshape(weights.size, queries)
     logits = (weights * (1 << shift)).astype(np.int64) @ activations
     seen = decoded(logits, rng.integers(0, 1 << bits, queries, np.uint64), rng)
