@@ -115,6 +115,34 @@ def test_an_address_in_use(deployment, here, capsys):
         assert "cannot listen at tcp://127.0.0.1:" in line and "in use" in line
 
 
+def test_clients_come_and_go_without_a_restart(threepc, here, tmp_path):
+    path = write_deployment(tmp_path / "keys")
+    parties = threepc("provider", "--deployment", path), threepc("server", "factories:small", "--deployment", path)
+
+    def change(action: str, name: str, seen: str) -> None:
+        assert status(["clients", action, name, "--deployment", str(path)]) == 0
+        for party in parties:
+            party.wait_for(seen)
+
+    for party in parties:
+        party.wait_for("listens at tcp://127.0.0.1:")
+    with api.Client(path) as client:
+        assert client.predict("one.png").shape == (1, 4)
+        parties[1].wait_for(r"session [0-9a-f]{8}: client client at 127")
+        change("add", "alice", "2 clients may connect: alice added")
+        alice = threepc("client", "--deployment", path.parent / "alice", "--name", "alice", "--input", "one.png")
+        assert alice.end() == 0, alice.errors
+        parties[0].wait_for(r"session [0-9a-f]{8}: client alice at .* with the server at 127")
+        assert client.predict("one.png").shape == (1, 4)  # in the same session
+        change("revoke", "client", "1 client may connect: client revoked")
+        with pytest.raises(api.RunError, match="accepts this party's public key no longer"):
+            client.predict("one.png")
+    alice = threepc("client", "--deployment", path.parent / "alice", "--name", "alice", "--input", "one.png")
+    assert alice.end() == 0, alice.errors
+    for party in parties:
+        assert party.stop() == 0
+
+
 def test_a_stranger_is_turned_away(deployment, threepc, tmp_path):
     keys = client_folder(deployment[0].parent, tmp_path)
     generate(tmp_path / "own", ["client"])

@@ -14,6 +14,8 @@ from threepc.errors import ThreepcError
 COMMANDS = {
     "run": "threepc.cli.run",
     "keygen": "threepc.cli.parties",
+    "clients": "threepc.cli.parties",
+    "compile": "threepc.cli.parties",
     "server": "threepc.cli.parties",
     "provider": "threepc.cli.parties",
     "client": "threepc.cli.parties",

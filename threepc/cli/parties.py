@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from threepc.choices import RINGS
 from threepc.cli.options import (
     FILE,
     Command,
@@ -43,6 +44,64 @@ def keygen(directory: str, **options: Any) -> None:
     from threepc.tasks.keys import make_keys
 
     say("\n".join(make_keys(directory, **options)))
+
+
+@click.group(short_help="Add, list, revoke and rotate clients.")
+def clients() -> None:
+    """Clients of a deployment come and go: server and provider read its deployment.yaml again when it changes."""
+
+
+@clients.command(cls=Command)
+@_deployment
+@click.argument("name")
+def add(deployment: Path, name: str) -> None:
+    """Let a client in: by the key in NAME.public beside deployment.yaml or, where there is none, by a new one."""
+    from threepc.console import say
+    from threepc.tasks.keys import add_client
+
+    say("\n".join(add_client(deployment, name)))
+
+
+@clients.command("list", cls=Command)
+@_deployment
+def list_(deployment: Path) -> None:
+    """Print the name and the public key of each client."""
+    from threepc.console import say
+    from threepc.tasks.keys import list_clients
+
+    say("\n".join(list_clients(deployment)))
+
+
+@clients.command(cls=Command)
+@_deployment
+@click.argument("name")
+def revoke(deployment: Path, name: str) -> None:
+    """Let a client in no longer, and end its sessions."""
+    from threepc.console import say
+    from threepc.tasks.keys import revoke_client
+
+    say("\n".join(revoke_client(deployment, name)))
+
+
+@clients.command(cls=Command)
+@_deployment
+@click.argument("name")
+def rotate(deployment: Path, name: str) -> None:
+    """Give a client new keys; the old ones open nothing any longer."""
+    from threepc.console import say
+    from threepc.tasks.keys import rotate_client
+
+    say("\n".join(rotate_client(deployment, name)))
+
+
+@click.command("compile", cls=Command, short_help="Compile the kernels before they are needed.")
+@click.option("--ring", "rings", multiple=True, type=click.Choice(RINGS), help="For this ring alone; again for more. Default: all.")
+def compile(rings: tuple[str, ...]) -> None:  # noqa: A001 - the command's name
+    """Compile the kernels of all three parties, and keep them in ~/.cache/threepc or where THREEPC_CACHE says."""
+    from threepc.console import Display, say
+    from threepc.tasks.compile import compile_kernels
+
+    say(compile_kernels([int(ring) for ring in rings or RINGS], Display()))
 
 
 @click.command(cls=Command, short_help="Serve a network to clients.")

@@ -21,6 +21,9 @@ class Listener(Protocol):
     def accept(self, timeout: float | None = None) -> Connection | None:
         """The next connection, None after `timeout` seconds; raises RunError once closed."""
 
+    def set_authorised(self, keys: Iterable[bytes]) -> None:
+        """Let these public keys in from now on, and no others; connections of any other key end."""
+
     def close(self) -> None:
         """Stop listening."""
 
@@ -108,6 +111,9 @@ class MemoryListener:
             self._waiting.put(None)
             raise RunError("this party no longer listens")
         return connection
+
+    def set_authorised(self, keys: Iterable[bytes]) -> None:
+        """Nothing to do: threads of one process have no keys."""
 
     def close(self) -> None:
         """See `Listener`."""

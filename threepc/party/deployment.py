@@ -80,9 +80,9 @@ class Deployment:
         clients = frozenset(self.clients.values())
         return clients if role == "server" else clients | {self.server.public_key}
 
-    def name_of(self, key: bytes | None) -> str:
-        """The name that a public key is known by: server, provider, a client's, or "unknown"."""
-        return self._names.get(key, "unknown")
+    def name_of(self, key: bytes | None) -> str | None:
+        """The name that a public key is known by: server, provider or a client's; None for one that is not."""
+        return self._names.get(key)
 
     @cached_property
     def _names(self) -> dict[bytes | None, str]:

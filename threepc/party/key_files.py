@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from threepc.errors import InputError
@@ -51,8 +52,9 @@ def read_text(path: Path) -> str:
     return _read(path, 0, "").decode()
 
 
-def create_all(directory: Path, files: Mapping[Path, tuple[bytes, int]], instead: str) -> None:
-    """Write new files, each with its mode from the first moment on, in `directory` and folders of it; all of them or none.
+@contextmanager
+def created(directory: Path, files: Mapping[Path, tuple[bytes, int]], instead: str) -> Iterator[None]:
+    """New files, each with its mode from the first moment on, in `directory` and folders of it; all of them or, where the block fails, none.
 
     Raises InputError where a file exists already (`instead`: what to do then), where one cannot be written, and for a folder that others may
     write to.
@@ -66,6 +68,7 @@ def create_all(directory: Path, files: Mapping[Path, tuple[bytes, int]], instead
             made.append(path)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
+        yield
     except BaseException as error:
         for path in reversed(made):
             path.rmdir() if path.is_dir() else path.unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from threepc.errors import InputError
 from threepc.party.deployment import FILE_NAME
-from threepc.party.key_files import LISTENING, check_name, create_all
+from threepc.party.key_files import LISTENING, check_name, created
 from threepc.party.strict_yaml import check_address
 from threepc.transport.keys import KeyPair
 
@@ -77,5 +77,5 @@ def generate(
             directory / host / f"{name}.public": (pairs[name].public + b"\n", 0o644) for name in (*LISTENING, *known) if name in pairs
         }
         files |= {directory / host / f"{name}.secret": (pairs[name].secret + b"\n", 0o600) for name in secrets}
-    create_all(directory, files, "choose another directory")
-    return list(files)
+    with created(directory, files, "choose another directory"):
+        return list(files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 
 from threepc.errors import RunError, ThreepcError
 from threepc.party.connector import Connector
@@ -26,12 +27,23 @@ class ListeningParty(ABC):
         """Listen at once. Raises InputError when the address is in use."""
         self._options, self._connector = options, connector
         self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._name_of: Callable[[bytes | None], str | None] = lambda _: None
         self._listener = connector.listen(self.role)
 
     @property
     def address(self) -> str:
         """Where the party listens."""
         return self._listener.address
+
+    def authorise(self, keys: Iterable[bytes], name_of: Callable[[bytes | None], str | None]) -> None:
+        """Let these public keys in from now on, and no others; connections of any other key end. name_of: what the log calls a key's owner."""
+        self._name_of = name_of
+        self._listener.set_authorised(keys)
+
+    def called(self, client: Connection) -> str:
+        """What the log calls a client."""
+        name = self._name_of(client.peer)
+        return f"client {name}" if name else "a client"
 
     def serve(self) -> None:
         """Accept connections until `stop`; one thread for each."""

@@ -91,9 +91,8 @@ class ProviderParty(ListeningParty):
                 weights = self._weight_masks(model, keys[2])
                 for channel in (client, server):
                     channel.send_control("ready", {"fingerprint": model.fingerprint})
-                log.info(
-                    "session %s: a client at %s with the server at %s", session.hex()[:8], client.connection.where, server.connection.where
-                )
+                who, places = self.called(client.connection), (client.connection.where, server.connection.where)
+                log.info("session %s: %s at %s with the server at %s", session.hex()[:8], who, *places)
                 paced = PacedSender(server, self._options.budget)
                 while (request := client.receive_control("deal", "bye", timeout=None)).kind == "deal":
                     self._deal(request, model, weights, client, paced, streams)

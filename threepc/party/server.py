@@ -121,7 +121,7 @@ class ServerParty(ListeningParty):
             if text_field(provider.receive_control("ready"), "fingerprint") != self._public.fingerprint:
                 raise RunError("the provider confirmed another model")
             online.send_control("ready", {})
-            log.info("session %s: a client at %s", session.hex()[:8], online.connection.where)
+            log.info("session %s: %s at %s", session.hex()[:8], self.called(online.connection), online.connection.where)
             stream, dealt, prepared = Keystream(key), PacedReceiver(provider), PacedReceiver(offline)
             try:
                 while (request := online.receive_control("infer", "bye", timeout=None)).kind == "infer":

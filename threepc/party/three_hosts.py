@@ -34,13 +34,17 @@ def open_client(deployment: Deployment, name: str = "client", threads: int = 1) 
 def open_server(deployment: Deployment, model: ServedModel, threads: int = 1) -> ServerParty:
     """A server that listens. Raises InputError for its keys, for weights that do not fit the ring, and for an address in use."""
     connector = _connector(deployment, "server")
-    return ServerParty(model, connector, _options(deployment, min(vars(deployment.budgets).values()), threads))
+    party = ServerParty(model, connector, _options(deployment, min(vars(deployment.budgets).values()), threads))
+    party.authorise(deployment.authorised("server"), deployment.name_of)
+    return party
 
 
 def open_provider(deployment: Deployment, threads: int = 1) -> ProviderParty:
     """A provider that listens. Raises InputError for its keys and for an address in use."""
     connector = _connector(deployment, "provider")
-    return ProviderParty(connector, _options(deployment, deployment.budgets.provider, threads))
+    party = ProviderParty(connector, _options(deployment, deployment.budgets.provider, threads))
+    party.authorise(deployment.authorised("provider"), deployment.name_of)
+    return party
 
 
 def _connector(deployment: Deployment, name: str, keys: KeyPair | None = None) -> ZmqConnector:
@@ -48,8 +52,7 @@ def _connector(deployment: Deployment, name: str, keys: KeyPair | None = None) -
     parties = {"server": deployment.server, "provider": deployment.provider}
     addresses = {role: party.listen if role == name else party.address for role, party in parties.items()}
     public = {role: party.public_key for role, party in parties.items()}
-    authorised = deployment.authorised(name) if name in parties else frozenset()
-    return ZmqConnector(addresses, keys or deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
+    return ZmqConnector(addresses, keys or deployment.key_pair(name), public, timeout=deployment.timeouts.connect)
 
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:

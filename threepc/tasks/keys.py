@@ -1,19 +1,55 @@
-"""`threepc keygen` and `threepc clients`: who the parties are, and which clients may connect."""
+"""`threepc keygen` and `threepc clients`: who the parties are, and which clients may connect. Each returns lines for whoever called it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from threepc.party import client_list
 from threepc.party.keygen import LOCAL, PARTIES, generate
+from threepc.party.three_hosts import read_deployment
 
 
 def make_keys(
     directory: Path | str, names: tuple[str, ...] = (), server: str | None = None, provider: str | None = None, per_host: bool = False
 ) -> list[str]:
-    """Keys and a deployment.yaml in `directory`, as `keygen.generate` makes them; lines that say what was written and what is next."""
+    """Keys and a deployment.yaml in `directory`, as `keygen.generate` makes them."""
     addresses = {"server": server or LOCAL["server"], "provider": provider or LOCAL["provider"]}
     lines = [f"wrote {path}" for path in generate(directory, names or PARTIES, addresses, per_host)]
     if per_host:
         return [*lines, f"next: copy each folder in {directory} to its party's host, and there alone"]
     place = f"put the hosts' addresses into {Path(directory) / 'deployment.yaml'}, " if addresses == LOCAL else ""
     return [*lines, f"next: {place}copy it and the .public files to every host,", "and each .secret file to its party's host alone"]
+
+
+def add_client(deployment: Path, name: str) -> list[str]:
+    """Let a client in, by its key beside deployment.yaml or by a new one, as `client_list.add` does."""
+    path = read_deployment(deployment).path
+    folder = path.parent / name
+    made = client_list.add(path, name)
+    hand_over = [f"and the folder {folder} to the client's host; then delete it here"] if len(made) > 1 else []
+    return [*(f"wrote {each}" for each in made), _elsewhere(path, f"{name}.public"), *hand_over]
+
+
+def revoke_client(deployment: Path, name: str) -> list[str]:
+    """Let a client in no longer, as `client_list.revoke` does."""
+    path = read_deployment(deployment).path
+    changed, deleted = client_list.revoke(path, name)
+    return [f"wrote {changed}", f"deleted {deleted}", f"next: 'threepc clients revoke {name}' on the other host that reads such a file"]
+
+
+def rotate_client(deployment: Path, name: str) -> list[str]:
+    """Give a client new keys, as `client_list.rotate` does."""
+    path = read_deployment(deployment).path
+    lines = [f"wrote {each}" for each in client_list.rotate(path, name)]
+    return [*lines, _elsewhere(path, f"{name}.public"), f"and the folder {path.parent / name} to the client's host; then delete it here"]
+
+
+def list_clients(deployment: Path) -> list[str]:
+    """A line for each client: its name and public key."""
+    clients = read_deployment(deployment).clients
+    width = max(map(len, clients), default=0)
+    return [f"{name:<{width}}  {key.decode()}" for name, key in clients.items()]
+
+
+def _elsewhere(path: Path, public: str) -> str:
+    return f"next: copy {path.parent / public} and {path} to the other of server and provider, which reads them within seconds,"

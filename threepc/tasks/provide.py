@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Protocol
 
 from threepc.console import Display
 from threepc.party import three_hosts
+from threepc.party.deployment import Deployment
+from threepc.party.listening import ListeningParty
 from threepc.party.session import log
 from threepc.party.warmup import warm_up
-
-
-class ServingParty(Protocol):
-    """The server or the provider."""
-
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-
-    def serve(self) -> None:
-        """Serve until stopped."""
-
-    def stop(self) -> None:
-        """End everything."""
+from threepc.tasks.reload import LOOKS_EVERY_S, Reload
 
 
 def provide(path: Path | str, threads: int, display: Display) -> None:
@@ -39,33 +26,43 @@ def provide(path: Path | str, threads: int, display: Display) -> None:
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
     log_to_output()
-    serve_until_signal(three_hosts.open_provider(deployment, threads), lambda address: log.info("the provider listens at %s", address))
+    serve_until_signal(three_hosts.open_provider(deployment, threads), deployment)
 
 
-def serve_until_signal(party: ServingParty, announce: Callable[[str], None]) -> None:
-    """Announce the address and serve until SIGINT or SIGTERM, then end all sessions; a second signal ends the process at once."""
+def serve_until_signal(party: ListeningParty, deployment: Deployment) -> None:
+    """Announce the address and serve until SIGINT or SIGTERM, then end all sessions; a second signal ends the process at once.
+
+    Meanwhile the clients of deployment.yaml are read again when it changes and, unless a person started this in a terminal, on SIGHUP.
+    """
     waiting, ended = os.pipe()  # a signal may come at any point of the program, where waking a pipe is safe and a lock is not
+    reload = Reload(deployment, party)
     failures = []
 
     def serve() -> None:
         try:
             party.serve()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
             failures.append(error)
         finally:
             os.write(ended, b"x")
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(*_: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
         os.write(ended, b"x")
 
+    def look(*_: object) -> None:
+        os.write(ended, b"look")
+
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    if not os.isatty(0):  # a terminal that is closed says so by the same signal, and then everything ends as ever
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, look)
     thread = threading.Thread(target=serve, name="serve", daemon=True)
     try:
         thread.start()
-        announce(party.address)
-        os.read(waiting, 1)
+        log.info("the %s listens at %s", party.role, party.address)
+        while b"x" not in (said := _read(waiting, LOOKS_EVERY_S)):
+            reload.look(asked=bool(said))
         party.stop()
         thread.join()
     finally:
@@ -75,6 +72,10 @@ def serve_until_signal(party: ServingParty, announce: Callable[[str], None]) -> 
         os.close(ended)
     if failures:
         raise failures[0]
+
+
+def _read(descriptor: int, timeout: float) -> bytes:
+    return os.read(descriptor, 1024) if select.select([descriptor], [], [], timeout)[0] else b""
 
 
 def log_to_output() -> None:

@@ -9,7 +9,6 @@ from threepc.console import Display
 from threepc.model.assemble import Settings, assemble_loaded, introduction
 from threepc.model.load import load_model
 from threepc.party import three_hosts
-from threepc.party.session import log
 from threepc.party.warmup import warm_up
 from threepc.tasks.provide import log_to_output, serve_until_signal
 
@@ -45,4 +44,4 @@ def serve(options: ServerOptions, display: Display) -> None:
     with display.stage("masking the weights"):
         party = three_hosts.open_server(deployment, assembled.served, options.threads)
     log_to_output()
-    serve_until_signal(party, lambda address: log.info("the server listens at %s", address))
+    serve_until_signal(party, deployment)

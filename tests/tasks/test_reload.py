@@ -1,0 +1,157 @@
+"""deployment.yaml is read again: when, what a party is told of it, and that a bad file changes nothing."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from threepc.party.client_list import add, revoke, rotate
+from threepc.party.deployment import load
+from threepc.party.keygen import generate
+from threepc.party.session import log
+from threepc.tasks import reload
+
+
+class Party:
+    """Notes whom it is told to let in, by name."""
+
+    role, address = "server", "tcp://192.0.2.1:7001"
+
+    def __init__(self):
+        self.told = []
+
+    def authorise(self, keys, name_of):
+        self.told.append(sorted(map(name_of, keys)))
+
+
+@pytest.fixture
+def path(tmp_path):
+    generate(tmp_path / "keys")
+    return tmp_path / "keys" / "deployment.yaml"
+
+
+@pytest.fixture
+def party(caplog):
+    caplog.set_level(logging.INFO, log.name)
+    return Party()
+
+
+def test_clients_come_and_go(path, party, caplog):
+    watch = reload.Reload(load(path), party)
+    watch.look()
+    watch.look()
+    assert party.told == [["client"]] and not caplog.messages
+    add(path, "alice")
+    watch.look()
+    assert party.told[1:] == [["alice", "client"]] and caplog.messages == ["2 clients may connect: alice added"]
+    revoke(path, "client")
+    watch.look()
+    assert party.told[2:] == [["alice"]] and caplog.messages[1:] == ["1 client may connect: client revoked"]
+    rotate(path, "alice")
+    watch.look()
+    assert party.told[3:] == [["alice"]] and caplog.messages[2:] == ["1 client may connect: alice added, alice revoked"]
+    watch.look()
+    assert len(party.told) == 4
+
+
+def test_the_provider_lets_the_server_in_too(path, party):
+    party.role = "provider"
+    reload.Reload(load(path), party).look()
+    assert party.told == [["client", "server"]]
+
+
+def test_who_asks_is_answered(path, party, caplog):
+    watch = reload.Reload(load(path), party)
+    watch.look(asked=True)
+    watch.look(asked=True)
+    assert caplog.messages == ["1 client may connect: no change"] * 2
+
+
+@pytest.mark.parametrize("text", ["", "clients: [nobody.public]", None])
+def test_a_bad_file_changes_nothing_and_a_good_one_counts_again(path, party, caplog, text):
+    good = path.read_text()
+    watch = reload.Reload(load(path), party)
+    watch.look()
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    watch.look()
+    watch.look()
+    (message,) = caplog.messages
+    assert message.startswith(f"the clients stay as they were: {path}: ") and party.told == [["client"]]
+    path.write_text(good)
+    add(path, "alice")
+    watch.look()
+    assert party.told[1:] == [["alice", "client"]]
+
+
+def test_a_list_that_comes_before_its_key(path, party, caplog):
+    """The two files of a new client are copied one after the other."""
+    watch = reload.Reload(load(path), party)
+    watch.look()
+    add(path, "alice")
+    key = (path.parent / "alice.public").rename(path.parent.parent / "alice.public")
+    watch.look()
+    assert len(party.told) == 1 and "alice.public' cannot be read" in caplog.messages[0]
+    key.rename(path.parent / "alice.public")
+    watch.look()
+    assert party.told[1:] == [["alice", "client"]]
+
+
+def test_what_needs_a_restart_is_said(path, party, caplog):
+    watch = reload.Reload(load(path), party)
+    path.write_text(path.read_text().replace("ring: 48 ", "ring: 64 "))
+    watch.look()
+    assert caplog.messages == [f"{path}: only the clients are read again: restart the server for the rest of it"]
+
+
+PROGRAM = """
+import sys, threading
+sys.path[:] = {path!r}
+from threepc.party.deployment import load
+from threepc.tasks.provide import log_to_output, serve_until_signal
+
+class Party:
+    role, address = "server", "tcp://192.0.2.1:7001"
+    ended = threading.Event()
+    def authorise(self, keys, name_of):
+        pass
+    def serve(self):
+        self.ended.wait()
+    def stop(self):
+        self.ended.set()
+
+log_to_output()
+serve_until_signal(Party(), load({file!r}))
+"""
+
+
+def start(path, stdin):
+    program = PROGRAM.format(path=sys.path, file=str(path))
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=stdin, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().endswith("the server listens at tcp://192.0.2.1:7001\n")
+    return process
+
+
+def test_a_signal_asks(path):
+    """Without a terminal, as under a service manager: SIGHUP reads the file again, SIGTERM ends the party."""
+    with start(path, subprocess.DEVNULL) as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline().endswith("1 client may connect: no change\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+
+
+def test_a_closed_terminal_ends_it(path):
+    """Whoever starts a party in a terminal and closes that finds it ended, not running on."""
+    ours, theirs = os.openpty()
+    with start(path, theirs) as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.read() == ""
+    assert process.returncode == -signal.SIGHUP
+    os.close(ours)
+    os.close(theirs)
