@@ -89,6 +89,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     """
     import torch
 
+    from threepc.graph.modes import evaluating
     from threepc.model.assemble import CALIBRATED_RING, Settings, assemble
 
     if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4:
@@ -99,22 +100,10 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     if ring == CALIBRATED_RING and not scales.any():
         raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
     assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales))
-    with torch.no_grad():
-        ndim = _evaluated(model, example_input[:1]).dim()
+    with evaluating(model):
+        ndim = model(example_input[:1]).dim()
     with one_host.open_parties(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:
         yield SecureModel(assembled, parties, ndim)
-
-
-def _evaluated(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The output in evaluation mode; the module's mode stays."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        outputs: torch.Tensor = model(images)
-        return outputs
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 class Client:

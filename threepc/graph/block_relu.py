@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from threepc.errors import InputError
+from threepc.graph.modes import evaluating
 from threepc.graph.relu_spec import IDENTITY, PLAIN, ZERO, ReluSpec
 
 
@@ -166,16 +167,12 @@ def _trace(model: nn.Module, example: torch.Tensor, forward: Forward) -> _Trace:
         stack.pop()
 
     hooks = [hook for module in model.modules() for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave))]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model):
             forward(model, example)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return trace
 
 

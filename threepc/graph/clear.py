@@ -10,7 +10,7 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.block_relu import BlockReLU
 from threepc.graph.ir import Graph, Node, Weights
-from threepc.graph.resize import bilinear
+from threepc.images.resize import bilinear
 
 Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 

@@ -21,6 +21,7 @@ from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights, check_weights, infer_shape
+from threepc.graph.modes import evaluating
 from threepc.graph.operations import OPERATIONS, SUPPORTED, VIEWS, Operation, Value
 from threepc.graph.passes import fold_affine, sweep
 
@@ -53,20 +54,15 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
 
 
 def _export(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
-    training = {module: module.training for module in model.modules()}
     try:
         # Without gradients a torch.no_grad() block inside the network leaves no trace.
-        with _silence(), torch.no_grad():
-            model.eval()  # returns None in MMLab's networks
+        with _silence(), evaluating(model):
             return torch.export.export(model, (example,))
     except InputError:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"torch.export cannot trace the model on one tensor of shape {tuple(example.shape)}: {reason}") from error
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from threepc.errors import InputError
 from threepc.files import write_atomically
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import resized_size
+from threepc.images.resize import neighbours
 
 ROWS_AT_ONCE = 32  # bounds memory: K x 32 x width floats at a time
 OPACITY = 0.6
@@ -71,16 +72,10 @@ def _axes(output_size: Sequence[int], preprocessing: Preprocessing, image_size: 
 
 def _bilinear(size: int, new_size: int, align_corners: bool) -> np.ndarray:
     """The matrix (new_size, size) of torch's bilinear resize along one axis, float32."""
-    if align_corners:
-        position = np.arange(new_size) * ((size - 1) / (new_size - 1) if new_size > 1 else 0.0)
-    else:
-        position = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
-    low = np.minimum(position.astype(int), size - 1)
-    share = position - low
-    matrix = np.zeros((new_size, size), np.float32)
-    every = np.arange(new_size)
+    low, high, share = neighbours(size, new_size, align_corners, np.float64)
+    matrix, every = np.zeros((new_size, size), np.float32), np.arange(new_size)
     matrix[every, low] = 1 - share
-    matrix[every, np.minimum(low + 1, size - 1)] += share
+    matrix[every, high] += share
     return matrix
 
 

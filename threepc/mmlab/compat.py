@@ -13,6 +13,7 @@ silenced, only while the packages are imported and their models built.
 import contextlib
 import importlib
 import importlib.util
+import logging
 import sys
 import types
 import warnings
@@ -55,6 +56,17 @@ def known_warnings_silenced() -> Iterator[None]:
         for category, message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message, category)
         yield
+
+
+@contextlib.contextmanager
+def quiet(logger_name: str) -> Iterator[None]:
+    """While it lasts, the named logger says nothing."""
+    logger = logging.getLogger(logger_name)
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
 
 
 @contextlib.contextmanager

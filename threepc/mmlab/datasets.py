@@ -6,7 +6,6 @@ unpickles, are read by a reader that admits arrays in plain containers alone.
 """
 
 import contextlib
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from threepc.errors import InputError
 from threepc.images.read import read_image
 from threepc.mmlab.array_pickle import read_arrays
-from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
+from threepc.mmlab.compat import import_mmlab, known_warnings_silenced, quiet
 from threepc.mmlab.configs import read_config
 
 # CIFAR-100's training set has 155 MB.
@@ -117,7 +116,7 @@ def open_dataset(config: str, channels: int = 3, root: Path | None = None) -> Cl
     if dataset_class is None:
         raise InputError(f"{config}: dataset {kind!r} is not one of mmcls or mmsegmentation")
     try:
-        with known_warnings_silenced(), _quiet("mmseg"), _no_downloads():
+        with known_warnings_silenced(), quiet("mmseg"), _no_downloads():
             dataset = _without_pickle(dataset_class)(**settings)
     except InputError:
         raise
@@ -139,16 +138,6 @@ def _moved(path: Any, root: Path | None) -> Any:
         return path
     parts = Path(path).parts
     return str(Path(root).joinpath(*parts[2:])) if parts[:1] == ("data",) else path
-
-
-@contextlib.contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    logger = logging.getLogger(logger_name)
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled
 
 
 @contextlib.contextmanager

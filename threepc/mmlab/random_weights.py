@@ -1,11 +1,9 @@
 """Seeded random weights, for trying a network whose checkpoint is not at hand."""
 
-import contextlib
-import logging
-from collections.abc import Iterator
-
 import torch
 from torch import nn
+
+from threepc.mmlab.compat import quiet
 
 # A residual branch whose last batch norm starts at zero, as MMLab's do, contributes nothing: here it starts at this instead, small
 # enough that sixteen blocks keep the activations within one order of magnitude.
@@ -24,7 +22,7 @@ def initialise(model: nn.Module, forward: nn.Module, seed: int, shape: tuple[int
     shape: (C, H, W) of the network's input. any_size: it takes other sizes too, so that a smaller one will do here.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    with torch.random.fork_rng(devices=[]), _quiet("mmcv"), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), quiet("mmcv"), torch.no_grad():  # mmcv reports every parameter's initialisation
         torch.manual_seed(seed)
         model.init_weights()
         for norm in norms:
@@ -53,15 +51,3 @@ def _random_images(channels: int, height: int, width: int) -> torch.Tensor:
     count = CALIBRATION_IMAGES
     patches = torch.randn(count, channels, 8, 8) * torch.rand(count, 1, 1, 1) + torch.randn(count, channels, 1, 1)
     return nn.functional.interpolate(patches, size=(height, width)) + 0.1 * torch.randn(count, channels, height, width)
-
-
-@contextlib.contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    """mmcv reports every parameter's initialisation; nobody asked."""
-    logger = logging.getLogger(logger_name)
-    disabled = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled

@@ -49,7 +49,7 @@ class Settings:
         """The precision before any calibration. Raises InputError for a ring, fraction or window that is none."""
         usual = Precision.default(self.ring)
         precision = dataclasses.replace(usual, fraction=self.fraction or usual.fraction, window=self.window)
-        precision.comparison(precision.bits - precision.fraction)
+        _ = precision.product_window  # refuses a window of which nothing is left
         return precision
 
 
@@ -122,10 +122,10 @@ def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> tor
 def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) -> list[str]:
     """Lines that say what is about to run."""
     plan, precision = assembled.public.plan(1), assembled.public.precision
-    low, width = precision.comparison(precision.bits - precision.fraction)
+    low, high = precision.product_window
     decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
     weights = "seeded random weights (no checkpoint given)" if loaded.random_weights else "weights of the checkpoint"
-    signs = f"signs from bits {precision.fraction + low} to {precision.fraction + low + width - 1}"
+    signs = f"signs from bits {low} to {high - 1}"
     ring = f"{precision.bits}-bit ring, {precision.fraction} fractional bits"
     lines = [f"{loaded.name}, {weights}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {signs}"]
     if precision.bits == CALIBRATED_RING and len(settings.calibration) == 0:

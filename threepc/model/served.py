@@ -13,8 +13,8 @@ import numpy as np
 from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights, check_weights
-from threepc.graph.resize import bilinear
 from threepc.images.card import ModelCard
+from threepc.images.resize import bilinear
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, fingerprint, schedule
 
@@ -47,14 +47,13 @@ class PublicModel:
     def facts(self, images: int, relu_spec: str | None) -> dict[str, Any]:
         """What a report says of the model, under its stable names. relu_spec: where the spec came from."""
         plan, precision = self.plan(1), self.precision
-        low, width = precision.comparison(precision.bits - precision.fraction)
         return {
             "model": self.card.name,
             "fingerprint": self.fingerprint,
             "ring_bits": precision.bits,
             "frac_bits": precision.fraction,
             "weight_frac_bits": dict(precision.weight_fraction),
-            "drelu_window": [precision.fraction + low, precision.fraction + low + width],
+            "drelu_window": list(precision.product_window),
             "relu_spec": relu_spec,
             "images": images,
             "relus": plan.relus * images,

@@ -143,7 +143,7 @@ def parse(path: Path, text: str) -> Deployment:
     top.finish()
     precision = deployment.precision
     try:
-        precision.comparison(precision.bits - precision.fraction)
+        _ = precision.product_window
     except InputError as error:
         raise top.wrong("drelu_window", f"{error}: choose higher bits, or fewer frac_bits") from None
     keys = [deployment.server.public_key, deployment.provider.public_key, *deployment.clients.values()]

@@ -87,6 +87,12 @@ class Precision:
             raise InputError("precision: window must be a pair or null, weight_fraction an object")
         return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None)
 
+    @property
+    def product_window(self) -> tuple[int, int]:
+        """The bits LO..HI-1 of a product of two values with `fraction` bits each that decide its sign. Raises InputError where none is left."""
+        first, width = self.comparison(self.bits - self.fraction)
+        return self.fraction + first, self.fraction + first + width
+
     def comparison(self, cut: int) -> tuple[int, int]:
         """(first bit, width) of the comparison within the `cut` highest bits of the ring. Raises InputError where nothing is left to compare."""
         if self.window is None:

@@ -17,6 +17,7 @@ import numpy as np
 from threepc.choices import LABEL, LOGITS, REVEALS
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.relu_spec import IDENTITY
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol import summands
@@ -148,7 +149,7 @@ class _Scheduler:
         if value.form == REDUCED and value.fraction == self.fraction:
             return name
         readers = [n for n, held in self.held.items() if held == name]
-        through = ((0, 1),) * value.shape[1]
+        through = (IDENTITY,) * value.shape[1]
         relu = Relu(self.op, value.shape, self._opened(name), self.bits, 0, 1, sizes=through)
         result = Value(value.shape, REDUCED, self.fraction, self.bits)
         node = self.graph[readers[0]]

@@ -11,8 +11,6 @@ from threepc.kernels.packing import padded
 from threepc.kernels.patch import spread_bits, sum_patches
 from threepc.protocol.roles import plane_words
 
-IDENTITY, ZERO = (0, 1), (1, 0)
-
 
 @dataclass(frozen=True)
 class Patches:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from threepc.graph.relu_spec import IDENTITY, ZERO
 from threepc.kernels.gate import Cut, Lift
 from threepc.kernels.runs import GateInput, GateMasks
 from threepc.prf import Purpose
@@ -22,7 +23,7 @@ from threepc.protocol.drelu import DRelu, opened
 from threepc.protocol.gate import Gate
 from threepc.protocol.identity import Identity
 from threepc.protocol.opening import Opening, draw_words
-from threepc.protocol.patches import IDENTITY, ZERO, Patches
+from threepc.protocol.patches import Patches
 from threepc.protocol.roles import Client, OpenStream, Provider, Server
 from threepc.ring import word_of
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from threepc.graph.resize import bilinear
+from threepc.images.resize import bilinear
 
 sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
 

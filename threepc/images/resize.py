@@ -1,18 +1,18 @@
-"""The bilinear resize that a segmentation network ends with. It is linear and public, so the client does it after decoding."""
+"""Bilinear resizes as torch does them. A segmentation network ends with one; it is linear and public, so the client does it after decoding."""
 
 import numpy as np
 
 
 def bilinear(maps: np.ndarray, height: int, width: int, align_corners: bool) -> np.ndarray:
     """Resize (N, C, H, W) floats to (N, C, height, width), of the same dtype, as torch.nn.functional.interpolate does for a given size."""
-    low, high, part = _neighbours(maps.shape[2], height, align_corners, maps.dtype)
+    low, high, part = neighbours(maps.shape[2], height, align_corners, maps.dtype)
     maps = maps[:, :, low] * (1 - part)[:, None] + maps[:, :, high] * part[:, None]
-    low, high, part = _neighbours(maps.shape[3], width, align_corners, maps.dtype)
+    low, high, part = neighbours(maps.shape[3], width, align_corners, maps.dtype)
     return maps[..., low] * (1 - part) + maps[..., high] * part
 
 
-def _neighbours(size: int, target: int, align_corners: bool, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each target cell the two source cells that it lies between, and how far (0 to 1) from the first to the second."""
+def neighbours(size: int, target: int, align_corners: bool, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Along one axis, for each of `target` cells the two of `size` cells that it lies between, and how far (0 to 1) from the first."""
     # Aligned corners: first and last cell centres meet. Otherwise the outer edges of the cells do, and centres are half a cell in.
     if align_corners:
         position = np.arange(target) * ((size - 1) / (target - 1) if target > 1 else 0.0)
