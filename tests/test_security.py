@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, Trio, opened, run, shares, signed, without_zeros
+from threepc.graph.relu_spec import IDENTITY, ZERO
 from threepc.kernels.gate import Cut
 from threepc.kernels.packing import padded, unpack
 from threepc.plan.precision import Precision
@@ -21,7 +22,6 @@ from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
-from threepc.protocol.patches import IDENTITY, ZERO
 from threepc.protocol.relu import Relu
 from threepc.ring import Ring
 
