@@ -56,7 +56,7 @@ class Purpose(IntEnum):
     IDENTITY = 5
     """E and M_C, by which a truncation without a decision is lifted to the ring."""
     WEIGHT = 8
-    """L_W, the mask of a layer's weights; under a key derived for these weights."""
+    """L_W, the mask of a layer's weights; under a key that S makes for these weights when it starts, and shares with P."""
 
 
 def new_key() -> bytes:
@@ -86,8 +86,8 @@ def instructions_agree() -> bool:
 def derive_key(key: bytes, context: bytes) -> bytes:
     """A 16-byte key for one context: HKDF-SHA256 of `key` with `context` as its public label.
 
-    For what does not fit into an address, such as the weight mask, whose context names the weights' hash, ring, precision
-    and nonce. Different contexts give independent keys. Raises ValueError for a key that is not 16 bytes long.
+    Different contexts give independent keys. Parties draw every key fresh instead; the debug run, which repeats itself, derives the three
+    keys of one number. Raises ValueError for a key that is not 16 bytes long.
     """
     if len(key) != KEY_BYTES:
         raise ValueError(f"a PRF key has {KEY_BYTES} bytes, not {len(key)}")

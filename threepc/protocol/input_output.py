@@ -1,8 +1,9 @@
 """Input and output: the client's image becomes a masked activation; the result reaches the client alone.
 
 Input: C draws d from k_CP and sends S u = x - d (one message). Output: P sends S g_S = z_P - g_C offline, g_C from k_CP; S sends C the bits
-from `shift` on of z_S - g_S + half a unit (one message), C adds z_C - g_C. The bits below would only help to extract weights. Semi-honest, one
-corruption. Security: d pads the input towards S; towards P nothing is sent; g_S is padded by g_C, and what S sends C is z minus what C holds.
+from `shift` on of z_S - g_S + half a unit (one message), C adds z_C - g_C. The bits below are left out to save bytes; they do not stay
+hidden from many queries of one image, see docs/security.md. Semi-honest, one corruption. Security: d pads the input towards S; towards P
+nothing is sent; g_S is padded by g_C, and what S sends C is z minus what C holds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Masked opening of a linear layer's result, cut by the bits that a truncation drops: S learns x = z' + r, C learns it by message 1.
 
-z = z_C + z_S - z_P with `bits` bits is first cut locally: every party drops its summand's low `shift` bits (S adds half a unit), so that
-z' = z >> shift up to 1.5 units in the last place, without bias, in a ring of kept <= bits - shift bits. No summand's carry is lost upwards,
-so there is no large error. Then t from k_CP and s from k_SP mask it: r = t + s + z'_P, which P knows. Offline C sends S z'_C + t; online S
-sends C x (or, for a truncation without ReLU, nothing but one bit: see identity.py). Security: t and s are one-time pads of kept bits.
+z = z_C + z_S - z_P with `bits` bits is first cut locally: every party drops its summand's low `shift` bits (S adds half a unit), so that z'
+= z >> shift up to 1.5 units in the last place, in a ring of kept <= bits - shift bits. The error's mean over all masks is zero; given the
+low bits of z_C, which C knows, it is 1/2 less their fraction of a unit: see docs/security.md for what that tells C in very many queries. No
+summand's carry is lost upwards, so there is no large error. Then t from k_CP and s from k_SP mask it: r = t + s + z'_P, which P knows.
+Offline C sends S z'_C + t; online S sends C x (or, for a truncation without ReLU, nothing but one bit: see identity.py). Security: t and s
+are one-time pads of kept bits.
 The cut before the opening is ours; it saves `shift` bits of C's offline message and half of all later words.
 """
 
