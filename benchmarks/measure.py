@@ -75,8 +75,9 @@ def measure_batches(case: Case, batches: tuple[int, ...], effort: Effort, progre
     most = int(AHEAD_SHARE * total_memory())
     budget = max(Options().budget, min(most, max(budgets)))
     progress("starting the parties")
-    limits = {"threads": case.threads, "timeout": TIMEOUT, "budget": budget}
-    with one_host.open_parties(model.served, case.transport, case.network, progress, **limits) as parties:
+    with one_host.open_parties(
+        model.served, case.transport, case.network, progress, threads=case.threads, timeout=TIMEOUT, budget=budget
+    ) as parties:
         return [
             _public(case, batch) | _measured(model, parties, batch, needed <= budget, effort, progress)
             for batch, needed in zip(batches, budgets, strict=True)

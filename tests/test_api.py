@@ -114,13 +114,13 @@ def test_bad_arguments(arguments, reason):
 def test_numbers_that_do_not_fit():
     with threepc.local(network(), IMAGES[:1], transport="memory") as secure:
         for value in (float("nan"), float("inf"), 1e6):
-            with pytest.raises(threepc.InputError, match="not a finite number|does not fit a ring of 48 bits"):
+            with pytest.raises(threepc.InputError, match=r"not a finite number|does not fit a ring of 48 bits"):
                 secure(torch.full((1, 3, 11, 13), value))
             assert secure(IMAGES).shape == (3, 5)  # nothing was sent, so the session goes on
 
 
 def test_a_client_checks_its_files_at_once(tmp_path):
-    with pytest.raises(threepc.InputError, match="deployment.yaml: cannot be read"):
+    with pytest.raises(threepc.InputError, match=r"deployment\.yaml: cannot be read"):
         threepc.Client(tmp_path)
     generate(tmp_path / "keys")
     with pytest.raises(threepc.InputError, match="the public key of nobody"):

@@ -56,9 +56,8 @@ class SecureModel:
         """What the last call cost, as `threepc run --report` writes it. Raises InputError before the first call."""
         if self._record is None:
             raise InputError("there is no report before the first inference")
-        spec, parties = self._assembled.spec, self._parties
-        source = None if spec is None else spec.source
-        return report(self._assembled.public, self._record, self._images, source, parties.setup_links, parties.setup_seconds)
+        assembled, parties = self._assembled, self._parties
+        return report(assembled.public, self._record, self._images, assembled.spec_source, parties.setup_links, parties.setup_seconds)
 
 
 @contextmanager

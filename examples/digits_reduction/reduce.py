@@ -108,7 +108,7 @@ def secure(spec: ReluSpec | None, checkpoint: Path) -> dict[str, float]:
     with ThreeProcesses(served) as parties, torch.no_grad():
         for image in images[chosen[:WARM_UP]]:
             parties.infer(image[None])
-        for image, label in zip(images[chosen], labels[chosen]):
+        for image, label in zip(images[chosen], labels[chosen], strict=True):
             began = time.perf_counter()
             logits, record = parties.infer(image[None])
             seconds.append(time.perf_counter() - began)

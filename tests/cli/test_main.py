@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -175,10 +176,8 @@ def test_inspect_prints_a_table(config, capsys, monkeypatch):
     ],
 )
 def test_bad_input_is_refused(config, refused, arguments, reason):
-    with open("text.png", "w") as file:
-        file.write("no image")
-    with open("labels.json", "w") as file:
-        file.write("{}")
+    Path("text.png").write_text("no image")
+    Path("labels.json").write_text("{}")
     cv2.imwrite("wide.png", np.zeros((6, 8, 3), np.uint8))
     np.save("wide.npy", np.zeros((3, 6, 8), np.float32))
     np.save("nan.npy", np.full((3, 6, 7), np.nan))

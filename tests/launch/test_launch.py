@@ -4,7 +4,6 @@ What the real one installs is seen by every run of these tests: launch/test.sh m
 """
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,7 +47,8 @@ def copy(tmp_path):
 
 def run(copy, script="setup.sh", *arguments, cwd=None, **settings):
     environment = {"PATH": str(copy.parent / "tools"), "CALLS": str(copy.parent / "calls"), **settings}
-    return subprocess.run([copy / "launch" / script, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, timeout=60)
+    command = [copy / "launch" / script, *arguments]
+    return subprocess.run(command, check=False, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
 def calls(copy):
@@ -84,7 +84,7 @@ def test_setup_installs_in_order_and_then_rests(copy):
 def test_a_changed_requirement_is_installed_into_the_same_environment(copy, name):
     run(copy)
     calls(copy)
-    with open(copy / name, "a") as file:
+    with (copy / name).open("a") as file:
         file.write("# changed\n")
     assert run(copy).returncode == 0
     made = calls(copy)
@@ -154,7 +154,7 @@ def test_local_3pc_alone_is_the_digits_demo(ready, tmp_path):
     assert arguments[:4] == ["run", f"{digits}/resnet18_digits.py", f"{digits}/resnet18_digits.pth", "--input"]
     images = arguments[4 : arguments.index("--labels")]
     assert sorted(Path(image).name for image in images) == sorted(json.loads((digits / "labels.json").read_text()))
-    assert all(os.path.exists(argument) for argument in arguments[1:3] + images)
+    assert all(Path(argument).exists() for argument in arguments[1:3] + images)
     assert arguments[arguments.index("--labels") :] == ["--labels", f"{digits}/labels.json", "--batch", "10", "--compare"]
 
 

@@ -140,7 +140,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "results.jsonl").write_text('{"index": 1}\n[]\n')
-    with pytest.raises(InputError, match="results.jsonl, line 2"):
+    with pytest.raises(InputError, match=r"results\.jsonl, line 2: no result of this program"):
         module.Store(folder, {})
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(InputError, match="another version"):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from threepc.choices import NETWORKS, REVEALS, RINGS, TRANSPORTS
+
 if TYPE_CHECKING:
     from threepc.model.assemble import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-from threepc.choices import NETWORKS, REVEALS, RINGS, TRANSPORTS
 
 
 class Command(click.Command):

@@ -67,6 +67,11 @@ class Assembled:
         """What all parties know of it."""
         return self.served.public
 
+    @property
+    def spec_source(self) -> str | None:
+        """Where the relu spec came from, for reports."""
+        return None if self.spec is None else self.spec.source
+
     def plaintext(self) -> nn.Module:
         """The same network in PyTorch, block ReLUs included. Raises InputError where a ReLU of the spec is no module."""
         if self.spec is None:

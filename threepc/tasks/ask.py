@@ -50,6 +50,6 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     details = report(model, record, len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds)
     details |= {"batch": options.batch, "threads": options.threads, "phases": "separate" if options.separate else "overlapped"}
     outcome = Outcome(model, inputs, outputs, details)
-    details |= results.classified(outcome)
+    details |= results.class_fields(outcome)
     results.write(outcome, options.output, options.report)
     return outcome

@@ -7,14 +7,16 @@ ended, and a larger number of images extends what is there. `manifest.json` besi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -56,7 +58,7 @@ class EvaluateOptions:
     data_root: Path | None = None
     batch: int = 1
     size: tuple[int, int] | None = None
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     transport: str = "ipc"
     network: str = "none"
     threads: int = 1
@@ -96,8 +98,8 @@ def evaluate_assembled(
         for batch in _batches(missing, wanted, options.batch):
             samples = [data[index] for index in batch]
             outputs = ways.outputs({way for way in wanted if batch[0] in wanted[way]}, _inputs(samples, loaded.card))
-            results_of = enumerate(zip(batch, samples))
-            store.append([_line(index, sample, outputs, position, data, loaded.card) for position, (index, sample) in results_of])
+            found = [_line(index, samples[row], outputs, row, data, loaded.card) for row, index in enumerate(batch)]
+            store.append(found)
             advance(len(batch))
     summary = summarise([store.lines[index] for index in order], wanted, data, order)
     summary = store.manifest | {"model": loaded.name, "checkpoint": options.checkpoint and str(options.checkpoint)} | summary
@@ -111,30 +113,37 @@ def _inputs(samples: Sequence[Sample], card: ModelCard) -> np.ndarray:
 
 def _batches(indices: list[int], wanted: dict[str, set[int]], size: int) -> Iterator[list[int]]:
     """Runs of up to `size` images for which the same is wanted."""
-    batch: list[int] = []
-    kind = lambda index: tuple(index in chosen for chosen in wanted.values())
-    for index in indices:
-        if batch and (len(batch) == size or kind(index) != kind(batch[0])):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+    for _, alike in itertools.groupby(indices, key=lambda index: [index in chosen for chosen in wanted.values()]):
+        same = list(alike)
+        yield from (same[start : start + size] for start in range(0, len(same), size))
 
 
 class _Ways:
     """The ways to run the network, each made ready when it is first needed. A context manager."""
 
-    def __init__(self, assembled: Assembled, options: EvaluateOptions):
-        self._assembled, self._options = assembled, options
-        self._module = self._packed = self._parties = None
-        self._open = ExitStack()
+    def __init__(self, assembled: Assembled, options: EvaluateOptions) -> None:
+        self._assembled, self._options, self._open = assembled, options, ExitStack()
 
-    def __enter__(self) -> _Ways:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
+
+    @cached_property
+    def _module(self) -> torch.nn.Module:
+        return self._assembled.plaintext()
+
+    @cached_property
+    def _packed(self) -> twin.Packed:
+        return twin.pack(self._assembled.public.plan(1), self._assembled.served.weights)
+
+    @cached_property
+    def _parties(self) -> one_host.ThreeProcesses | one_host.ThreeThreads:
+        served, options = self._assembled.served, self._options
+        parties = one_host.open_parties(served, options.transport, options.network, threads=options.threads, timeout=options.timeout)
+        self._open.push(parties)
+        return parties
 
     def outputs(self, ways: set[str], images: np.ndarray) -> dict[str, dict[str, Any]]:
         """By way: `outputs`, as `threepc run` gives them, and `seconds` for the batch. images: float32 (N, C, H, W)."""
@@ -148,10 +157,8 @@ class _Ways:
         return found
 
     def _plain(self, images: np.ndarray) -> np.ndarray:
-        if self._module is None:
-            self._module = self._assembled.plaintext()
         with torch.no_grad():
-            outputs = self._module(torch.from_numpy(images)).double().numpy()
+            outputs: np.ndarray = self._module(torch.from_numpy(images)).double().numpy()
         if not np.isfinite(outputs).all():
             raise InputError("the plaintext network itself gives NaN or infinity for these images")
         return outputs
@@ -159,16 +166,10 @@ class _Ways:
     def _twin(self, images: np.ndarray) -> np.ndarray:
         public = self._assembled.public
         plan = public.plan(len(images))
-        if self._packed is None:
-            self._packed = twin.pack(plan, self._assembled.served.weights)
         outputs = twin.simulate(plan, self._packed, images, seed=0, threads=self._options.threads)
         return public.network_outputs(outputs[plan.graph.output.name])
 
     def _secure(self, images: np.ndarray) -> np.ndarray:
-        if self._parties is None:
-            limits = {"threads": self._options.threads, "timeout": self._options.timeout}
-            parties = one_host.open_parties(self._assembled.served, self._options.transport, self._options.network, **limits)
-            self._parties = self._open.enter_context(parties)
         outputs, _ = self._parties.infer(images)
         return self._assembled.public.network_outputs(outputs)
 
@@ -176,7 +177,7 @@ class _Ways:
 # A line of results
 
 
-def _line(index: int, sample: Sample, found: dict[str, dict], position: int, data: Any, card: ModelCard) -> dict[str, Any]:
+def _line(index: int, sample: Sample, found: dict[str, dict[str, Any]], position: int, data: Any, card: ModelCard) -> dict[str, Any]:
     """What is kept of one image: by way its score, and how far it is from plaintext."""
     line: dict[str, Any] = {"index": index, "name": sample.name, "truth": sample.label}
     plain = found[PLAIN]["outputs"][position]
@@ -211,7 +212,7 @@ def _labels(output: np.ndarray, card: ModelCard, sample: Sample) -> np.ndarray:
 # The summary
 
 
-def summarise(lines: Sequence[dict], wanted: dict[str, set[int]], data: Any, order: Sequence[int]) -> dict[str, Any]:
+def summarise(lines: Sequence[dict[str, Any]], wanted: dict[str, set[int]], data: Any, order: Sequence[int]) -> dict[str, Any]:
     """Scores by way over the images that were wanted of it; for all but plaintext also plaintext's score on the same images."""
     by_way: dict[str, Any] = {}
     for way, indices in wanted.items():
@@ -219,30 +220,32 @@ def summarise(lines: Sequence[dict], wanted: dict[str, set[int]], data: Any, ord
         if not chosen:
             continue
         score = _mean_iou if data.segmentation else _accuracy
-        by_way[way] = {"images": len(chosen), **score([line[way] for line in chosen], chosen)}
+        by_way[way] = {"images": len(chosen), **score(chosen, way)}
         by_way[way]["seconds_per_image"] = float(np.mean([line[way]["seconds"] for line in chosen]))
         if way == PLAIN:
             continue
-        by_way[way]["plaintext_on_the_same"] = score([line[PLAIN] for line in chosen], chosen)
+        by_way[way]["plaintext_on_the_same"] = score(chosen, PLAIN)
         by_way[way]["agreement"] = float(np.mean([line[way]["agreement"] for line in chosen]))
         with_logits = [line[way] for line in chosen if "max_error" in line[way]]
         if with_logits:
             by_way[way]["max_error"] = max(entry["max_error"] for entry in with_logits)
-            by_way[way]["max_relative_error"] = max(entry["max_error"] / entry["largest"] for entry in with_logits if entry["largest"])
+            by_way[way]["max_relative_error"] = max(
+                (entry["max_error"] / entry["largest"] for entry in with_logits if entry["largest"]), default=0.0
+            )
     return {"images": len(order), "of": len(data), "results": by_way}
 
 
-def _accuracy(entries: Sequence[dict], lines: Sequence[dict]) -> dict[str, float]:
-    found = {"accuracy": float(np.mean([entry["label"] == line["truth"] for entry, line in zip(entries, lines)]))}
-    if all("rank" in entry for entry in entries):
-        found[f"top{TOP}_accuracy"] = float(np.mean([entry["rank"] < TOP for entry in entries]))
+def _accuracy(lines: Sequence[dict[str, Any]], way: str) -> dict[str, float]:
+    found = {"accuracy": float(np.mean([line[way]["label"] == line["truth"] for line in lines]))}
+    if all("rank" in line[way] for line in lines):
+        found[f"top{TOP}_accuracy"] = float(np.mean([line[way]["rank"] < TOP for line in lines]))
     return found
 
 
-def _mean_iou(entries: Sequence[dict], lines: Sequence[dict]) -> dict[str, float]:
+def _mean_iou(lines: Sequence[dict[str, Any]], way: str) -> dict[str, float]:
     total: dict[str, np.ndarray] = {}
-    for entry in entries:
-        for name, areas in entry["areas"].items():
+    for line in lines:
+        for name, areas in line[way]["areas"].items():
             total[name] = total.get(name, 0) + np.array(areas)
     sums = np.array(list(total.values()), np.float64).reshape(-1, 3)
     intersect, union, truth = sums.T
@@ -280,9 +283,10 @@ def _manifest(assembled: Assembled, data: Any) -> dict[str, Any]:
 class Store:
     """The results folder: `lines` by image index, of all runs so far of the same manifest."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Open or make it. Raises InputError where it holds results of another model, precision, spec or dataset, or cannot be written."""
-        self.manifest, self.lines = manifest, {}
+        self.manifest = manifest
+        self.lines: dict[int, dict[str, Any]] = {}
         self._path = folder / "results.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from threepc.console import Display
 from threepc.model.assemble import Settings, assemble_loaded
@@ -20,15 +20,15 @@ class Inspection:
 
     model: PublicModel
     plan: Plan
-    relu_spec: Path | None
+    relu_spec: str | None
 
-    def to_plain(self) -> dict:
+    def to_plain(self) -> dict[str, Any]:
         """As JSON-plain data, with the report's names where they are the same."""
         cost = self.plan.cost
-        return self.model.facts(self.plan.batch, self.relu_spec and str(self.relu_spec)) | {
+        return self.model.facts(self.plan.batch, self.relu_spec) | {
             "reveal": self.model.reveal,
             "bytes": sizes(cost),
-            "links": {link: phases for link, phases in sorted(_links(cost).items())},
+            "links": dict(sorted(_links(cost).items())),
             "messages_online": cost.messages,
             "layers": [layer(step) for step in self.plan.steps],
         }
@@ -39,11 +39,11 @@ def inspect(config: str, settings: Settings, batch: int, size: tuple[int, int] |
     with display.stage("loading the model"):
         loaded = load_model(config, size=size)
     with display.stage("importing the network"):
-        model = assemble_loaded(loaded, settings).public
-    return Inspection(model, model.plan(batch), settings.relu_spec)
+        assembled = assemble_loaded(loaded, settings)
+    return Inspection(assembled.public, assembled.public.plan(batch), assembled.spec_source)
 
 
-def layer(step: Step) -> dict:
+def layer(step: Step) -> dict[str, Any]:
     """What one step costs."""
     entry = {"name": step.name, "kind": step.kind, "shape": list(step.result.shape[1:]), "drelus": step.drelus}
     return entry | {"bytes": sizes(step.cost), "messages": step.cost.messages}

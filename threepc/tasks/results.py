@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Comparison:
         """The largest difference as a part of the largest plaintext output; 0 where only labels are known."""
         return 0.0 if self.errors is None or not self.largest else float(self.errors.max()) / self.largest
 
-    def fields(self) -> dict:
+    def fields(self) -> dict[str, Any]:
         """For the report."""
         errors = {} if self.errors is None else {"max_abs_error": float(self.errors.max()), "max_abs_plain": self.largest}
         return errors | {
@@ -61,7 +61,7 @@ class Outcome:
     model: PublicModel
     inputs: Inputs
     outputs: np.ndarray
-    report: dict
+    report: dict[str, Any]
     comparison: Comparison | None = None
     trace: Trace | None = None
     written: list[Path] = field(default_factory=list)
@@ -95,18 +95,18 @@ def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: 
     if model.reveal == "logits":
         errors = np.abs(secure - plain).reshape(count, -1).max(axis=1)
     elif found.shape != expected.shape:  # labels come at the output's stride, before the network's last resize
-        rows, columns = (np.arange(full) * small // full for small, full in zip(found.shape[1:], expected.shape[1:]))
+        rows, columns = (np.arange(full) * small // full for small, full in zip(found.shape[1:], expected.shape[1:], strict=True))
         found = found[:, rows][:, :, columns]
     agreement = (found == expected).reshape(count, -1).mean(axis=1)
     return Comparison(expected, agreement, errors, float(np.abs(plain).max()), seconds)
 
 
-def classified(outcome: Outcome) -> dict:
+def class_fields(outcome: Outcome) -> dict[str, Any]:
     """For the report: `results`, one entry an image, and `accuracy` where truth is known; nothing unless there is one class an image."""
     if outcome.classes.ndim != 1:
         return {}
     entries = []
-    for index, (name, label) in enumerate(zip(outcome.inputs.names, outcome.classes.tolist())):
+    for index, (name, label) in enumerate(zip(outcome.inputs.names, outcome.classes.tolist(), strict=True)):
         entry = {"image": name, "label": label, "class": outcome.card.class_name(label)}
         if outcome.comparison:
             entry["plain_label"] = int(outcome.comparison.classes[index])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class RunOptions:
     labels: Path | None = None
     batch: int = 1
     size: tuple[int, int] | None = None
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     transport: str = "ipc"
     network: str = "none"
     threads: int = 1
@@ -53,7 +54,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A model and images that go together, all checked."""
 
     loaded: LoadedModel
@@ -61,7 +62,7 @@ class Prepared:
     assembled: Assembled
 
 
-def prepare(options: RunOptions, display: Display) -> Prepared:
+def prepare(options: RunOptions, display: Display) -> PreparedRun:
     """Load and check everything. Raises InputError for images, model, spec, ring and places to write to."""
     check_files(options.images)
     results.check_writable(options.report)
@@ -73,7 +74,7 @@ def prepare(options: RunOptions, display: Display) -> Prepared:
         assembled = assemble_loaded(loaded, options.settings)
     for line in introduction(assembled, loaded, options.settings):
         display.note(line)
-    return Prepared(loaded, inputs, assembled)
+    return PreparedRun(loaded, inputs, assembled)
 
 
 def run(options: RunOptions, display: Display) -> Outcome:
@@ -85,22 +86,22 @@ def run(options: RunOptions, display: Display) -> Outcome:
     with display.stage("preparing kernels") as progress:
         warm_up(model.precision, progress)
     with display.stage("starting client, server and provider"):
-        limits = {"threads": options.threads, "timeout": options.timeout, "budget": budget}
-        parties = one_host.open_parties(prepared.assembled.served, options.transport, options.network, **limits)
+        parties = one_host.open_parties(
+            prepared.assembled.served, options.transport, options.network, threads=options.threads, timeout=options.timeout, budget=budget
+        )
     with parties, display.bar("private inference", len(inputs)) as advance:
         outputs, record = infer_all(partial(parties.infer, separate=options.separate), model, inputs.batches(options.batch), advance)
-    spec = options.settings.relu_spec
-    details = report(model, record, len(inputs), spec and str(spec), parties.setup_links, parties.setup_seconds)
+    details = report(model, record, len(inputs), prepared.assembled.spec_source, parties.setup_links, parties.setup_seconds)
     details |= {
         "transport": options.transport,
         "network": options.network,
         "threads": options.threads,
         "phases": "separate" if options.separate else "overlapped",
     }
-    return conclude(prepared, outputs, details, options, display)
+    return make_outcome(prepared, outputs, details, options, display)
 
 
-def conclude(prepared: Prepared, outputs: np.ndarray, details: dict, options: RunOptions, display: Display) -> Outcome:
+def make_outcome(prepared: PreparedRun, outputs: np.ndarray, details: dict[str, Any], options: RunOptions, display: Display) -> Outcome:
     """Compare, report and write the outputs of all images, as `infer_all` gives them."""
     assembled, inputs = prepared.assembled, prepared.inputs
     comparison = trace = None
@@ -112,7 +113,7 @@ def conclude(prepared: Prepared, outputs: np.ndarray, details: dict, options: Ru
     details |= {"checkpoint": options.checkpoint and str(options.checkpoint), "batch": options.batch}
     details |= comparison.fields() if comparison else {}
     outcome = Outcome(assembled.public, inputs, outputs, details, comparison, trace)
-    details |= results.classified(outcome)
+    details |= results.class_fields(outcome)
     results.write(outcome, options.output, options.report)
     return outcome
 

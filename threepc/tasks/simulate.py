@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from threepc.console import Display
@@ -11,7 +13,7 @@ from threepc.party.record import Record
 from threepc.party.warmup import warm_up
 from threepc.plan.twin import pack, simulate
 from threepc.tasks.results import Outcome
-from threepc.tasks.run import Prepared, RunOptions, conclude, prepare
+from threepc.tasks.run import PreparedRun, RunOptions, make_outcome, prepare
 
 
 def run_twin(options: RunOptions, seed: int | None, display: Display) -> Outcome:
@@ -28,7 +30,7 @@ def run_twin(options: RunOptions, seed: int | None, display: Display) -> Outcome
 
     with display.bar("simulation", len(prepared.inputs)) as advance:
         outputs, _ = infer_all(infer, model, prepared.inputs.batches(options.batch), advance)
-    return conclude(prepared, outputs, _details(prepared, options) | {"simulated": True}, options, display)
+    return make_outcome(prepared, outputs, _facts(prepared) | {"simulated": True}, options, display)
 
 
 def run_reproducibly(options: RunOptions, seed: int, display: Display) -> Outcome:
@@ -44,16 +46,15 @@ def run_reproducibly(options: RunOptions, seed: int, display: Display) -> Outcom
     with display.bar("inference that is not private", len(prepared.inputs)) as advance:
         batches = prepared.inputs.batches(options.batch)
         outputs, _ = infer_all(lambda batch: (debug.infer(served, batch, seed), Record()), served.public, batches, advance)
-    return conclude(prepared, outputs, _details(prepared, options) | {"debug_seed": seed}, options, display)
+    return make_outcome(prepared, outputs, _facts(prepared) | {"debug_seed": seed}, options, display)
 
 
-def _prepare(options: RunOptions, display: Display) -> Prepared:
+def _prepare(options: RunOptions, display: Display) -> PreparedRun:
     prepared = prepare(options, display)
     with display.stage("preparing kernels") as progress:
         warm_up(prepared.assembled.public.precision, progress)
     return prepared
 
 
-def _details(prepared: Prepared, options: RunOptions) -> dict:
-    spec = options.settings.relu_spec
-    return prepared.assembled.public.facts(len(prepared.inputs), spec and str(spec))
+def _facts(prepared: PreparedRun) -> dict[str, Any]:
+    return prepared.assembled.public.facts(len(prepared.inputs), prepared.assembled.spec_source)
