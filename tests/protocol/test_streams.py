@@ -1,0 +1,103 @@
+"""Which blocks of a keyed stream the kernels draw: each once at most, the same at both holders, and none beyond what was reserved.
+
+A mask that is drawn twice gives right results, so only the draws themselves show it. Here the passes over runs are interpreted, and note them.
+"""
+
+import numpy as np
+import pytest
+
+from tests.graph.building import Builder
+from tests.protocol.harness import CP, SP, WEIGHTS, RecordedKeystream, Trio, network_trio, run_network
+from threepc.kernels import keystream, runs
+from threepc.kernels.keystream import BLOCK_BYTES
+from threepc.kernels.packing import TILE
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import LABEL, LOGITS, schedule
+from threepc.prf import Purpose
+
+ALL_PURPOSES = {"CP": set(Purpose) - {Purpose.WEIGHT}, "SP": {Purpose.OPENING, Purpose.DECISION}}
+"""What client and server share streams with the provider for; L_W is drawn by the library, as one run."""
+
+
+class ReservedKeystream(RecordedKeystream):
+    """A keystream that also keeps (op, purpose, blocks, source) of all that kernels may draw."""
+
+    def __init__(self, key):
+        super().__init__(key)
+        self.sources = []
+
+    def source(self, attempt, op, purpose, blocks):
+        source = super().source(attempt, op, purpose, blocks)
+        self.sources.append((op, purpose, blocks, source))
+        return source
+
+
+def interpret(patch):
+    """Let the passes over runs be interpreted; returns the list of (source, first block, bytes) to which every draw is added."""
+    draws = []
+
+    def draw(source, block, out):
+        following = keystream.fill(source, block, out)
+        draws.append((source, int(block), out.tobytes()))
+        return following
+
+    for name, function in list(vars(runs).items()):
+        if getattr(getattr(function, "py_func", None), "__module__", None) == runs.__name__:
+            patch.setattr(runs, name, function.py_func)
+    patch.setattr(runs, "draw", draw)
+    return draws
+
+
+def every_protocol():
+    """A network with ReLU, clip, blocks, a channel that passes, pooling and truncation, of three tiles and more each; its blocks' sizes."""
+    net = Builder(1, 2 * TILE // 64 + 10, 64)
+    blocks = net.relu(net.conv(net.clip(net.conv("input", 1, 1)), 3, 1))
+    pooled = net.node("maxpool", net.conv(blocks, 3, 1), kernel=[2, 1], stride=[1, 1], padding=[0] * 4, dilation=[1, 1])
+    return *net.output(net.conv(net.add(pooled, pooled), 3, 1)), {blocks: ((1, 1), (1, 2), (0, 1))}
+
+
+def inferred(reveal, bits):
+    """The three roles after an inference of that network under the tests' keys."""
+    graph, weights, sizes = every_protocol()
+    plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal)
+    trio = network_trio(plan, weights, weight_key=WEIGHTS, keys=(CP, SP))
+    run_network(trio, plan, np.ones((1, *graph.input.shape)))
+    return trio
+
+
+def blocks_of(draws):
+    """Numbers of all blocks that are in (first block, bytes) of draws."""
+    return np.concatenate([np.arange(block, block + -(-len(drawn) // BLOCK_BYTES)) for block, drawn in draws])
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.parametrize("reveal", (LOGITS, LABEL))
+@pytest.mark.parametrize("bits", (48, 32))
+def test_no_block_is_drawn_twice(bits, reveal, monkeypatch):
+    monkeypatch.setattr(Trio, "new_stream", ReservedKeystream)
+    with monkeypatch.context() as patch:
+        draws = interpret(patch)
+        trio = inferred(reveal, bits)
+    by_stream = {}
+    for holder, stream in trio.streams.items():
+        for op, purpose, reserved, source in stream.sources:
+            own = sorted((block, drawn) for drawn_from, block, drawn in draws if drawn_from.keys is source.keys)
+            by_stream[holder, op, purpose] = own
+            assert bool(own) == bool(reserved)
+            if own:
+                blocks, where = blocks_of(own), f"{holder}, op {op}, {Purpose(purpose).name}"
+                assert len(own) >= 3, f"{where}: every tile draws"
+                assert len(np.unique(blocks)) == len(blocks), f"{where}: a block is drawn twice"
+                assert blocks.max() < reserved
+    for holder, purposes in ALL_PURPOSES.items():
+        assert {purpose for of, _, purpose in by_stream if of == holder} == purposes
+        drawn = [drawn for (of, _, _), own in by_stream.items() if of == holder for _, drawn in own]
+        words = np.concatenate([np.frombuffer(d[: len(d) // BLOCK_BYTES * BLOCK_BYTES], f"V{BLOCK_BYTES}") for d in drawn])
+        assert len(np.unique(words)) == len(words), f"{holder}: what kernels draw repeats"
+        assert all(own == by_stream[holder[::-1], op, purpose] for (of, op, purpose), own in by_stream.items() if of == holder)
+    assert sent(trio) == sent(inferred(reveal, bits)), "compiled passes do the same"
+
+
+def sent(trio):
+    """Every message, by sender."""
+    return [end.bytes_sent() for pair in (trio.dealt, trio.prepared, trio.online) for end in pair]
