@@ -47,5 +47,5 @@ def test_any_values_give_an_index_of_a_value_that_is_as_large(bits):
 def test_the_last_message_has_the_bits_of_an_index():
     protocol = Argmax(0, (1, 10, 8, 8), 48, 16)
     _, trio = label(protocol, np.zeros((1, 10, 8, 8), np.int64))
-    *_, (op, phase, parts) = trio.online[1].sent
+    *_, (_, phase, parts) = trio.online[1].sent
     assert (phase, sum(part.nbytes for part in parts)) == ("online", 64 // 8 * 4)

@@ -1,8 +1,6 @@
 """What each party receives: uniform given all that it holds, and under the same keys independent of what it must not learn.
 
-The statistical tests use fresh keys, on thousands of equal elements, so that every received bit of an element is a sample of the same
-distribution. A bit, or the XOR of two, that is not balanced shows with dozens of standard deviations; chance reaches LIMIT with probability
-below 1e-11 over all that is tested here.
+The statistical tests use fresh keys, see uniformity.py.
 """
 
 import numpy as np
@@ -10,93 +8,20 @@ import pytest
 
 from tests.graph.building import Builder, mobile, residual
 from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
+from tests.protocol.uniformity import COUNT, assert_uniform, bits_of, combined_bits, drawn_bits, received_bits
 from threepc import prf
 from threepc.errors import RunError
 from threepc.kernels.gate import Cut
-from threepc.kernels.packing import TILE, unpack
+from threepc.kernels.packing import packed_bytes, unpack
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
-from threepc.prf import Keystream, Purpose, new_key
+from threepc.prf import Keystream, new_key
+from threepc.protocol.argmax import Argmax
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import Relu
 from threepc.ring import word_of
-
-COUNT = 8192
-"""Elements, within one tile: planes and words of a message are then those of all elements."""
-LIMIT = 9.0
-"""Standard deviations."""
-
-
-def bits_of(words, bits):
-    """Bits (bits, COUNT) of words, as ±1."""
-    rows = (words[None, :] >> np.arange(bits, dtype=words.dtype)[:, None]) & words.dtype.type(1)
-    return rows.astype(np.float32) * 2 - 1
-
-
-def planes_of(array):
-    """Bits (rows, COUNT) of bit planes, as ±1."""
-    octets = np.ascontiguousarray(array).view(np.uint8).reshape(-1, COUNT // 8)
-    return np.unpackbits(octets, axis=1, bitorder="little").astype(np.float32) * 2 - 1
-
-
-def parts_of(sent, values):
-    """(words, their width) of every packed value and (planes, None) of every other part of messages as a Recorder kept them.
-
-    values: the widths of the values in every part that holds any.
-    """
-    layouts = {sum(widths): widths for widths in values}
-    for _, _, parts in sent:
-        for part in parts:
-            message = part.view(np.uint8)
-            widths, at = layouts.get(message.nbytes * 8 // COUNT), 0
-            if widths is None:
-                yield message, None
-                continue
-            for width in widths:
-                words = np.empty(COUNT, word_of(width))
-                unpack(message[at : at + COUNT // 8 * width], COUNT, width, words)
-                yield words, width
-                at += COUNT // 8 * width
-
-
-def received_bits(sent, *values):
-    """Bits of messages, see `parts_of`."""
-    return np.concatenate([planes_of(part) if width is None else bits_of(part, width) for part, width in parts_of(sent, values)])
-
-
-def combined_bits(combine, sent, *values):
-    """Bits of the sum, or difference, of any two packed values of one width, over several messages: pads that cancel show here."""
-    words = [part for part in parts_of(sent, values) if part[1] is not None]
-    return np.concatenate([bits_of(combine(a, b), width) for i, (a, width) in enumerate(words) for b, other in words[:i] if other == width])
-
-
-def drawn_bits(stream, bits):
-    """Bits of everything that a party drew from a stream for one tile of COUNT elements in a ring of `bits` bits."""
-
-    def arrays(purpose, drawn):
-        size, word = drawn.size // TILE, np.dtype(word_of(bits)).itemsize
-        if purpose == Purpose.DECISION:
-            return [planes_of(drawn[: drawn.size // TILE * COUNT])]
-        sizes = [word] * (size // word) + [4] * (size % word > 0)
-        ends = np.cumsum([COUNT * s for s in sizes])
-        return [bits_of(drawn[end - COUNT * s : end].view(f"u{s}"), 8 * s) for s, end in zip(sizes, ends)]
-
-    return np.concatenate([part for purpose, drawn in stream.drawn if drawn.size for part in arrays(purpose, drawn)])
-
-
-def assert_uniform(received, known):
-    """Every received bit is balanced, and so is its XOR with every other received bit and with every bit that the receiver knows."""
-    count = received.shape[1]
-    single = np.abs(received.sum(axis=1)) / np.sqrt(count)
-    assert single.max() < LIMIT, f"received bit {single.argmax()}"
-    among = np.abs(received @ received.T) / np.sqrt(count)
-    np.fill_diagonal(among, 0)
-    assert among.max() < LIMIT, f"received bits {np.unravel_index(among.argmax(), among.shape)}"
-    if known is not None:
-        across = np.abs(received @ known.T) / np.sqrt(count)
-        assert across.max() < LIMIT, f"received and known bits {np.unravel_index(across.argmax(), across.shape)}"
 
 
 def test_the_statistic_finds_what_it_looks_for():
@@ -171,6 +96,30 @@ def test_pooling_shows_nobody_anything():
 
 
 @pytest.mark.parametrize("bits", (48, 32))
+def test_argmax_shows_nobody_anything_but_the_index(bits):
+    """The same three channels at every position. Of the last message, which the index and its masks make up, each bit alone tells nothing."""
+    (shift, cut), shape = CUTS[bits], (1, 3, 64, 128)
+    word, index_bits = cut + 2, 2
+    client, server, provider = in_the_servers_summand(0, shape, bits)
+    server += np.array([5, 9, -3], np.int64).astype(server.dtype)[None, :, None, None] << server.dtype.type(shift)
+    protocol, trio = Argmax(0, shape, bits, shift), Trio()
+    protocol.deal(trio.provider, provider)
+    kept = protocol.prepare(trio.client, client)
+    _, labels = trio.together(lambda role: protocol.serve(role, server), lambda role: protocol.infer(role, kept))
+    assert (labels == 1).all()
+    *comparisons, (_, _, (last,)) = trio.online[1].sent
+    index = np.empty(COUNT, word_of(index_bits))
+    unpack(last.view(np.uint8), COUNT, index_bits, index)
+    mine = received_bits(trio.online[0].sent, (word,))
+    at_client = np.concatenate([received_bits(comparisons, (word,)), bits_of(index, index_bits)])
+    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], word)]))
+    *dealt, (_, _, (of_index,)) = trio.dealt[0].sent
+    unpack(of_index.view(np.uint8), COUNT, index_bits, index)
+    at_server = [received_bits(dealt, (word, word)), bits_of(index, index_bits), received_bits(trio.prepared[0].sent, (word,)), mine]
+    assert_uniform(np.concatenate(at_server), np.concatenate([at_client, drawn_bits(trio.streams["SP"], word)]))
+
+
+@pytest.mark.parametrize("bits", (48, 32))
 def test_input_and_output_show_the_server_nothing(bits):
     word, shape = word_of(bits), (1, 1, 64, 128)
     step, trio = Input(0, shape, bits), Trio()
@@ -235,9 +184,8 @@ def test_difference_of_two_inputs_masked_alike_is_the_inputs(bits):
     inputs = [rng.integers(0, np.iinfo(word).max, shape, word, endpoint=True) for _ in range(2)]
     for x in inputs:
         trio = Trio(keys=(CP, SP))
-        d = step.mask(trio.client, trio.client.with_provider)
-        u, _ = trio.together(step.serve, lambda client: step.infer(client, x, d))
-        sent.append(u)
+        step.infer(trio.client, x, step.mask(trio.client, trio.client.with_provider))
+        sent.append(step.serve(trio.server))
     assert np.array_equal(signed(sent[0] - sent[1], bits), signed(inputs[0] - inputs[1], bits))
 
 
@@ -275,6 +223,26 @@ def test_difference_of_two_outputs_masked_alike_is_the_summands():
     assert np.array_equal((sent[0] - sent[1]) % 2 ** (bits - shift), wanted % 2 ** (bits - shift))
 
 
+@pytest.mark.parametrize("bits", (48, 32))
+def test_low_bits_of_the_result_stay_with_the_server(bits):
+    """What C decodes has below `shift` bits what it chose itself before the input existed; a network's result has as many fewer as a product."""
+    shift, count = CUTS[bits][0], 640
+    rng, step, trio = np.random.default_rng(bits), Output(0, count, bits, shift), Trio()
+    summands = rng.integers(0, np.iinfo(word_of(bits)).max, (3, count), word_of(bits), endpoint=True)
+    step.deal(trio.provider, summands[0])
+    kept = step.prepare(trio.client, summands[1])
+    _, result = trio.together(lambda server: step.serve(server, summands[2]), lambda client: step.infer(client, kept))
+    assert not ((result - kept) % 2**shift).any()
+    assert sum(part.nbytes for part in trio.online[1].sent[-1][2]) == count // 8 * (bits - shift)
+
+    graph, weights = mobile()
+    plan = schedule(graph, Precision.default(bits))
+    trio = network_trio(plan, weights)
+    run_network(trio, plan, np.ones((1, *graph.input.shape)))
+    op, _, (message,) = trio.online[1].sent[-1]
+    assert op == plan.steps[-1].op and message.nbytes == packed_bytes(graph.nodes[-1].shape[0], {48: 32, 32: 21}[bits])
+
+
 def test_output_is_all_that_the_last_message_tells():
     """The client's last message and what it kept differ in the logits alone: another summand of the same value gives the same message."""
     bits, shift, count = 48, 16, 64
@@ -297,14 +265,14 @@ def test_no_attempt_runs_twice(role):
     trio = network_trio(plan, weights)
     run_network(trio, plan, np.ones((1, *graph.input.shape)))
     relu = next(step for step in plan.steps if step.kind == "clip")
+    zeros, opening = np.zeros(relu.result.shape, np.uint64), relu.protocol.opening
+    again = {
+        "provider": lambda: relu.protocol.deal(trio.provider, zeros),
+        "client": lambda: relu.protocol.prepare(trio.client, zeros),
+        "server": lambda: opening.serve(trio.server, zeros.reshape(-1), np.zeros(opening.message_bytes, np.uint8)),
+    }
     with pytest.raises(RunError, match="used twice"):
-        if role == "provider":
-            relu.protocol.deal(trio.provider, np.zeros(relu.result.shape, np.uint64))
-        elif role == "client":
-            relu.protocol.prepare(trio.client, np.zeros(relu.result.shape, np.uint64))
-        else:
-            opening = relu.protocol.opening
-            opening.serve(trio.server, np.zeros(opening.count, np.uint64), np.zeros(opening.message_bytes, np.uint8))
+        again[role]()
     for stream in trio.streams.values():
         with pytest.raises(RunError, match="attempts only increase"):
             stream.begin_attempt(0)
@@ -328,7 +296,7 @@ def test_instructions_and_library_make_one_transcript(build, monkeypatch):
     sizes = {node.name: ((2, 2), (0, 1)) * (node.shape[0] // 2) for node in graph.nodes if node.kind == "relu"}
     plan = schedule(graph, Precision(), sizes)
     for agree in (prf.instructions_agree(), False):
-        monkeypatch.setattr(prf, "instructions_agree", lambda: agree)
+        monkeypatch.setattr(prf, "instructions_agree", lambda agree=agree: agree)
         trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
         run_network(trio, plan, np.ones((1, *graph.input.shape)))
         sent.append([end.bytes_sent() for pair in (trio.dealt, trio.prepared, trio.online) for end in pair])
