@@ -49,7 +49,7 @@ def assert_close(model: ServedModel, x: np.ndarray, logits: np.ndarray, toleranc
     assert logits.shape == wanted.shape and np.abs(logits - wanted).max() < tolerance * np.abs(wanted).max()
 
 
-class Ended(Exception):
+class StillRunsError(Exception):
     """A thread that should have ended is still running."""
 
 
@@ -72,12 +72,12 @@ def serving(connector: MemoryConnector, model: ServedModel | None, options: Opti
 
 
 def sessions_end(others: set[threading.Thread], seconds: float = 20.0) -> None:
-    """Wait for all threads but `others` and those of kernels. Raises Ended naming one that does not end."""
+    """Wait for all threads but `others` and those of kernels. Raises StillRunsError naming one that does not end."""
     for thread in set(threading.enumerate()) - others:
         if not thread.name.startswith("tiles"):
             thread.join(seconds)
             if thread.is_alive():
-                raise Ended(f"{thread.name} still runs")
+                raise StillRunsError(f"{thread.name} still runs")
 
 
 class Stranger:

@@ -40,7 +40,8 @@ class ClientSession:
         self._options, self.meter = options, Meter()
         self._channels: list[Channel] = []
         self._weights: dict[int, PackedWeight] = {}
-        self._attempt, self._over, key = 0, False, new_key()
+        self._attempt, key = 0, new_key()
+        self._ended = ""
         self._counted = contextlib.ExitStack()
         self._stream = Keystream(key)
         began = time.perf_counter()
@@ -90,8 +91,8 @@ class ClientSession:
         separate: finish the offline phase before the online one begins, which needs all its bytes within the budget. Raises InputError before
         anything is sent, RunError when the run fails; then the session is over. It is over, too, with a record that is incomplete.
         """
-        if self._over:
-            raise RunError("this session is over: open another one")
+        if self._ended:
+            raise RunError(f"this session is over: {self._ended}")
         words = self.model.precision.image_words(images, self.model.graph.input.shape)
         if not 1 <= len(images) <= MAX_BATCH:
             raise InputError(f"an inference takes 1 to {MAX_BATCH} images at once, not {len(images)}")
@@ -158,9 +159,9 @@ class ClientSession:
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._over:
+        if self._ended:
             return
-        self._over = True
+        self._ended = "it was closed"
         self._counted.close()
         self._stream.erase()
         if error is None:
@@ -169,7 +170,8 @@ class ClientSession:
                     channel.send_control("bye", {})
             close_all(self._channels)
         else:
-            close_all(self._channels, str(error) if isinstance(error, RunError) else f"{type(error).__name__} in the client")
+            self._ended = str(error) if isinstance(error, RunError) else f"{type(error).__name__} in the client"
+            close_all(self._channels, self._ended)
 
     def __enter__(self) -> Self:
         return self
