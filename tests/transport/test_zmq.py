@@ -14,9 +14,10 @@ from threepc.errors import RunError
 from threepc.transport.channel import Channel
 from threepc.transport.connection import NoAnswerError
 from threepc.transport.keys import KeyPair
+from threepc.transport.wires import PIECE_BYTES, wire_bytes
 from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
-from threepc.transport.zmq_sockets import PIECE_BYTES, is_readable, read_only, wire_bytes
+from threepc.transport.zmq_sockets import is_readable, read_only
 
 SERVER, CLIENT = KeyPair.new(), KeyPair.new()  # of the tests that start a server of their own
 PATIENCE = 10  # seconds; only a failing test waits that long

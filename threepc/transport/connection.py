@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threepc.errors import RunError
+from threepc.transport.wires import Wire
 
 Buffer = bytes | bytearray | memoryview | NDArray[Any]
 
@@ -35,6 +36,9 @@ class Connection(ABC):
 
     name: str
     """What messages call the peer; a channel that knows its role replaces the default."""
+
+    wire: Wire | None = None
+    """What is known of the TCP connection below; None for ipc and memory."""
 
     def __init__(self, where: str, peer: bytes | None = None) -> None:
         self.where = where
@@ -64,6 +68,11 @@ class Connection(ABC):
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """The bytes that a message with frames of these sizes takes on the wire."""
         return sum(sizes)
+
+    def allow(self, size: int) -> None:
+        """From now on up to `size` bytes, and some slack, may wait to be read. Over TCP the connection is cut when more do."""
+        if self.wire is not None:
+            self.wire.allow(size)
 
     def __enter__(self) -> Self:
         return self

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
+import socket
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
 
 import zmq
 
@@ -17,99 +21,177 @@ from threepc.transport.addresses import check_ipc_directory, is_tcp
 from threepc.transport.connection import Buffer, Connection, closed_here, no_answer
 from threepc.transport.keys import KeyPair, is_key
 from threepc.transport.waker import Waker, poll
+from threepc.transport.wires import WATCH_MS, Probe, Wire, wire_bytes
 from threepc.transport.zmq_sockets import Context, Socket
 
-_RETRY_S = 0.05
 _FLUSH_MS = 1
+_RETRY_S, _LONGEST_RETRY_S = 0.05, 0.25
+_PATIENCE_S = 2.0
+"""After this time without an answer somebody is told for whom this party waits."""
+_HANG_UPS = 5
+"""So often a listener hangs up during the handshake, in a row, before it is given up."""
+
+
+class _Failure(Enum):
+    """How a try to connect ended."""
+
+    NOBODY = auto()
+    SILENCE = auto()
+    HANG_UP = auto()
+    KEY = auto()
+    OTHER_KEY = auto()
+    STRANGER = auto()
+
+
+_TEXTS = {
+    _Failure.SILENCE: "accepts connections but says nothing: it has stopped, or has more to do than it can",
+    _Failure.HANG_UP: f"hung up {_HANG_UPS} times during the handshake: either it fails there, which its log says, or its public key here is "
+    "not the one it has there",
+    _Failure.KEY: "does not accept this party's public key: add it to that party's deployment.yaml and restart it there",
+    _Failure.OTHER_KEY: "has another key than its public key here: copy its .public file anew ('threepc keygen DIR' makes keys)",
+    _Failure.STRANGER: "does not speak this protocol: another program listens there",
+}
 
 
 def connect(
-    address: str, *, keys: KeyPair | None = None, server_key: bytes | None = None, timeout: float = 30.0, name: str = "the party"
+    address: str,
+    *,
+    keys: KeyPair | None = None,
+    server_key: bytes | None = None,
+    timeout: float = 30.0,
+    name: str = "the party",
+    waiting: Callable[[str], None] | None = None,
 ) -> Connection:
     """A connection to the `Listener` at `address`, trying for `timeout` seconds until somebody listens there.
 
     `keys`: own key pair, and `server_key`: the only public key that the listener is believed with (both for tcp:// only and required
-    there). `name` is what messages call the listener. Raises InputError for a bad address, missing keys, or an ipc directory
-    that others may enter; RunError when nobody answers, or when one side does not accept the other's key.
+    there). `name` is what messages call the listener; `waiting` is told for whom this party waits, and why, when that takes a while. Raises
+    InputError for a bad address, missing keys, or an ipc directory that others may enter; RunError when nobody answers, when one side does not
+    accept the other's key, or when this process may not open enough files.
     """
-    tcp = is_tcp(address)
-    if tcp:
+    if is_tcp(address):
         if server_key is None or not is_key(server_key):
             raise InputError(f"{name} at {address} cannot be recognised without its public key: 'threepc keygen DIR' makes keys")
     else:
         check_ipc_directory(address)
-    deadline = time.monotonic() + timeout
-    context = zmq.Context()
-    try:
-        while True:
-            socket = zmq_sockets.new_socket(context, zmq.DEALER, address, keys)
-            if tcp:
-                socket.curve_serverkey = server_key
-            monitor = socket.get_monitor_socket(zmq_sockets.WATCHED)
-            try:
-                socket.connect(address)
-                failure = _handshake(monitor, deadline)
-                if failure is None:
-                    connection = DealerConnection(context, socket, monitor, address, server_key if tcp else None)
-                    connection.name = f"{name} at {address}"
-                    return connection
-            except BaseException:
-                zmq_sockets.close_monitored(socket, monitor, 0)
-                raise
-            zmq_sockets.close_monitored(socket, monitor, 0)
-            if failure in _FAILURES:
-                raise RunError(f"{name} at {address} {_FAILURES[failure]}")
-            if time.monotonic() + _RETRY_S > deadline:
-                hint = "is it running there, and does a firewall let this host through?"
-                raise RunError(f"{name} has not answered at {address} for {timeout:g} s: {hint}")
-            time.sleep(_RETRY_S)
-    except BaseException:
-        context.term()
-        raise
-
-
-_FAILURES: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "does not accept this party's public key: add it to that party's deployment.yaml and restart it there",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "hung up during the handshake: its public key here is probably not the one it has there; "
-    "copy its .public file anew ('threepc keygen DIR' makes keys)",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "does not speak this protocol, or its public key here is not the one it has there",
-}
-
-
-def _handshake(monitor: Socket, deadline: float) -> int | None:
-    """Wait for a new connection's handshake: None once it succeeded, else the event that stands for what went wrong."""
+    began, hang_ups, pause, told = time.monotonic(), 0, _RETRY_S, ""
     while True:
-        for event, _ in zmq_sockets.events(monitor):
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                return None
-            if event in _FAILURES or event in (zmq.EVENT_CLOSED, zmq.EVENT_CONNECT_RETRIED, zmq.EVENT_DISCONNECTED):
-                return event
-        remaining = deadline - time.monotonic()
+        outcome = _try(address, keys, server_key, began + timeout)
+        if isinstance(outcome, Connection):
+            outcome.name = f"{name} at {address}"
+            return outcome
+        hang_ups = hang_ups + 1 if outcome is _Failure.HANG_UP else 0
+        if hang_ups == _HANG_UPS or outcome in (_Failure.KEY, _Failure.OTHER_KEY, _Failure.STRANGER):
+            raise RunError(f"{name} at {address} {_TEXTS[outcome]}")
+        passed = time.monotonic() - began
+        if passed + pause > timeout:
+            raise RunError(f"{name} has not answered at {address} for {timeout:g} s: {_reason(address, outcome)}")
+        if waiting is not None and passed > _PATIENCE_S and told != (reason := _reason(address, outcome)):
+            waiting(f"waiting for {name} at {address} ({timeout - passed:.0f} s more): {reason}")
+            told = reason
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_RETRY_S)
+
+
+def _try(address: str, keys: KeyPair | None, server_key: bytes | None, deadline: float) -> Connection | _Failure:
+    """One try to connect, with a context of its own, which is gone again unless it succeeded."""
+    with contextlib.ExitStack() as stack:
+        try:
+            context = zmq_sockets.new_context()
+            stack.callback(context.destroy, 0)
+            dealer = zmq_sockets.new_socket(context, zmq.DEALER, address, keys)
+            if server_key is not None and is_tcp(address):
+                dealer.curve_serverkey = server_key
+            monitor = dealer.get_monitor_socket(zmq_sockets.WATCHED)
+            stack.callback(dealer.disable_monitor)
+            dealer.connect(address)
+            outcome = _handshake(monitor, deadline)
+            if isinstance(outcome, _Failure):
+                return outcome
+            waker = Waker()
+            stack.callback(waker.close)
+            connection = DealerConnection(context, dealer, monitor, waker, address, server_key if is_tcp(address) else None, outcome)
+            stack.pop_all()
+        except (zmq.ZMQError, OSError) as error:
+            raise RunError(f"no connection to {address} can be made: {error.strerror}") from None
+        return connection
+
+
+def _handshake(monitor: Socket, deadline: float) -> int | _Failure:
+    """Wait for a new connection's handshake: its descriptor, or what went wrong."""
+    descriptor, patience = -1, min(deadline, time.monotonic() + zmq_sockets.HANDSHAKE_MS / 1000)
+    while True:
+        for event, value in zmq_sockets.events(monitor):
+            if event == zmq.EVENT_CONNECTED:
+                descriptor = value
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                return descriptor
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                return _Failure.KEY
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                return _Failure.OTHER_KEY if value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC else _Failure.STRANGER
+            elif event in (zmq.EVENT_CLOSED, zmq.EVENT_CONNECT_RETRIED, zmq.EVENT_DISCONNECTED, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
+                return _Failure.NOBODY if descriptor < 0 else _Failure.HANG_UP
+        remaining = patience - time.monotonic()
         if remaining <= 0:
-            return zmq.EVENT_CLOSED
+            return _Failure.NOBODY if descriptor < 0 else _Failure.SILENCE
         monitor.poll(math.ceil(remaining * 1000))
+
+
+def _reason(address: str, failure: _Failure) -> str:
+    """Why nobody answers at an address, as far as that can be found out."""
+    if failure is not _Failure.NOBODY:
+        return f"it {_TEXTS[failure]}"
+    if not is_tcp(address):
+        return "is it running there?"
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _RETRY_S * 10).close()
+    except ConnectionRefusedError:
+        return "its host refuses the connection: is it running there?"
+    except TimeoutError:
+        return "its host does not answer: is it up, and does a firewall let this host through?"
+    except OSError as error:
+        return f"{error.strerror}"
+    return "it has just begun to listen"
 
 
 class DealerConnection(Connection):
     """A connected DEALER socket in a context of its own, so that bulk on one connection does not hold up another's I/O thread."""
 
-    def __init__(self, context: Context, socket: Socket, monitor: Socket, address: str, peer: bytes | None) -> None:
+    def __init__(
+        self, context: Context, socket: Socket, monitor: Socket, waker: Waker, address: str, peer: bytes | None, descriptor: int
+    ) -> None:
         super().__init__(address, peer)
         self._context = context
         self._socket = socket
         self._monitor = monitor
         self._encrypted = is_tcp(address)
-        self._waker = Waker()
+        self._waker = waker
         self._poller = select.poll()
-        for descriptor in (socket.fileno(), monitor.fileno(), self._waker.fileno()):
-            self._poller.register(descriptor, select.POLLIN)
+        for each in (socket, monitor, waker):
+            self._poller.register(each.fileno(), select.POLLIN)
         self._receiving = threading.Lock()  # held through a whole receive: one receiver at a time
         self._lock = threading.Lock()  # held for each operation on the sockets; taken after _receiving
         self._waiting = False
         self._arrived: deque[list[memoryview]] = deque()
         self._end: str | None = None
-        self._closed = False
+        self._broken = self._closed = False
         zmq_sockets.send_frames(socket, zmq_sockets.HELLO, self._encrypted)
+        if self._encrypted:
+            self.wire = Wire(descriptor)
+            _watch.add(self)
+
+    def check(self, probe: Probe) -> None:
+        """End the connection when more waits on it than may."""
+        wire = self.wire
+        if wire is None or self._closed or not wire.is_too_full(probe.received(wire.descriptor)):
+            return
+        with self._lock:
+            if not self._closed and self._end is None and probe.cut(wire.descriptor, self._is_whole):
+                self._end = wire.overfull()
+                self._arrived.clear()
+                self._waker.set()
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Hand the frames to libzmq, and take in what has arrived meanwhile: it may be the peer's goodbye."""
@@ -155,11 +237,12 @@ class DealerConnection(Connection):
             self._drain()
             zmq_sockets.close_monitored(self._socket, self._monitor, self._say_goodbye() if self._end is None else 0)
             self._waker.close()
+        _watch.discard(self)
         self._context.term()
 
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes on the wire, with what ZMTP and CURVE add."""
-        return zmq_sockets.wire_bytes(sizes, self._encrypted)
+        return wire_bytes(sizes, self._encrypted)
 
     def _take(self) -> list[memoryview] | None:
         """The next message if there is one. What had arrived before the connection ended is still received."""
@@ -168,7 +251,10 @@ class DealerConnection(Connection):
         if not self._arrived:
             self._drain()
         if self._arrived:
-            return self._arrived.popleft()
+            frames = self._arrived.popleft()
+            if self.wire is not None:
+                self.wire.take(frames)
+            return frames
         if self._end is not None:
             raise RunError(f"{self.name} {self._end}")
         return None
@@ -190,12 +276,59 @@ class DealerConnection(Connection):
 
     def _drain(self) -> None:
         """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye."""
-        lost = zmq.EVENT_DISCONNECTED in [event for event, _ in zmq_sockets.events(self._monitor)]
+        whole = self._is_whole()
         while self._end is None and zmq_sockets.is_readable(self._socket):
             frames = zmq_sockets.receive_frames(self._socket)
             if len(frames[0]) > 0:
                 self._arrived.append(zmq_sockets.read_only(frames, self._encrypted))
+                if self.wire is not None:
+                    self.wire.delivered += len(self._arrived[-1])
             elif len(frames) > 1:
                 self._end = zmq_sockets.farewell(frames)
-        if lost and self._end is None:
+        if not whole and self._end is None:
             self._end = zmq_sockets.LOST
+
+    def _is_whole(self) -> bool:
+        """Whether libzmq has told nothing yet of the wire's end."""
+        self._broken |= zmq.EVENT_DISCONNECTED in [event for event, _ in zmq_sockets.events(self._monitor)]
+        return not self._broken
+
+
+class _Watch:
+    """One thread for all connections of this end over TCP; it looks every WATCH_MS, while there are any, whether one is flooded."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections = weakref.WeakSet[DealerConnection]()
+        self._is_running = False
+
+    def add(self, connection: DealerConnection) -> None:
+        """Watch a connection as long as it is used by anybody. Raises OSError when too many files are open."""
+        with self._lock:
+            self._connections.add(connection)
+            if not self._is_running:
+                probe = Probe()
+                threading.Thread(target=self._run, args=(probe,), name="watch", daemon=True).start()
+                self._is_running = True
+
+    def _run(self, probe: Probe) -> None:
+        while self._check_all(probe):
+            time.sleep(WATCH_MS / 1000)
+        probe.close()
+
+    def _check_all(self, probe: Probe) -> bool:
+        """Look at all connections once; False when there are none, and the thread is to end."""
+        with self._lock:
+            connections = list(self._connections)
+            self._is_running = bool(connections)
+        for connection in connections:
+            connection.check(probe)
+        return bool(connections)
+
+    def discard(self, connection: DealerConnection) -> None:
+        """Watch a connection no longer."""
+        with self._lock:
+            self._connections.discard(connection)
+
+
+_watch = _Watch()

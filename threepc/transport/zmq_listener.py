@@ -1,14 +1,15 @@
 """The listening end of ZeroMQ connections: one ROUTER socket on a party's one port, and the threads that use them take turns at it.
 
-A thread of the listener itself only answers which keys may enter and notices broken wires.
+A thread of the listener itself answers which keys may enter, notices broken wires, and cuts those that take more than their share.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import select
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Self
 
 import zmq
@@ -18,12 +19,15 @@ from threepc.errors import InputError, RunError
 from threepc.transport import zmq_sockets
 from threepc.transport.addresses import check_ipc_directory, check_ipc_free, is_tcp
 from threepc.transport.connection import Buffer, Connection, QueuedConnection
+from threepc.transport.descriptors import raise_limit
 from threepc.transport.keys import KeyPair, is_key
 from threepc.transport.turns import Turns
 from threepc.transport.waker import Waker, poll
+from threepc.transport.wires import WATCH_MS, Wires, wire_bytes
 
 _IO_THREADS = 2
 _SUSPICION_MS = 200
+_STRANGERS = 128  # wires whose peers have not yet said hello, or were told goodbye
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where RFC 27 has libzmq ask whether a key may enter
 
 _REVOKED = "accepts this party's public key no longer"
@@ -51,10 +55,20 @@ class AcceptedConnection(QueuedConnection):
 
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes on the wire, with what ZMTP and CURVE add."""
-        return zmq_sockets.wire_bytes(sizes, self.peer is not None)
+        return wire_bytes(sizes, self.peer is not None)
+
+    def deliver(self, frames: list[memoryview]) -> None:
+        """Hand a message to the receiver, unless the connection has ended before it."""
+        if self._end is None:
+            if self.wire is not None:
+                self.wire.delivered += len(frames)
+            super().deliver(frames)
 
     def _take(self, timeout: float | None) -> list[memoryview] | None:
-        return self._listener.turns.get(self._incoming, timeout)
+        frames = self._listener.turns.get(self._incoming, timeout)
+        if frames is not None and self.wire is not None:
+            self.wire.take(frames)
+        return frames
 
 
 class Listener:
@@ -70,19 +84,24 @@ class Listener:
         *,
         keys: KeyPair | None = None,
         authorised: Iterable[bytes] = (),
-        max_connections: int = 64,
-        max_pending: int = 16,
+        max_connections: int = 256,
+        max_pending: int = 64,
+        max_of_a_key: int = 16,
+        unlimited: Collection[bytes] = (),
     ) -> None:
         """`address`: tcp://HOST:PORT (port 0: any free one) or ipc:///PATH. `keys`: own pair, `authorised`: z85 public keys (tcp:// only).
 
-        `max_connections` may be open at once and `max_pending` of them not yet accepted; more are turned away. Raises InputError for a
-        bad address, one that is in use, missing keys, or an ipc directory that others may enter.
+        `max_connections` may be open at once, but no more than a quarter of the files that this process may open; `max_pending` of them not
+        yet accepted; `max_of_a_key` of one key that is not among the `unlimited` ones. More are turned away. Raises InputError for a bad
+        address, one that is in use, missing keys, or an ipc directory that others may enter.
         """
         self._encrypted = is_tcp(address)
         if not self._encrypted:
             check_ipc_free(check_ipc_directory(address))
         self._authorised = _keys(authorised, address)
-        self._limits = (max_connections, max_pending)
+        descriptors = raise_limit() if self._encrypted else max_connections * 4
+        self._max_connections, self._max_pending = min(max_connections, descriptors // 4), max_pending
+        self._max_of_a_key, self._unlimited = max_of_a_key, unlimited
         self._lock = threading.RLock()  # guards the router and all that follows
         self._connections: dict[bytes, AcceptedConnection] = {}
         self._dismissed: set[bytes] = set()
@@ -93,30 +112,34 @@ class Listener:
         self._pending: queue.SimpleQueue[AcceptedConnection | None] = queue.SimpleQueue()
         self._accepting = threading.Lock()
         self._closing = False
-        self._context = zmq.Context(io_threads=_IO_THREADS)
-        self._zap = self._context.socket(zmq.REP)
-        self._zap.bind(_ZAP_ENDPOINT)
-        try:
+        with contextlib.ExitStack() as stack:
+            self._wires = Wires(min(_STRANGERS, descriptors // 8))
+            stack.callback(self._wires.close)
+            self._waker = Waker()
+            stack.callback(self._waker.close)
+            self._context = zmq_sockets.new_context(_IO_THREADS)
+            stack.callback(self._context.destroy, 0)
+            self._zap = self._context.socket(zmq.REP)
+            self._zap.bind(_ZAP_ENDPOINT)
             self._router = zmq_sockets.new_socket(self._context, zmq.ROUTER, address, keys)
-        except InputError:
-            self._zap.close(0)
-            self._context.term()
-            raise
-        self._router.router_mandatory = True
-        if self._encrypted:
-            self._router.curve_server = True
-        self._monitor = self._router.get_monitor_socket(zmq_sockets.WATCHED)
-        self._waker = Waker()
+            self._router.router_mandatory = True
+            if self._encrypted:
+                self._router.curve_server = True
+            self._monitor = self._router.get_monitor_socket(zmq_sockets.WATCHED)
+            stack.callback(self._router.disable_monitor)
+            self._bind(address)
+            self.address = self._router.get_string(zmq.LAST_ENDPOINT)
+            self.turns = Turns(self._drain, [self._router.fileno()])
+            self._thread = threading.Thread(target=self._run, name=f"listener {self.address}", daemon=True)
+            self._thread.start()
+            stack.pop_all()
+
+    def _bind(self, address: str) -> None:
         try:
             self._router.bind(address)
         except zmq.ZMQError as error:
-            self._release(0)
             hint = "end the other process or choose another port" if error.errno == zmq.EADDRINUSE else "is it an address of this host?"
             raise InputError(f"cannot listen at {address}: {error.strerror}: {hint}") from None
-        self.address = self._router.get_string(zmq.LAST_ENDPOINT)
-        self.turns = Turns(self._drain, [self._router.fileno()])
-        self._thread = threading.Thread(target=self._run, name=f"listener {self.address}", daemon=True)
-        self._thread.start()
 
     def accept(self, timeout: float | None = None) -> Connection | None:
         """The next new connection, or None after `timeout` seconds without one. Raises RunError when the listener is closed."""
@@ -154,7 +177,11 @@ class Listener:
         self._waker.set()
         self._thread.join()
         self.turns.close()
-        self._release(zmq_sockets.LINGER_MS)
+        zmq_sockets.close_monitored(self._router, self._monitor, zmq_sockets.LINGER_MS)
+        self._zap.close(0)
+        self._waker.close()
+        self._wires.close()
+        self._context.term()
 
     def __enter__(self) -> Self:
         return self
@@ -179,6 +206,8 @@ class Listener:
         with self._lock:
             if self._connections.pop(connection.identity, None) is not None:
                 self._dismissed.add(connection.identity)
+                if connection.wire is not None:
+                    self._wires.part(connection.wire)
                 self._reaches(connection.identity, zmq_sockets.goodbye(reason))
         self.turns.wake()
 
@@ -191,10 +220,11 @@ class Listener:
                 self._answer_zap()
                 with self._lock:
                     self._note_losses()
+                    self._cut_wires()
                     if self._broken:
                         self._drain()
                         self.turns.wake()
-                if not poll(poller, self._waker, _SUSPICION_MS if self._suspects else None):
+                if not poll(poller, self._waker, _SUSPICION_MS if self._suspects else WATCH_MS if self._wires else None):
                     with self._lock:
                         self._probe_suspects()
         finally:
@@ -213,15 +243,30 @@ class Listener:
             self._zap.send_multipart([version, request, *status, b""], zmq.NOBLOCK)
 
     def _note_losses(self) -> None:
-        """Find out whose wires have broken."""
+        """Find out who has connected, and whose wires have broken."""
         for event, descriptor in zmq_sockets.events(self._monitor):
             if event == zmq.EVENT_ACCEPTED:
                 self._dead_descriptors.discard(descriptor)
+                if self._encrypted:
+                    self._wires.accept(descriptor)
             elif event == zmq.EVENT_DISCONNECTED:
+                self._wires.lose(descriptor)
                 if descriptor in self._identities:
                     self._broken.append(self._identities.pop(descriptor))
                 else:
                     self._dead_descriptors.add(descriptor)
+
+    def _cut_wires(self) -> None:
+        """End what takes more than its share: too many without a hello, and who sends what nobody reads. That one is told why before."""
+        for wire in self._wires.overfull(self._note_losses):
+            connection = self._connections.get(self._identities.get(wire.descriptor, b""))
+            if connection is None:
+                self._wires.cut(wire, self._note_losses)
+            else:
+                connection.end(wire.overfull())
+                self.dismiss(connection, "ends the connection: more was sent than may wait to be read there")
+        for wire in list(self._wires.unwelcome()):
+            self._wires.cut(wire, self._note_losses)
 
     def _forget(self, identity: bytes) -> None:
         self._dismissed.discard(identity)
@@ -257,16 +302,23 @@ class Listener:
         where = str(frames[0].get("Peer-Address")) if self._encrypted else self.address
         connection = AcceptedConnection(self, identity, where, peer)
         self._connections[identity] = connection
-        self._register(identity, frames[0].get(zmq.SRCFD))
-        max_connections, max_pending = self._limits
+        descriptor = int(frames[0].get(zmq.SRCFD))
+        if self._encrypted:
+            connection.wire = self._wires.greet(descriptor)
+        self._register(identity, descriptor)
         if len(frames) > 1 or len(frames[0]) > 0:
             self.dismiss(connection, "did not understand the greeting")
         elif peer is not None and peer not in self._authorised:  # revoked since its handshake
             self.dismiss(connection, _REVOKED)
-        elif len(self._connections) > max_connections or self._pending.qsize() >= max_pending:
+        elif len(self._connections) > self._max_connections or self._pending.qsize() >= self._max_pending:
             self.dismiss(connection, "has too many connections: try again later")
+        elif peer is not None and peer not in self._unlimited and self._count(peer) > self._max_of_a_key:
+            self.dismiss(connection, f"has {self._max_of_a_key} connections of this party's key already: end one, or try again later")
         else:
             self._pending.put(connection)
+
+    def _count(self, peer: bytes) -> int:
+        return sum(each.peer == peer for each in self._connections.values())
 
     def _register(self, identity: bytes, descriptor: int) -> None:
         """Note whose wire a descriptor is, so that its loss is noticed.
@@ -303,12 +355,6 @@ class Listener:
                 raise
             return False
         return True
-
-    def _release(self, linger_ms: int) -> None:
-        zmq_sockets.close_monitored(self._router, self._monitor, linger_ms)
-        self._zap.close(0)
-        self._waker.close()
-        self._context.term()
 
 
 def _keys(keys: Iterable[bytes], address: str) -> frozenset[bytes]:

@@ -16,17 +16,19 @@ import zmq
 from threepc.errors import InputError
 from threepc.transport.addresses import is_tcp
 from threepc.transport.connection import Buffer, byte_view
+from threepc.transport.descriptors import check_spare
 from threepc.transport.framing import printable
 from threepc.transport.keys import KeyPair, is_key
+from threepc.transport.wires import CURVE_BYTES, PIECE_BYTES
 
 # A first frame that is empty marks ZeroMQ-level messages: alone it says hello, followed by a text it says goodbye.
 HELLO = [b""]
 CLOSED = "closed the connection"
 LOST = "closed the connection unexpectedly: has it ended?"
 REASON_LIMIT = 200
+FRAMES_LIMIT = 1 << 14
 LINGER_MS = 5000
 HANDSHAKE_MS = 10_000
-MAX_FRAME_BYTES = 1 << 32
 # A dead process is noticed at once. Heartbeats are for hosts and cables: the answer to one waits behind the frame that is on its way,
 # so the limit must let tens of megabytes through a slow line.
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 5000, 30_000
@@ -34,12 +36,14 @@ HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 5000, 30_000
 # altogether would drop what has arrived and is not yet read, so the next try is put off for a week.
 RECONNECT_MS = 7 * 24 * 3600 * 1000
 
-# libzmq encrypts a frame before the first byte of it leaves, and decrypts it after the last byte has come. In pieces that fit a cache both go on
-# at once, and cost less: 1.25 ns a byte at both ends together instead of 1.46. A frame of exactly this size is continued by the next.
-PIECE_BYTES = 1 << 20
-_CURVE_BYTES = 8 + 8 + 16 + 1  # command name, nonce, authenticator and inner flags around each piece
-
-_KEEPALIVE: dict[int, int] = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+_TCP: dict[int, int] = {
+    zmq.MAXMSGSIZE: PIECE_BYTES + CURVE_BYTES,  # also of what comes before the handshake; whoever sends a larger part is disconnected
+    zmq.BACKLOG: 1024,
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 30,
+    zmq.TCP_KEEPALIVE_INTVL: 10,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+}
 # a plain integer: enumerations' operators cost more than the call
 _POLLIN = int(zmq.POLLIN)
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -48,6 +52,7 @@ _EVENT = struct.Struct("=HI")
 WATCHED = (
     zmq.EVENT_ACCEPTED
     | zmq.EVENT_CLOSED
+    | zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -57,13 +62,18 @@ WATCHED = (
 )
 
 
+def new_context(io_threads: int = 1) -> Context:
+    """A context of its own. Raises RunError when this process may not open enough files: libzmq would end it."""
+    check_spare()
+    return zmq.Context(io_threads)
+
+
 def new_socket(context: Context, kind: int, address: str, keys: KeyPair | None) -> Socket:
     """A socket with the options of every connection. Raises InputError for a TCP address without keys."""
     options: dict[int, int | bytes] = {
         zmq.SNDHWM: 0,
-        zmq.RCVHWM: 0,
+        zmq.RCVHWM: 0,  # would count messages, not their bytes: `wires` does
         zmq.LINGER: 0,  # what a broken wire can no longer deliver; an orderly close sets a longer one
-        zmq.MAXMSGSIZE: MAX_FRAME_BYTES,
         zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
         zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
         zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
@@ -72,7 +82,7 @@ def new_socket(context: Context, kind: int, address: str, keys: KeyPair | None) 
     if is_tcp(address):
         if keys is None or not is_key(keys.public) or not is_key(keys.secret):
             raise InputError(f"{address} needs a key pair, as TCP is always encrypted: 'threepc keygen DIR' makes them")
-        options |= {**_KEEPALIVE, zmq.IPV6: int("[" in address), zmq.CURVE_PUBLICKEY: keys.public, zmq.CURVE_SECRETKEY: keys.secret}
+        options |= {**_TCP, zmq.IPV6: int("[" in address), zmq.CURVE_PUBLICKEY: keys.public, zmq.CURVE_SECRETKEY: keys.secret}
     socket: Socket = context.socket(kind)
     for option, value in options.items():
         socket.setsockopt(option, value)
@@ -85,10 +95,14 @@ def is_readable(socket: Socket) -> bool:
 
 
 def receive_frames(socket: Socket) -> list[zmq.Frame]:
-    """All frames of the message that waits on a readable socket."""
+    """All frames of the message that waits on a readable socket; one of too many is cut short, and so no message of anybody's."""
     frames = [socket.recv(zmq.NOBLOCK, copy=False)]
     while frames[-1].more:
-        frames.append(socket.recv(zmq.NOBLOCK, copy=False))
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        if len(frames) < FRAMES_LIMIT:
+            frames.append(frame)
+        else:
+            frames[-1] = frame
     return frames
 
 
@@ -152,17 +166,3 @@ def close_monitored(socket: Socket, monitor: Socket, linger_ms: int) -> None:
     socket.disable_monitor()
     monitor.close(0)
     socket.close(linger_ms)
-
-
-def wire_bytes(sizes: Sequence[int], encrypted: bool) -> int:
-    """The bytes of a message with frames of these sizes on the wire.
-
-    ZMTP adds flags and length to a frame; under CURVE, to each piece, also a command name, nonce, authenticator and inner flags.
-    """
-    if not encrypted:
-        return sum(size + (2 if size < 256 else 9) for size in sizes)
-    total = 0
-    for size in sizes:
-        whole, rest = divmod(size, PIECE_BYTES)
-        total += size + whole * (_CURVE_BYTES + 9) + _CURVE_BYTES + (2 if rest + _CURVE_BYTES < 256 else 9)
-    return total
