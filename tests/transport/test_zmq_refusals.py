@@ -106,7 +106,7 @@ def test_authorised_keys_change_while_it_listens(tcp):
     with pytest.raises(RunError, match="does not accept this party's public key"):
         tcp.connect(keys=STRANGER)
     tcp.listener.set_authorised([STRANGER.public])
-    with client, pytest.raises(RunError, match="the server at .* accepts this party's public key no longer"):
+    with client, pytest.raises(RunError, match=r"the server at .* accepts this party's public key no longer"):
         client.receive(PATIENCE)
     with pytest.raises(RunError, match="is authorised no longer"):
         server.receive(PATIENCE)

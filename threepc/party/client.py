@@ -18,7 +18,7 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.pacing import PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
-from threepc.party.session import MAX_BATCH, Options, Usage, close_all, counted, new_session, number, numbers, open_channel
+from threepc.party.session import MAX_BATCH, Options, Usage, allow_messages, close_all, counted, new_session, number, numbers, open_channel
 from threepc.party.warmup import warm_up
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
@@ -75,6 +75,8 @@ class ClientSession:
         self._online.send_control("opened", {})
         for channel in self._channels:
             channel.session = session
+        setup = sum(step.protocol.mask_bytes for step in self.model.plan(1).linear)
+        self._offline.connection.allow(max(setup, self._options.budget))
         for step in self.model.plan(1).linear:
             (message,) = self._offline.receive(step.op, [(np.uint8, (step.protocol.mask_bytes,))])
             self._weights[step.op] = step.protocol.client_weights(KernelArgument(message).array)
@@ -110,6 +112,7 @@ class ClientSession:
         attempt, before = self._attempt, self.meter.counts()
         self._attempt += 1
         self._stream.begin_attempt(attempt)
+        allow_messages(plan, self._channels, self._options.budget)
         usage, began = Usage(self._online.session), time.perf_counter()
         self._provider.send_control("deal", {"attempt": attempt, "batch": plan.batch})
         role = Client(attempt, self._weights, self._stream, self._paced, self._online, self._options.threads)

@@ -19,6 +19,7 @@ from threepc.party.record import by_step, difference
 from threepc.party.session import (
     Options,
     Usage,
+    allow_messages,
     counted,
     ending_together,
     key_text,
@@ -133,7 +134,9 @@ class ServerParty(ListeningParty):
     def _infer(self, request: Control, online: Channel, dealt: PacedReceiver, prepared: PacedReceiver, stream: Keystream) -> None:
         attempt, plan = requested(self._public, request)
         stream.begin_attempt(attempt)
-        for channel in (online, dealt.channel, prepared.channel):
+        channels = online, dealt.channel, prepared.channel
+        allow_messages(plan, channels, self._options.budget)
+        for channel in channels:
             channel.attempt = attempt
         before, usage, seconds = online.meter.counts(), Usage(online.session), [0.0] * len(plan.steps)
         role = Server(attempt, self._weights, self._biases, stream, dealt, prepared, online, self._options.threads)

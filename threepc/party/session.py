@@ -39,6 +39,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import resource
 import secrets
 import threading
 import time
@@ -100,6 +101,7 @@ def new_session() -> bytes:
 
 def open_channel(connection: Connection, here: str, there: str, options: Options, meter: Meter) -> Channel:
     """A channel on a new connection, before its session is known."""
+    connection.allow(options.budget)
     return Channel(connection, (here, there), meter=meter, shaper=options.shaper(here, there), timeout=options.timeout)
 
 
@@ -159,6 +161,13 @@ def requested(model: PublicModel, request: Control) -> tuple[int, Plan]:
     if not 1 <= batch <= MAX_BATCH:
         raise RunError(f"a batch of {batch} images was asked for; 1 to {MAX_BATCH} are possible")
     return attempt, model.plan(batch)
+
+
+def allow_messages(plan: Plan, channels: Sequence[Channel], budget: int) -> None:
+    """Let what an inference sends wait to be read: `budget` bytes, or a single message that is larger."""
+    largest = max((max(step.cost.total("offline"), step.cost.total("online")) for step in plan.steps), default=0)
+    for channel in channels:
+        channel.connection.allow(max(budget, largest))
 
 
 @contextlib.contextmanager
@@ -252,6 +261,9 @@ def _forget_peak() -> bool:
 
 def peak_rss_mb() -> float:
     """The largest resident set of this process so far, in MB. Not from getrusage: its ru_maxrss starts with that of the process that started this one."""
-    status = Path("/proc/self/status").read_text()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # too many files are open: a figure for a report ends no session
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     return int(found[1]) * 1024 / 1e6 if found else 0.0

@@ -34,7 +34,7 @@ def open_client(deployment: Deployment, name: str = "client", threads: int = 1) 
 def open_server(deployment: Deployment, model: ServedModel, threads: int = 1) -> ServerParty:
     """A server that listens. Raises InputError for its keys, for weights that do not fit the ring, and for an address in use."""
     connector = _connector(deployment, "server")
-    party = ServerParty(model, connector, _options(deployment, min(vars(deployment.budgets).values()), threads))
+    party = ServerParty(model, connector, _options(deployment, max(vars(deployment.budgets).values()), threads))
     party.authorise(deployment.authorised("server"), deployment.name_of)
     return party
 

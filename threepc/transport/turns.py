@@ -18,13 +18,17 @@ from threepc.transport.waker import Waker, poll
 Item = TypeVar("Item")
 Inbox = queue.SimpleQueue[Any]
 _YOUR_TURN = object()
+_YIELD_S = 1e-4
 
 
 class Turns:
     """Waiting on queues that `drain` fills from some file descriptors."""
 
-    def __init__(self, drain: Callable[[], None], descriptors: Iterable[int]) -> None:
-        """`drain` moves what has arrived into the queues, without waiting; the descriptors say when it is worth calling."""
+    def __init__(self, drain: Callable[[], bool], descriptors: Iterable[int]) -> None:
+        """`drain` moves what has arrived into the queues, without waiting; the descriptors say when it is worth calling.
+
+        It returns True when more may be there: a flood must not keep a thread from its own message, and the others from the socket.
+        """
         self._drain = drain
         self._waker = Waker()
         self._poller = select.poll()
@@ -61,8 +65,9 @@ class Turns:
 
     def _lead(self, inbox: Inbox, timeout: float | None) -> Any:
         """An item for oneself, or _YOUR_TURN when there is none yet but time is left."""
-        self._drain()
-        if inbox.empty():
+        if self._drain():
+            time.sleep(_YIELD_S)
+        elif inbox.empty():
             poll(self._poller, self._waker, None if timeout is None else timeout * 1000)
             self._drain()
         try:

@@ -11,9 +11,10 @@ import os
 import socket
 import struct
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TypeVar
 
 # libzmq encrypts a frame before the first byte of it leaves, and decrypts it after the last byte has come. In pieces that fit a cache both go on
@@ -60,9 +61,9 @@ class Wire:
         self.read += wire_bytes([frame.nbytes for frame in frames], encrypted=True)
         self.taken += len(frames)
 
-    def is_too_full(self, received: int) -> bool:
-        """Whether more waits than may, once the kernel has seen `received` bytes in all."""
-        return received - self.read + (self.delivered - self.taken) * FRAME_BYTES > self.allowed
+    def holds(self, received: int) -> int:
+        """The memory that is taken by what waits to be read, once the kernel has received so many bytes in all."""
+        return received - self.read + (self.delivered - self.taken) * FRAME_BYTES
 
     def overfull(self) -> str:
         """What its peer did; completes the sentence "the client ..."."""
@@ -120,7 +121,7 @@ class Probe:
 class Wires:
     """A listener's wires by descriptor.
 
-    Few may be there of which the peer has not said hello, or was told goodbye: who comes puts the oldest of the busiest host out.
+    Of those whose peers have not said hello yet, or were told goodbye, a limited number may be there, with a limited number of bytes.
     """
 
     def __init__(self, places: int) -> None:
@@ -151,23 +152,36 @@ class Wires:
         """End a wire, unless `note_events` tells that it has ended."""
         self._probe.cut(wire.descriptor, lambda: self._are_current([wire], note_events) == [wire])
 
-    def unwelcome(self) -> Iterator[Wire]:
-        """Wires that must go now: too many are not welcome, or for too long."""
+    def unwelcome(self) -> list[Wire]:
+        """Wires that must go now: too many are not welcome, or for too long, or they hold too much."""
         waiting = [wire for wire in self._wires.values() if wire.until < math.inf]
-        while len(waiting) > self._places:
-            hosts = Counter(wire.host for wire in waiting)
-            busiest = max(hosts, key=hosts.__getitem__)
-            oldest = next(wire for wire in waiting if wire.host == busiest)
-            waiting.remove(oldest)
-            yield oldest
-        yield from (wire for wire in waiting if wire.until < time.monotonic())
+        going = [wire for wire in waiting if wire.until < time.monotonic()]
+        if len(waiting) > self._places:
+            going += self._crowd(waiting, self._places // 4)
+        return going
+
+    def _crowd(self, waiting: list[Wire], count: int) -> list[Wire]:
+        """`count` of these wires, each from the host that has most; first those that have said nothing yet, and of these the oldest."""
+        by_host = defaultdict(list)
+        for wire in waiting:
+            by_host[wire.host].append(wire)
+        for wires in by_host.values():
+            wires.sort(key=lambda wire: (self._probe.received(wire.descriptor) > 0, wire.until), reverse=True)
+        return [max(by_host.values(), key=len).pop() for _ in range(count)]
 
     def overfull(self, note_events: Callable[[], None]) -> list[Wire]:
         """Wires that have received more than may wait unread; looks once in WATCH_MS."""
         if time.monotonic() - self._watched < WATCH_MS / 1000:
             return []
         self._watched = time.monotonic()
-        full = [wire for wire in self._wires.values() if wire.is_too_full(self._probe.received(wire.descriptor))]
+        held = [(wire.holds(self._probe.received(wire.descriptor)), wire) for wire in self._wires.values()]
+        full = [wire for size, wire in held if size > wire.allowed]
+        strangers = sorted(((size, wire) for size, wire in held if wire.until < math.inf), key=itemgetter(0))
+        total = sum(size for size, _ in strangers)
+        while total > SLACK_BYTES:
+            size, wire = strangers.pop()
+            total -= size
+            full.append(wire)
         return self._are_current(full, note_events) if full else []
 
     def _are_current(self, wires: list[Wire], note_events: Callable[[], None]) -> list[Wire]:

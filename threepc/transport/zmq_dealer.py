@@ -185,7 +185,7 @@ class DealerConnection(Connection):
     def check(self, probe: Probe) -> None:
         """End the connection when more waits on it than may."""
         wire = self.wire
-        if wire is None or self._closed or not wire.is_too_full(probe.received(wire.descriptor)):
+        if wire is None or self._closed or wire.holds(probe.received(wire.descriptor)) <= wire.allowed:
             return
         with self._lock:
             if not self._closed and self._end is None and probe.cut(wire.descriptor, self._is_whole):
@@ -248,8 +248,8 @@ class DealerConnection(Connection):
         """The next message if there is one. What had arrived before the connection ended is still received."""
         if self._closed:
             raise closed_here(self)
-        if not self._arrived:
-            self._drain()
+        while not self._arrived and self._drain():
+            pass
         if self._arrived:
             frames = self._arrived.popleft()
             if self.wire is not None:
@@ -274,10 +274,15 @@ class DealerConnection(Connection):
             self._drain()
         return 0 if self._end is not None else max(round((deadline - time.monotonic()) * 1000), 0)
 
-    def _drain(self) -> None:
-        """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye."""
+    def _drain(self) -> bool:
+        """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye.
+
+        Returns True when that was so much that more may be there.
+        """
         whole = self._is_whole()
-        while self._end is None and zmq_sockets.is_readable(self._socket):
+        for _ in range(zmq_sockets.AT_ONCE):
+            if self._end is not None or not zmq_sockets.is_readable(self._socket):
+                break
             frames = zmq_sockets.receive_frames(self._socket)
             if len(frames[0]) > 0:
                 self._arrived.append(zmq_sockets.read_only(frames, self._encrypted))
@@ -285,8 +290,11 @@ class DealerConnection(Connection):
                     self.wire.delivered += len(self._arrived[-1])
             elif len(frames) > 1:
                 self._end = zmq_sockets.farewell(frames)
+        else:
+            return True
         if not whole and self._end is None:
             self._end = zmq_sockets.LOST
+        return False
 
     def _is_whole(self) -> bool:
         """Whether libzmq has told nothing yet of the wire's end."""

@@ -27,7 +27,7 @@ from threepc.transport.wires import WATCH_MS, Wires, wire_bytes
 
 _IO_THREADS = 2
 _SUSPICION_MS = 200
-_STRANGERS = 128  # wires whose peers have not yet said hello, or were told goodbye
+_STRANGERS = 1024  # wires whose peers have not yet said hello, or were told goodbye
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where RFC 27 has libzmq ask whether a key may enter
 
 _REVOKED = "accepts this party's public key no longer"
@@ -113,7 +113,7 @@ class Listener:
         self._accepting = threading.Lock()
         self._closing = False
         with contextlib.ExitStack() as stack:
-            self._wires = Wires(min(_STRANGERS, descriptors // 8))
+            self._wires = Wires(min(_STRANGERS, descriptors // 4))
             stack.callback(self._wires.close)
             self._waker = Waker()
             stack.callback(self._waker.close)
@@ -265,7 +265,7 @@ class Listener:
             else:
                 connection.end(wire.overfull())
                 self.dismiss(connection, "ends the connection: more was sent than may wait to be read there")
-        for wire in list(self._wires.unwelcome()):
+        for wire in self._wires.unwelcome():
             self._wires.cut(wire, self._note_losses)
 
     def _forget(self, identity: bytes) -> None:
@@ -274,14 +274,19 @@ class Listener:
         if connection is not None:
             connection.end(zmq_sockets.LOST)
 
-    def _drain(self) -> None:
-        """Hand out all that has arrived."""
+    def _drain(self) -> bool:
+        """Hand out what has arrived; True when that was so much that more may be there."""
         with self._lock:
-            while not self._closing and zmq_sockets.is_readable(self._router):
+            for _ in range(zmq_sockets.AT_ONCE):
+                if self._closing or not zmq_sockets.is_readable(self._router):
+                    break
                 identity, *frames = zmq_sockets.receive_frames(self._router)
                 self._dispatch(identity.bytes, frames)
+            else:
+                return True
             while self._broken:
                 self._forget(self._broken.pop())
+            return False
 
     def _dispatch(self, identity: bytes, frames: list[zmq.Frame]) -> None:
         peer = _user_id(frames[0]) if self._encrypted else None

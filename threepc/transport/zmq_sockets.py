@@ -27,6 +27,7 @@ CLOSED = "closed the connection"
 LOST = "closed the connection unexpectedly: has it ended?"
 REASON_LIMIT = 200
 FRAMES_LIMIT = 1 << 14
+AT_ONCE = 64  # messages are taken from a socket before others have their turn
 LINGER_MS = 5000
 HANDSHAKE_MS = 10_000
 # A dead process is noticed at once. Heartbeats are for hosts and cables: the answer to one waits behind the frame that is on its way,

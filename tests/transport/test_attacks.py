@@ -1,0 +1,107 @@
+"""What strangers, and listed clients, may not do to a listener: fill its memory, or keep others out."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.transport.conftest import CLIENT, PATIENCE, SERVER
+from threepc.errors import RunError
+from threepc.transport.keys import KeyPair
+from threepc.transport.wires import SLACK_BYTES
+from threepc.transport.zmq_dealer import connect
+from threepc.transport.zmq_listener import Listener
+
+ATTACKER = KeyPair.new()
+PROGRAM = Path(__file__).with_name("attacks.py")
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def listener():
+    """Two keys are listed, the attacker's and another one's. Somebody always accepts, as a party does, and answers each message."""
+    with Listener("tcp://127.0.0.1:0", keys=SERVER, authorised=[CLIENT.public, ATTACKER.public]) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        yield listening
+        listening.close()
+        thread.join()
+
+
+def serve(listening):
+    accepted = []
+    with contextlib.suppress(RunError):
+        while True:
+            accepted.append(listening.accept())
+            if accepted[-1].peer == CLIENT.public:
+                threading.Thread(target=echo, args=(accepted[-1],), daemon=True).start()
+
+
+def echo(connection):
+    with contextlib.suppress(RunError):
+        while True:
+            connection.send(connection.receive())
+
+
+@contextlib.contextmanager
+def attacked(listening, name):
+    """While the attack goes on."""
+    keys = ATTACKER.public, ATTACKER.secret, SERVER.public
+    command = [sys.executable, PROGRAM, name, listening.address, *(key.decode() for key in keys)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[2])}) as process:
+        try:
+            assert process.stdout.readline() == "under way\n"
+            yield
+        finally:
+            process.kill()
+
+
+def another(listening):
+    return connect(listening.address, keys=CLIENT, server_key=SERVER.public, timeout=PATIENCE, name="the server")
+
+
+def resident():
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+def largest(seconds):
+    """The largest resident set within the next seconds."""
+    end, most = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        most = max(most, resident())
+        time.sleep(0.02)
+    return most
+
+
+@pytest.mark.parametrize("name, allowed", [("stuff", 50), ("creep", 300)])
+def test_memory_is_not_filled_without_a_key(listener, name, allowed):
+    before = resident()
+    with attacked(listener, name), another(listener) as client:
+        assert largest(4) < before + allowed * MEBIBYTE
+        client.send([b"still served"])
+        assert client.receive(PATIENCE)[0] == b"still served"
+
+
+@pytest.mark.parametrize("name", ["flood", "endless", "crumbs"])
+def test_memory_is_not_filled_with_what_nobody_reads(listener, name):
+    before = resident()
+    with attacked(listener, name), another(listener) as client:
+        assert largest(6) < before + SLACK_BYTES + 300 * MEBIBYTE  # what arrives between two looks comes on top
+        client.send([b"still served"])
+        assert client.receive(PATIENCE)[0] == b"still served"
+
+
+@pytest.mark.parametrize("name", ["half_open", "silent", "greedy"])
+def test_nobody_is_kept_out(listener, name):
+    with another(listener) as earlier, attacked(listener, name):
+        for _ in range(5):
+            with another(listener) as client:
+                for connection in (earlier, client):
+                    connection.send([b"still served"])
+                    assert connection.receive(PATIENCE)[0] == b"still served"
