@@ -57,7 +57,7 @@ class ZmqConnector:
 
     def listen(self, role: str) -> Listener:
         """See `Connector`. Raises InputError when the address is in use."""
-        return zmq_listener.Listener(self.addresses[role], keys=self.keys, authorised=self.authorised)
+        return zmq_listener.Listener(self.addresses[role], keys=self.keys, authorised=self.authorised, unlimited=self.public.values())
 
     def connect(self, role: str) -> Connection:
         """See `Connector`. Raises RunError when nobody answers in time or a key is not accepted."""
