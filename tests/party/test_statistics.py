@@ -7,7 +7,7 @@ import pytest
 
 from tests.party.parties import assert_close, images, serving, small_model
 from threepc.errors import RunError
-from threepc.party import session as sessions
+from threepc.party import usage
 from threepc.party.batches import infer_all
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
@@ -80,7 +80,7 @@ def test_a_whole_record_says_nothing_of_it():
 
 
 def test_a_session_alone_knows_what_it_used(monkeypatch):
-    monkeypatch.setattr(sessions, "_sessions", sessions._Sessions())
+    monkeypatch.setattr(usage, "_sessions", usage._Sessions())
     connector = MemoryConnector()
     with serving(connector, MODEL, OPTIONS):
         with ClientSession(connector, OPTIONS) as session:
@@ -90,13 +90,13 @@ def test_a_session_alone_knows_what_it_used(monkeypatch):
 
 def test_a_session_among_others_does_not_know(monkeypatch):
     """Processor time comes back when the other one has gone; a process's largest resident set does not."""
-    monkeypatch.setattr(sessions, "_sessions", sessions._Sessions())
+    monkeypatch.setattr(usage, "_sessions", usage._Sessions())
     connector = MemoryConnector()
     with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
         with ClientSession(connector, OPTIONS):
             _, among_others = session.infer(images())
             assert (among_others.cpu_seconds, among_others.peak_rss_mb) == ({}, {})
-        while len(sessions._sessions.now) > 1:
+        while len(usage._sessions.now) > 1:
             time.sleep(0.01)
         _, alone = session.infer(images())
         assert (set(alone.cpu_seconds), alone.peak_rss_mb) == (ROLES, {})
@@ -106,16 +106,16 @@ def test_a_session_among_others_does_not_know(monkeypatch):
 @pytest.mark.parametrize("forgets", (True, False))
 def test_memory_is_that_of_the_session(monkeypatch, forgets):
     """The second session's peak begins with the session, or stays unknown where the operating system keeps no other."""
-    counts = sessions._Sessions()
-    monkeypatch.setattr(sessions, "_sessions", counts)
+    counts = usage._Sessions()
+    monkeypatch.setattr(usage, "_sessions", counts)
     if not forgets:
-        monkeypatch.setattr(sessions, "_forget_peak", lambda: False)
-    with sessions.counted(b"one"):
+        monkeypatch.setattr(usage, "_forget_peak", lambda: False)
+    with usage.counted(b"one"):
         large = np.ones(1 << 24)
-        first = sessions.Usage(b"one").fields()["peak_rss_mb"]
+        first = usage.Usage(b"one").fields()["peak_rss_mb"]
         assert first > large.nbytes / 1e6
     del large
-    with sessions.counted(b"two"):
-        fields = sessions.Usage(b"two").fields()
+    with usage.counted(b"two"):
+        fields = usage.Usage(b"two").fields()
         assert ("peak_rss_mb" in fields) == forgets and fields.get("peak_rss_mb", 0) < first
         assert "cpu_seconds" in fields

@@ -18,7 +18,8 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.pacing import PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
-from threepc.party.session import MAX_BATCH, Options, Usage, allow_messages, close_all, counted, new_session, number, numbers, open_channel
+from threepc.party.session import MAX_BATCH, Options, all_measured, allow_messages, close_all, measured, new_session, open_channel
+from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
@@ -137,7 +138,7 @@ class ClientSession:
         try:
             if dealt is None:
                 dealt = self._provider.receive_control("dealt")
-                record.seconds["offline"] = max(ahead.seconds, number(dealt, "seconds"))
+                record.seconds["offline"] = max(ahead.seconds, measured(dealt, "seconds"))
             record.add_usage("provider", _usage(dealt))
             done = self._online.receive_control("done")
             record.add_usage("server", _usage(done))
@@ -150,8 +151,8 @@ class ClientSession:
 
     def _add_steps(self, record: Record, plan: Plan, done: Control, counts: Counts) -> None:
         """What travelled for one inference step by step; between provider and server as the server says it."""
-        dealt_bytes = [int(size) for size in numbers(done, "dealt", len(plan.steps))]
-        seconds = numbers(done, "layers", len(plan.steps))
+        dealt_bytes = [int(size) for size in all_measured(done, "dealt", len(plan.steps))]
+        seconds = all_measured(done, "layers", len(plan.steps))
         record.links["provider->server"] = {"offline": [sum(dealt_bytes), sum(map(bool, dealt_bytes))]}
         for step, (size, messages), more, taken in zip(plan.steps, by_step(plan, counts), dealt_bytes, seconds, strict=True):
             layer = {"name": step.name, "kind": step.kind, "seconds": taken, "bytes": size + more, "messages": messages}
@@ -184,7 +185,7 @@ class ClientSession:
 
 
 def _usage(control: Control) -> dict[str, float]:
-    return {key: number(control, key) for key in USAGE if key in control.fields}
+    return {key: measured(control, key) for key in USAGE if key in control.fields}
 
 
 class _Ahead:

@@ -12,7 +12,8 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
 from threepc.party.pacing import PacedSender
-from threepc.party.session import Options, Usage, counted, ending_together, key_text, log, requested, session_field, text_field
+from threepc.party.session import Options, ending_together, key_text, log, requested, session_field, text_field
+from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import KEY_BYTES, Keystream
 from threepc.protocol.roles import Provider, Weights

@@ -18,9 +18,7 @@ from threepc.party.pacing import PacedReceiver
 from threepc.party.record import by_step, difference
 from threepc.party.session import (
     Options,
-    Usage,
     allow_messages,
-    counted,
     ending_together,
     key_text,
     log,
@@ -29,6 +27,7 @@ from threepc.party.session import (
     session_field,
     text_field,
 )
+from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Server

@@ -38,15 +38,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
-import resource
 import secrets
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from threepc.choices import NETWORKS
 from threepc.errors import RunError, ThreepcError
@@ -110,36 +105,36 @@ def key_text(key: bytes | None) -> str | None:
     return None if key is None else key.decode()
 
 
-def text_field(control: Control, name: str) -> str:
-    """A text field of a control message. Raises RunError where it is missing or something else."""
+def _field(control: Control, name: str, is_proper: Callable[[Any], bool]) -> Any:
     value = control.fields.get(name)
-    if not isinstance(value, str):
+    if not is_proper(value):
         raise RunError(f"a {control.kind!r} message without a proper {name!r}")
     return value
+
+
+def _is_measured(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1 << 53
+
+
+def text_field(control: Control, name: str) -> str:
+    """A text of a control message. Raises RunError, as the others do, where it is missing or something else."""
+    return str(_field(control, name, lambda value: isinstance(value, str)))
 
 
 def number_field(control: Control, name: str) -> int:
-    """A non-negative integer field of a control message. Raises RunError where it is missing or something else."""
-    value = control.fields.get(name)
-    if type(value) is not int or value < 0:
-        raise RunError(f"a {control.kind!r} message without a proper {name!r}")
-    return value
+    """A whole number from 0 on."""
+    return int(_field(control, name, lambda value: type(value) is int and value >= 0))
 
 
-def number(control: Control, name: str) -> float:
-    """A measured number that a peer reports. Raises RunError where it is missing or something else."""
-    value = control.fields.get(name)
-    if not isinstance(value, int | float):
-        raise RunError(f"a {control.kind!r} message without a proper {name!r}")
-    return float(value)
+def measured(control: Control, name: str) -> float:
+    """Seconds, or another measured number from 0 on that floats hold."""
+    return float(_field(control, name, _is_measured))
 
 
-def numbers(control: Control, name: str, count: int) -> list[float]:
-    """`count` measured numbers that a peer reports. Raises RunError where they are missing or something else."""
-    values = control.fields.get(name)
-    if not isinstance(values, list) or len(values) != count or not all(isinstance(v, int | float) for v in values):
-        raise RunError(f"a {control.kind!r} message without a proper {name!r}")
-    return [float(v) for v in values]
+def all_measured(control: Control, name: str, count: int) -> list[float]:
+    """`count` measured numbers."""
+    is_proper = lambda values: isinstance(values, list) and len(values) == count and all(map(_is_measured, values))
+    return [float(value) for value in _field(control, name, is_proper)]
 
 
 def session_field(control: Control) -> bytes:
@@ -191,79 +186,3 @@ def close_all(channels: Sequence[Channel], reason: str | None = None) -> None:
             channel.abort(reason)
     for channel in channels:
         channel.close()
-
-
-class _Sessions:
-    """The sessions of this process: what one of them uses is known only while it is alone.
-
-    now: by session, how many parties have it here; more than one where they are threads of one process. begun: how many there ever were.
-    peak_of: the session whose largest resident set the operating system is keeping.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.begun = threading.Lock(), 0
-        self.now: Counter[bytes] = Counter()
-        self.peak_of: bytes | None = None
-
-    def begin(self, session: bytes) -> None:
-        with self.lock:
-            if session not in self.now:
-                self.begun += 1
-                self.peak_of = session if not self.now and (self.begun == 1 or _forget_peak()) else None
-            self.now[session] += 1
-
-    def end(self, session: bytes) -> None:
-        with self.lock:
-            self.now -= Counter([session])
-
-
-_sessions = _Sessions()
-
-
-@contextlib.contextmanager
-def counted(session: bytes) -> Iterator[None]:
-    """While a party has a session."""
-    _sessions.begin(session)
-    try:
-        yield
-    finally:
-        _sessions.end(session)
-
-
-class Usage:
-    """What this process has used since `Usage(session)`, as far as it was for that session alone."""
-
-    def __init__(self, session: bytes) -> None:
-        self._session, self._wall, self._processor = session, time.perf_counter(), time.process_time()
-        self._alone, self._begun = len(_sessions.now) == 1, _sessions.begun
-
-    def fields(self) -> dict[str, float]:
-        """For the control message that ends an inference: `seconds` of wall clock always, the rest unless other sessions have overlapped.
-
-        `cpu_seconds`: of the processor. `peak_rss_mb`: the largest resident set since the session began, of the first since the process did.
-        """
-        fields = {"seconds": time.perf_counter() - self._wall}
-        if self._alone and self._begun == _sessions.begun:
-            fields["cpu_seconds"] = time.process_time() - self._processor
-        if self._session == _sessions.peak_of:
-            fields["peak_rss_mb"] = peak_rss_mb()
-        return fields
-
-
-def _forget_peak() -> bool:
-    """Have the operating system start anew with this process's largest resident set; False where it does not."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def peak_rss_mb() -> float:
-    """The largest resident set of this process so far, in MB. Not from getrusage: its ru_maxrss starts with that of the process that started this one."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:  # too many files are open: a figure for a report ends no session
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(found[1]) * 1024 / 1e6 if found else 0.0
