@@ -58,7 +58,7 @@ def select_leaves(bits, chunks, tables, ones, out):
 
 
 @kernel
-def combine(program, opened, masks, products, ones, out):
+def combine(program, opened, masks, products, ones, out):  # noqa: C901, PLR0912 - each number of factors has a loop that does not test it
     """Evaluate shares of products of masked wires: out[dest] ^= secret AND opened[public rows], for each step of the program.
 
     program (steps, 3 + fan-in): dest, secret (-1 the constant, below masks.shape[0] a wire's mask, else a dealt product), number of public

@@ -22,21 +22,21 @@ def _ones(count):
 
 
 @kernel
-def sum_patches(x, low_bit, high_bit, sizes, height, width, images, out):
+def sum_patches(x, low_bit, high_bit, sizes, height, width, images, out):  # noqa: C901, PLR0912 - see above: no helpers with a loop
     """out = sums of the bits low_bit..high_bit-1 of x over patches, zero in what pads it; x: pixels, out: patches of `images` images, of one word type."""
     word = out.dtype.type
     mask, down = word(_ones(high_bit)), word(low_bit)
     lanes = LINE // out.itemsize
     pixels, vectors = height * width, -(-width // lanes) * lanes
     columns = np.empty(vectors, out.dtype)
-    last_w, whole, first, patch = 0, 0, 0, 0
+    last_w, whole, pixel, patch = 0, 0, 0, 0
     for _ in range(images):
         for c in range(sizes.shape[0]):
             h, w = sizes[c, 0], sizes[c, 1]
             if h == 1 and w == 1:
                 for i in range(pixels):
-                    out[np.uintp(patch + i)] = (x[np.uintp(first + i)] & mask) >> down
-                first += pixels
+                    out[np.uintp(patch + i)] = (x[np.uintp(pixel + i)] & mask) >> down
+                pixel += pixels
                 patch += pixels
                 continue
             if w != last_w:
@@ -44,14 +44,14 @@ def sum_patches(x, low_bit, high_bit, sizes, height, width, images, out):
             left = height
             while left > 0:
                 # columns of the patches first, in whole vectors: what lies beyond the row is another row's, added up and not used
-                span = vectors if first + h * width + lanes <= x.shape[0] else width
+                span = vectors if pixel + h * width + lanes <= x.shape[0] else width
                 for j in range(span):
-                    columns[j] = (x[np.uintp(first + j)] & mask) >> down
-                first += width
+                    columns[j] = (x[np.uintp(pixel + j)] & mask) >> down
+                pixel += width
                 for _ in range(1, min(h, left)):
                     for j in range(span):
-                        columns[j] += (x[np.uintp(first + j)] & mask) >> down
-                    first += width
+                        columns[j] += (x[np.uintp(pixel + j)] & mask) >> down
+                    pixel += width
                 left -= h
                 if w == 1:
                     for g in range(whole):
@@ -102,7 +102,7 @@ def _append(out, end, held, value, count):
 
 
 @kernel
-def spread_bits(planes, sizes, height, width, images, out):
+def spread_bits(planes, sizes, height, width, images, out):  # noqa: C901, PLR0912, PLR0915 - see above: no helpers with a loop
     """out: planes of pixels, each with its patch's bit in `planes`; what pads the last word is zero."""
     pixels = height * width
     # a row of pixels, for as long as the last patch is not cut
