@@ -52,7 +52,7 @@ def test_windows_that_do_not_exist(width):
 
 
 def test_layout_of_the_usual_windows():
-    """What protocol.md declares: planes dealt, products, wires."""
+    """Planes dealt: tables, sign bit and products; wires; a bit."""
     for width, rows, products, wires in ((30, 70, 32, 21), (15, 35, 8, 9)):
         layout = window(width)
         assert (layout.table_rows, layout.product_rows, layout.wires) == (rows, products, wires)

@@ -25,7 +25,7 @@ def test_lifted_value_is_the_cut_value(bits, threads):
 
 @pytest.mark.parametrize("bits", CUTS)
 def test_declared_cost(bits):
-    """protocol.md: n (one bit) to C, the upper bits back; k and the half of M from P; C's half of the opening."""
+    """n (one bit) to C, the upper bits back; k and the half of M from P; C's half of the opening."""
     shift, cut = CUTS[bits]
     cost = Relu(0, (1, 1, 64, 64), Cut(bits, shift, cut), bits, 0, 1, sizes=((0, 1),)).cost
     assert without_zeros(cost).offline == {"provider->server": 512 * (bits + shift), "client->server": 512 * cut}

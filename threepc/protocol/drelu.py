@@ -113,22 +113,14 @@ class DRelu:
         rows, stream = self.comparison.rows, self._draw(server.with_provider, self.comparison.rows.server)
         masks, groups = np.empty(plane_words(self.count, rows.server), np.uint64), self._planes(len(self.window.groups.start))
         planes = ServerPlanes(dealt, masks, self._planes(rows.leaves), groups, self._planes(1))
-
-        def work(tiles: Tiles) -> None:
-            runs.serve_all_leaves(self.comparison, y, stream, tiles, planes, self._work())
-
-        server.each_part(self.count, work)
+        server.each_part(self.count, lambda tiles: runs.serve_all_leaves(self.comparison, y, stream, tiles, planes, self._work()))
         return planes
 
     def serve_groups(self, server: Server, planes: ServerPlanes, leaves: np.ndarray, groups: np.ndarray) -> ServerWires:
         """From message 2: message 3's group wires and S's half of b^. planes: from `serve_leaves`, whose groups change."""
         wires = ServerWires(self._planes(self.comparison.rows.top), self._planes(1))
         received = ClientWires(self._received(leaves), self._received(groups))
-
-        def work(tiles: Tiles) -> None:
-            runs.serve_all_tops(self.comparison, tiles, planes, received, self._work(), wires)
-
-        server.each_part(self.count, work)
+        server.each_part(self.count, lambda tiles: runs.serve_all_tops(self.comparison, tiles, planes, received, self._work(), wires))
         return wires
 
     # C
@@ -149,11 +141,7 @@ class DRelu:
     def infer_bit(self, client: Client, planes: ClientPlanes, groups: np.ndarray) -> np.ndarray:
         """From message 3: C's half of b^, for message 4. planes: from `infer_leaves`, whose share it becomes."""
         theirs = self._received(groups)
-
-        def work(tiles: Tiles) -> None:
-            runs.infer_all_tops(self.comparison, tiles, planes, theirs, self._work())
-
-        client.each_part(self.count, work)
+        client.each_part(self.count, lambda tiles: runs.infer_all_tops(self.comparison, tiles, planes, theirs, self._work()))
         return planes.share
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from threepc.kernels import runs
 from threepc.kernels.gate import Lift
 from threepc.kernels.keystream import Source
-from threepc.kernels.packing import TILE, Tiles, packed_bytes
+from threepc.kernels.packing import TILE, packed_bytes
 from threepc.kernels.runs import GateInput, GateMasks, GateScratch
 from threepc.prf import Purpose
 from threepc.protocol.roles import Client, OpenStream, Provider, Server, Word, scratch
@@ -71,29 +71,17 @@ class Gate:
         """P: the message for S."""
         message, stream = np.empty(self.dealt_bytes, np.uint8), self._pads(provider.with_client)
         constant = self.word(self.constant or 0)
-
-        def work(tiles: Tiles) -> None:
-            runs.deal_gates(masks, self.lift, constant, stream, tiles, self._scratch(), message)
-
-        provider.each_part(self.count, work)
+        provider.each_part(self.count, lambda tiles: runs.deal_gates(masks, self.lift, constant, stream, tiles, self._scratch(), message))
         return message
 
     def infer(self, client: Client, given: GateInput) -> np.ndarray:
         """C: the message v."""
         message, stream = np.empty(self.value_bytes, np.uint8), self._pads(client.with_provider)
-
-        def work(tiles: Tiles) -> None:
-            runs.infer_gates(given, self.lift, stream, tiles, self._scratch(), message)
-
-        client.each_part(self.count, work)
+        client.each_part(self.count, lambda tiles: runs.infer_gates(given, self.lift, stream, tiles, self._scratch(), message))
         return message
 
     def serve(self, server: Server, given: GateInput, v: np.ndarray, dealt: np.ndarray) -> np.ndarray:
         """S: u, flat, `count` ring words. v, dealt: the messages of C and P."""
         u = np.empty(self.count, self.word)
-
-        def work(tiles: Tiles) -> None:
-            runs.serve_gates(given, v, dealt, self.lift, tiles, self._work(), u)
-
-        server.each_part(self.count, work)
+        server.each_part(self.count, lambda tiles: runs.serve_gates(given, v, dealt, self.lift, tiles, self._work(), u))
         return u

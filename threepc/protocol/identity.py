@@ -52,15 +52,14 @@ class Identity:
     def _pads(self, open_stream: OpenStream) -> Source:
         return open_stream(self.op, Purpose.IDENTITY, self.count, 4 * TILE)
 
+    def _scratch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Room for a tile's pads and for ring words."""
+        return scratch("w", TILE, np.uint32), scratch("work", 3 * TILE, self.word)
+
     def deal(self, provider: Provider, r: np.ndarray, d: np.ndarray) -> np.ndarray:
         """P: the message for S. r: cut words, padded; d: ring words, padded."""
         message, stream = np.empty(self.dealt_bytes, np.uint8), self._pads(provider.with_client)
-
-        def work(tiles: Tiles) -> None:
-            pads, space = scratch("w", TILE, np.uint32), scratch("work", TILE, self.word)
-            runs.deal_identities(r, d, self.lift, stream, tiles, pads, space, message)
-
-        provider.each_part(self.count, work)
+        provider.each_part(self.count, lambda tiles: runs.deal_identities(r, d, self.lift, stream, tiles, *self._scratch(), message))
         return message
 
     def serve_carries(self, server: Server, x: np.ndarray) -> np.ndarray:
@@ -77,19 +76,11 @@ class Identity:
     def infer(self, client: Client, carries: np.ndarray) -> np.ndarray:
         """C: message 2. carries: message 1."""
         message, stream = np.empty(self.reply_bytes, np.uint8), self._pads(client.with_provider)
-
-        def work(tiles: Tiles) -> None:
-            runs.infer_identities(carries, self.lift, stream, tiles, scratch("w", TILE, np.uint32), message)
-
-        client.each_part(self.count, work)
+        client.each_part(self.count, lambda tiles: runs.infer_identities(carries, self.lift, stream, tiles, self._scratch()[0], message))
         return message
 
     def serve(self, server: Server, x: np.ndarray, reply: np.ndarray, dealt: np.ndarray) -> np.ndarray:
         """S: u, flat, `count` ring words. reply: message 2; dealt: P's message."""
         u = np.empty(self.count, self.word)
-
-        def work(tiles: Tiles) -> None:
-            runs.serve_identities(x, reply, dealt, self.lift, tiles, scratch("work", 3 * TILE, self.word), u)
-
-        server.each_part(self.count, work)
+        server.each_part(self.count, lambda tiles: runs.serve_identities(x, reply, dealt, self.lift, tiles, self._scratch()[1], u))
         return u

@@ -39,9 +39,8 @@ class Input:
 
     def mask(self, role: Client | Provider, open_stream: OpenStream) -> np.ndarray:
         """C and P, offline: d."""
-        return draw_words(role, open_stream, self.op, Purpose.ACTIVATION, self._count, word_of(self.bits))[: self._count].reshape(
-            self.shape
-        )
+        words = draw_words(role, open_stream, self.op, Purpose.ACTIVATION, self._count, word_of(self.bits))
+        return words[: self._count].reshape(self.shape)
 
     def infer(self, client: Client, x: np.ndarray, d: np.ndarray) -> None:
         """C: send u. x, d: ring words (N, C, H, W)."""

@@ -18,7 +18,7 @@ import numpy as np
 from threepc.kernels import runs
 from threepc.kernels.gate import Cut
 from threepc.kernels.keystream import Source
-from threepc.kernels.packing import TILE, Tiles, packed_bytes, padded
+from threepc.kernels.packing import TILE, packed_bytes, padded
 from threepc.prf import Purpose
 from threepc.protocol.roles import Client, OpenStream, Provider, Role, Server, Word, scratch
 from threepc.ring import word_of
@@ -54,32 +54,20 @@ class Opening:
             np.empty(padded(self.count), self.word),
             [self._masks(shared) for shared in (provider.with_client, provider.with_server)],
         )
-
-        def work(tiles: Tiles) -> None:
-            runs.deal_openings(z, self.cut, *streams, tiles, self._tile(), r)
-
-        provider.each_part(self.count, work)
+        provider.each_part(self.count, lambda tiles: runs.deal_openings(z, self.cut, *streams, tiles, self._tile(), r))
         return r
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C, offline: the message z'_C + t for S; z: C's summand, flat."""
-        message, client_stream = np.empty(self.message_bytes, np.uint8), self._masks(client.with_provider)
-
-        def work(tiles: Tiles) -> None:
-            runs.prepare_openings(z, self.cut, client_stream, tiles, self._tile(), message)
-
-        client.each_part(self.count, work)
+        message, stream = np.empty(self.message_bytes, np.uint8), self._masks(client.with_provider)
+        client.each_part(self.count, lambda tiles: runs.prepare_openings(z, self.cut, stream, tiles, self._tile(), message))
         return message
 
     def serve(self, server: Server, z: np.ndarray, half_opened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """S: x as cut words, padded, and packed for C; z: S's summand, flat; half_opened: C's offline message."""
         x, message = np.empty(padded(self.count), self.word), np.empty(self.message_bytes, np.uint8)
-        server_stream = self._masks(server.with_provider)
-
-        def work(tiles: Tiles) -> None:
-            runs.serve_openings(z, self.cut, half_opened, server_stream, tiles, self._tile(), x, message)
-
-        server.each_part(self.count, work)
+        stream = self._masks(server.with_provider)
+        server.each_part(self.count, lambda tiles: runs.serve_openings(z, self.cut, half_opened, stream, tiles, self._tile(), x, message))
         return x, message
 
     def infer(self, client: Client, message: np.ndarray) -> np.ndarray:

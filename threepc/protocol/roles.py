@@ -95,31 +95,39 @@ class Provider(Role):
         self.to_server.send(op, _bytes(parts), "offline")
 
 
-class Client(Role):
+class Peer(Role):
+    """C or S: shares a stream with the provider, and talks online with the other one."""
+
+    def __init__(self, attempt: int, weights: Weights, provider_key: Keystream, online: Channel, threads: int) -> None:
+        super().__init__(attempt, weights, threads)
+        self.provider_key, self.online = provider_key, online
+
+    def with_provider(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
+        """The stream shared with the provider for a run of `count` elements; tile_bytes: what a full tile draws."""
+        return self._source(self.provider_key, op, purpose, count, tile_bytes)
+
+    def send_online(self, op: int, *parts: np.ndarray) -> None:
+        """Send an online message to the other one."""
+        self.online.send(op, _bytes(parts), "online")
+
+    def receive_online(self, op: int, *sizes: int) -> list[np.ndarray]:
+        """An online message of the other one: byte arrays of the given sizes."""
+        return _receive(self.online, op, sizes)
+
+
+class Client(Peer):
     """C: one channel to the server for what is prepared offline, one for the online messages; the two may run in two threads."""
 
     def __init__(self, attempt: int, weights: Weights, provider_key: Keystream, offline: Sender, online: Channel, threads: int = 1) -> None:
-        super().__init__(attempt, weights, threads)
-        self.provider_key, self.offline, self.online = provider_key, offline, online
-
-    def with_provider(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
-        """The stream shared with the provider for a run of `count` elements."""
-        return self._source(self.provider_key, op, purpose, count, tile_bytes)
+        super().__init__(attempt, weights, provider_key, online, threads)
+        self.offline = offline
 
     def send_offline(self, op: int, *parts: np.ndarray) -> None:
         """Send an offline message to the server."""
         self.offline.send(op, _bytes(parts), "offline")
 
-    def send_online(self, op: int, *parts: np.ndarray) -> None:
-        """Send an online message to the server."""
-        self.online.send(op, _bytes(parts), "online")
 
-    def receive_online(self, op: int, *sizes: int) -> list[np.ndarray]:
-        """An online message of the server: byte arrays of the given sizes."""
-        return _receive(self.online, op, sizes)
-
-
-class Server(Role):
+class Server(Peer):
     """S: hears the provider and the client offline, talks with the client online."""
 
     def __init__(
@@ -133,12 +141,8 @@ class Server(Role):
         online: Channel,
         threads: int = 1,
     ) -> None:
-        super().__init__(attempt, weights, threads)
-        self.biases, self.provider_key, self.provider, self.prepared, self.online = biases, provider_key, provider, prepared, online
-
-    def with_provider(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
-        """The stream shared with the provider for a run of `count` elements."""
-        return self._source(self.provider_key, op, purpose, count, tile_bytes)
+        super().__init__(attempt, weights, provider_key, online, threads)
+        self.biases, self.provider, self.prepared = biases, provider, prepared
 
     def receive_dealt(self, op: int, *sizes: int) -> list[np.ndarray]:
         """The provider's material for an op: byte arrays of the given sizes."""
@@ -147,14 +151,6 @@ class Server(Role):
     def receive_prepared(self, op: int, *sizes: int) -> list[np.ndarray]:
         """The client's offline message for an op."""
         return _receive(self.prepared, op, sizes)
-
-    def send_online(self, op: int, *parts: np.ndarray) -> None:
-        """Send an online message to the client."""
-        self.online.send(op, _bytes(parts), "online")
-
-    def receive_online(self, op: int, *sizes: int) -> list[np.ndarray]:
-        """An online message of the client."""
-        return _receive(self.online, op, sizes)
 
 
 def _bytes(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
