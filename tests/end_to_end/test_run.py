@@ -170,7 +170,8 @@ def test_a_killed_run_leaves_neither_processes_nor_files(threepc, monkeypatch, t
     run.wait_for("1 image.s. in")
     workers = party_processes(run.process.pid)
     assert len(workers) == 3
-    assert all(path.is_socket() for folder in tmp_path.glob("threepc-*") for path in folder.iterdir())
+    left = [path for folder in tmp_path.glob("threepc-*") for path in folder.iterdir()]
+    assert left and all(path.is_socket() for path in left)
     run.process.kill()
     run.process.wait()
     deadline = time.monotonic() + 10

@@ -48,7 +48,7 @@ def test_padding_takes_no_part():
 
 def test_a_cut_image_is_refused():
     preprocessing = Preprocessing((32, 32), resize="short_edge", short_edge=40)
-    with pytest.raises(InputError, match="cuts off"):
+    with pytest.raises(InputError, match="preprocessing cuts off a part of the image"):
         pixel_labels(np.zeros((4, 4), int), ModelCard("net", preprocessing, segmentation=True), (50, 60))
 
 

@@ -77,7 +77,7 @@ def test_a_foreign_checkpoint_is_refused_with_counts_and_names(tmp_path, trained
     torch.save(state, tmp_path / "a.pth")
     model = network()
     before = model.conv.weight.clone()
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="is for another model") as caught:
         load_checkpoint(model, tmp_path / "a.pth")
     assert str(caught.value).endswith(
         "a.pth is for another model: 1 missing (conv.bias); 5 unexpected (extra.0, extra.1, extra.2, ...); "
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_refused(tmp_path, content, message):
 )
 def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(InputError, match="holds"):
+    with pytest.raises(InputError, match=r"holds (no state dict of plain tensors|a \w+, not a state dict)"):
         load_checkpoint(network(), tmp_path / "a.pth")
 
 

@@ -44,7 +44,7 @@ def test_only_the_known_warnings_are_silenced():
     with compat.known_warnings_silenced():
         for category, message in compat.KNOWN_WARNINGS:
             warnings.warn(message + " and more", category, stacklevel=1)
-        with pytest.raises(UserWarning):
+        with pytest.raises(UserWarning, match="^something else$"):
             warnings.warn("something else", UserWarning, stacklevel=1)
 
 

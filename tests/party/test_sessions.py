@@ -110,8 +110,8 @@ def test_a_client_after_one_that_failed(connector, caplog):
         (np.zeros((3, 9, 9)), "images of shape"),
         (np.full((1, 3, 9, 9), np.nan), "not a finite number"),
         (np.full((1, 3, 9, 9), np.inf), "not a finite number"),
-        (np.full((1, 3, 9, 9), 2.0**14), "does not fit"),
-        (np.full((1, 3, 9, 9), -(2.0**14)), "does not fit"),
+        (np.full((1, 3, 9, 9), 2.0**14), "does not fit a ring of"),
+        (np.full((1, 3, 9, 9), -(2.0**14)), "does not fit a ring of"),
         (np.zeros((0, 3, 9, 9)), "1 to 1024 images"),
         (np.zeros((MAX_BATCH + 1, 3, 9, 9)), "1 to 1024 images"),
     ],
@@ -205,7 +205,7 @@ def test_greetings_that_the_provider_does_not_understand(connector, changes, mat
     [
         ({"purpose": "gossip"}, "unknown purpose"),
         ({"purpose": None}, "without a proper 'purpose'"),
-        ({"purpose": "offline"}, "not open"),
+        ({"purpose": "offline"}, "for a session that is not open$"),
         ({"purpose": "online", "version": 0}, "protocol version 0"),
     ],
 )
@@ -285,8 +285,8 @@ class Tampering(MemoryConnector):
         ({"batch": 1.5}, "without a proper 'batch'"),
         ({"batch": None}, "without a proper 'batch'"),
         ({"attempt": "x"}, "without a proper 'attempt'"),
-        ({"batch": 2}, "op"),
-        ({"attempt": 5}, "attempt"),
+        ({"batch": 2}, r"expected op [02] of attempt 0 of uint8.*, but the (client|provider) at memory sent uint8"),
+        ({"attempt": 5}, r"sent attempt \d where it should be \d$"),
         ({"attempt": 1 << 32}, "attempt 4294967296 was refused: a session has attempts 0 to 2.32 - 1"),
     ],
 )
@@ -319,7 +319,7 @@ def test_no_server(connector):
 
 
 def test_no_provider(connector, caplog):
-    with serving(connector, MODEL, SHORT, provider=False), pytest.raises(RunError):
+    with serving(connector, MODEL, SHORT, provider=False), pytest.raises(RunError, match="the provider at memory has not answered"):
         ClientSession(connector, SHORT)
     assert "has not answered" in caplog.text
 
@@ -383,11 +383,12 @@ def test_a_death_in_the_middle_ends_everything(victim, moment, caplog):
     with serving(connector, MODEL, Options(timeout=300.0)):
         session = ClientSession(connector, Options(timeout=300.0))
         connector.armed = True
+        ended = "closed the connection|was closed on this side|ended the session"
         # the provider may have done all its work already: then its death is noticed by the next inference
-        may_answer = contextlib.nullcontext() if victim == "provider" else pytest.raises(RunError, match=r".")
+        may_answer = contextlib.nullcontext() if victim == "provider" else pytest.raises(RunError, match=ended)
         with contextlib.suppress(RunError), may_answer:
             session.infer(images())
-        with pytest.raises(RunError, match=r"."):
+        with pytest.raises(RunError, match=ended):
             session.infer(images())
     assert "session ended" in caplog.text
 

@@ -115,7 +115,7 @@ def test_refusals_name_the_layer_and_what_would_do():
         calibrate(graph, weights, images, 32)
     fewer = int(re.search(r"; (\d+) fractional", str(error.value))[1])
     assert calibrate(graph, weights, images, 32, fraction=fewer).fraction == fewer
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=rf"ring of 32 bits with {fewer + 1} .*; {fewer} fractional bits .* would do"):
         calibrate(graph, weights, images, 32, fraction=fewer + 1)
     with pytest.raises(InputError, match="take a ring of 40 bits"):
         choose(graph, measure(graph, weights, 1e3 * images.clamp(max=0.05)), 32)

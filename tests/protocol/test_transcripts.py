@@ -31,8 +31,12 @@ def test_the_statistic_finds_what_it_looks_for():
     assert_uniform(flips[:10], flips[10:])
     biased = flips[0].copy()
     biased[rng.random(COUNT) < 0.1] = 1
-    for received, known in ((biased[None], None), (-flips[:3], flips[2:5]), (np.stack([flips[0], -flips[0]]), None)):
-        with pytest.raises(AssertionError, match="bit"):
+    for received, known, found in (
+        (biased[None], None, "received bit 0"),
+        (-flips[:3], flips[2:5], "received and known bits"),
+        (np.stack([flips[0], -flips[0]]), None, "received bits"),
+    ):
+        with pytest.raises(AssertionError, match=rf"^{found}\b"):
             assert_uniform(received, known)
 
 

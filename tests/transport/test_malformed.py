@@ -44,7 +44,7 @@ def test_unknown_phases_are_refused(phase):
         frames[0][PHASE_BYTE] = phase
         return frames
 
-    with pytest.raises(RunError, match="phase"):
+    with pytest.raises(RunError, match=f"but the client at memory sent the unknown phase {phase}$"):
         tampered(change).receive(12, LAYOUT)
 
 
