@@ -1,4 +1,1 @@
-"""Reducing ReLUs: the relu spec, the trainable block ReLU, and the pipeline distortion -> knapsack -> finetuning.
-
-Only what needs neither torch nor a solver is re-exported here, so that the parties read specs without loading either.
-"""
+"""Fewer ReLUs: how much each patch size distorts, the best sizes within a budget, finetuning, the paper's specs, report pages."""
