@@ -31,3 +31,6 @@ NETWORKS: dict[str, LinkPreset | None] = {
     "wan352": LinkPreset(352e6, 20e-3),
 }
 """Simulated networks: gigabit and 10-gigabit Ethernet with a round trip of 0.2 ms, 100 and 352 Mbit/s with one of 40 ms."""
+
+LOG_FORMATS = ("text", "json")
+"""How a party that serves writes its log."""

@@ -14,4 +14,12 @@ class InputError(ThreepcError):
 
 
 class RunError(ThreepcError):
-    """A run that failed: a party that disagrees, disappears, or breaks the protocol."""
+    """A run that failed: a party that disagrees, disappears, or breaks the protocol.
+
+    kind: for counts, in a word: "silent" (no answer in time), "lost" (the connection ended), "ended by peer" (it said why), "stopped" (this
+    party is being stopped), else "refused".
+    """
+
+    def __init__(self, message: str, kind: str = "refused") -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -19,6 +19,7 @@ COMMANDS = {
     "server": "threepc.cli.parties",
     "provider": "threepc.cli.parties",
     "client": "threepc.cli.parties",
+    "status": "threepc.cli.parties",
     "inspect": "threepc.cli.inspect",
     "simulate": "threepc.cli.run",
     "evaluate": "threepc.cli.evaluate",

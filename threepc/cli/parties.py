@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from threepc.choices import RINGS
+from threepc.choices import LOG_FORMATS, RINGS
 from threepc.cli.options import (
     FILE,
     Command,
+    Function,
     batch_option,
     calibration_option,
     input_option,
@@ -24,6 +25,23 @@ from threepc.cli.options import (
 
 _deployment = click.option("--deployment", type=FILE, required=True, help="deployment.yaml, or the folder it lies in.")
 _threads = threads_option("Threads of this party.")
+
+
+def _watching_options(function: Function) -> Function:
+    """The options of a party that serves."""
+    for option in (
+        click.option(
+            "--grace", default=30.0, show_default=True, help="Seconds that inferences have to end when the party is told to stop."
+        ),
+        click.option(
+            "--log-format", type=click.Choice(LOG_FORMATS), default="text", show_default=True, help="json: a line of JSON an event."
+        ),
+        click.option(
+            "--observe", metavar="[HOST:]PORT", help="Serve /healthz, /readyz, /status and /metrics there; on loopback without HOST."
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 @click.command(cls=Command, short_help="Keys for the parties, and a deployment.yaml.")
@@ -110,26 +128,43 @@ def compile(rings: tuple[str, ...]) -> None:  # noqa: A001 - the command's name
 @model_options
 @calibration_option
 @_threads
-def server(config: str, checkpoint: Path | None, deployment: Path, **options: Any) -> None:
+@_watching_options
+def server(
+    config: str, checkpoint: Path | None, deployment: Path, observe: str | None, log_format: str, grace: float, **options: Any
+) -> None:
     """Serve a network to the clients of a deployment until interrupted.
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
     """
     from threepc.console import Display
+    from threepc.tasks.provide import Watching
     from threepc.tasks.serve import ServerOptions, serve
 
-    serve(ServerOptions(config, checkpoint, deployment, **options), Display())
+    watching = Watching(observe, log_format, grace)
+    serve(ServerOptions(config, checkpoint, deployment, watching=watching, **options), Display())
 
 
 @click.command(cls=Command, short_help="Deal randomness to clients and server.")
 @_deployment
 @_threads
-def provider(deployment: Path, threads: int) -> None:
+@_watching_options
+def provider(deployment: Path, threads: int, **options: Any) -> None:
     """Deal randomness to the clients and the server of a deployment until interrupted."""
     from threepc.console import Display
-    from threepc.tasks.provide import provide
+    from threepc.tasks.provide import Watching, provide
 
-    provide(deployment, threads, Display())
+    provide(deployment, threads, Watching(**options), Display())
+
+
+@click.command("status", cls=Command, short_help="How a server or provider is, that is observed.")
+@click.argument("address", metavar="[HOST:]PORT")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(address: str, as_json: bool) -> None:
+    """Print what a server or a provider that was started with --observe [HOST:]PORT says of itself."""
+    from threepc.cli.show_status import show, show_json
+    from threepc.tasks.observe import read_status
+
+    (show_json if as_json else show)(read_status(address))
 
 
 @click.command(cls=Command, short_help="Your images through a server and a provider.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from threepc.errors import RunError, ThreepcError
 from threepc.party.connector import Connector
-from threepc.party.session import Options, close_all, log, open_channel
+from threepc.party.observation import Observation
+from threepc.party.session import Options, close_all, open_channel
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
 from threepc.transport.meter import Meter
@@ -26,7 +28,9 @@ class ListeningParty(ABC):
     def __init__(self, connector: Connector, options: Options) -> None:
         """Listen at once. Raises InputError when the address is in use."""
         self._options, self._connector = options, connector
+        self.observation = Observation(self.role)
         self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._draining, self._busy, self._idle = False, 0, threading.Condition()
         self._name_of: Callable[[bytes | None], str | None] = lambda _: None
         self._listener = connector.listen(self.role)
 
@@ -45,8 +49,34 @@ class ListeningParty(ABC):
         name = self._name_of(client.peer)
         return f"client {name}" if name else "a client"
 
+    @contextlib.contextmanager
+    def inferring(self) -> Iterator[None]:
+        """While an inference runs, which a stop waits for. Raises RunError where a stop has begun."""
+        with self._idle:
+            self._refuse_when_draining()
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    def drain(self, seconds: float) -> int:
+        """Begin nothing new, and wait so long for the inferences that run; how many still do. Then `stop` ends the party."""
+        self.observation.state = "stopping"
+        with self._idle:
+            self._draining = True
+            self._idle.wait_for(lambda: not self._busy, seconds)
+            return self._busy
+
+    def _refuse_when_draining(self) -> None:
+        if self._draining:
+            raise RunError(f"the {self.role} is being stopped", "stopped")
+
     def serve(self) -> None:
         """Accept connections until `stop`; one thread for each."""
+        self.observation.state = "ready"
         threads: list[threading.Thread] = []
         while not self._stopping.is_set():
             try:
@@ -69,9 +99,10 @@ class ListeningParty(ABC):
     def _receive(self, connection: Connection) -> None:
         channel = open_channel(connection, self.role, self.expects, self._options, Meter())
         try:
+            self._refuse_when_draining()
             self._greet(channel)
         except ThreepcError as error:
-            log.warning("session ended: %s", error)
+            self.observation.failed(error)
             close_all([channel], str(error))
 
     @abstractmethod

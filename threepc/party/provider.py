@@ -12,7 +12,8 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
 from threepc.party.pacing import PacedSender
-from threepc.party.session import Options, ending_together, key_text, log, requested, session_field, text_field
+from threepc.party.record import by_link, difference
+from threepc.party.session import Options, ending_together, key_text, requested, session_field, text_field
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import KEY_BYTES, Keystream
@@ -92,12 +93,14 @@ class ProviderParty(ListeningParty):
                 weights = self._weight_masks(model, keys[2])
                 for channel in (client, server):
                     channel.send_control("ready", {"fingerprint": model.fingerprint})
-                who, places = self.called(client.connection), (client.connection.where, server.connection.where)
-                log.info("session %s: %s at %s with the server at %s", session.hex()[:8], who, *places)
-                paced = PacedSender(server, self._options.budget)
-                while (request := client.receive_control("deal", "bye", timeout=None)).kind == "deal":
-                    self._deal(request, model, weights, client, paced, streams)
-                log.info("session %s: ended", session.hex()[:8])
+                paced, where = (
+                    PacedSender(server, self._options.budget),
+                    f"{client.connection.where} with the server at {server.connection.where}",
+                )
+                with self.observation.session(session, self.called(client.connection), where):
+                    while (request := client.receive_control("deal", "bye", timeout=None)).kind == "deal":
+                        with self.inferring():
+                            self._deal(request, model, weights, client, paced, streams)
             finally:
                 for stream in streams:
                     stream.erase()
@@ -127,12 +130,13 @@ class ProviderParty(ListeningParty):
         for stream in streams:
             stream.begin_attempt(attempt)
         client.attempt = paced.channel.attempt = attempt
-        usage, seconds = Usage(client.session), [0.0] * len(plan.steps)
+        before, usage, seconds = paced.channel.meter.counts(), Usage(client.session), [0.0] * len(plan.steps)
         inference.deal(Provider(attempt, weights, *streams, paced, self._options.threads), plan, inference.noting(seconds))
         for stream in streams:
             stream.end_attempt(attempt)
         fields = usage.fields()
-        log.info("session %s: dealt for %d image(s) in %.2f s", client.session.hex()[:8], plan.batch, fields["seconds"])
+        links = by_link(difference(paced.channel.meter.counts(), before))
+        self.observation.inferred(client.session, plan.batch, fields["seconds"], links)
         client.send_control("dealt", fields | {"layers": seconds})
 
 

@@ -15,18 +15,8 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
 from threepc.party.pacing import PacedReceiver
-from threepc.party.record import by_step, difference
-from threepc.party.session import (
-    Options,
-    allow_messages,
-    ending_together,
-    key_text,
-    log,
-    open_channel,
-    requested,
-    session_field,
-    text_field,
-)
+from threepc.party.record import by_link, by_step, difference
+from threepc.party.session import Options, allow_messages, ending_together, key_text, open_channel, requested, session_field, text_field
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import Keystream, new_key
@@ -121,12 +111,12 @@ class ServerParty(ListeningParty):
             if text_field(provider.receive_control("ready"), "fingerprint") != self._public.fingerprint:
                 raise RunError("the provider confirmed another model")
             online.send_control("ready", {})
-            log.info("session %s: %s at %s", session.hex()[:8], self.called(online.connection), online.connection.where)
             stream, dealt, prepared = Keystream(key), PacedReceiver(provider), PacedReceiver(offline)
             try:
-                while (request := online.receive_control("infer", "bye", timeout=None)).kind == "infer":
-                    self._infer(request, online, dealt, prepared, stream)
-                log.info("session %s: ended", session.hex()[:8])
+                with self.observation.session(session, self.called(online.connection), online.connection.where):
+                    while (request := online.receive_control("infer", "bye", timeout=None)).kind == "infer":
+                        with self.inferring():
+                            self._infer(request, online, dealt, prepared, stream)
             finally:
                 stream.erase()
 
@@ -144,8 +134,8 @@ class ServerParty(ListeningParty):
         for receiver in (dealt, prepared):
             receiver.settle()
         fields = usage.fields()
-        log.info("session %s: %d image(s) in %.2f s", online.session.hex()[:8], plan.batch, fields["seconds"])
         counts = difference(online.meter.counts(), before)
+        self.observation.inferred(online.session, plan.batch, fields["seconds"], by_link(counts))
         from_provider = {key: count for key, count in counts.items() if key[0] == ("provider", "server")}
         sizes = [size for size, _ in by_step(plan, from_provider)]
         online.send_control("done", fields | {"layers": seconds, "dealt": sizes})

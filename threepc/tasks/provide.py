@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
-import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from threepc.console import Display
@@ -16,21 +15,34 @@ from threepc.party.deployment import Deployment
 from threepc.party.listening import ListeningParty
 from threepc.party.session import log
 from threepc.party.warmup import warm_up
+from threepc.tasks.observe import log_to_output, watched
 from threepc.tasks.reload import LOOKS_EVERY_S, Reload
 
 
-def provide(path: Path | str, threads: int, display: Display) -> None:
+@dataclass(frozen=True)
+class Watching:
+    """How a party that serves is watched and stopped. observe: [HOST:]PORT of its pages, or None; log_format: "text" or "json".
+
+    grace: seconds that inferences which run are given when the party is told to stop.
+    """
+
+    observe: str | None = None
+    log_format: str = "text"
+    grace: float = 30.0
+
+
+def provide(path: Path | str, threads: int, watching: Watching, display: Display) -> None:
     """`threepc provider`: deal until interrupted."""
     deployment = three_hosts.read_deployment(path)
     deployment.key_pair("provider")
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
-    log_to_output()
-    serve_until_signal(three_hosts.open_provider(deployment, threads), deployment)
+    log_to_output(watching.log_format)
+    serve_until_signal(three_hosts.open_provider(deployment, threads), deployment, watching)
 
 
-def serve_until_signal(party: ListeningParty, deployment: Deployment) -> None:
-    """Announce the address and serve until SIGINT or SIGTERM, then end all sessions; a second signal ends the process at once.
+def serve_until_signal(party: ListeningParty, deployment: Deployment, watching: Watching) -> None:
+    """Announce the address and serve until SIGINT or SIGTERM, then finish what runs and end all sessions; a second signal ends at once.
 
     Meanwhile the clients of deployment.yaml are read again when it changes and, unless a person started this in a terminal, on SIGHUP.
     """
@@ -59,12 +71,17 @@ def serve_until_signal(party: ListeningParty, deployment: Deployment) -> None:
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, look)
     thread = threading.Thread(target=serve, name="serve", daemon=True)
     try:
-        thread.start()
-        log.info("the %s listens at %s", party.role, party.address)
-        while b"x" not in (said := _read(waiting, LOOKS_EVERY_S)):
-            reload.look(asked=bool(said))
-        party.stop()
-        thread.join()
+        with watched(party.observation, watching.observe):
+            thread.start()
+            log.info("the %s listens at %s", party.role, party.address)
+            while b"x" not in (said := _read(waiting, LOOKS_EVERY_S)):
+                reload.look(asked=bool(said))
+            if party.observation.counts().active:
+                log.info("stopping: inferences that run have %g s to end; another signal ends them at once", watching.grace)
+            if left := party.drain(watching.grace):
+                log.warning("%d inference(s) did not end within %g s", left, watching.grace)
+            party.stop()
+            thread.join()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -76,12 +93,3 @@ def serve_until_signal(party: ListeningParty, deployment: Deployment) -> None:
 
 def _read(descriptor: int, timeout: float) -> bytes:
     return os.read(descriptor, 1024) if select.select([descriptor], [], [], timeout)[0] else b""
-
-
-def log_to_output() -> None:
-    """One line for each session and inference on standard output, with the time."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from threepc.console import Display
@@ -10,7 +10,8 @@ from threepc.model.assemble import Settings, assemble_loaded, introduction
 from threepc.model.load import load_model
 from threepc.party import three_hosts
 from threepc.party.warmup import warm_up
-from threepc.tasks.provide import log_to_output, serve_until_signal
+from threepc.tasks.observe import log_to_output
+from threepc.tasks.provide import Watching, serve_until_signal
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ServerOptions:
     size: tuple[int, int] | None = None
     calibration: tuple[Path, ...] = ()
     threads: int = 1
+    watching: Watching = field(default_factory=Watching)
 
 
 def serve(options: ServerOptions, display: Display) -> None:
@@ -43,5 +45,5 @@ def serve(options: ServerOptions, display: Display) -> None:
         warm_up(assembled.public.precision, progress)
     with display.stage("masking the weights"):
         party = three_hosts.open_server(deployment, assembled.served, options.threads)
-    log_to_output()
-    serve_until_signal(party, deployment)
+    log_to_output(options.watching.log_format)
+    serve_until_signal(party, deployment, options.watching)

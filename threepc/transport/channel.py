@@ -213,7 +213,7 @@ class Channel:
 
     def _aborted(self, frames: list[memoryview]) -> RunError:
         reason = bytes(frames[1][:REASON_LIMIT]).decode(errors="replace") if len(frames) > 1 else "no reason given"
-        return RunError(f"the {self.link[1]} ended the session: {printable(reason)}")
+        return RunError(f"the {self.link[1]} ended the session: {printable(reason)}", "ended by peer")
 
     def _compare(self, header: Header, kind: int, op: int, parts: int) -> None:
         shaped = self._shaper is not None

@@ -20,6 +20,9 @@ Buffer = bytes | bytearray | memoryview | NDArray[Any]
 class NoAnswerError(RunError):
     """Nothing arrived within the time allowed; the connection itself still stands."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "silent")
+
 
 class Connection(ABC):
     """An ordered, reliable, two-way connection to one peer.
@@ -102,7 +105,7 @@ class QueuedConnection(Connection):
                 raise no_answer(self, timeout) from None
             if frames is None:
                 self._incoming.put(None)  # the end stays the end, for every later call
-                raise closed_here(self) if self._closed else RunError(f"{self.name} {self._end}")
+                raise closed_here(self) if self._closed else RunError(f"{self.name} {self._end}", "lost")
             return frames
 
     def deliver(self, frames: list[memoryview]) -> None:
@@ -123,7 +126,7 @@ class QueuedConnection(Connection):
         if self._closed:
             raise closed_here(self)
         if self._end is not None:
-            raise RunError(f"{self.name} {self._end}")
+            raise RunError(f"{self.name} {self._end}", "lost")
 
 
 def closed_here(connection: Connection) -> RunError:
