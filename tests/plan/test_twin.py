@@ -22,7 +22,7 @@ from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.plan.twin import Rounding
 from threepc.protocol.relu import Relu
-from threepc.protocol.steps import RAW, REDUCED, Value
+from threepc.protocol.steps import RAW, REDUCED
 from threepc.protocol.summands import cut_summand
 
 RINGS = [64, 48, 40, 32]
@@ -110,15 +110,14 @@ def test_without_comparisons_they_differ_by_the_output_s_rounding_alone(bits):
 def test_drawn_truncation_has_the_distribution_of_separately_cut_summands(bits, shift, form, seed):
     rng = np.random.default_rng(seed)
     z = np.full(40000, rng.integers(-(1 << 24), 1 << 24))
-    value = Value((1, 1, 1, len(z)), form, 0, bits)
     client, server, provider = harness.shares(rng, z, bits)
     if form == REDUCED:
         server, provider = server - provider, np.zeros_like(provider)
     cut = Cut(bits, shift, bits - shift)
     words = cut_summand(client, cut, False) + cut_summand(server, cut, True) - cut_summand(provider, cut, False)
     real = twin.signed(words, cut.kept_bits) - z / 2.0**shift
-    drawn = Rounding(seed).cut(twin.to_words(z, bits), value, shift, cut.kept_bits, form == RAW) - z / 2.0**shift
-    nearest = Rounding().cut(twin.to_words(z, bits), value, shift, cut.kept_bits) - z / 2.0**shift
+    drawn = Rounding(seed).cut(twin.to_words(z, bits), cut, form == RAW) - z / 2.0**shift
+    nearest = Rounding().cut(twin.to_words(z, bits), cut) - z / 2.0**shift
     assert np.abs(nearest).max() <= 0.5 and max(np.abs(real).max(), np.abs(drawn).max()) <= 1.5
     outcomes, counts = np.unique(real, return_counts=True)
     for outcome, count in zip(outcomes, counts):

@@ -26,6 +26,7 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights
 from threepc.kernels.convolution import PackedWeight
+from threepc.kernels.gate import Cut
 from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.relu import Relu
@@ -56,43 +57,44 @@ class Rounding:
         """Uniform numbers of `bits` bits, int64; only where there is a seed."""
         return self._generator.integers(0, 1 << bits, shape, np.uint64 if bits > 32 else np.uint32).astype(np.int64)
 
-    def cut(self, words: np.ndarray, value: Value, shift: int, cut: int, three: bool = True) -> np.ndarray:
-        """Bits shift..shift+cut-1 of `words`, as the parties cut their summands of it: int64 of the cut ring, signed.
+    def cut(self, words: np.ndarray, cut: Cut, provider_summand: bool = True) -> np.ndarray:
+        """What is left of `words` when the parties have cut their summands of them: int64 of the cut ring, signed.
 
-        three: P holds a summand too, see `with_provider`.
+        provider_summand: whether P holds one, see `with_provider`.
         """
-        z = signed(words, value.bits)
+        z, shift = signed(words, cut.bits), cut.shift
         if shift:
             z = z + (1 << shift >> 1)
             low, z = z & ((1 << shift) - 1), z >> shift
             if self._generator is not None:
                 low -= self.drawn(shift, z.shape)
-                if three:
+                if provider_summand:
                     low += self.drawn(shift, z.shape)
                 z += low >> shift
-        return wrapped(z, cut)
+        return wrapped(z, cut.kept_bits)
 
-    def units(self, x: np.ndarray, first: int) -> np.ndarray:
-        """x >> first with a carry from the bits below, as the difference of two masked words has one."""
-        if not first:
+    def units(self, x: np.ndarray, low_bit: int) -> np.ndarray:
+        """x >> low_bit with a carry from the bits below, as the difference of two masked words has one."""
+        if not low_bit:
             return x
-        return (x + (self.drawn(first, x.shape) if self._generator is not None else int(self.below * ((1 << first) - 1) + 0.5))) >> first
+        below = self.drawn(low_bit, x.shape) if self._generator is not None else int(self.below * ((1 << low_bit) - 1) + 0.5)
+        return (x + below) >> low_bit
 
-    def lifted(self, x: np.ndarray, cut: int, bits: int) -> np.ndarray:
+    def lifted(self, x: np.ndarray, kept_bits: int, bits: int) -> np.ndarray:
         """An opened value (signed, of the cut ring) as a gate lifts it to the ring of `bits` bits."""
-        quarter = 1 << (cut - 2)
-        outside = (x < -quarter) | (x >= quarter) if cut < bits else np.zeros(1, bool)
+        quarter = 1 << (kept_bits - 2)
+        outside = (x < -quarter) | (x >= quarter) if kept_bits < bits else np.zeros(1, bool)
         if not outside.any():
             return x
         self.outside += int(np.count_nonzero(outside))
         if self._generator is None:
             return x
-        shifted = (x[outside] + quarter) & ((1 << cut) - 1)
-        mask = self.drawn(cut, shifted.shape)
+        shifted = (x[outside] + quarter) & ((1 << kept_bits) - 1)
+        mask = self.drawn(kept_bits, shifted.shape)
         opened = shifted + mask
-        wraps, n = opened >> cut, 1 - (opened >> (cut - 1) & 1)
+        wraps, n = opened >> kept_bits, 1 - (opened >> (kept_bits - 1) & 1)
         x = x.copy()
-        x[outside] = shifted - quarter + ((n * (mask >> (cut - 1)) - wraps) << cut)
+        x[outside] = shifted - quarter + ((n * (mask >> (kept_bits - 1)) - wraps) << kept_bits)
         return x
 
 
@@ -146,11 +148,11 @@ def walk(
         raise InputError(f"the plan is for {plan.batch} images at once, not for {len(images)}")
     if any(isinstance(part, dict) for part in weights.values()):
         weights = pack(plan, weights)
-    encoded, three = plan.precision.image_words(images, plan.graph.input.shape), with_provider(plan)
+    encoded, held = plan.precision.image_words(images, plan.graph.input.shape), with_provider(plan)
     values: dict[str, np.ndarray] = {}
     for index, step in enumerate(plan.steps):
         inputs = [values[name] for name in step.sources]
-        values[step.name] = encoded if isinstance(step, InputStep) else apply(plan.graph, step, inputs, weights, rounding, threads, three)
+        values[step.name] = encoded if isinstance(step, InputStep) else apply(plan.graph, step, inputs, weights, rounding, threads, held)
         yield step, values[step.name]
         for name in plan.release[index]:
             del values[name]
@@ -175,23 +177,21 @@ def apply(
     weights: Packed,
     rounding: Rounding,
     threads: int = 1,
-    three: Container[str] = frozenset(),
+    held_by_provider: Container[str] = frozenset(),
 ) -> np.ndarray:
-    """The words of one step's result from those of its inputs; of an argmax the labels, int64. three: from `with_provider`."""
+    """The words of one step's result from those of its inputs; of an argmax the labels, int64. held_by_provider: see `with_provider`."""
+    provider_summand = bool(step.sources) and step.sources[0] in held_by_provider
     match step:
         case LinearStep():
             return step.protocol.apply(weights[step.name][0], inputs[0], weights[step.name][1], threads)
         case LocalStep():
             return step.apply(inputs)
         case ReluStep():
-            opened = rounding.cut(inputs[0], step.inputs[0], step.protocol.cut.shift, step.protocol.cut.kept_bits, step.sources[0] in three)
-            return relu(step.protocol, opened, rounding)
+            return relu(step.protocol, rounding.cut(inputs[0], step.protocol.cut, provider_summand), rounding)
         case MaxPoolStep():
-            return max_pool(
-                graph, step, rounding.cut(inputs[0], step.inputs[0], step.cut.shift, step.cut.kept_bits, step.sources[0] in three)
-            )
+            return max_pool(graph, step, rounding.cut(inputs[0], step.cut, provider_summand))
         case OutputStep():
-            return output(step, inputs[0], rounding, step.sources[0] in three)
+            return output(step, inputs[0], rounding, provider_summand)
     raise AssertionError(f"no rule to simulate {step.kind}")
 
 
@@ -235,11 +235,11 @@ def max_pool(graph: Graph, step: MaxPoolStep, x: np.ndarray) -> np.ndarray:
     return to_words(pooled.numpy().astype(np.int64), step.cut.kept_bits)
 
 
-def output(step: OutputStep, words: np.ndarray, rounding: Rounding, three: bool) -> np.ndarray:
+def output(step: OutputStep, words: np.ndarray, rounding: Rounding, provider_summand: bool) -> np.ndarray:
     """What the client decodes: words of the result, or int64 labels (N, 1, H, W), of equal values the higher index."""
     (value,), protocol = step.inputs, step.protocol
     if isinstance(protocol, Argmax):
-        return labels(rounding.cut(words, value, protocol.shift, protocol.cut.kept_bits, three))
+        return labels(rounding.cut(words, protocol.cut, provider_summand))
     if rounding.seed is None or not protocol.shift:
         return words
     exact = signed(words, value.bits)
