@@ -14,6 +14,7 @@ from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import load_images
 from threepc.party import one_host, three_hosts
 from threepc.party.client import ClientSession
+from threepc.party.deployment import load
 from threepc.party.record import Record, report
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Client:
     """
 
     def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1) -> None:
-        self._deployment, self._name, self._threads = three_hosts.read_deployment(deployment), name, threads
+        self._deployment, self._name, self._threads = load(deployment), name, threads
         self._deployment.key_pair(name)
         self._session: ClientSession | None = None
         self._entered = False

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The provider's host: launch/three_hosts/provider.sh KEYS, the folder with deployment.yaml, *.public and provider.secret.
-# First of the three to start. Runs until SIGINT or SIGTERM.
+# Runs until SIGINT or SIGTERM; SIGHUP reads the clients again. Server and provider may start in any order.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The server's host: launch/three_hosts/server.sh KEYS CONFIG [CHECKPOINT] [--relu-spec FILE], KEYS with server.secret.
-# Runs until SIGINT or SIGTERM.
+# Runs until SIGINT or SIGTERM; SIGHUP reads the clients again. Server and provider may start in any order.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)

@@ -154,6 +154,7 @@ def test_a_folder_for_each_host(tmp_path):
     for host, deployment in deployments.items():
         assert deployment.key_pair(host).is_consistent()
         assert (deployment.server.address, deployment.provider.address) == tuple(addresses.values())
+        assert (deployment.server.listen, deployment.provider.listen) == ("tcp://0.0.0.0:7001", "tcp://[::]:7002")
         assert deployment.path.parent.stat().st_mode & 0o077 == 0
     assert deployments["server"].clients == deployments["provider"].clients
     assert deployments["server"].clients == deployments["alice"].clients | deployments["bob"].clients

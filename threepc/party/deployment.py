@@ -110,11 +110,12 @@ class Deployment:
 
 
 def load(path: Path | str) -> Deployment:
-    """Read and check a deployment.yaml and the public keys that it names, relative to its own directory.
+    """Read and check a deployment.yaml, or the one in a folder, and the public keys that it names, relative to its own directory.
 
     Raises InputError, with file, key, what is wrong and the fix.
     """
     path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:

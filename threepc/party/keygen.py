@@ -23,11 +23,12 @@ _TEMPLATE = """\
 
 server:
   address: {server}   # where clients reach the server
-  # listen: tcp://0.0.0.0:7001    # where it listens, if that is another address of its host
+  {server_listen}
   public_key: server.public
 
 provider:
   address: {provider}   # where clients and the server reach the provider
+  {provider_listen}
   public_key: provider.public
 
 clients:                          # the public keys of those who may use the server; nobody else can connect
@@ -65,13 +66,14 @@ def generate(
         check_name(name)
     for role in LISTENING:
         check_address(addresses[role], f"keygen: the address of the {role}")
+    listen = {f"{role}_listen": _listen(address, address == LOCAL[role]) for role, address in addresses.items()}
     pairs = {name: KeyPair.new() for name in names}
     clients = [name for name in names if name not in LISTENING] or ["client"]
     files: dict[Path, tuple[bytes, int]] = {}
     for host in names if per_host else [""]:
         secrets = [host] if per_host else names
         known = [host] if host in clients else clients
-        text = _TEMPLATE.format(clients="".join(f"  - {name}.public\n" for name in known), **addresses)
+        text = _TEMPLATE.format(clients="".join(f"  - {name}.public\n" for name in known), **listen, **addresses)
         files[directory / host / FILE_NAME] = text.encode(), 0o644
         files |= {
             directory / host / f"{name}.public": (pairs[name].public + b"\n", 0o644) for name in (*LISTENING, *known) if name in pairs
@@ -79,3 +81,11 @@ def generate(
         files |= {directory / host / f"{name}.secret": (pairs[name].secret + b"\n", 0o600) for name in secrets}
     with created(directory, files, "choose another directory"):
         return list(files)
+
+
+def _listen(address: str, local: bool) -> str:
+    """The line that says where a party listens: on every network of its host, where others reach it on another one."""
+    port = address.rpartition(":")[2]
+    if local:
+        return f"# listen: tcp://0.0.0.0:{port}    # where it listens, if that is another address of its host"
+    return f"listen: tcp://{'[::]' if '[' in address else '0.0.0.0'}:{port}      # where it listens: on every network of its host"  # noqa: S104 - keys keep strangers out

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from threepc.errors import RunError
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import ZmqConnector
-from threepc.party.deployment import FILE_NAME, Deployment, load
+from threepc.party.deployment import Deployment
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
 from threepc.transport.keys import KeyPair
-
-
-def read_deployment(path: Path | str) -> Deployment:
-    """The deployment in a file, or in a folder's deployment.yaml. Raises InputError as `deployment.load` does."""
-    path = Path(path)
-    return load(path / FILE_NAME if path.is_dir() else path)
 
 
 def open_client(deployment: Deployment, name: str = "client", threads: int = 1) -> ClientSession:

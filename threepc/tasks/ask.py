@@ -9,6 +9,7 @@ from pathlib import Path
 from threepc.console import Display
 from threepc.party import three_hosts
 from threepc.party.batches import infer_all
+from threepc.party.deployment import load
 from threepc.party.record import report
 from threepc.party.warmup import warm_up
 from threepc.tasks import results
@@ -33,7 +34,7 @@ class ClientOptions:
 
 def ask(options: ClientOptions, display: Display) -> Outcome:
     """Run the images. Raises InputError before anything of an image is sent, RunError when a party is missing, disagrees or fails."""
-    deployment = three_hosts.read_deployment(options.deployment)
+    deployment = load(options.deployment)
     deployment.client_pair(options.name)
     check_files(options.images)
     results.check_writable(options.report)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from threepc.party import client_list
+from threepc.party.deployment import load
 from threepc.party.keygen import LOCAL, PARTIES, generate
-from threepc.party.three_hosts import read_deployment
 
 
 def make_keys(
@@ -23,7 +23,7 @@ def make_keys(
 
 def add_client(deployment: Path, name: str) -> list[str]:
     """Let a client in, by its key beside deployment.yaml or by a new one, as `client_list.add` does."""
-    path = read_deployment(deployment).path
+    path = load(deployment).path
     folder = path.parent / name
     made = client_list.add(path, name)
     hand_over = [f"and the folder {folder} to the client's host; then delete it here"] if len(made) > 1 else []
@@ -32,21 +32,21 @@ def add_client(deployment: Path, name: str) -> list[str]:
 
 def revoke_client(deployment: Path, name: str) -> list[str]:
     """Let a client in no longer, as `client_list.revoke` does."""
-    path = read_deployment(deployment).path
+    path = load(deployment).path
     changed, deleted = client_list.revoke(path, name)
     return [f"wrote {changed}", f"deleted {deleted}", f"next: 'threepc clients revoke {name}' on the other host that reads such a file"]
 
 
 def rotate_client(deployment: Path, name: str) -> list[str]:
     """Give a client new keys, as `client_list.rotate` does."""
-    path = read_deployment(deployment).path
+    path = load(deployment).path
     lines = [f"wrote {each}" for each in client_list.rotate(path, name)]
     return [*lines, _elsewhere(path, f"{name}.public"), f"and the folder {path.parent / name} to the client's host; then delete it here"]
 
 
 def list_clients(deployment: Path) -> list[str]:
     """A line for each client: its name and public key."""
-    clients = read_deployment(deployment).clients
+    clients = load(deployment).clients
     width = max(map(len, clients), default=0)
     return [f"{name:<{width}}  {key.decode()}" for name, key in clients.items()]
 

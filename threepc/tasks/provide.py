@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threepc.console import Display
 from threepc.party import three_hosts
-from threepc.party.deployment import Deployment
+from threepc.party.deployment import Deployment, load
 from threepc.party.listening import ListeningParty
 from threepc.party.session import log
 from threepc.party.warmup import warm_up
@@ -33,7 +33,7 @@ class Watching:
 
 def provide(path: Path | str, threads: int, watching: Watching, display: Display) -> None:
     """`threepc provider`: deal until interrupted."""
-    deployment = three_hosts.read_deployment(path)
+    deployment = load(path)
     deployment.key_pair("provider")
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)

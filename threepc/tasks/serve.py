@@ -9,6 +9,7 @@ from threepc.console import Display
 from threepc.model.assemble import Settings, assemble_loaded, introduction
 from threepc.model.load import load_model
 from threepc.party import three_hosts
+from threepc.party.deployment import load
 from threepc.party.warmup import warm_up
 from threepc.tasks.observe import log_to_output
 from threepc.tasks.provide import Watching, serve_until_signal
@@ -30,7 +31,7 @@ class ServerOptions:
 
 def serve(options: ServerOptions, display: Display) -> None:
     """Load, prepare, listen and serve until interrupted. Raises InputError before listening, for files, keys, model and address."""
-    deployment = three_hosts.read_deployment(options.deployment)
+    deployment = load(options.deployment)
     deployment.key_pair("server")
     settings = Settings(
         deployment.ring, deployment.frac_bits, deployment.drelu_window, options.relu_spec, deployment.reveal, options.calibration
