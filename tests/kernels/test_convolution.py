@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threepc.kernels.convolution import convolve, output_size, pack_weight, warm_up
-from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS
+from threepc.kernels.emitter import VECTOR_BYTES
+from threepc.kernels.tile import ROWS, VECTORS
 
 RINGS = (64, 52, 48, 40, 32)
 
@@ -139,40 +140,40 @@ def test_reads_and_writes_no_word_outside_its_arrays():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "arguments, message",
     [
-        {"x": np.zeros((1, 2, 5, 5), np.uint64)},
-        {"x": np.zeros((1, 3, 5, 5), np.uint32)},
-        {"x": np.zeros((1, 3, 2, 5), np.uint64)},
-        {"x": np.zeros((3, 5, 5), np.uint64)},
-        {"bias": np.zeros(3, np.uint64)},
-        {"bias": np.zeros(4, np.uint32)},
-        {"padding": (0, -1, 0, 0)},
-        {"stride": (0, 1)},
-        {"out": np.zeros((1, 4, 3, 4), np.uint64)},
-        {"out": np.zeros((1, 4, 3, 3), np.uint32)},
-        {"out": np.zeros((1, 3, 3, 4), np.uint64).transpose(0, 3, 1, 2)},
+        ({"x": np.zeros((1, 2, 5, 5), np.uint64)}, "x is uint64"),
+        ({"x": np.zeros((1, 3, 5, 5), np.uint32)}, "x is uint32"),
+        ({"x": np.zeros((1, 3, 2, 5), np.uint64)}, "does not fit a map of 2 x 5"),
+        ({"x": np.zeros((3, 5, 5), np.uint64)}, "x is uint64"),
+        ({"bias": np.zeros(3, np.uint64)}, "bias is uint64"),
+        ({"bias": np.zeros(4, np.uint32)}, "bias is uint32"),
+        ({"padding": (0, -1, 0, 0)}, "padding .* not negative"),
+        ({"stride": (0, 1)}, "must be positive"),
+        ({"out": np.zeros((1, 4, 3, 4), np.uint64)}, "out is uint64"),
+        ({"out": np.zeros((1, 4, 3, 3), np.uint32)}, "out is uint32"),
+        ({"out": np.zeros((1, 3, 3, 4), np.uint64).transpose(0, 3, 1, 2)}, "not C-contiguous"),
     ],
 )
-def test_refuses_what_does_not_fit(arguments):
+def test_refuses_what_does_not_fit(arguments, message):
     weight = pack_weight(np.zeros((4, 3, 3, 3), np.uint64), 1, 48)
-    with pytest.raises(ValueError, match=r"^(x|bias|out) is uint|^kernel .* must be positive|^a kernel .* does not fit a map"):
+    with pytest.raises(ValueError, match=message):
         convolve(**{"x": np.zeros((1, 3, 5, 5), np.uint64), "weight": weight, **arguments})
 
 
 @pytest.mark.parametrize(
-    "weight, groups, bits",
+    "weight, groups, bits, message",
     [
-        (np.zeros((4, 3, 3), np.uint64), 1, 48),
-        (np.zeros((4, 3, 3, 3), np.int64), 1, 48),
-        (np.zeros((4, 3, 3, 3), np.uint64), 3, 48),
-        (np.zeros((4, 3, 3, 3), np.uint32), 1, 48),
-        (np.zeros((4, 3, 3, 3), np.uint64), 1, 0),
-        (np.zeros((0, 3, 3, 3), np.uint64), 1, 48),
+        (np.zeros((4, 3, 3), np.uint64), 1, 48, "a weight is"),
+        (np.zeros((4, 3, 3, 3), np.int64), 1, 48, "a weight is"),
+        (np.zeros((4, 3, 3, 3), np.uint64), 3, 48, "3 groups and 48 bits"),
+        (np.zeros((4, 3, 3, 3), np.uint32), 1, 48, "1 groups and 48 bits"),
+        (np.zeros((4, 3, 3, 3), np.uint64), 1, 0, "1 groups and 0 bits"),
+        (np.zeros((0, 3, 3, 3), np.uint64), 1, 48, "a weight is"),
     ],
 )
-def test_refuses_a_weight_that_is_none(weight, groups, bits):
-    with pytest.raises(ValueError, match=r"^a weight is a \(O, C/groups, kh, kw\) array|groups and \d+ bits do not fit a weight"):
+def test_refuses_a_weight_that_is_none(weight, groups, bits, message):
+    with pytest.raises(ValueError, match=message):
         pack_weight(weight, groups, bits)
 
 
@@ -182,7 +183,7 @@ def test_packed_weight_cannot_change_with_the_array_it_came_from():
         packed = pack_weight(weight, groups, 48)
         weight[:] = 5
         assert convolve(np.ones((1, 3, 1, 1), np.uint64), packed).max() == 3 // groups
-        with pytest.raises(ValueError, match="assignment destination is read-only"):
+        with pytest.raises(ValueError, match="read-only"):
             packed.panels[0] = 1
 
 

@@ -2,6 +2,7 @@ import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,13 +65,13 @@ def test_cache_is_private(tmp_path, monkeypatch, fresh_cache):
     monkeypatch.setenv("THREEPC_CACHE", str(tmp_path / "cache"))
     directory = options.cache_directory()
     assert directory.startswith(str(tmp_path / "cache" / "kernels-"))
-    assert os.stat(directory).st_mode & 0o777 == 0o700
+    assert Path(directory).stat().st_mode & 0o777 == 0o700
 
 
 def test_cache_that_others_can_write_to_is_not_used(tmp_path, monkeypatch, fresh_cache):
     monkeypatch.setenv("THREEPC_CACHE", str(tmp_path))
     directory = options.cache_directory()
-    os.chmod(directory, 0o770)
+    Path(directory).chmod(0o770)
     options.cache_directory.cache_clear()
     with pytest.warns(UserWarning, match="THREEPC_CACHE"):
         assert options.cache_directory() is None
@@ -97,7 +98,7 @@ def test_cache_depends_on_the_choice_of_instructions(tmp_path, monkeypatch, fres
 def test_cache_setting_of_others_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "theirs"))
     options.kernel(lambda x: x)
-    assert config.CACHE_DIR == str(tmp_path / "theirs")
+    assert str(tmp_path / "theirs") == config.CACHE_DIR
 
 
 def test_ifma_can_be_switched_off(monkeypatch):

@@ -46,7 +46,7 @@ def test_scratch_is_zero_at_first_and_kept():
     array = scratch.words("a", 10, np.uint64)
     assert array.dtype == np.uint64 and array.shape == (10,) and not array.any()
     array[:] = 5
-    assert (scratch.words("a", 4, np.dtype(np.uint64)) == 5).all()
+    assert (scratch.words("a", 4, np.uint64) == 5).all()
     assert not scratch.words("a", 11, np.uint64).any()
 
 

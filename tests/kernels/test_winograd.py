@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from threepc.kernels import winograd
 from threepc.kernels.convolution import convolve, output_size, pack_weight, warm_up
+from threepc.kernels.geometry import Geometry
 from threepc.kernels.tile import ROWS
 
 RINGS = (50, 48, 40)
@@ -79,8 +80,10 @@ def test_several_blocks_of_channels_and_tiles(inputs, outputs, size, threads):
 def test_more_output_channels_than_are_transformed_at_once():
     rng = np.random.default_rng(2)
     x, weight = random_words(rng, 1, 3, 24, 24), random_words(rng, 5 * ROWS, 3, 3, 3)
+    geometry = Geometry(1, 3, 5 * ROWS, 24, 24, 3, 3, 1, 1, 1, 1, 1, 1, 24, 24, short=True)
     with patch.object(winograd, "_KERNEL_BYTES", 2 * 36 * 8 * (3 * ROWS + 8)):
-        assert winograd.scratch_words(3, 5, 25)[0] < winograd.scratch_words(3, 5, 24)[0] * 5
+        held = [winograd._space(geometry, winograd.Part(0, 5, 0, tiles), x.dtype).kernels.size for tiles in (1, 36)]
+        assert held[1] == 2 * held[0]  # two panels of the five
         check(x, weight, 48, (1, 1, 1, 1))
 
 

@@ -5,18 +5,20 @@ packed straight from the input: lanes that fall into the padding are masked, so 
 faster, `winograd` computes the same words modulo 2^l with fewer products.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from threepc.kernels import winograd
 from threepc.kernels.depthwise import correlate_channels, plane_words
-from threepc.kernels.gemm import BUFFER_BYTES, depth_block, multiply_block, pack_rows, panel_width, stored_width
+from threepc.kernels.emitter import VECTOR_BYTES, at
+from threepc.kernels.gemm import BUFFER_BYTES, Block, Part, Space, depth_block, multiply_block, pack_rows, panel_width, stored_width
+from threepc.kernels.geometry import Geometry, Operands, read_only
 from threepc.kernels.options import inline, kernel
-from threepc.kernels.threads import Scratch, run_parts
-from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, gather, lanes_within, stride_reach
+from threepc.kernels.threads import Scratch, ranges, run_parts
+from threepc.kernels.tile import ROWS, VECTORS, gather, lanes_within, stride_reach
 
 SHORT_RING = 52  # bits of the widest ring that IFMA multiplies
 
@@ -76,24 +78,38 @@ def output_size(
     return rows // stride[0] + 1, columns // stride[1] + 1
 
 
+PIECE = np.dtype(
+    [
+        ("first", np.int64),  # column in its panel
+        ("image", np.int64),  # place of its image in x
+        ("row", np.int64),  # of the window of its first pixel in the map; outside it, that of the padding
+        ("column", np.int64),
+        ("length", np.int64),
+        ("source", np.int64),  # place in x, for channel 0, of what the tap at hand reads
+        ("readable", np.int64),  # which words from there on are within the map, as `gather` takes it
+        ("writable", np.int64),
+    ]
+)
+"""Columns of a panel, at most a vector, that lie within one row of the output map."""
+
+
 @inline
 def _cut_pieces(pieces, column, width, geometry, lanes):
-    """Cut a panel of columns into pieces of at most a vector, each within one row of the map; returns how many.
-
-    A piece is its first column in the panel, the place of its image in x, row and column of its first pixel's window, and its length.
-    """
-    channels, height, wide, _, _, _, stride_down, stride_across, top, left, _, _, out_height, out_width = geometry
-    reach = stride_reach(stride_across, lanes)
+    """Cut a panel of `width` columns from `column` on into pieces; returns how many."""
+    out_height, out_width = geometry.out_height, geometry.out_width
+    reach = stride_reach(geometry.stride_across, lanes)
     count, n = 0, 0
     image, pixel = divmod(column, out_height * out_width)
     row, across = divmod(pixel, out_width)
     while n < width:
         length = min(reach, width - n, out_width - across)
-        pieces[count, 0] = n
-        pieces[count, 1] = image * channels * height * wide
-        pieces[count, 2] = row * stride_down - top
-        pieces[count, 3] = across * stride_across - left
-        pieces[count, 4] = length
+        piece = pieces[count]
+        piece.first = n
+        piece.image = image * geometry.groups * geometry.inputs * geometry.height * geometry.width
+        piece.row = row * geometry.stride_down - geometry.top
+        piece.column = across * geometry.stride_across - geometry.left
+        piece.length = length
+        piece.writable = (1 << length) - 1
         count += 1
         n += length
         across += length
@@ -108,101 +124,62 @@ def _cut_pieces(pieces, column, width, geometry, lanes):
 
 @inline
 def _aim_pieces(pieces, count, down, across, geometry):
-    """For the kernel's tap at offset (down, across), find where each piece reads in channel 0 of x, and which words are within the map.
-
-    Returns whether any are.
-    """
-    _, height, wide, _, _, _, _, stride, _, _, _, _, _, _ = geometry
+    """Find what the kernel's tap at offset (down, across) reads in each piece; returns whether that is anything but padding."""
     anything = False
     for p in range(count):
-        row, column, length = pieces[p, 2] + down, pieces[p, 3] + across, pieces[p, 4]
-        pieces[p, 5] = pieces[p, 1] + row * wide + column
-        pieces[p, 6] = lanes_within(column, length, stride, wide) if 0 <= row < height else 0
-        pieces[p, 7] = (1 << length) - 1
-        anything |= pieces[p, 6] != 0
+        piece = pieces[p]
+        row, column = piece.row + down, piece.column + across
+        piece.source = piece.image + row * geometry.width + column
+        inside = 0 <= row < geometry.height
+        piece.readable = lanes_within(column, piece.length, geometry.stride_across, geometry.width) if inside else 0
+        anything |= piece.readable != 0
     return anything
 
 
 @inline
-def _pack_columns(x, channel, buffer, live, pieces, column, columns, begin, end, geometry):
-    """Pack rows [begin, end) of the unfolded input, for `columns` of its columns from `column` on, as right-hand panels into `buffer`.
+def _pack_columns(x, space, geometry, block):
+    """Pack a block of the unfolded input, whose rows are the depth, as right-hand panels.
 
     Panels that read nothing but padding, as many do where kernels are dilated, are not `live`.
     """
-    _, height, wide, group_channels, _, kernel_width, _, stride, _, _, dilation_down, dilation_across, _, _ = geometry
+    buffer, live, pieces, inputs = space.buffer, space.live, space.pieces, geometry.inputs
     lanes = VECTOR_BYTES // x.itemsize
-    at, done, panel = 0, 0, 0
-    while done < columns:
-        width = panel_width(columns - done, lanes)
+    place, done, panel = 0, 0, 0
+    while done < block.columns:
+        width = panel_width(block.columns - done, lanes)
         stored = stored_width(width, lanes)
-        count = _cut_pieces(pieces, column + done, width, geometry, lanes)
+        count = _cut_pieces(pieces, block.column + done, width, geometry, lanes)
         live[panel] = False
-        for tap in range(begin // group_channels, (end - 1) // group_channels + 1):
-            kernel_row, kernel_column = divmod(tap, kernel_width)
-            live[panel] |= _aim_pieces(pieces, count, kernel_row * dilation_down, kernel_column * dilation_across, geometry)
-            for k in range(max(begin, tap * group_channels), min(end, (tap + 1) * group_channels)):
-                source = (channel + k - tap * group_channels) * height * wide
-                row = at + (k - begin) * stored
+        for tap in range(block.begin // inputs, (block.end - 1) // inputs + 1):
+            down, across = divmod(tap, geometry.kernel_width)
+            live[panel] |= _aim_pieces(pieces, count, down * geometry.dilation_down, across * geometry.dilation_across, geometry)
+            for k in range(max(block.begin, tap * inputs), min(block.end, (tap + 1) * inputs)):
+                channel = (block.group * inputs + k - tap * inputs) * geometry.height * geometry.width
+                row = place + (k - block.begin) * stored
                 for p in range(count):
-                    gather(buffer, row + pieces[p, 0], x, source + pieces[p, 5], pieces[p, 6], pieces[p, 7], stride)
-        at += stored * (end - begin)
+                    piece = pieces[p]
+                    source = at(x, channel + piece.source)
+                    gather(at(buffer, row + piece.first), source, piece.readable, piece.writable, geometry.stride_across)
+        place += stored * (block.end - block.begin)
         done += width
         panel += 1
 
 
 @kernel
-def _convolve_part(panels, x, bias, out, buffer, tile, pieces, geometry, groups, rows, step, short, part):
-    """Compute `part` of a convolution: ranges of groups, left-hand panels and columns; `rows` output channels a group, depth in steps."""
-    _, _, _, group_channels, kernel_height, kernel_width, _, _, _, _, _, _, out_height, out_width = geometry
-    first_group, last_group, first_panel, last_panel, first_column, last_column = part
-    depth = group_channels * kernel_height * kernel_width
-    padded_rows = (rows + ROWS - 1) // ROWS * ROWS
-    widest = VECTORS * VECTOR_BYTES // x.itemsize
-    capacity = buffer.size // step // widest * widest
-    live = np.empty(capacity // widest + 2, np.bool_)  # the last columns may take two panels more: whole vectors, and the rest
-    for group in range(first_group, last_group):
-        for column in range(first_column, last_column, capacity):
-            columns = min(capacity, last_column - column)
+def _convolve_part(operands, space, geometry, part, step):
+    """Compute a part of a convolution, in blocks that are as wide as the buffer and, at most, `step` deep."""
+    depth = geometry.inputs * geometry.kernel_height * geometry.kernel_width
+    widest = VECTORS * VECTOR_BYTES // operands.x.itemsize
+    capacity = space.buffer.size // step // widest * widest
+    for group in range(part.first_group, part.last_group):
+        for column in range(part.first_column, part.last_column, capacity):
             for begin in range(0, depth, step):
-                end = min(begin + step, depth)
-                _pack_columns(x, group * group_channels, buffer, live, pieces, column, columns, begin, end, geometry)
-                multiply_block(
-                    panels,
-                    (group * depth + begin) * padded_rows,
-                    first_panel,
-                    last_panel,
-                    rows,
-                    buffer,
-                    live,
-                    column,
-                    columns,
-                    end - begin,
-                    bias,
-                    group * padded_rows,
-                    out,
-                    group * rows,
-                    groups * rows,
-                    out_height * out_width,
-                    tile,
-                    begin == 0,
-                    short,
-                )
+                block = Block(group, column, min(capacity, part.last_column - column), begin, min(begin + step, depth))
+                _pack_columns(operands.x, space, geometry, block)
+                multiply_block(operands, space, geometry, part, block)
 
 
 _scratch = Scratch()
-
-
-def _ranges(count: int, parts: int, grain: int = 1) -> list[tuple[int, int]]:
-    """Cut range(count) into at most `parts` nearly equal ranges, all but the last of multiples of `grain`."""
-    step = -(-count // (min(parts, -(-count // grain)) * grain)) * grain
-    return [(begin, min(begin + step, count)) for begin in range(0, count, step)]
-
-
-def _read_only(words: np.ndarray) -> np.ndarray:
-    """A flat read-only view, so that numba compiles for one type whoever owns the memory; a copy if it is not contiguous or aligned."""
-    flat = np.require(words, requirements=["C", "A"]).reshape(-1).view()
-    flat.flags.writeable = False
-    return flat
 
 
 def convolve(
@@ -240,106 +217,61 @@ def convolve(
     padded_bias = np.zeros((weight.groups, -(-rows // ROWS) * ROWS), x.dtype)
     if bias is not None:
         padded_bias[:, :rows] = bias.reshape(weight.groups, rows)
-    if _winograd_is_faster(weight, x.shape, out.shape, stride, dilation):
-        _convolve_tiles(x, weight, padding, dilation, padded_bias.reshape(-1), out, threads)
-        return out
-    if not weight.depthwise and tuple(kernel_size) == (1, 1) and tuple(stride) == (1, 1) and not any(padding):
-        height, wide, out_height, out_width = 1, height * wide, 1, out_height * out_width  # one long row: longer pieces to copy
-    geometry = (channels, height, wide, group_channels, *kernel_size, *stride, *padding[:2], *dilation, out_height, out_width)
-    geometry = tuple(int(value) for value in geometry)
-    panels, source, start, target = weight.panels, _read_only(x), _read_only(padded_bias), out.reshape(-1)
-    short = weight.bits <= SHORT_RING
-
-    def correlate(*part):
-        plane = _scratch.words("plane", plane_words(geometry), x.dtype)
-        correlate_channels(panels, source, start, target, plane, geometry, rows, padded_bias.shape[1], short, part)
-
-    def multiply(*part):
-        widest = VECTORS * VECTOR_BYTES // x.itemsize
-        buffer = _scratch.words("buffer", BUFFER_BYTES // x.itemsize, x.dtype)
-        tile = _scratch.words("tile", ROWS * widest + ROWS, x.dtype)
-        pieces = _scratch.words("pieces", widest * 8, np.dtype(np.int64)).reshape(widest, 8)
-        step = depth_block(group_channels * kernel_size[0] * kernel_size[1])
-        _convolve_part(panels, source, start, target, buffer, tile, pieces, geometry, weight.groups, rows, step, short, part)
-
+    operands = Operands(weight.panels, read_only(x), read_only(padded_bias), out.reshape(-1))
+    sizes = (weight.groups, group_channels, rows, height, wide, *kernel_size, *stride, *padding[:2], *dilation, out_height, out_width)
+    geometry = Geometry(*map(int, sizes), short=weight.bits <= SHORT_RING)
     if weight.depthwise:
-        run_parts(correlate, _ranges(images * channels, threads))
+        run_parts(partial(_correlate, operands, geometry), ranges(images * channels, threads))
+    elif _winograd_is_faster(weight, images, geometry):
+        winograd.convolve(operands, geometry, images, threads)
     else:
-        run_parts(multiply, _split(weight.groups, -(-rows // ROWS), images * out_height * out_width, x.itemsize, threads))
+        if tuple(kernel_size) == (1, 1) and tuple(stride) == (1, 1) and not any(padding):  # one long row: longer pieces to copy
+            geometry = geometry._replace(height=1, width=height * wide, out_height=1, out_width=height * wide)
+        run_parts(partial(_multiply, operands, geometry), _split(geometry, images * out_height * out_width, x.itemsize, threads))
     return out
 
 
-def _winograd_is_faster(
-    weight: PackedWeight, shape: tuple[int, ...], out_shape: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
-) -> bool:
+def _correlate(operands: Operands, geometry: Geometry, first: int, last: int) -> None:
+    plane = _scratch.words("plane", plane_words(geometry), operands.x.dtype)
+    correlate_channels(operands, plane, geometry, first, last)
+
+
+def _multiply(operands: Operands, geometry: Geometry, *part: int) -> None:
+    dtype = operands.x.dtype
+    words, widest = BUFFER_BYTES // dtype.itemsize, VECTORS * VECTOR_BYTES // dtype.itemsize
+    space = Space(
+        buffer=_scratch.words("buffer", words, dtype),
+        live=_scratch.words(
+            "live", words // widest + 2, np.bool_
+        ),  # the last columns may take two panels more: whole vectors, and the rest
+        pieces=_scratch.words("pieces", widest, PIECE),
+        tile=_scratch.words("tile", ROWS * widest + ROWS, dtype),
+    )
+    step = depth_block(geometry.inputs * geometry.kernel_height * geometry.kernel_width)
+    _convolve_part(operands, space, geometry, Part(*part), step)
+
+
+def _winograd_is_faster(weight: PackedWeight, images: int, geometry: Geometry) -> bool:
     """Whether a convolution may go by `winograd`, and should."""
-    fits = weight.shape[2:] == (3, 3) and weight.groups == 1 and tuple(stride) == (1, 1)
+    fits = weight.shape[2:] == (3, 3) and weight.groups == 1 and geometry.stride_down == geometry.stride_across == 1
     if not fits or weight.bits > winograd.RING_BITS or weight.panels.dtype != np.uint64:
         return False
-    images, outputs, height, wide = out_shape
-    down, across = dilation
-    copied = math.prod(shape) + math.prod(out_shape) if down * across > 1 else 0
-    size = -(-height // down), -(-wide // across)
-    return winograd.is_faster(images * down * across, shape[1], outputs, size, 9 * images * height * wide, copied)
+    inputs, outputs, down, across = geometry.inputs, geometry.outputs, geometry.dilation_down, geometry.dilation_across
+    pixels = geometry.out_height * geometry.out_width
+    copied = images * (inputs * geometry.height * geometry.width + outputs * pixels) if down * across > 1 else 0
+    size = -(-geometry.out_height // down), -(-geometry.out_width // across)
+    return winograd.is_faster(images * down * across, inputs, outputs, size, 9 * images * pixels, copied)
 
 
-def _convolve_tiles(
-    x: np.ndarray,
-    weight: PackedWeight,
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int],
-    start: np.ndarray,
-    out: np.ndarray,
-    threads: int,
-) -> None:
-    """Convolve by `winograd`; a dilated kernel is an undilated one on the maps of every so manieth row and column."""
-    images, channels, height, wide = x.shape
-    _, outputs, out_height, out_wide = out.shape
-    (top, left), (down, across) = padding[:2], dilation
-    source, target = _read_only(x), out.reshape(-1)
-    rows, columns = -(-out_height // down), -(-out_wide // across)
-    maps = images * down * across
-    if maps > images:
-        split = np.empty(maps * channels * (rows + 2) * (columns + 2), x.dtype)
-        target = np.empty(maps * outputs * rows * columns, x.dtype)
-        run_parts(
-            lambda *part: winograd.split_phases(
-                source, split, height, wide, top, left, down, across, rows + 2, columns + 2, channels, part
-            ),
-            _ranges(images * channels, threads),
-        )
-        source, height, wide, top, left = _read_only(split), rows + 2, columns + 2, 0, 0
-    geometry = channels, height, wide, outputs, top, left, rows, columns
-    panels, tiles = -(-outputs // ROWS), winograd.tiles_of(maps, rows, columns)
-    places, block = winograd.places_of_taps(channels, panels), winograd.channel_block(channels)
-
-    def multiply(*part):
-        *sizes, pieces_shape = winograd.scratch_words(channels, part[1] - part[0], part[3] - part[2])
-        kernels, inputs, products = (_scratch.words(f"Winograd {n}", size, x.dtype) for n, size in enumerate(sizes))
-        pieces = _scratch.words("Winograd pieces", math.prod(pieces_shape), np.dtype(np.int64)).reshape(pieces_shape)
-        winograd.convolve_tiles(weight.panels, places, source, start, target, kernels, inputs, products, pieces, geometry, block, part)
-
-    # Each thread transforms what it multiplies: inputs again where they share output channels, kernels again where they share tiles.
-    if tiles > outputs:
-        run_parts(multiply, [(0, panels, *part) for part in _ranges(tiles, threads, VECTOR_BYTES // x.itemsize)])
-    else:
-        run_parts(multiply, [(*part, 0, tiles) for part in _ranges(panels, threads)])
-    if maps > images:
-        flat = out.reshape(-1)
-        run_parts(
-            lambda *part: winograd.merge_phases(target, flat, out_height, out_wide, down, across, rows, columns, outputs, part),
-            _ranges(images * outputs, threads),
-        )
-
-
-def _split(groups: int, panels: int, columns: int, itemsize: int, threads: int) -> list[tuple]:
-    """Ranges of groups, panels and columns for each thread: whole groups, else columns, else, where these are few, rows."""
+def _split(geometry: Geometry, columns: int, itemsize: int, threads: int) -> list[Part]:
+    """The parts of the threads: whole groups, else columns, else, where these are few, rows."""
+    groups, panels = geometry.groups, -(-geometry.outputs // ROWS)
     grain = VECTORS * VECTOR_BYTES // itemsize
     if groups >= threads:
-        return [(*part, 0, panels, 0, columns) for part in _ranges(groups, threads)]
+        return [Part(*part, 0, panels, 0, columns) for part in ranges(groups, threads)]
     if columns >= 4 * threads * grain or columns > panels * ROWS:
-        return [(0, groups, 0, panels, *part) for part in _ranges(columns, threads, grain)]
-    return [(0, groups, *part, 0, columns) for part in _ranges(panels, threads)]
+        return [Part(0, groups, 0, panels, *part) for part in ranges(columns, threads, grain)]
+    return [Part(0, groups, *part, 0, columns) for part in ranges(panels, threads)]
 
 
 def warm_up(bits: int) -> Iterator[str]:
@@ -351,5 +283,6 @@ def warm_up(bits: int) -> Iterator[str]:
         convolve(np.ones((1, 2, 1, 1), dtype), weight)
     if 32 < bits <= winograd.RING_BITS:
         yield f"Winograd convolution, {bits} bits"
-        x, weight = np.ones((1, 1, 4, 4), dtype), pack_weight(np.ones((1, 1, 3, 3), dtype), 1, bits)
-        _convolve_tiles(x, weight, (2, 2, 2, 2), (2, 2), np.zeros(ROWS, dtype), np.empty_like(x), 1)
+        weight, x = pack_weight(np.ones((1, 1, 3, 3), dtype), 1, bits), np.ones(16, dtype)
+        dilated = Geometry(1, 1, 1, 4, 4, 3, 3, 1, 1, 2, 2, 2, 2, 4, 4, short=True)
+        winograd.convolve(Operands(weight.panels, read_only(x), read_only(np.zeros(ROWS, dtype)), np.empty_like(x)), dilated, 1, 1)

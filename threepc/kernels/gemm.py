@@ -4,10 +4,13 @@ Blocking after Goto and van de Geijn, "Anatomy of high-performance matrix multip
 right-hand block stays in the second-level cache while the left-hand panels, which are the weights, stream past it once.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
+from threepc.kernels.emitter import VECTOR_BYTES, Before, Rows, at
 from threepc.kernels.options import inline
-from threepc.kernels.tile import NARROW, ROWS, VECTOR_BYTES, VECTORS, multiply_narrow, multiply_tile
+from threepc.kernels.tile import NARROW, ROWS, VECTORS, multiply_narrow, multiply_tile
 
 DEPTH_BLOCK = 256
 BUFFER_BYTES = 1 << 19  # of a packed right-hand block: half a usual second-level cache
@@ -32,13 +35,53 @@ def pack_rows(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate(packed)
 
 
+class Part(NamedTuple):
+    """What one thread computes of the products of all groups."""
+
+    first_group: int
+    last_group: int
+    first_panel: int  # of the left-hand panels, ROWS output channels each
+    last_panel: int
+    first_column: int  # of the columns, which are the output pixels of all images
+    last_column: int
+
+
+class Block(NamedTuple):
+    """Columns [column, column + columns) of a group's product, summed over the depth [begin, end)."""
+
+    group: int
+    column: int
+    columns: int
+    begin: int
+    end: int
+
+
+class Space(NamedTuple):
+    """Scratch of one thread."""
+
+    buffer: np.ndarray  # the right-hand panels of a block
+    live: np.ndarray  # bool, whether each of them holds anything but zeros
+    pieces: np.ndarray  # of a panel, as they are packed
+    tile: np.ndarray  # for products that do not lie in out as tiles do, then ROWS zeros
+
+
+class Target(NamedTuple):
+    """Where a tile of the product goes."""
+
+    row: int  # of the bias, for its first row
+    place: int  # in out, of its first word
+    pixel: int  # in its image, of its first column
+    height: int
+    width: int
+
+
 @inline
 def panel_width(columns, lanes):
     """How many of the `columns` that are left the next right-hand panel takes."""
     if columns >= VECTORS * lanes:
         return VECTORS * lanes
     rest = columns % lanes
-    if rest > NARROW or rest == columns or rest == 0:
+    if rest > NARROW or rest in (0, columns):
         return columns
     return columns - rest
 
@@ -50,72 +93,61 @@ def stored_width(width, lanes):
 
 
 @inline
-def _scatter(tile, across, down, width, height, bias, first_bias, out, place, pixel, channels, pixels, fresh):
-    """Add a tile to the rows of bias if fresh, else to out, from out[place] on; columns run on into the next image after `pixels`.
-
-    The word of row r and column n is tile[n * across + r * down]; `pixel` is the first column's within its image.
-    """
-    for n in range(width):
-        for r in range(height):
-            before = bias[first_bias + r] if fresh else out[place + r * pixels]
-            out[place + r * pixels] = before + tile[n * across + r * down]
-        pixel += 1
-        place += 1
-        if pixel == pixels:
-            pixel = 0
-            place += (channels - 1) * pixels
+def padded_rows(geometry):
+    """Rows of all left-hand panels of a group: its output channels, then zeros."""
+    return (geometry.outputs + ROWS - 1) // ROWS * ROWS
 
 
 @inline
-def multiply_block(
-    panels,
-    a,
-    first_panel,
-    last_panel,
-    rows,
-    buffer,
-    live,
-    column,
-    columns,
-    depth,
-    bias,
-    first_bias,
-    out,
-    channel,
-    channels,
-    pixels,
-    tile,
-    fresh,
-    short,
-):
-    """Multiply left-hand panels [first_panel, last_panel) of the block at panels[a] by the packed columns in `buffer`.
+def _scatter(operands, geometry, tile, across, down, target, fresh):
+    """Add a tile to the bias if fresh, else to out; the word of its row r and column n is tile[n * across + r * down]."""
+    bias, out, place, pixel = operands.bias, operands.out, target.place, target.pixel
+    pixels = geometry.out_height * geometry.out_width
+    n = 0
+    while n < target.width:
+        length = min(target.width - n, pixels - pixel)  # up to the end of the image
+        for r in range(target.height):
+            for i in range(length):
+                before = bias[target.row + r] if fresh else out[place + r * pixels + i]
+                out[place + r * pixels + i] = before + tile[(n + i) * across + r * down]
+        n += length
+        pixel = 0
+        place += length + (geometry.groups * geometry.outputs - 1) * pixels
 
-    Column n of the product is pixel n % pixels of image n // pixels; the block holds `columns` of them from `column` on. Row r goes to
-    channel `channel + r` of `channels`, for r < rows. The product starts from bias[first_bias + r] if fresh, else adds to out, for
-    those right-hand panels alone that are `live`: the others are zero.
-    `tile` is scratch for the products that do not lie in `out` as tiles do, followed by ROWS zeros.
+
+@inline
+def multiply_block(operands, space, geometry, part, block):
+    """Multiply the part's left-hand panels by the packed columns of a block, and add the product to out.
+
+    Column n of the product is pixel n % pixels of image n // pixels. A block that begins the depth starts from the bias; of the others only those
+    right-hand panels are multiplied that are `live`.
     """
+    weight, bias, out, buffer, tile = operands.weight, operands.bias, operands.out, space.buffer, space.tile
     lanes = VECTOR_BYTES // out.itemsize
-    for panel in range(first_panel, last_panel):
-        height = min(ROWS, rows - panel * ROWS)
-        left, start = a + panel * depth * ROWS, first_bias + panel * ROWS
-        right, done, count = 0, 0, 0
-        while done < columns:
-            width = panel_width(columns - done, lanes)
+    pixels, rows = geometry.out_height * geometry.out_width, padded_rows(geometry)
+    depth, fresh, short = block.end - block.begin, block.begin == 0, geometry.short
+    group_place = (block.group * geometry.inputs * geometry.kernel_height * geometry.kernel_width + block.begin) * rows
+    for panel in range(part.first_panel, part.last_panel):
+        channel, row = block.group * geometry.outputs + panel * ROWS, block.group * rows + panel * ROWS
+        left, height = at(weight, group_place + panel * depth * ROWS), min(ROWS, geometry.outputs - panel * ROWS)
+        packed, done, count = 0, 0, 0
+        while done < block.columns:
+            width = panel_width(block.columns - done, lanes)
             stored = stored_width(width, lanes)
-            vectors = stored // lanes
-            image, pixel = divmod(column + done, pixels)
-            place = (image * channels + channel + panel * ROWS) * pixels + pixel
-            if not (fresh or live[count]):
+            right, vectors = at(buffer, packed), stored // lanes
+            image, pixel = divmod(block.column + done, pixels)
+            place = (image * geometry.groups * geometry.outputs + channel) * pixels + pixel
+            target = Target(row, place, pixel, height, width)
+            if not (fresh or space.live[count]):
                 pass
             elif width <= NARROW:
-                multiply_narrow(panels, left, buffer, right, tile, 0, depth, width, short)
-                _scatter(tile, ROWS, 1, width, height, bias, start, out, place, pixel, channels, pixels, fresh)
+                multiply_narrow(left, right, at(tile, 0), depth, width, short)
+                _scatter(operands, geometry, tile, ROWS, 1, target, fresh)
             elif width == stored and height == ROWS and pixel + width <= pixels:
-                multiply_tile(panels, left, buffer, right, out, place, bias, start, depth, pixels, vectors, fresh, short)
+                multiply_tile(left, right, Rows(at(out, place), pixels), Before(at(bias, row), fresh), depth, vectors, short)
             else:
-                multiply_tile(panels, left, buffer, right, tile, 0, tile, tile.size - ROWS, depth, stored, vectors, True, short)
-                _scatter(tile, 1, stored, width, height, bias, start, out, place, pixel, channels, pixels, fresh)
-            right += stored * depth
+                multiply_tile(left, right, Rows(at(tile, 0), stored), Before(at(tile, tile.size - ROWS), True), depth, vectors, short)
+                _scatter(operands, geometry, tile, 1, stored, target, fresh)
+            packed += stored * depth
             done += width
             count += 1

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
+from threepc.kernels.emitter import at, emitted, number
 from threepc.kernels.options import cpu_features, has_avx512, inline, kernel
 
 BLOCK_BYTES = 16
@@ -48,59 +47,32 @@ def _aes(builder, last, state, key):
     return builder.call(_declare(builder, f"llvm.x86.aesni.aesenc{suffix}{width}", state.type, [state.type, state.type]), [state, key])
 
 
-@intrinsic
-def _encrypt(typingctx, keys, address, block, target):
-    """Encrypt STEP counter blocks from `block` on to the address `target`; keys: address of the round keys."""
-    signature = types.void(types.uintp, types.uint64, types.uint64, types.uintp)
-
-    def codegen(context, builder, signature, args):
-        keys, address, block, target = args
-        word, lanes = ir.IntType(64), 2 * _VECTOR_BLOCKS
-        vector, pair = ir.VectorType(word, lanes), ir.VectorType(word, 2)
-        swap = _declare(builder, f"llvm.bswap.v{lanes}i64", vector, [vector])
-        constant = lambda values: ir.Constant(vector, [ir.Constant(word, v) for v in values])
-        indices = lambda values: ir.Constant(ir.VectorType(ir.IntType(32), lanes), [ir.Constant(ir.IntType(32), v) for v in values])
-        splat = lambda value: builder.shuffle_vector(
-            builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)),
-            ir.Constant(vector, ir.Undefined),
-            indices([0] * lanes),
-        )
-        upper, first = splat(address), splat(block)
-        states = []
-        for v in range(_VECTORS):
-            lower = builder.add(first, constant([v * _VECTOR_BLOCKS + i // 2 for i in range(lanes)]))
-            # upper halves in even lanes, both big-endian
-            both = builder.shuffle_vector(upper, lower, indices([i if i % 2 == 0 else lanes + i for i in range(lanes)]))
-            states.append(builder.call(swap, [both]))
-        for i in range(ROUNDS + 1):
-            place = builder.inttoptr(builder.add(keys, ir.Constant(keys.type, BLOCK_BYTES * i)), pair.as_pointer())
-            load = builder.load(place)
-            load.align = 8
-            key = builder.shuffle_vector(load, ir.Constant(pair, ir.Undefined), indices([j % 2 for j in range(lanes)]))
-            states = [builder.xor(s, key) if i == 0 else _aes(builder, i == ROUNDS, s, key) for s in states]
-        for v, state in enumerate(states):
-            place = builder.add(target, ir.Constant(target.type, v * _VECTOR_BLOCKS * BLOCK_BYTES))
-            builder.store(state, builder.inttoptr(place, vector.as_pointer())).align = 1
-        return context.get_dummy_value()
-
-    return signature, codegen
+@emitted
+def _encrypt(emit, keys, address, block, target):
+    """Encrypt STEP counter blocks from `block` on to the address `target`; keys: place of the round keys."""
+    builder, lanes = emit.builder, 2 * _VECTOR_BLOCKS
+    swap = _declare(builder, f"llvm.bswap.v{lanes}i64", ir.VectorType(emit.word, lanes), [ir.VectorType(emit.word, lanes)])
+    upper, first = emit.spread(address, lanes), emit.spread(block, lanes)
+    states = []
+    for v in range(_VECTORS):
+        lower = builder.add(first, ir.Constant(first.type, [v * _VECTOR_BLOCKS + i // 2 for i in range(lanes)]))
+        # upper halves in even lanes, both big-endian
+        states.append(builder.call(swap, [emit.shuffle(upper, lower, [i if i % 2 == 0 else lanes + i for i in range(lanes)])]))
+    for i in range(ROUNDS + 1):
+        pair = emit.load(emit.shift(keys, 2 * i), 2)
+        key = emit.shuffle(pair, pair, [j % 2 for j in range(lanes)])
+        states = [builder.xor(s, key) if i == 0 else _aes(builder, i == ROUNDS, s, key) for s in states]
+    for v, state in enumerate(states):
+        place = builder.add(target, ir.Constant(target.type, v * _VECTOR_BLOCKS * BLOCK_BYTES))
+        builder.store(state, builder.inttoptr(place, state.type.as_pointer()), align=1)
 
 
-@intrinsic
-def _substituted(typingctx, value):
-    """The bytes of a 32-bit word through AES's S-box: in four equal columns a round without mixing moves nothing."""
-    signature = types.uint32(types.uint32)
-
-    def codegen(context, builder, signature, args):
-        word, pair = ir.IntType(32), ir.VectorType(ir.IntType(64), 2)
-        columns = ir.VectorType(word, 4)
-        state = ir.Constant(columns, ir.Undefined)
-        for i in range(4):
-            state = builder.insert_element(state, args[0], ir.Constant(word, i))
-        result = _aes(builder, True, builder.bitcast(state, pair), ir.Constant(pair, [ir.Constant(ir.IntType(64), 0)] * 2))
-        return builder.extract_element(builder.bitcast(result, columns), ir.Constant(word, 0))
-
-    return signature, codegen
+@emitted
+def _substitute(emit, word):
+    """Put the bytes of the 32-bit word at a place through AES's S-box: in four equal columns a round without mixing moves nothing."""
+    builder, pair = emit.builder, ir.VectorType(ir.IntType(64), 2)
+    state = _aes(builder, True, builder.bitcast(emit.spread(emit.load(word), 4), pair), ir.Constant(pair, [0, 0]))
+    builder.store(builder.extract_element(builder.bitcast(state, ir.VectorType(emit.word, 4)), number(0)), word)
 
 
 @kernel
@@ -109,31 +81,33 @@ def expand_key(key, keys):
     keys[:4] = key
     constant = np.uint32(1)
     for i in range(4, 4 * (ROUNDS + 1)):
-        word = keys[i - 1]
+        keys[i] = keys[i - 1]
         if i % 4 == 0:
-            word = _substituted(np.uint32(word >> np.uint32(8)) | np.uint32(word << np.uint32(24))) ^ constant
+            keys[i] = np.uint32(keys[i] >> np.uint32(8)) | np.uint32(keys[i] << np.uint32(24))
+            _substitute(at(keys, i))
+            keys[i] ^= constant
             constant = np.uint32(constant << np.uint32(1)) ^ np.uint32(np.uint32(0x11B) * np.uint32(constant >> np.uint32(7)))
-        keys[i] = keys[i - 4] ^ word
+        keys[i] ^= keys[i - 4]
 
 
 if _HAS_AES:
 
     @inline
     def _fill(source, block, octets):
-        size, target, keys = octets.shape[0], octets.ctypes.data, source.keys.ctypes.data
+        size, target, keys = octets.shape[0], octets.ctypes.data, at(source.keys, 0)
         whole = size // (STEP * BLOCK_BYTES)
         for i in range(whole):
             _encrypt(keys, source.address, np.uint64(block) + np.uint64(i * STEP), target + i * STEP * BLOCK_BYTES)
-        at = whole * STEP * BLOCK_BYTES
-        if at < size:
+        done = whole * STEP * BLOCK_BYTES
+        if done < size:
             rest = np.empty(STEP * BLOCK_BYTES, np.uint8)
             _encrypt(keys, source.address, np.uint64(block) + np.uint64(whole * STEP), rest.ctypes.data)
-            octets[at:] = rest[: size - at]
+            octets[done:] = rest[: size - done]
 
 else:
 
     @inline
-    def _fill(source, block, octets):
+    def _fill(_source, _block, _octets):
         raise ValueError("a stream that was to be drawn beforehand")
 
 

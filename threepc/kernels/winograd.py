@@ -10,7 +10,7 @@ In a field any points do. Here G divides by differences of points, so each power
 odd divisors have inverses modulo 2^64. The points are 0, 2, 1, -1, infinity and 1/2, as fractions x/y: they fall in pairs into the
 three classes of the projective line modulo 2, and no two of a pair agree modulo 4. All differences x y' - x' y of a pair then hold
 exactly one factor of two, the others none. So 2 G has odd divisors only (2 G = [1, 0, 0; 1, 1, 1; (1, -1, 1) / 9; (1, 2, 4) / 9;
-(4, 2, 1) / 9; 0, 0, 1]), A and B are integral, and the sums are 4 y. Taken modulo 2^52 or 2^64 as `tile` multiplies, bits 2 to 51 of
+(4, 2, 1) / 9; 0, 0, 1]), A and B are integral, and the sums are 4 y. Taken modulo 2^52 or 2^64 as `emitter` multiplies, bits 2 to 51 of
 them are y modulo 2^50, whatever the operands held above: exact for rings of up to 50 bits.
 
 Kernels are transformed anew in each call, 8 or so output channels at once, from the panels that `gemm.pack_rows` made: this costs as
@@ -18,15 +18,18 @@ much as the products of 5 tiles, and saves memory, and reading from it, for weig
 """
 
 import functools
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from threepc.kernels.emitter import VECTOR_BYTES, Before, Rows, at, emitted, number
 from threepc.kernels.gemm import depth_block
+from threepc.kernels.geometry import Geometry, Operands, read_only
 from threepc.kernels.options import inline, kernel
-from threepc.kernels.tile import ROWS, VECTOR_BYTES, VECTORS, Emitter, lanes_within, multiply_tile, number
+from threepc.kernels.threads import Scratch, ranges, run_parts
+from threepc.kernels.tile import ROWS, VECTORS, lanes_within, multiply_tile
 
 RING_BITS = 50  # of the widest ring in which the result is exact
 SIDE = 4  # of a tile of outputs
@@ -87,111 +90,84 @@ class _Transforms:
 
 def _nest(transform, rows):
     """A map in one dimension applied to each row of a square of vectors, then to each column."""
-    columns = zip(*(transform(*row) for row in rows))
-    return list(zip(*(transform(*column) for column in columns)))
+    columns = zip(*(transform(*row) for row in rows), strict=True)
+    return list(zip(*(transform(*column) for column in columns), strict=True))
 
 
-@intrinsic
-def _transform_kernels(typingctx, panels, panel, places, p, target, t, leading):
-    """target[t + n * leading :][: ROWS] = point n of ROWS kernels of one input channel, whose taps lie as places[p :] says for panel 0."""
-    signature = types.void(panels, types.intp, places, types.intp, target, types.intp, types.intp)
+@emitted
+def _transform_kernels(emit, panels, panel, places, target):
+    """Row n of target, ROWS words = point n of ROWS kernels of one input channel, whose taps lie as `places` says for panel 0.
 
-    def codegen(context, builder, signature, args):
-        emit = Emitter(context, builder, signature.args[0])
-        panels = emit.pointer(signature.args[0], args[0], number(0))
-        places = emit.pointer(signature.args[2], args[2], args[3])
-        target = emit.pointer(signature.args[4], args[4], args[5])
-        taps = []
-        for tap in range(9):
-            first, step = (emit.load(emit.shift(places, number(2 * tap + n))) for n in range(2))
-            taps.append(emit.load(emit.shift(panels, builder.add(first, builder.mul(step, args[1]))), ROWS))
-        points = _nest(_Transforms(builder).kernel, [taps[i : i + 3] for i in (0, 3, 6)])
-        for n in range(_POINTS):
-            emit.store(points[n // _REACH][n % _REACH], emit.shift(target, builder.mul(args[6], number(n))))
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _transform_input(typingctx, x, s, wide, rows, columns, target, t, leading, writable):
-    """target[t + n * leading + i] = point n of tile i of a row of tiles, for the lanes i set in `writable`.
-
-    The first tile begins at x[s], rows of x are `wide` words apart. Outside the bits of `rows` and `columns`, counted from there, x is 0.
+    panels and places are places in their arrays, target is `Rows`.
     """
-    signature = types.void(x, types.intp, types.intp, types.int64, types.int64, target, types.intp, types.intp, types.int64)
-
-    def codegen(context, builder, signature, args):
-        emit = Emitter(context, builder, signature.args[0])
-        x, target = emit.pointer(signature.args[0], args[0], args[1]), emit.pointer(signature.args[5], args[5], args[6])
-        wide, rows, columns, leading, writable = *args[2:5], args[7], emit.mask(args[8])
-        lanes = emit.lanes
-        evens, odds = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
-
-        def row_of_tiles(i):
-            """Inputs 0 to 5 of row i of every tile: the row's words by their place modulo 4, and the next tile's first two."""
-            inside = builder.icmp_signed("!=", builder.and_(rows, number(1 << i)), number(0))
-            inside = builder.select(inside, columns, number(0))
-            place = emit.shift(x, builder.mul(wide, number(i)))
-            words = [
-                emit.load_masked(emit.shift(place, number(n * lanes)), emit.mask(builder.lshr(inside, number(n * lanes))))
-                for n in range(SIDE + 1)
-            ]
-            even, odd = ([emit.shuffle(words[n], words[n + 1], lane) for n in (0, 2)] for lane in (evens, odds))
-            inputs = [emit.shuffle(*pair, lane) for lane in (evens, odds) for pair in (even, odd)]
-            return [*inputs, *(emit.shuffle(inputs[n], words[SIDE], [*range(1, lanes), lanes + n]) for n in range(2))]
-
-        points = _nest(_Transforms(builder).input, [row_of_tiles(i) for i in range(_REACH)])
-        for n in range(_POINTS):
-            emit.store_masked(points[n // _REACH][n % _REACH], emit.shift(target, builder.mul(leading, number(n))), writable)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    builder = emit.builder
+    taps = []
+    for tap in range(9):
+        first, step = (emit.load(emit.shift(places, 2 * tap + n)) for n in range(2))
+        taps.append(emit.load(emit.shift(panels, builder.add(first, builder.mul(step, panel))), ROWS))
+    points = _nest(_Transforms(builder).kernel, [taps[i : i + 3] for i in (0, 3, 6)])
+    for n in range(_POINTS):
+        emit.store(points[n // _REACH][n % _REACH], emit.shift(target.first, builder.mul(target.step, number(n))))
 
 
-@intrinsic
-def _transform_output(typingctx, products, m, leading, start, s, out, o, wide, rows, columns, fresh):
-    """Add a row of tiles to start[s] if fresh, else to out, from out[o] on; point n of tile i is products[m + n * leading + i].
+@emitted
+def _transform_input(emit, x, rows, columns, target, writable):
+    """Word i of row n of target = point n of tile i of a row of tiles, for the lanes i set in `writable`.
 
-    Rows of out are `wide` words apart; of the 4 rows the first `rows` are written, of their words those whose bit is set in `columns`.
+    x and target are `Rows`; the first tile begins where x does. Outside the bits of `rows` and `columns`, counted from there, x is 0.
     """
-    signature = types.void(
-        products, types.intp, types.intp, start, types.intp, out, types.intp, types.intp, types.int64, types.int64, types.boolean
-    )
+    builder, lanes, writable = emit.builder, emit.lanes, emit.mask(writable)
+    evens, odds = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
 
-    def codegen(context, builder, signature, args):
-        emit = Emitter(context, builder, signature.args[0])
-        products, start, out = (emit.pointer(signature.args[n], args[n], args[n + 1]) for n in (0, 3, 5))
-        leading, (wide, rows, columns, fresh) = args[2], args[7:]
-        lanes = emit.lanes
-        points = [emit.load(emit.shift(products, builder.mul(leading, number(n))), lanes) for n in range(_POINTS)]
-        tiles = _nest(_Transforms(builder).output, [points[i : i + _REACH] for i in range(0, _POINTS, _REACH)])
-        modulus, factor = emit.fill((1 << RING_BITS + _SHIFT) - 1, lanes), emit.fill(_SHIFT, lanes)
-        before = builder.select(fresh, emit.spread(emit.load(start), lanes), emit.zero(lanes))
-        kept = builder.select(fresh, number(0), columns)
-        singly = [lane for n in range(lanes) for lane in (n, lanes + n)]
-        in_pairs = [lane for n in range(0, lanes, 2) for lane in (n, n + 1, lanes + n, lanes + n + 1)]
-        done = builder.append_basic_block("done")
-        for i, columns_of_tiles in enumerate(tiles):
-            following = builder.append_basic_block("row")
-            builder.cbranch(builder.icmp_signed(">", rows, number(i)), following, done)
-            builder.position_at_end(following)
-            y = [builder.lshr(builder.and_(column, modulus), factor) for column in columns_of_tiles]
-            pairs = [[emit.shuffle(*two, order) for two in (y[:2], y[2:])] for order in (singly[:lanes], singly[lanes:])]
-            words = [emit.shuffle(*two, order) for two in pairs for order in (in_pairs[:lanes], in_pairs[lanes:])]
-            for n, vector in enumerate(words):
-                place = emit.shift(out, builder.add(builder.mul(wide, number(i)), number(n * lanes)))
-                mask, old = (emit.mask(builder.lshr(bits, number(n * lanes))) for bits in (columns, kept))
-                emit.store_masked(builder.add(vector, builder.add(before, emit.load_masked(place, old))), place, mask)
-        builder.branch(done)
-        builder.position_at_end(done)
-        return context.get_dummy_value()
+    def row_of_tiles(i):
+        """Inputs 0 to 5 of row i of every tile: the row's words by their place modulo 4, and the next tile's first two."""
+        inside = builder.icmp_signed("!=", builder.and_(rows, number(1 << i)), number(0))
+        inside = builder.select(inside, columns, number(0))
+        place = emit.shift(x.first, builder.mul(x.step, number(i)))
+        words = [
+            emit.load_masked(emit.shift(place, n * lanes), emit.mask(builder.lshr(inside, number(n * lanes)))) for n in range(SIDE + 1)
+        ]
+        even, odd = ([emit.shuffle(words[n], words[n + 1], lane) for n in (0, 2)] for lane in (evens, odds))
+        inputs = [emit.shuffle(*pair, lane) for lane in (evens, odds) for pair in (even, odd)]
+        return [*inputs, *(emit.shuffle(inputs[n], words[SIDE], [*range(1, lanes), lanes + n]) for n in range(2))]
 
-    return signature, codegen
+    points = _nest(_Transforms(builder).input, [row_of_tiles(i) for i in range(_REACH)])
+    for n in range(_POINTS):
+        emit.store_masked(points[n // _REACH][n % _REACH], emit.shift(target.first, builder.mul(target.step, number(n))), writable)
+
+
+@emitted
+def _transform_output(emit, products, before, out, rows, columns):
+    """Add a row of tiles to what was `before` in out, all to one word of it; point n of tile i is word i of row n of products.
+
+    products and out are `Rows`; of out's next 4 rows the first `rows` are written, of their words those whose bit is set in `columns`.
+    """
+    builder, lanes = emit.builder, emit.lanes
+    points = [emit.load(emit.shift(products.first, builder.mul(products.step, number(n))), lanes) for n in range(_POINTS)]
+    tiles = _nest(_Transforms(builder).output, [points[i : i + _REACH] for i in range(0, _POINTS, _REACH)])
+    modulus, factor = emit.fill((1 << RING_BITS + _SHIFT) - 1, lanes), emit.fill(_SHIFT, lanes)
+    start = builder.select(before.fresh, emit.spread(emit.load(before.words), lanes), emit.zero(lanes))
+    kept = builder.select(before.fresh, number(0), columns)
+    singly = [lane for n in range(lanes) for lane in (n, lanes + n)]
+    in_pairs = [lane for n in range(0, lanes, 2) for lane in (n, n + 1, lanes + n, lanes + n + 1)]
+    done = builder.append_basic_block("done")
+    for i, columns_of_tiles in enumerate(tiles):
+        following = builder.append_basic_block("row")
+        builder.cbranch(builder.icmp_signed(">", rows, number(i)), following, done)
+        builder.position_at_end(following)
+        y = [builder.lshr(builder.and_(column, modulus), factor) for column in columns_of_tiles]
+        pairs = [[emit.shuffle(*two, order) for two in (y[:2], y[2:])] for order in (singly[:lanes], singly[lanes:])]
+        words = [emit.shuffle(*two, order) for two in pairs for order in (in_pairs[:lanes], in_pairs[lanes:])]
+        for n, vector in enumerate(words):
+            place = emit.shift(out.first, builder.add(builder.mul(out.step, number(i)), number(n * lanes)))
+            mask, old = (emit.mask(builder.lshr(bits, number(n * lanes))) for bits in (columns, kept))
+            emit.store_masked(builder.add(vector, builder.add(start, emit.load_masked(place, old))), place, mask)
+    builder.branch(done)
+    builder.position_at_end(done)
 
 
 @functools.lru_cache(maxsize=256)
-def places_of_taps(channels: int, panels: int) -> np.ndarray:
+def _places_of_taps(channels: int, panels: int) -> np.ndarray:
     """For each channel and tap, where `gemm.pack_rows` puts the first panel's ROWS weights, and how far on each next panel's are."""
     depth = 9 * channels
     block = depth_block(depth)
@@ -202,14 +178,43 @@ def places_of_taps(channels: int, panels: int) -> np.ndarray:
     return places
 
 
+class Part(NamedTuple):
+    """What one thread computes: panels of output channels, for tiles counted along rows, down the map and over images."""
+
+    first_panel: int
+    last_panel: int
+    first_tile: int
+    last_tile: int
+
+
+class Space(NamedTuple):
+    """Scratch of one thread, of the sizes that `_space` gives it."""
+
+    kernels: np.ndarray  # transformed, of some panels for a block of input channels: matrices of (panel, point), `_PADDING` apart
+    inputs: np.ndarray  # transformed, of a block of tiles for a block of input channels: a matrix for each point
+    products: np.ndarray  # of one panel and block of tiles: a matrix for each point; zeros at the end
+    pieces: np.ndarray  # PIECE, of a block of tiles
+
+
+PIECE = np.dtype(
+    [
+        ("first", np.int64),  # tile in its block
+        ("length", np.int64),  # in tiles
+        ("source", np.int64),  # place in x, for channel 0, where the first tile begins to read
+        ("rows", np.int64),  # bits: which rows from there on are within the map
+        ("columns", np.int64),  # bits: which columns
+        ("target", np.int64),  # place in out, for channel 0, where the first tile writes
+        ("height", np.int64),  # of what the tiles write
+        ("written", np.int64),  # bits: which columns
+    ]
+)
+"""Tiles of a block, at most a vector, that lie within one row of the map."""
+
+
 @inline
 def _cut_rows(pieces, tile, tiles, geometry):
-    """Cut a block of tiles, counted along rows, down the map and over images, into pieces within a row of at most a vector.
-
-    A piece is: its first tile in the block, its length, where it reads in channel 0 of x, which columns and rows of that are within
-    the map, where it writes in channel 0 of out, how many rows, and which columns. Returns how many there are.
-    """
-    channels, height, wide, outputs, top, left, out_height, out_width = geometry
+    """Cut a block of tiles into pieces; returns how many."""
+    height, width, out_height, out_width = geometry.height, geometry.width, geometry.out_height, geometry.out_width
     across, down = (out_width + SIDE - 1) // SIDE, (out_height + SIDE - 1) // SIDE
     count, n = 0, 0
     while n < tiles:
@@ -217,107 +222,132 @@ def _cut_rows(pieces, tile, tiles, geometry):
         image, row = divmod(row, down)
         length = min(_LANES, tiles - n, across - column)
         row, column = SIDE * row, SIDE * column
-        pieces[count, 0] = n
-        pieces[count, 1] = length
-        pieces[count, 2] = (image * channels * height + row - top) * wide + column - left
-        pieces[count, 3] = lanes_within(column - left, SIDE * length + 2, 1, wide)
-        pieces[count, 4] = lanes_within(row - top, _REACH, 1, height)
-        pieces[count, 5] = (image * outputs * out_height + row) * out_width + column
-        pieces[count, 6] = min(SIDE, out_height - row)
-        pieces[count, 7] = (1 << min(SIDE * length, out_width - column)) - 1
+        piece = pieces[count]
+        piece.first = n
+        piece.length = length
+        piece.source = (image * geometry.inputs * height + row - geometry.top) * width + column - geometry.left
+        piece.rows = lanes_within(row - geometry.top, _REACH, 1, height)
+        piece.columns = lanes_within(column - geometry.left, SIDE * length + 2, 1, width)
+        piece.target = (image * geometry.outputs * out_height + row) * out_width + column
+        piece.height = min(SIDE, out_height - row)
+        piece.written = (1 << min(SIDE * length, out_width - column)) - 1
         count += 1
         n += length
     return count
 
 
+@inline
+def _vectors(tiles):
+    return (tiles + _LANES - 1) // _LANES
+
+
+@inline
+def _kernel_step(depth):
+    return depth * ROWS + _PADDING
+
+
+@inline
+def _input_step(depth, tiles):
+    return depth * _vectors(tiles) * _LANES + _PADDING
+
+
+@inline
+def _product_step(tiles):
+    return ROWS * _vectors(tiles) * _LANES + _PADDING
+
+
+@inline
+def _prepare_kernels(operands, places, kernels, channels, panels):
+    """Transform the kernels of ranges of input channels and panels."""
+    (channel, end), (panel, last) = channels, panels
+    step = _kernel_step(end - channel)
+    for q in range(panel, last):
+        for k in range(channel, end):
+            target = Rows(at(kernels, (q - panel) * _POINTS * step + (k - channel) * ROWS), step)
+            _transform_kernels(at(operands.weight, 0), q, at(places, 18 * k), target)
+
+
+@inline
+def _prepare_inputs(x, space, geometry, channels, tiles, count):
+    """Transform the inputs of so many tiles, in `count` pieces, for a range of input channels."""
+    channel, end = channels
+    step = _input_step(end - channel, tiles)
+    for k in range(channel, end):
+        for p in range(count):
+            piece = space.pieces[p]
+            source = Rows(at(x, piece.source + k * geometry.height * geometry.width), geometry.width)
+            target = Rows(at(space.inputs, (k - channel) * _vectors(tiles) * _LANES + piece.first), step)
+            _transform_input(source, piece.rows, piece.columns, target, (1 << piece.length) - 1)
+
+
+@inline
+def _multiply_points(space, panel, depth, tiles):
+    """The products, at all points, of the kernels' panel, counted from the first in space, with the inputs of so many tiles."""
+    stored, products = _vectors(tiles) * _LANES, space.products
+    zeros = Before(at(products, products.size - ROWS), True)
+    for n in range(_POINTS):
+        left = at(space.kernels, (panel * _POINTS + n) * _kernel_step(depth))
+        right = at(space.inputs, n * _input_step(depth, tiles))
+        multiply_tile(left, right, Rows(at(products, n * _product_step(tiles)), stored), zeros, depth, _vectors(tiles), True)
+
+
+@inline
+def _add_outputs(operands, space, geometry, panel, tiles, count, fresh):
+    """Add the products of a panel, transformed, to the bias if fresh, else to out; tiles and count as in `_prepare_inputs`."""
+    out_width, pixels = geometry.out_width, geometry.out_height * geometry.out_width
+    for output in range(panel * ROWS, min((panel + 1) * ROWS, geometry.outputs)):
+        for p in range(count):
+            piece = space.pieces[p]
+            products = at(space.products, (output - panel * ROWS) * _vectors(tiles) * _LANES + piece.first)
+            before = Before(at(operands.bias, output), fresh)
+            target = Rows(at(operands.out, piece.target + output * pixels), out_width)
+            _transform_output(Rows(products, _product_step(tiles)), before, target, piece.height, piece.written)
+
+
 @kernel
-def convolve_tiles(panels, places, x, bias, out, kernels, inputs, products, pieces, geometry, block, part):
-    """Compute `part` of a convolution, a range of panels of output channels and one of tiles, in blocks of so many input channels.
-
-    The arrays from `kernels` to `pieces` are scratch as `scratch_words` counts it, `products` zero at its end.
-    """
-    channels, height, wide, outputs, _, _, out_height, out_width = geometry
-    first_panel, last_panel, first_tile, last_tile = part
-    held = kernels.size // (_POINTS * (block * ROWS + _PADDING))
-    for channel in range(0, channels, block):
-        depth = min(block, channels - channel)
-        kernel_step = depth * ROWS + _PADDING
-        for panel in range(first_panel, last_panel, held):
-            ending = min(panel + held, last_panel)
-            for q in range(panel, ending):
-                for k in range(depth):
-                    _transform_kernels(
-                        panels, q, places, (channel + k) * 18, kernels, (q - panel) * _POINTS * kernel_step + k * ROWS, kernel_step
-                    )
-            for tile in range(first_tile, last_tile, _TILES):
-                tiles = min(_TILES, last_tile - tile)
-                vectors = (tiles + _LANES - 1) // _LANES
-                stored = vectors * _LANES
-                input_step, product_step = depth * stored + _PADDING, ROWS * stored + _PADDING
-                count = _cut_rows(pieces, tile, tiles, geometry)
-                if panel == first_panel or last_tile - first_tile > _TILES:
-                    for k in range(depth):
-                        for p in range(count):
-                            _transform_input(
-                                x,
-                                pieces[p, 2] + (channel + k) * height * wide,
-                                wide,
-                                pieces[p, 4],
-                                pieces[p, 3],
-                                inputs,
-                                k * stored + pieces[p, 0],
-                                input_step,
-                                (1 << pieces[p, 1]) - 1,
-                            )
-                for q in range(panel, ending):
-                    for n in range(_POINTS):
-                        multiply_tile(
-                            kernels,
-                            ((q - panel) * _POINTS + n) * kernel_step,
-                            inputs,
-                            n * input_step,
-                            products,
-                            n * product_step,
-                            products,
-                            products.size - ROWS,
-                            depth,
-                            stored,
-                            vectors,
-                            True,
-                            True,
-                        )
-                    for output in range(q * ROWS, min((q + 1) * ROWS, outputs)):
-                        for p in range(count):
-                            _transform_output(
-                                products,
-                                (output - q * ROWS) * stored + pieces[p, 0],
-                                product_step,
-                                bias,
-                                output,
-                                out,
-                                pieces[p, 5] + output * out_height * out_width,
-                                out_width,
-                                pieces[p, 6],
-                                pieces[p, 7],
-                                channel == 0,
-                            )
+def _convolve_part(operands, places, space, geometry, block, part):
+    """Compute a part of a convolution of undilated maps, in blocks of so many input channels; places: see `_places_of_taps`."""
+    held = space.kernels.size // (_POINTS * _kernel_step(block))
+    for channel in range(0, geometry.inputs, block):
+        channels = channel, min(channel + block, geometry.inputs)
+        depth = channels[1] - channel
+        for panel in range(part.first_panel, part.last_panel, held):
+            panels = panel, min(panel + held, part.last_panel)
+            _prepare_kernels(operands, places, space.kernels, channels, panels)
+            for tile in range(part.first_tile, part.last_tile, _TILES):
+                tiles = min(_TILES, part.last_tile - tile)
+                count = _cut_rows(space.pieces, tile, tiles, geometry)
+                if panel == part.first_panel or part.last_tile - part.first_tile > _TILES:
+                    _prepare_inputs(operands.x, space, geometry, channels, tiles, count)
+                for q in range(panel, panels[1]):
+                    _multiply_points(space, q - panel, depth, tiles)
+                    _add_outputs(operands, space, geometry, q, tiles, count, channel == 0)
 
 
-def channel_block(channels: int) -> int:
-    """How many input channels `convolve_tiles` transforms at once: all blocks but the last are equal."""
+def _channel_block(channels: int) -> int:
+    """How many input channels are transformed at once: all blocks but the last are equal."""
     return -(-channels // -(-channels // _DEPTH))
 
 
-def scratch_words(channels: int, panels: int, tiles: int) -> tuple[int, int, int, tuple[int, int]]:
-    """Sizes of kernels, inputs and products, and shape of pieces, for a part of so many panels and tiles of `convolve_tiles`."""
-    block = channel_block(channels)
+_scratch = Scratch()
+
+
+def _space(geometry: Geometry, part: Part, dtype: np.dtype) -> Space:
+    """Scratch for a part."""
+    block, tiles = _channel_block(geometry.inputs), part.last_tile - part.first_tile
     of_panel = _POINTS * (block * ROWS + _PADDING)
-    held = 1 if tiles <= _TILES else max(1, _KERNEL_BYTES // 8 // of_panel)  # one block of tiles needs each panel once
-    products = _POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS  # the last piece is read as a whole vector
-    return min(held, panels) * of_panel, _POINTS * (block * _TILES + _PADDING), products, (_TILES, 8)
+    held = 1 if tiles <= _TILES else max(1, _KERNEL_BYTES // dtype.itemsize // of_panel)  # one block of tiles needs each panel once
+    return Space(
+        kernels=_scratch.words("kernels", min(held, part.last_panel - part.first_panel) * of_panel, dtype),
+        inputs=_scratch.words("inputs", _POINTS * (block * _TILES + _PADDING), dtype),
+        products=_scratch.words(
+            "products", _POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS, dtype
+        ),  # the last piece is read as a vector
+        pieces=_scratch.words("pieces", _TILES, PIECE),
+    )
 
 
-def tiles_of(images: int, height: int, width: int) -> int:
+def _tiles_of(images: int, height: int, width: int) -> int:
     """Number of tiles that cover the output maps."""
     return images * -(-height // SIDE) * -(-width // SIDE)
 
@@ -329,7 +359,7 @@ def is_faster(images: int, channels: int, outputs: int, size: tuple[int, int], d
     an AMD Zen 4 core; where tiles fill few lanes or overhang the map, or channels are few, they outweigh what is saved.
     """
     height, width = size
-    tiles = -(-tiles_of(images, height, width) // _LANES) * _LANES
+    tiles = -(-_tiles_of(images, height, width) // _LANES) * _LANES
     in_rows = images * -(-height // SIDE) * -(-width // (SIDE * _LANES)) * _LANES
     products = (_POINTS * tiles + 190) * channels * outputs
     transforms = in_rows * (250 * channels + 200 * outputs * -(-channels // _DEPTH)) + 200 * copied
@@ -337,39 +367,76 @@ def is_faster(images: int, channels: int, outputs: int, size: tuple[int, int], d
 
 
 @kernel
-def split_phases(x, maps, height, wide, top, left, down, across, rows, columns, channels, part):
-    """Copy channels [part[0], part[1]) of all images to the maps on which a kernel of dilation (down, across) is undilated.
+def _split_phases(x, maps, geometry, rows, columns, first, last):
+    """Copy channels [first, last) of all images to the maps of rows x columns on which the dilated kernel is undilated.
 
     Word (i, j) of map (a, b) is the padded image's (a + i * down, b + j * across), zero in the padding and beyond; x is flat
-    (images, channels, height, wide), maps is flat (images, down, across, channels, rows, columns).
+    (images, channels, height, width), maps is flat (images, down, across, channels, rows, columns).
     """
-    for plane in range(*part):
-        image, channel = divmod(plane, channels)
+    height, width, down, across, left = geometry.height, geometry.width, geometry.dilation_down, geometry.dilation_across, geometry.left
+    for plane in range(first, last):
+        image, channel = divmod(plane, geometry.inputs)
         for a in range(down):
             for b in range(across):
-                target = (((image * down + a) * across + b) * channels + channel) * rows * columns
+                target = (((image * down + a) * across + b) * geometry.inputs + channel) * rows * columns
                 maps[target : target + rows * columns] = 0
-                first = max(0, (left - b + across - 1) // across)
-                last = min(columns, (wide + left - b + across - 1) // across)
+                begin = max(0, (left - b + across - 1) // across)
+                end = min(columns, (width + left - b + across - 1) // across)
                 for i in range(rows):
-                    row = a + i * down - top
+                    row = a + i * down - geometry.top
                     if 0 <= row < height:
-                        source = (plane * height + row) * wide + b - left
-                        for j in range(first, last):
+                        source = (plane * height + row) * width + b - left
+                        for j in range(begin, end):
                             maps[target + i * columns + j] = x[source + j * across]
 
 
 @kernel
-def merge_phases(maps, out, height, wide, down, across, rows, columns, channels, part):
-    """The inverse of `split_phases` for outputs (images, channels, height, wide), for channels [part[0], part[1]) of all images."""
-    for plane in range(*part):
-        image, channel = divmod(plane, channels)
-        target = plane * height * wide
+def _merge_phases(maps, out, geometry, rows, columns, first, last):
+    """The inverse of `_split_phases` for outputs, of which maps has rows x columns: channels [first, last) of all images."""
+    height, width, down, across = geometry.out_height, geometry.out_width, geometry.dilation_down, geometry.dilation_across
+    for plane in range(first, last):
+        image, channel = divmod(plane, geometry.outputs)
+        target = plane * height * width
         for y in range(height):
             i, a = divmod(y, down)
             for b in range(across):
-                source = ((((image * down + a) * across + b) * channels + channel) * rows + i) * columns
-                for x in range(b, wide, across):
+                source = ((((image * down + a) * across + b) * geometry.outputs + channel) * rows + i) * columns
+                for x in range(b, width, across):
                     out[target + x] = maps[source]
                     source += 1
-            target += wide
+            target += width
+
+
+def convolve(operands: Operands, geometry: Geometry, images: int, threads: int) -> None:
+    """Convolve so many images by tiles, with 3x3 kernels of stride 1 in one group.
+
+    A dilated kernel is an undilated one on the maps of every so manieth row and column.
+    """
+    down, across = geometry.dilation_down, geometry.dilation_across
+    if down * across == 1:
+        _convolve_maps(operands, geometry, images, threads)
+        return
+    rows, columns, maps = -(-geometry.out_height // down), -(-geometry.out_width // across), images * down * across
+    split = np.empty(maps * geometry.inputs * (rows + 2) * (columns + 2), operands.x.dtype)
+    joined = np.empty(maps * geometry.outputs * rows * columns, operands.x.dtype)
+    run_parts(partial(_split_phases, operands.x, split, geometry, rows + 2, columns + 2), ranges(images * geometry.inputs, threads))
+    undilated = geometry._replace(
+        height=rows + 2, width=columns + 2, top=0, left=0, dilation_down=1, dilation_across=1, out_height=rows, out_width=columns
+    )
+    _convolve_maps(operands._replace(x=read_only(split), out=joined), undilated, maps, threads)
+    run_parts(partial(_merge_phases, joined, operands.out, geometry, rows, columns), ranges(images * geometry.outputs, threads))
+
+
+def _convolve_maps(operands: Operands, geometry: Geometry, images: int, threads: int) -> None:
+    panels, tiles = -(-geometry.outputs // ROWS), _tiles_of(images, geometry.out_height, geometry.out_width)
+    places, block, dtype = _places_of_taps(geometry.inputs, panels), _channel_block(geometry.inputs), operands.x.dtype
+
+    def work(*ends):
+        part = Part(*ends)
+        _convolve_part(operands, places, _space(geometry, part, dtype), geometry, block, part)
+
+    # Each thread transforms what it multiplies: inputs again where they share output channels, kernels again where they share tiles.
+    if tiles > geometry.outputs:
+        run_parts(work, [(0, panels, *part) for part in ranges(tiles, threads, _LANES)])
+    else:
+        run_parts(work, [(*part, 0, tiles) for part in ranges(panels, threads)])
