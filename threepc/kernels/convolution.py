@@ -217,6 +217,8 @@ def convolve(
     padded_bias = np.zeros((weight.groups, -(-rows // ROWS) * ROWS), x.dtype)
     if bias is not None:
         padded_bias[:, :rows] = bias.reshape(weight.groups, rows)
+    if not weight.depthwise and tuple(kernel_size) == (1, 1) and tuple(stride) == (1, 1) and not any(padding):
+        height, wide, out_height, out_width = 1, height * wide, 1, out_height * out_width  # one long row: longer pieces to copy
     operands = Operands(weight.panels, read_only(x), read_only(padded_bias), out.reshape(-1))
     sizes = (weight.groups, group_channels, rows, height, wide, *kernel_size, *stride, *padding[:2], *dilation, out_height, out_width)
     geometry = Geometry(*map(int, sizes), short=weight.bits <= SHORT_RING)
@@ -225,8 +227,6 @@ def convolve(
     elif _winograd_is_faster(weight, images, geometry):
         winograd.convolve(operands, geometry, images, threads)
     else:
-        if tuple(kernel_size) == (1, 1) and tuple(stride) == (1, 1) and not any(padding):  # one long row: longer pieces to copy
-            geometry = geometry._replace(height=1, width=height * wide, out_height=1, out_width=height * wide)
         run_parts(partial(_multiply, operands, geometry), _split(geometry, images * out_height * out_width, x.itemsize, threads))
     return out
 
@@ -241,9 +241,7 @@ def _multiply(operands: Operands, geometry: Geometry, *part: int) -> None:
     words, widest = BUFFER_BYTES // dtype.itemsize, VECTORS * VECTOR_BYTES // dtype.itemsize
     space = Space(
         buffer=_scratch.words("buffer", words, dtype),
-        live=_scratch.words(
-            "live", words // widest + 2, np.bool_
-        ),  # the last columns may take two panels more: whole vectors, and the rest
+        live=_scratch.words("live", words // widest + 2, np.bool_),  # of the last columns, whole vectors and the rest may be panels too
         pieces=_scratch.words("pieces", widest, PIECE),
         tile=_scratch.words("tile", ROWS * widest + ROWS, dtype),
     )
@@ -263,15 +261,15 @@ def _winograd_is_faster(weight: PackedWeight, images: int, geometry: Geometry) -
     return winograd.is_faster(images * down * across, inputs, outputs, size, 9 * images * pixels, copied)
 
 
-def _split(geometry: Geometry, columns: int, itemsize: int, threads: int) -> list[Part]:
-    """The parts of the threads: whole groups, else columns, else, where these are few, rows."""
+def _split(geometry: Geometry, columns: int, itemsize: int, threads: int) -> list[tuple[int, ...]]:
+    """What makes the `Part` of each thread: whole groups, else columns, else, where these are few, rows."""
     groups, panels = geometry.groups, -(-geometry.outputs // ROWS)
     grain = VECTORS * VECTOR_BYTES // itemsize
     if groups >= threads:
-        return [Part(*part, 0, panels, 0, columns) for part in ranges(groups, threads)]
+        return [(*part, 0, panels, 0, columns) for part in ranges(groups, threads)]
     if columns >= 4 * threads * grain or columns > panels * ROWS:
-        return [Part(0, groups, 0, panels, *part) for part in ranges(columns, threads, grain)]
-    return [Part(0, groups, *part, 0, columns) for part in ranges(panels, threads)]
+        return [(0, groups, 0, panels, *part) for part in ranges(columns, threads, grain)]
+    return [(0, groups, *part, 0, columns) for part in ranges(panels, threads)]
 
 
 def warm_up(bits: int) -> Iterator[str]:
