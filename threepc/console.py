@@ -47,7 +47,7 @@ class Display:
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """While `total` things are done; the function that it gives counts some of them."""
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
             task = progress.add_task(name, total=total)
             yield lambda count: progress.advance(task, count)
@@ -80,7 +80,8 @@ def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
 def print_table(table: Table) -> None:
     """On standard output; into a file or a pipe with lines as long as they need to be."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    console = Console(highlight=False, width=width)
+    # what looks like markup in a cell is a name that somebody chose
+    console = Console(highlight=False, width=width, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     say("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -30,7 +30,7 @@ def test_json_round_trip():
     mean=st.floats(-1e3, 1e3),
     std=st.floats(1e-3, 1e3),
     resize=st.sampled_from(["exact", "stretch", "fit"]),
-    name=st.text(max_size=20),
+    name=st.text(max_size=20).filter(str.isprintable),
 )
 def test_json_round_trip_of_any_card(size, mean, std, resize, name):
     card = ModelCard(name, Preprocessing(size, (mean,), (std,), resize=resize))
@@ -48,14 +48,21 @@ def test_json_round_trip_of_any_card(size, mean, std, resize, name):
         ("size", "22"),
         ("mean", [1.0, 2.0]),
         ("mean", [1.0, 2.0, None]),
+        ("mean", [1.0, 2.0, 10**400]),
+        ("mean", {"0": 1.0}),
         ("std", [1.0, 1.0, 0.0]),
         ("std", [1.0]),
+        ("std", [1.0, 1.0, 1e-320]),
         ("to_rgb", 1),
         ("resize", "crop"),
+        ("resize", []),
         ("short_edge", 223),
         ("short_edge", True),
         ("interpolation", "area"),
+        ("interpolation", []),
         ("backend", "torch"),
+        ("backend", []),
+        ("backend", {}),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
@@ -69,8 +76,15 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
     "key, value",
     [
         ("name", 3),
+        ("name", "n" * 1001),
+        ("name", "a\x1b[2Jb"),
+        ("name", "a\nb"),
+        ("name", "a\u202eb"),
+        ("name", "a\ud800b"),
         ("classes", "ab"),
         ("classes", [1]),
+        ("classes", ["cat", "d\x1b]0;og\x07"]),
+        ("classes", {"0": "cat"}),
         ("segmentation", 0),
         ("align_corners", None),
         ("palette", [[0, 0, 256]]),

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -134,6 +136,28 @@ def test_each_bad_file_is_refused_in_one_line_that_names_it(tmp_path):
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("side", [20_000, 40_000, 2**31 - 1])
+def test_an_image_of_too_many_pixels_is_said_to_be_too_large(tmp_path, side):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b""))
+    with pytest.raises(InputError, match="a.png is too large: an image may have 178,956,970 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("shape", [(10**12, 3, 4, 6), (10**6, 3, 4, 6), (10**30, 3, 4, 6)])
+def test_a_header_that_claims_more_images_than_the_file_holds(tmp_path, shape):
+    with open(tmp_path / "many.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.write(bytes(1000))
+    with pytest.raises(InputError, match="many.npy (says that it holds more than memory does|is not a .npy file of numbers)") as caught:
+        load_images([tmp_path / "many.npy"], PLAIN)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp"])
 def test_half_an_image_is_refused_and_nothing_else_is_said(tmp_path, photos, suffix, capfd):
     encoded = cv2.imencode(suffix, cv2.imread(str(photos[0])))[1].tobytes()
@@ -176,6 +200,7 @@ def test_labels_by_index_and_by_name(tmp_path):
         ('{"a.png": "cow"}', "is no class"),
         ('{"a.png": -1}', "is no class"),
         ('{"a.png": true}', "is no class"),
+        ('{"a.png": [' + "[" * 100_000, "not JSON: nested too deeply"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path, text, message):

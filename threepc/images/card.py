@@ -14,6 +14,10 @@ from threepc.files import parse_json
 
 LARGEST_SIDE = 1 << 14
 MOST_CLASSES = 1 << 16
+LONGEST_TEXT = 1000
+LARGEST_NUMBER = 1e9
+"""Of means and deviations, in the units of 8-bit pixels; no deviation is below its reciprocal."""
+
 RESIZE_RULES = ("exact", "stretch", "short_edge", "fit")
 INTERPOLATIONS = {
     "cv2": ("nearest", "bilinear", "bicubic", "area", "lanczos"),
@@ -26,8 +30,13 @@ def _require(condition: bool, key: str, requirement: str) -> None:
         raise InputError(f"model card: {key} must be {requirement}")
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_number(value: Any, least: float = -LARGEST_NUMBER) -> bool:
+    return type(value) in (int, float) and least <= value <= LARGEST_NUMBER
+
+
+def is_text(value: Any) -> bool:
+    """Whether `value` is a text that can be shown to people as it is: not too long, and nothing that steers a terminal."""
+    return type(value) is str and len(value) <= LONGEST_TEXT and value.isprintable()
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,8 @@ class Preprocessing:
         sides = f"two integers from 1 to {LARGEST_SIDE}"
         _require(len(self.size) == 2 and all(type(s) is int and 1 <= s <= LARGEST_SIDE for s in self.size), "size", sides)
         _require(len(self.mean) in (1, 3) and all(map(_is_number, self.mean)), "mean", "one or three finite numbers")
-        _require(
-            len(self.std) == len(self.mean) and all(_is_number(s) and s > 0 for s in self.std),
-            "std",
-            "as many positive numbers as mean has",
-        )
+        positive = len(self.std) == len(self.mean) and all(_is_number(s, 1 / LARGEST_NUMBER) for s in self.std)
+        _require(positive, "std", "as many positive numbers as mean has")
         _require(type(self.to_rgb) is bool, "to_rgb", "true or false")
         _require(self.resize in RESIZE_RULES, "resize", f"one of {', '.join(RESIZE_RULES)}")
         if self.resize == "short_edge":
@@ -74,7 +80,7 @@ class Preprocessing:
             _require(type(self.short_edge) is int and max(self.size) <= self.short_edge <= LARGEST_SIDE, "short_edge", needed)
         else:
             _require(type(self.short_edge) is int and self.short_edge == 0, "short_edge", "0 unless resize is short_edge")
-        _require(self.backend in INTERPOLATIONS, "backend", "cv2 or pillow")
+        _require(self.backend in tuple(INTERPOLATIONS), "backend", "cv2 or pillow")
         allowed = INTERPOLATIONS[self.backend]
         _require(self.interpolation in allowed, "interpolation", f"one of {', '.join(allowed)}")
 
@@ -116,7 +122,7 @@ class ModelCard:
     palette: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        _require(type(self.name) is str and len(self.name) <= 1000, "name", "a text of at most 1000 characters")
+        _require(is_text(self.name), "name", f"a printable text of at most {LONGEST_TEXT} characters")
         _require(type(self.preprocessing) is Preprocessing, "preprocessing", "an object")
         for key in ("segmentation", "align_corners"):
             _require(type(getattr(self, key)) is bool, key, "true or false")
@@ -124,7 +130,7 @@ class ModelCard:
             value = getattr(self, key)
             _require(type(value) in (list, tuple) and len(value) <= MOST_CLASSES, key, f"a list of at most {MOST_CLASSES} entries")
             object.__setattr__(self, key, tuple(tuple(v) if type(v) is list else v for v in value))
-        _require(all(type(c) is str and len(c) <= 1000 for c in self.classes), "classes", "texts of at most 1000 characters")
+        _require(all(map(is_text, self.classes)), "classes", f"printable texts of at most {LONGEST_TEXT} characters")
         colours = all(type(p) is tuple and len(p) == 3 and all(type(v) is int and 0 <= v <= 255 for v in p) for p in self.palette)
         _require(colours, "palette", "[red, green, blue] from 0 to 255 for each class")
 

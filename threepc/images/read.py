@@ -45,7 +45,7 @@ def load_images(paths: Sequence[str | Path], preprocessing: Preprocessing, shape
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
     """An image file as uint8 pixels: (H, W, 3) blue first, or (H, W) for `channels` = 1. Raises InputError naming the file."""
     path = Path(path)
-    image = _decode(_read(path), cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
+    image = _decode(path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise InputError(f"{path} is not an image that OpenCV can read (PNG, JPEG, BMP, TIFF, WebP ...), or it is damaged")
     return image
@@ -123,8 +123,10 @@ def _load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     _require_file(path)
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RecursionError) as error:
         raise InputError(f"{path} is not a .npy file of numbers ({' '.join(str(error).split())})") from None
+    except (MemoryError, OverflowError) as error:
+        raise InputError(f"{path} says that it holds more than memory does, or is damaged ({error})") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(f"{path} does not hold one array of real numbers")
     if array.shape[-3:] != shape or array.ndim not in (3, 4) or array.size == 0:
@@ -136,18 +138,33 @@ def _load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def _decode(data: bytes, flag: int) -> np.ndarray | None:
+def _decode(path: Path, flag: int) -> np.ndarray | None:
     """The pixels, or None; quietly, where OpenCV and libpng would write about damaged files to standard error."""
+    data = _read(path)
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        if data.startswith(b"\x89PNG"):
-            with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # it is the user's own image
-                Image.open(io.BytesIO(data)).verify()
+        _check_header(path, data)
         return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
-    except (cv2.error, OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # cv2.error also for too many pixels
+    except (cv2.error, OSError, SyntaxError, ValueError):
         return None
     finally:
         cv2.utils.logging.setLogLevel(level)
+
+
+def _check_header(path: Path, data: bytes) -> None:
+    """What Pillow finds before the pixels: raises InputError for too many of them, and Pillow's own errors for a PNG that is damaged."""
+    is_png = data.startswith(b"\x89PNG")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a large image, which is the user's own, and of odd tags
+            image = Image.open(io.BytesIO(data))
+            if is_png:
+                image.verify()
+    except Image.DecompressionBombError:
+        raise InputError(f"{path} is too large: an image may have {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller") from None
+    except Exception:
+        if is_png:
+            raise
+        # another format is OpenCV's to judge
 
 
 def _read(path: Path) -> bytes:

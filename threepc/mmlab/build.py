@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from threepc.errors import InputError
-from threepc.images.card import ModelCard
+from threepc.images.card import ModelCard, is_text
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
@@ -92,7 +92,7 @@ def build(
     card = ModelCard(
         name=name,
         preprocessing=preprocessing,
-        classes=_labels((meta.get("CLASSES"), getattr(dataset, "CLASSES", None)), outputs, lambda name: isinstance(name, str)),
+        classes=_labels((meta.get("CLASSES"), getattr(dataset, "CLASSES", None)), outputs, is_text),
         segmentation=segmentation,
         align_corners=bool(getattr(head, "align_corners", False)),
         palette=tuple(map(tuple, palette)),
