@@ -46,6 +46,7 @@ MAX_JSON = 16 << 20
 MAX_SIDE = 1 << 16
 MAX_KERNEL = 1 << 10
 MAX_ELEMENTS = 1 << 28
+MAX_DIVISOR = float(MAX_SIDE * MAX_SIDE)
 
 
 def _integer(value: Any, low: int, high: int) -> None:
@@ -64,6 +65,11 @@ def _integers(count: int, low: int, high: int) -> Callable[[Any], None]:
 def _positive_float(value: Any) -> None:
     if type(value) is not float or not (math.isfinite(value) and value > 0):
         raise InputError("must be a finite, positive float")
+
+
+def _divisor(value: Any) -> None:
+    if type(value) is not float or not 1 <= value <= MAX_DIVISOR:
+        raise InputError(f"must be a float from 1 to {MAX_DIVISOR:g}")
 
 
 def _groups(value: Any) -> None:
@@ -86,7 +92,7 @@ _ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "relu": {},
     "clip": {"max": _positive_float},
     "maxpool": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair},
-    "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _positive_float},
+    "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _divisor},
     "add": {},
     "concat": {},
     "reshape": {},
@@ -235,10 +241,10 @@ def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], chann
 
 def _windows(shape: Shape, attrs: dict[str, Any], dilation: list[int]) -> tuple[int, int]:
     top, left, bottom, right = attrs["padding"]
-    sizes = []
-    for size, kernel, stride, spread in zip(
-        (shape[1] + top + bottom, shape[2] + left + right), attrs["kernel"], attrs["stride"], dilation, strict=True
-    ):
+    padded, sizes = (shape[1] + top + bottom, shape[2] + left + right), []
+    if shape[0] * math.prod(padded) > MAX_ELEMENTS:
+        raise InputError(f"padding: the padded map would have more than {MAX_ELEMENTS} elements")
+    for size, kernel, stride, spread in zip(padded, attrs["kernel"], attrs["stride"], dilation, strict=True):
         reach = spread * (kernel - 1) + 1
         if reach > size:
             raise InputError(f"kernel: reaches over {reach} cells, the padded map has {size}")
@@ -254,11 +260,10 @@ def _check_no_empty_window(shape: Shape, attrs: dict[str, Any]) -> None:
         before = attrs["padding"][axis]
         if max(before, attrs["padding"][axis + 2]) > spread * (kernel - 1):
             raise InputError("padding: a max-pooling window would hold padding only")
-        for index in range(out[axis]):
-            start = index * stride - before
-            first = start + spread * max(0, -(start // spread))
-            if first >= size or first > start + spread * (kernel - 1):
-                raise InputError("padding: a max-pooling window would hold padding only")
+        start = np.arange(out[axis]) * stride - before
+        first = start + spread * np.maximum(0, -(start // spread))
+        if ((first >= size) | (first > start + spread * (kernel - 1))).any():
+            raise InputError("padding: a max-pooling window would hold padding only")
 
 
 def _check(nodes: tuple[Node, ...]) -> None:
@@ -282,7 +287,7 @@ def _check(nodes: tuple[Node, ...]) -> None:
 
 def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
     if type(node.kind) is not str or node.kind not in _ATTRIBUTES:
-        raise InputError(f"kind: {str(node.kind)[:40]!r} is none of {', '.join(KINDS)}")
+        raise InputError(f"kind: {_shown(node.kind)} is none of {', '.join(KINDS)}")
     if inner and node.kind in ("input", "output"):
         raise InputError(f"kind: a second node of kind {node.kind}")
     _check_attributes(node)
@@ -292,7 +297,7 @@ def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
         raise InputError(f"inputs: a node of kind {node.kind} has {few if few == many else f'at least {few}'}")
     for name in node.inputs:
         if type(name) is not str or name not in shapes:
-            raise InputError(f"inputs: {str(name)[:MAX_NAME]!r} is no earlier node")
+            raise InputError(f"inputs: {_shown(name)} is no earlier node")
     if node.kind == "input":
         return
     inputs = [shapes[name] for name in node.inputs]
@@ -303,6 +308,11 @@ def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
     expected = infer_shape(node.kind, inputs, node.attrs, channels=node.shape[0])
     if node.shape != expected:
         raise InputError(f"shape: is {node.shape}, but its inputs and attributes give {expected}")
+
+
+def _shown(value: Any) -> str:
+    """A stranger's value in an error message: a text, escaped and cut off, or what else it is."""
+    return repr(value[:MAX_NAME]) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _check_attributes(node: Node) -> None:
