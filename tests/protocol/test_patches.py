@@ -1,9 +1,11 @@
 """The geometry of block ReLUs: counts, sums of patches and bits spread back, against slices of the map."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from threepc.errors import InputError
 from threepc.kernels.packing import padded
 from threepc.protocol.patches import Patches
 
@@ -33,6 +35,13 @@ def test_sums_and_spread(data):
     spread = patches.spread(np.packbits(bits, bitorder="little").view(np.uint64), images)
     spread = np.unpackbits(spread.view(np.uint8), bitorder="little")
     assert np.array_equal(spread[: x.size], decided.reshape(-1)) and spread.size == padded(x.size) and not spread[x.size :].any()
+
+
+@pytest.mark.parametrize("sizes, height, width", [(((1, 1), (0, 2)), 3, 5), (((1, 0),), 3, 5), (((-1, 1),), 3, 5), ((), 0, 5), ((), 3, -1)])
+def test_a_size_below_one_pixel_is_refused(sizes, height, width):
+    """The kernels divide by it, and walk maps with it."""
+    with pytest.raises(InputError, match="must have at least one pixel"):
+        Patches(sizes, height, width)
 
 
 def test_plain_means_that_every_pixel_decides_alone():

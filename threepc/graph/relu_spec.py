@@ -56,7 +56,7 @@ class ReluSpec:
             raise InputError(f"{self.source}: 'layers' must be an object with at least one ReLU name")
         if not isinstance(self.provenance, Mapping):
             raise InputError(f"{self.source}: 'provenance' must be an object")
-        object.__setattr__(self, "layers", {name: _patches(self.source, name, patches) for name, patches in self.layers.items()})
+        object.__setattr__(self, "layers", {name: patch_sizes(self.source, name, patches) for name, patches in self.layers.items()})
 
     def to_json(self) -> str:
         """The spec as JSON text, one line for each layer."""
@@ -82,18 +82,19 @@ class ReluSpec:
         return cls(document["model"], document["layers"], document.get("provenance", {}), source)
 
 
-def _patches(source: str, name: str, patches: Any) -> np.ndarray:
+def patch_sizes(source: str, name: str, patches: Any) -> np.ndarray:
+    """Patches of a layer from [height, width] pairs: read-only int64 (channels, 2). Raises InputError naming `source`, layer and channel."""
     if not isinstance(name, str) or not name:
         raise InputError(f"{source}: {name!r} is not the name of a ReLU")
     rows = patches.tolist() if isinstance(patches, np.ndarray) else patches
     if not isinstance(rows, (list, tuple)) or not rows:
-        raise InputError(f"{source}: layer '{name}' must be a list with one [height, width] for each channel")
+        raise InputError(f"{source}: layer {name!r} must be a list with one [height, width] for each channel")
     for channel, row in enumerate(rows):
         if not isinstance(row, (list, tuple)) or len(row) != 2 or not all(type(number) is int for number in row):
-            raise InputError(f"{source}: layer '{name}', channel {channel}: {row!r} is not a pair of integers [height, width]")
+            raise InputError(f"{source}: layer {name!r}, channel {channel}: not a pair of integers [height, width]")
         if tuple(row) not in (ZERO, IDENTITY) and not (1 <= row[0] <= LARGEST_PATCH and 1 <= row[1] <= LARGEST_PATCH):
             raise InputError(
-                f"{source}: layer '{name}', channel {channel}: {list(row)} is no patch size "
+                f"{source}: layer {name!r}, channel {channel}: {list(row)} is no patch size "
                 f"(height and width from 1 to {LARGEST_PATCH}; [1, 0] is zero, [0, 1] the identity)"
             )
     array = np.array(rows, dtype=np.int64)
@@ -133,22 +134,26 @@ def check(spec: ReluSpec, graph: Graph) -> None:
     nodes = {node.name: node for node in relu_nodes(graph)}
     if unknown := [name for name in spec.layers if name not in nodes]:
         raise InputError(
-            f"{spec.source}: layer '{unknown[0]}' is not a ReLU of this network: is the spec (made for '{spec.model}') for another model?"
+            f"{spec.source}: layer {unknown[0]!r} is not a ReLU of this network: is the spec (made for '{spec.model}') for another model?"
         )
     for name, node in nodes.items():
         if name not in spec.layers:
             raise InputError(f"{spec.source}: the ReLU '{name}' of this network is missing (spec made for '{spec.model}')")
-        channels, height, width = node.shape
-        patches = spec.layers[name]
-        if len(patches) != channels:
-            raise InputError(f"{spec.source}: layer '{name}' has {len(patches)} patch sizes, the network's has {channels} channels")
-        too_large = np.flatnonzero((patches[:, 0] > height) | (patches[:, 1] > width))
-        if too_large.size:
-            channel = int(too_large[0])
-            raise InputError(
-                f"{spec.source}: layer '{name}', channel {channel}: the patch {patches[channel].tolist()} is larger than "
-                f"the feature map ({height}x{width})"
-            )
+        check_layer(spec.source, node, spec.layers[name])
+
+
+def check_layer(source: str, node: Node, patches: np.ndarray) -> None:
+    """Raise InputError naming `source` and the layer unless `patches` (channels, 2) has one for each channel, none larger than the map."""
+    channels, height, width = node.shape
+    if len(patches) != channels:
+        raise InputError(f"{source}: layer {node.name!r} has {len(patches)} patch sizes, the network's has {channels} channels")
+    too_large = np.flatnonzero((patches[:, 0] > height) | (patches[:, 1] > width))
+    if too_large.size:
+        channel = int(too_large[0])
+        raise InputError(
+            f"{source}: layer {node.name!r}, channel {channel}: the patch {patches[channel].tolist()} is larger than "
+            f"the feature map ({height}x{width})"
+        )
 
 
 def uniform(graph: Graph, height: int, width: int, model: str = "") -> ReluSpec:

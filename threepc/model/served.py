@@ -13,6 +13,7 @@ import numpy as np
 from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights, check_weights
+from threepc.graph.relu_spec import patch_sizes
 from threepc.images.card import ModelCard
 from threepc.images.resize import bilinear
 from threepc.plan.precision import Precision
@@ -85,30 +86,18 @@ class PublicModel:
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> PublicModel:
-        """Inverse of `to_plain` for data of a stranger; raises InputError naming what is wrong."""
-        if set(data) != {"graph", "precision", "sizes", "card", "reveal"} or not all(
-            isinstance(data[k], str) for k in ("graph", "card", "reveal")
-        ):
+        """Inverse of `to_plain` for data of a stranger, which fits together and has a plan; raises InputError naming what is wrong."""
+        texts = "graph", "card", "reveal"
+        if data.keys() != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
             raise InputError("the server's description of its model has other keys than this version of threepc expects")
-        sizes = data["sizes"]
-        if sizes is not None:
-            if not isinstance(sizes, dict):
-                raise InputError("the server's relu spec is malformed")
-            sizes = {name: _layer(name, layer) for name, layer in sizes.items()}
-        return cls(
-            Graph.from_json(data["graph"]),
-            Precision.from_plain(data["precision"]),
-            sizes,
-            ModelCard.from_json(data["card"]),
-            data["reveal"],
-        )
-
-
-def _layer(name: str, layer: object) -> tuple[tuple[int, int], ...]:
-    is_patch = lambda s: isinstance(s, list) and len(s) == 2 and all(type(v) is int and 0 <= v < 1 << 16 for v in s)
-    if not isinstance(layer, list) or not all(map(is_patch, layer)):
-        raise InputError(f"the server's relu spec for {name!r} is malformed")
-    return tuple((h, w) for h, w in layer)
+        if data["sizes"] is not None and not isinstance(data["sizes"], dict):
+            raise InputError("the server's relu spec is no object")
+        layers = {name: patch_sizes("the server's relu spec", name, layer).tolist() for name, layer in (data["sizes"] or {}).items()}
+        sizes = {name: tuple((height, width) for height, width in layer) for name, layer in layers.items()}
+        graph, precision = Graph.from_json(data["graph"]), Precision.from_plain(data["precision"])
+        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"])
+        model.plan(1)
+        return model
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,11 @@ class Precision:
     window: tuple[int, int] | None = None
 
     def __post_init__(self):
-        if self.bits not in RINGS:
-            raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {self.bits}")
+        if type(self.bits) is not int or self.bits not in RINGS:
+            raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {self.bits!r}")
         for name, value in (("fraction", self.fraction), *self.weight_fraction.items()):
             if type(value) is not int or not 1 <= value <= MAX_TRUNCATION:
-                raise InputError(f"precision of {name!r}: fractional bits must be 1 to {MAX_TRUNCATION}, not {value}")
+                raise InputError(f"precision of {name!r:.80}: fractional bits must be 1 to {MAX_TRUNCATION}, not {value!r}")
         if self.window is not None:
             low, high = self.window
             if not (type(low) is int and type(high) is int and 0 <= low < high <= self.bits - 2):
@@ -85,6 +85,9 @@ class Precision:
         window, weights = data["window"], data["weight_fraction"]
         if not (window is None or (isinstance(window, list) and len(window) == 2)) or not isinstance(weights, dict):
             raise InputError("precision: window must be a pair or null, weight_fraction an object")
+        numbers = [data["bits"], data["fraction"], *weights.values(), *(window or ())]
+        if any(type(number) is not int or not 0 <= number <= max(RINGS) for number in numbers):
+            raise InputError(f"precision: its numbers must be whole, from 0 to {max(RINGS)}")
         return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None)
 
     @property

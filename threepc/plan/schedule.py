@@ -16,8 +16,8 @@ import numpy as np
 
 from threepc.choices import LABEL, LOGITS, REVEALS
 from threepc.errors import InputError
+from threepc.graph import relu_spec
 from threepc.graph.ir import Graph, Node, Weights
-from threepc.graph.relu_spec import IDENTITY
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol import summands
@@ -32,6 +32,14 @@ from threepc.ring import Ring
 
 OUTPUT_BITS = 8
 """Bits above the point that a result keeps when its fraction grows by an average's divisor."""
+
+# Limits on what a stranger's model may ask for, so that nothing is allocated for more; far above what the largest networks take.
+MOST_OPS = 1 << 16
+"""Addresses in the parties' streams; one has 24 bits for them."""
+MOST_ELEMENTS = 1 << 30
+"""Of one value, over the batch."""
+MOST_BYTES = 1 << 40
+"""Of all values and all messages of one inference, and of the masked weights."""
 
 Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 """Patch sizes of every channel, by relu name."""
@@ -92,10 +100,30 @@ def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal:
 
 
 def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS) -> Plan:
-    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels. Raises InputError, naming the node, for what the ring or the window cannot hold."""
+    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels.
+
+    Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes or fractional bits of what the graph
+    does not have, and for more than the limits above.
+    """
     if reveal not in REVEALS:
-        raise InputError(f"reveal: must be {' or '.join(REVEALS)}, not {reveal!r}")
-    return _Scheduler(graph, precision, sizes or {}, batch, reveal).plan()
+        raise InputError(f"reveal: must be {' or '.join(REVEALS)}, not {reveal!r:.80}")
+    _check_names(graph, precision, sizes or {})
+    plan = _Scheduler(graph, precision, sizes or {}, batch, reveal).plan()
+    total = sum(8 * _elements(step.result) for step in plan.steps) + sum(map(plan.cost.total, ("setup", "offline", "online")))
+    if total > MOST_BYTES:
+        raise InputError(f"the model needs {total >> 30:,} GB for {batch} images at once; at most {MOST_BYTES >> 30:,} are possible")
+    return plan
+
+
+def _check_names(graph: Graph, precision: Precision, sizes: Sizes) -> None:
+    """What is keyed by name, and what the kernels of block ReLUs trust: one patch a channel, none larger than the map."""
+    kinds = {node.name: node.kind for node in graph.nodes}
+    for what, names, allowed in (("relu spec", sizes, ("relu", "clip")), ("precision", precision.weight_fraction, ("conv",))):
+        for name in names:
+            if kinds.get(name) not in allowed:
+                raise InputError(f"{what}: {name!r:.80} is no {' or '.join(allowed)} of this network")
+    for name, layer in sizes.items():
+        relu_spec.check_layer("relu spec", graph[name], relu_spec.patch_sizes("relu spec", name, layer))
 
 
 class _Scheduler:
@@ -125,6 +153,16 @@ class _Scheduler:
 
     def _append(self, step_type, node: Node, name: str, sources: list[str], value: Value, ops: int, kind: str | None = None, **rest) -> str:
         inputs = tuple(self.values[s] for s in sources)
+        if name in self.values:
+            raise InputError(f"{name}: the name of two steps; rename the module")
+        if value.fraction > self.bits - 2:
+            raise InputError(f"{name}: {value.fraction} fractional bits do not fit a ring of {self.bits} bits")
+        if _elements(value) > MOST_ELEMENTS:
+            raise InputError(
+                f"{name}: {_elements(value):,} numbers for {self.batch} images at once; at most {MOST_ELEMENTS:,} are possible"
+            )
+        if self.op + ops > MOST_OPS:
+            raise InputError(f"{name}: the model takes more than {MOST_OPS:,} protocols")
         self.steps.append(step_type(name, kind or node.kind, self.op, tuple(sources), inputs, value, **rest))
         self.op += ops
         self.values[name] = value
@@ -149,7 +187,7 @@ class _Scheduler:
         if value.form == REDUCED and value.fraction == self.fraction:
             return name
         readers = [n for n, held in self.held.items() if held == name]
-        through = (IDENTITY,) * value.shape[1]
+        through = (relu_spec.IDENTITY,) * value.shape[1]
         relu = Relu(self.op, value.shape, self._opened(name), self.bits, 0, 1, sizes=through)
         result = Value(value.shape, REDUCED, self.fraction, self.bits)
         node = self.graph[readers[0]]
@@ -190,6 +228,8 @@ class _Scheduler:
         cut = self._opened(source)
         low_bit, width = self.precision.comparison(cut.kept_bits)
         unit = 1 << low_bit
+        if clip is not None and clip * 2**self.fraction >= 1 << (cut.kept_bits - 2):
+            raise InputError(f"{node.name}: a clip at {clip:g} is beyond the numbers of a ring of {self.bits} bits: make it a relu")
         bound = None if clip is None else round(clip * 2**self.fraction / unit) * unit
         relu = Relu(self.op, value.shape, cut, self.bits, low_bit, width, self.sizes.get(node.name), bound)
         self._append(ReluStep, node, node.name, [source], Value(value.shape, REDUCED, self.fraction, self.bits), OPS, protocol=relu)
@@ -265,6 +305,8 @@ class _Scheduler:
         if self.values[source].form == CUT:
             source = self._reduce(source)
         value = self.values[source]
+        if self.batch * node.shape[0] * math.prod(node.attrs.get("resize", [])[:2]) > MOST_ELEMENTS:
+            raise InputError(f"{node.name}: resized, the result has more than {MOST_ELEMENTS:,} numbers for {self.batch} images at once")
         if self.reveal == LABEL:
             argmax = Argmax(self.op, value.shape, self.bits, value.fraction - self.fraction)
             self._append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from threepc.errors import InputError
 from threepc.kernels.packing import padded
 from threepc.kernels.patch import spread_bits, sum_patches
 from threepc.protocol.roles import plane_words
@@ -14,11 +15,19 @@ from threepc.protocol.roles import plane_words
 
 @dataclass(frozen=True)
 class Patches:
-    """Patch sizes (h, w) of the channels that decide (all others removed), on maps of `height` x `width`, cut at the right and bottom edge."""
+    """Patch sizes (h, w) of the channels that decide (all others removed), on maps of `height` x `width`, cut at the right and bottom edge.
+
+    Raises InputError for a size below 1.
+    """
 
     sizes: tuple[tuple[int, int], ...]
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        # the kernels trust these numbers
+        if min(self.height, self.width, *(side for size in self.sizes for side in size)) < 1:
+            raise InputError(f"a map of {self.height}x{self.width} and its patches must have at least one pixel")
 
     @cached_property
     def _clipped(self) -> np.ndarray:
