@@ -13,7 +13,6 @@ from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, weight_shape
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel
-from threepc.party import inference
 from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan import schedule
 from threepc.plan.precision import Precision
