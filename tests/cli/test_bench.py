@@ -14,5 +14,5 @@ def test_options_reach_the_benchmarks_own_command():
 
 
 def test_an_installation_without_benchmarks_says_where_they_are(tmp_path):
-    with pytest.raises(InputError, match="run 'python -m benchmarks' in a checkout of its repository$"):
+    with pytest.raises(InputError, match=r"run 'python -m benchmarks' in a checkout of its repository$"):
         benchmarks(tmp_path)

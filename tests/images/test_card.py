@@ -104,9 +104,9 @@ def test_anything_but_such_an_object_is_refused(text):
 
 
 def test_numbers_that_are_not_finite_are_refused():
-    with pytest.raises(InputError, match="^model card: not JSON: NaN is no number$"):
+    with pytest.raises(InputError, match=r"^model card: not JSON: NaN is no number$"):
         ModelCard.from_json(CARD.to_json().replace("1.0,2.0,3.0", "NaN,2.0,3.0"))
-    with pytest.raises(InputError, match="^model card: mean must be one or three finite numbers$"):
+    with pytest.raises(InputError, match=r"^model card: mean must be one or three finite numbers$"):
         Preprocessing((4, 4), (math.nan, 2.0, 3.0), (1.0, 1.0, 1.0))
 
 

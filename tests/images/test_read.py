@@ -170,7 +170,7 @@ def test_half_an_image_is_refused_and_nothing_else_is_said(tmp_path, photos, suf
 
 
 def test_no_image_and_a_model_of_another_shape_are_refused(tmp_path):
-    with pytest.raises(InputError, match="^no image given$"):
+    with pytest.raises(InputError, match=r"^no image given$"):
         load_images([], PLAIN)
     with pytest.raises(InputError, match="the model takes inputs of shape"):
         load_images([tmp_path / "a.png"], PLAIN, (3, 4, 7))

@@ -101,5 +101,5 @@ def test_byte_strings_of_python_2_are_texts_and_arrays(write):
 def test_a_file_that_is_too_large_or_absent(write, tmp_path):
     with pytest.raises(InputError, match="larger than 1 MB"):
         read_arrays(write(bytes((1 << 20) + 1)), 1 << 20)
-    with pytest.raises(InputError, match="cannot read .*nowhere: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*nowhere: No such file"):
         read_arrays(tmp_path / "nowhere", LARGEST)

@@ -112,9 +112,9 @@ class Bomb:
 def test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs(tmp_path, trained):
     torch.save({"state_dict": trained.state_dict(), "meta": Bomb()}, tmp_path / "zip.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match="zip.pth holds other Python objects than tensors and plain containers"):
+    with pytest.raises(InputError, match=r"zip.pth holds other Python objects than tensors and plain containers"):
         load_checkpoint(network(), tmp_path / "zip.pth")
-    with pytest.raises(InputError, match="plain.pth is not a PyTorch checkpoint"):
+    with pytest.raises(InputError, match=r"plain.pth is not a PyTorch checkpoint"):
         load_checkpoint(network(), tmp_path / "plain.pth")
 
 

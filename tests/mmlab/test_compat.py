@@ -19,7 +19,7 @@ def test_a_placeholder_may_be_named_and_derived_from_but_not_called():
             pass
 
     for absent in (sigmoid_focal_loss, Derived):
-        with pytest.raises(InputError, match="nowhere.ops.sigmoid_focal_loss, which is not installed here; install mmcv-full"):
+        with pytest.raises(InputError, match=r"nowhere.ops.sigmoid_focal_loss, which is not installed here; install mmcv-full"):
             absent(1, gamma=2)
 
 
@@ -36,7 +36,7 @@ def test_a_placeholder_is_withdrawn_and_never_replaces_what_is_there():
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(compat, "MMLAB_MODULES", ("mmcls.no_such_part",))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mmcls" else True)
-    with pytest.raises(InputError, match="the package mmcls is not installed; launch/setup.sh"):
+    with pytest.raises(InputError, match=r"the package mmcls is not installed; launch/setup.sh"):
         compat.import_mmlab()
 
 
@@ -44,7 +44,7 @@ def test_only_the_known_warnings_are_silenced():
     with compat.known_warnings_silenced():
         for category, message in compat.KNOWN_WARNINGS:
             warnings.warn(message + " and more", category, stacklevel=1)
-        with pytest.raises(UserWarning, match="^something else$"):
+        with pytest.raises(UserWarning, match=r"^something else$"):
             warnings.warn("something else", UserWarning, stacklevel=1)
 
 

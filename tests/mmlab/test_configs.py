@@ -41,7 +41,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
 
 
 def test_a_missing_file_is_refused_with_the_nearest():
-    with pytest.raises(InputError, match="nowhere/resnet50_8xb32_in1.py does not exist; did you mean mmcls:resnet50_8xb32_in1k"):
+    with pytest.raises(InputError, match=r"nowhere/resnet50_8xb32_in1.py does not exist; did you mean mmcls:resnet50_8xb32_in1k"):
         read_config("nowhere/resnet50_8xb32_in1.py")
 
 

@@ -85,13 +85,13 @@ def test_voc_ignores_its_borders(tmp_path):
 
 def test_what_is_not_there_is_refused_by_name(tmp_path):
     for name in ("mmcls:resnet50_8xb32_in1k", "mmcls:lenet5_mnist", "mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug"):
-        with pytest.raises(InputError, match="data-root|downloads nothing"):
+        with pytest.raises(InputError, match=r"data-root|downloads nothing"):
             open_dataset(name, root=tmp_path / "nowhere")
-    with pytest.raises(InputError, match="cannot be read.*downloads nothing"):
+    with pytest.raises(InputError, match=r"cannot be read.*downloads nothing"):
         open_dataset("mmcls:resnet18_8xb16_cifar10", root=tmp_path / "nowhere")
     with pytest.raises(InputError, match="names no dataset"):
         open_dataset("package.module:factory")
-    with pytest.raises(InputError, match="no dataset data.test"):
+    with pytest.raises(InputError, match=r"no dataset data.test"):
         open_dataset(config(tmp_path, ""))
     with pytest.raises(InputError, match="'Nonesuch' is not one of"):
         open_dataset(config(tmp_path, "data = dict(test=dict(type='Nonesuch', pipeline=[]))"))

@@ -70,10 +70,10 @@ def test_a_crop_larger_than_what_is_resized_is_refused():
 
 
 def test_a_config_that_does_not_say_the_size_is_refused():
-    with pytest.raises(InputError, match="does not say the size.*--size"):
+    with pytest.raises(InputError, match=r"does not say the size.*--size"):
         classifier_preprocessing(config_of(dict(type="LoadImageFromFile")))
     assert classifier_preprocessing(config_of(dict(type="LoadImageFromFile")), size=(20, 30)).size == (20, 30)
-    with pytest.raises(InputError, match="no data.test.pipeline"):
+    with pytest.raises(InputError, match=r"no data.test.pipeline"):
         classifier_preprocessing(Config(dict(model=dict(type="ImageClassifier"))))
 
 

@@ -228,5 +228,5 @@ def test_a_full_disk(small, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(InputError, match="cannot write .*: No space left on device"):
+    with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
         distortion.measure(*small, tmp_path, progress=False)

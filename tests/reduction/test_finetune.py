@@ -169,7 +169,7 @@ def test_samples_that_are_not_there(classifier, count, part, message):
 
 def test_a_dataset_that_is_not_there():
     config = "configs/deeplabv3_resnet50_avgpool_voc.py"
-    with pytest.raises(InputError, match="data.train cannot be read .*put the dataset where the config expects it"):
+    with pytest.raises(InputError, match=r"data.train cannot be read .*put the dataset where the config expects it"):
         load_samples(config, ModelCard(config, Preprocessing(size=(512, 512)), segmentation=True), 1)
 
 

@@ -111,5 +111,5 @@ def test_wrong_network(arrays, write):
 
 
 def test_missing_file():
-    with pytest.raises(InputError, match="cannot read nowhere.pickle"):
+    with pytest.raises(InputError, match=r"cannot read nowhere.pickle"):
         read_arrays("nowhere.pickle")

@@ -1,7 +1,7 @@
 """The page: complete, self-contained, and free of what a spec's or report's author might inject."""
 
 import json
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_whole_page(files, small_graph):
     assert f"<td>{3 * 12 + 2 * 4 * 12}</td>" in page
     assert "<b>small" not in page and "&lt;b&gt;small" in page
     for piece in page.split("<svg")[1:]:
-        ElementTree.fromstring("<svg" + piece[: piece.index("</svg>") + 6])
+        ET.fromstring("<svg" + piece[: piece.index("</svg>") + 6])
     # Nothing is loaded: no script, no style sheet, no image, no link to follow but those within a plot.
     assert not any(part in page for part in ("<script", "<link", "<img", "src=", "@import", 'xlink:href="http'))
 
@@ -79,7 +79,7 @@ def test_bad_input(files, small_graph):
     with pytest.raises(InputError, match="at least one"):
         write_report(files / "page.html")
     (files / "text.json").write_text("no JSON")
-    with pytest.raises(InputError, match="^the run report .*/text.json: not JSON: Expecting value"):
+    with pytest.raises(InputError, match=r"^the run report .*/text.json: not JSON: Expecting value"):
         write_report(files / "page.html", runs=[files / "text.json"])
     (files / "text.json").write_text("[3]")
     with pytest.raises(InputError, match="is no run report"):

@@ -52,7 +52,7 @@ def _check_memory(raw: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(raw):
         tuples += "TUPLE" in opcode.name
         # A memo index far beyond the file's length would make the unpickler allocate that much memory.
-        if "PUT" in opcode.name and int(argument) > len(raw):
+        if "PUT" in opcode.name and int(argument or 0) > len(raw):
             raise InputError("a memo index out of range")
         if tuples > _MOST_TUPLES:
             raise InputError(f"more than {_MOST_TUPLES} tuples")
@@ -151,5 +151,5 @@ class _Reader(pickle.Unpickler):
             raise InputError(f"the name {module[:60]}.{name[:60]}: only arrays of integers in plain containers are read")
         return _ADMITTED[module, name]
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: Any) -> Any:  # noqa: ARG002 - as pickle calls it
         raise InputError("a persistent reference")

@@ -22,7 +22,7 @@ class AvgPoolStem:
     """Mixed into a ResNet: its stem ends in a 3x3 average pool of stride 2 whose padding counts, a sum divided by nine everywhere."""
 
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
-        super()._make_stem_layer(in_channels, stem_channels)
+        super()._make_stem_layer(in_channels, stem_channels)  # type: ignore[misc]  # the ResNet it is mixed into has it
         self.maxpool = nn.AvgPool2d(kernel_size=3, stride=2, padding=1)
 
 

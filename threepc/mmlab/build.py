@@ -18,15 +18,16 @@ from threepc.mmlab.random_weights import initialise
 class ClassifierLogits(nn.Module):
     """An mmcls classifier without its softmax: (N, C, H, W) to logits (N, K)."""
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: Any) -> None:
         super().__init__()
-        self.backbone = classifier.backbone
+        self.backbone: Any = classifier.backbone
         if classifier.with_neck:
-            self.neck = classifier.neck
-        self.head = classifier.head
+            self.neck: Any = classifier.neck
+        self.head: Any = classifier.head
         self._no_activation = {"sigmoid": False} if hasattr(classifier.head, "thr") else {"softmax": False}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of images."""
         features = self.backbone(images)
         if hasattr(self, "neck"):
             features = self.neck(features)
@@ -36,14 +37,15 @@ class ClassifierLogits(nn.Module):
 class SegmentorLogits(nn.Module):
     """An mmsegmentation encoder and decoder before its resize to the image: (N, 3, H, W) to the decode head's logits (N, K, h, w)."""
 
-    def __init__(self, segmentor: nn.Module) -> None:
+    def __init__(self, segmentor: Any) -> None:
         super().__init__()
-        self.backbone = segmentor.backbone
+        self.backbone: Any = segmentor.backbone
         if segmentor.with_neck:
-            self.neck = segmentor.neck
-        self.decode_head = segmentor.decode_head
+            self.neck: Any = segmentor.neck
+        self.decode_head: Any = segmentor.decode_head
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of images."""
         features = self.backbone(images)
         if hasattr(self, "neck"):
             features = self.neck(features)
@@ -66,7 +68,8 @@ def build(
     settings = _plain(config.model.to_dict() if hasattr(config.model, "to_dict") else dict(config.model))
     kind = settings.get("type")
     if kind == "ImageClassifier":
-        registry, wrapper = CLASSIFIERS, ClassifierLogits
+        registry: Any = CLASSIFIERS
+        wrapper: type[nn.Module] = ClassifierLogits
         settings.pop("train_cfg", None)
         preprocessing = classifier_preprocessing(config, settings["backbone"].get("in_channels", 3), size)
     elif kind == "EncoderDecoder":
@@ -116,14 +119,14 @@ def _pretrained(init_cfg: Any) -> bool:
     return isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained"
 
 
-def _construct(registry: Any, settings: dict[str, Any], name: str, seed: int) -> nn.Module:
+def _construct(registry: Any, settings: dict[str, Any], name: str, seed: int) -> Any:
     try:
         with torch.random.fork_rng(devices=[]), known_warnings_silenced():
             torch.manual_seed(seed)  # constructors draw weights too, and `init_weights` leaves some of them
             model = registry.build(settings)
     except InputError:
         raise
-    except Exception as error:  # whatever a layer of the config raises
+    except Exception as error:
         raise InputError(f"{name}: the model cannot be built: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not hasattr(model, "decode_head" if settings["type"] == "EncoderDecoder" else "head"):
         raise InputError(f"{name}: the model has no head, so it has no logits")

@@ -14,9 +14,10 @@ from threepc.errors import InputError
 
 NAMES_SHOWN = 3
 # MMLab's checkpoints hold the best accuracy so far as a numpy number, in a pickle a constructor, a type and bytes: data, no code
-_NUMPY_SCALARS = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # as numpy 1 named it
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]  # numpy has no public name for it
+_NUMPY_SCALARS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 named it
+    (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
 ]

@@ -76,7 +76,7 @@ def _placeholder(name: str, needs: str, package: str) -> Iterator[None]:
         yield
         return
     module = types.ModuleType(name, f"Stands in for {name}, which is not installed.")
-    module.__getattr__ = lambda attribute: _absent(name, attribute, package)
+    vars(module)["__getattr__"] = lambda attribute: _absent(name, attribute, package)
     sys.modules[name] = module
     try:
         yield
@@ -89,7 +89,7 @@ def _absent(module: str, attribute: str, package: str) -> type:
     if attribute.startswith("__"):  # the import system and inspect look for these; they must see a plain module
         raise AttributeError(attribute)
 
-    def refuse(self: object, *args: object, **kwargs: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise InputError(f"this model calls {module}.{attribute}, which is not installed here; install {package}")
 
     return type(attribute, (), {"__init__": refuse, "__module__": module})

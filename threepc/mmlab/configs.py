@@ -40,7 +40,7 @@ def suggestions(name: str) -> str:
 
 
 def did_you_mean(word: str, known: Mapping[str, str]) -> str:
-    """ "; did you mean A or B or C?" with the values of `known` whose keys are nearest to `word`, or "" where none is near."""
+    """The text "; did you mean A or B or C?" with the values of `known` whose keys are nearest to `word`, or "" where none is near."""
     near = [known[match] for match in difflib.get_close_matches(word, known, n=3)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -64,7 +64,7 @@ def read_config(config: str) -> Any:
         return read
     except InputError:
         raise
-    except Exception as error:  # a config runs arbitrary code, so anything may come of it
+    except Exception as error:
         _close_leftovers(error)
         raise InputError(f"config {config} cannot be read: {type(error).__name__}: {_one_line(error)}") from error
     finally:
@@ -82,7 +82,7 @@ def _close_leftovers(error: Exception) -> None:
 
 def _packaged_files(package: str) -> dict[str, Path]:
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise InputError(f"the package {package} is not installed; launch/setup.sh installs it")
     root = Path(spec.origin).parent / ".mim" / "configs"
     return {path.stem: path for path in sorted(root.glob("*/*.py")) if path.parent.name != "_base_"}

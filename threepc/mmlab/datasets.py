@@ -172,12 +172,12 @@ def _without_pickle(dataset_class: type) -> type:
             if not (folder / name).is_file():
                 raise InputError(f"{folder / name} cannot be read: it is not there, and threepc downloads nothing")
             content = read_arrays(folder / name, LARGEST_PICKLE)
-            labels = content.get("labels", content.get("fine_labels"))
+            labels = content.get("labels", content.get("fine_labels")) or ()
             pixels = content.get("data")
-            if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels or ()), 3 * 32 * 32):
+            if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * 32 * 32):
                 raise InputError(f"{folder / name} is no file of CIFAR: data must be bytes (N, 3072) with as many labels")
             images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            infos += [{"img": image, "gt_label": np.array(label, np.int64)} for image, label in zip(images, labels)]
+            infos += [{"img": image, "gt_label": np.array(label, np.int64)} for image, label in zip(images, labels, strict=True)]
         self.CLASSES = read_arrays(folder / self.meta["filename"], LARGEST_PICKLE).get(self.meta["key"], self.CLASSES)
         return infos
 

@@ -4,6 +4,8 @@
 Configs reach it by `custom_imports = dict(imports=["threepc.mmlab.digits"])` and `type="Digits"`.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -34,9 +36,10 @@ class Digits(BaseDataset):
 
     CLASSES = tuple("0123456789")
 
-    def __init__(self, pipeline: list, data_prefix: str = "", test_mode: bool = False, **kwargs: object) -> None:
+    def __init__(self, pipeline: list[dict[str, Any]], data_prefix: str = "", test_mode: bool = False, **kwargs: object) -> None:
         super().__init__(data_prefix, pipeline, test_mode=test_mode, **kwargs)
 
-    def load_annotations(self) -> list[dict]:
+    def load_annotations(self) -> list[dict[str, Any]]:
+        """What mmcls reads instead of files."""
         images, labels = digits(held_out=self.test_mode)
-        return [{"img": image, "gt_label": np.array(label, np.int64)} for image, label in zip(images, labels)]
+        return [{"img": image, "gt_label": np.array(label, np.int64)} for image, label in zip(images, labels, strict=True)]

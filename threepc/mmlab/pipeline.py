@@ -37,13 +37,14 @@ def classifier_preprocessing(config: Any, channels: int = 3, size: tuple[int, in
                 own_size = _pair(step["crop_size"])
             case other if other not in _NEUTRAL:
                 raise _unsupported(step)
-    if own_size is None and size is None:
+    wanted = own_size or size
+    if wanted is None:
         raise InputError(
             "the config's test pipeline does not say the size of the network's input (no Resize, no CenterCrop); give it with --size"
         )
     # images that come as arrays are red first and become blue first by to_rgb, which swaps; files are read blue first
     from_files = any(step["type"] == "LoadImageFromFile" for step in steps)
-    preprocessing = Preprocessing(size=own_size or size, **fields, **_normalisation(steps, channels, from_files))
+    preprocessing = Preprocessing(size=wanted, **fields, **_normalisation(steps, channels, from_files))
     return preprocessing.with_size(size) if size else preprocessing
 
 

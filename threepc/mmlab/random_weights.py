@@ -1,5 +1,7 @@
 """Seeded random weights, for trying a network whose checkpoint is not at hand."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,7 +14,7 @@ CALIBRATION_IMAGES = 8
 CALIBRATION_SIDE = 96
 
 
-def initialise(model: nn.Module, forward: nn.Module, seed: int, shape: tuple[int, int, int], any_size: bool) -> None:
+def initialise(model: Any, forward: nn.Module, seed: int, shape: tuple[int, int, int], any_size: bool) -> None:
     """Weights as MMLab starts a training with, and batch norms that know the statistics of random images.
 
     Without the latter, activations fade layer by layer (MobileNetV2's logits to 1e-9), and a comparison with such a network shows

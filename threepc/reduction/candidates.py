@@ -14,7 +14,8 @@ from threepc.graph.relu_spec import IDENTITY, PLAIN, ZERO
 @cache
 def _listed() -> dict[tuple[int, int], list[tuple[int, int]]]:
     document = json.loads(files("threepc.reduction").joinpath("data/paper_patch_sizes.json").read_text())
-    return {tuple(map(int, size.split("x"))): [tuple(patch) for patch in patches] for size, patches in document["sizes"].items()}
+    sizes = ((*map(int, size.split("x")), patches) for size, patches in document["sizes"].items())
+    return {(height, width): [(h, w) for h, w in patches] for height, width, patches in sizes}
 
 
 def candidates(height: int, width: int) -> np.ndarray:

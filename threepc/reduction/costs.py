@@ -11,9 +11,10 @@ from threepc.errors import InputError
 from threepc.graph.ir import Graph
 from threepc.graph.relu_spec import ReluSpec
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import schedule
+from threepc.plan.schedule import Plan, schedule
 from threepc.protocol.cost import Cost
 from threepc.protocol.relu import Relu
+from threepc.protocol.steps import ReluStep
 from threepc.reduction.store import LayerDistortion
 
 
@@ -44,10 +45,10 @@ class DeclaredCosts:
 
     @cached_property
     def _relus(self) -> dict[str, Relu]:
-        return {step.name: step.protocol for step in self._plan.steps if step.kind in ("relu", "clip")}
+        return {step.name: step.protocol for step in self._plan.steps if isinstance(step, ReluStep) and step.kind in ("relu", "clip")}
 
     @cached_property
-    def _plan(self):
+    def _plan(self) -> Plan:
         return schedule(self.graph, self.precision)
 
     def _seconds(self, count: float, messages: int = 0) -> float:
@@ -56,7 +57,7 @@ class DeclaredCosts:
 
     def __call__(self, layer: LayerDistortion, patch: tuple[int, int]) -> tuple[float, float]:
         """(bytes, seconds) of one channel of a ReLU with a patch size."""
-        key = layer.name, tuple(patch)
+        key = layer.name, patch
         if key not in self._known:
             relu = self._relus[layer.name]
             channels = relu.shape[1]
@@ -71,5 +72,5 @@ class DeclaredCosts:
 
     def of_spec(self, layers: Iterable[LayerDistortion], spec: ReluSpec) -> tuple[float, float]:
         """(bytes, seconds) of an inference with `spec`, all else included."""
-        parts = [self.fixed, *(self(layer, tuple(patch)) for layer in layers for patch in spec.layers[layer.name].tolist())]
+        parts = [self.fixed, *(self(layer, (h, w)) for layer in layers for h, w in spec.layers[layer.name].tolist())]
         return sum(count for count, _ in parts), sum(seconds for _, seconds in parts)

@@ -60,7 +60,7 @@ class _Setting:
     tf32: bool
 
 
-def measure(
+def measure(  # noqa: PLR0913 - each is an option of `threepc distortion`, given by name
     graph: Graph,
     weights: Weights,
     images: np.ndarray,
@@ -95,7 +95,7 @@ def measure(
     layers = list(relu_nodes(graph))
     patches = [candidates(*node.shape[1:]) for node in layers]
     path = Path(folder)
-    manifest = {
+    manifest: dict[str, Any] = {
         "version": store.VERSION,
         "model": model,
         "graph": graph.fingerprint(),
@@ -107,7 +107,7 @@ def measure(
         "check": check,
         "layers": [
             {"name": node.name, "kind": node.kind, "shape": list(node.shape), "patches": found.tolist()}
-            for node, found in zip(layers, patches)
+            for node, found in zip(layers, patches, strict=True)
         ],
     }
     store.open_folder(path, manifest)
@@ -202,7 +202,7 @@ class _Run:
     progress: bool
 
     def exact(self, skip_dominated: float | None) -> dict[str, np.ndarray]:
-        wanted = [np.ones((node.shape[0], len(found)), dtype=bool) for node, found in zip(self.layers, self.patches)]
+        wanted = [np.ones((node.shape[0], len(found)), dtype=bool) for node, found in zip(self.layers, self.patches, strict=True)]
         if skip_dominated is not None:
             wanted = self._not_dominated(skip_dominated)
         return self._result(self._measured("exact", wanted), math.nan)
@@ -214,7 +214,7 @@ class _Run:
         if arrays is None:
             masks = [
                 ~dominated(decisions(node.kind) * patch_counts(found, *node.shape[1:]), values, factor)
-                for node, found, values in zip(self.layers, self.patches, self._estimate())
+                for node, found, values in zip(self.layers, self.patches, self._estimate(), strict=True)
             ]
             arrays = {f"layer{index}": mask for index, mask in enumerate(masks)}
             store.write_arrays(file, arrays)
@@ -222,7 +222,7 @@ class _Run:
 
     def estimate(self, check: int) -> dict[str, np.ndarray]:
         wanted = []
-        for node, found in zip(self.layers, self.patches):
+        for node, found in zip(self.layers, self.patches, strict=True):
             mask = np.zeros((node.shape[0], len(found)), dtype=bool)
             channels, some = (
                 np.unique(np.linspace(0, size - 1, count + 2)[1:-1].round().astype(int))
@@ -232,11 +232,11 @@ class _Run:
             mask[:, 0] = False
             wanted.append(mask)
         estimate, measured = self._estimate(), self._measured("check", wanted)
-        pairs = [(guess[mask], truth[mask]) for guess, truth, mask in zip(estimate, measured, wanted)]
-        guesses, truths = (np.concatenate(column) for column in zip(*pairs))
+        pairs = [(guess[mask], truth[mask]) for guess, truth, mask in zip(estimate, measured, wanted, strict=True)]
+        guesses, truths = (np.concatenate(column) for column in zip(*pairs, strict=True))
         constant = len(truths) < 2 or not np.ptp(guesses) or not np.ptp(truths)
         correlation = math.nan if constant else float(spearmanr(guesses, truths).statistic)
-        return self._result([values * scale(*pair) for values, pair in zip(estimate, pairs)], correlation)
+        return self._result([values * scale(*pair) for values, pair in zip(estimate, pairs, strict=True)], correlation)
 
     def _result(self, distortion: list[np.ndarray], correlation: float) -> dict[str, np.ndarray]:
         return {f"layer{index}": values for index, values in enumerate(distortion)} | {"rank_correlation": np.array(correlation)}
@@ -248,15 +248,15 @@ class _Run:
             (f"estimate-{start:06d}-{min(start + step, self.samples):06d}", (start, min(start + step, self.samples)))
             for start in range(0, self.samples, step)
         ]
-        tasks = [(name, joblib.delayed(_run_estimate)(self.setting, name, images), images[1] - images[0]) for name, images in parts]
+        tasks = [(name, joblib.delayed(_run_estimate)(self.setting, name, images), float(images[1] - images[0])) for name, images in parts]
         self._finish("estimating", tasks)
         arrays = [self._read(name) for name, _ in parts]
-        return [sum(part[f"layer{index}"] for part in arrays) / self.samples for index in range(len(self.layers))]
+        return [np.sum([part[f"layer{index}"] for part in arrays], axis=0) / self.samples for index in range(len(self.layers))]
 
     def _measured(self, stage: str, wanted: list[np.ndarray]) -> list[np.ndarray]:
         total = max(1, sum(macs(self.graph, node) for node in self.graph.nodes))
         parts = []
-        for layer, (node, mask) in enumerate(zip(self.layers, wanted)):
+        for layer, (node, mask) in enumerate(zip(self.layers, wanted, strict=True)):
             share = suffix_macs(self.graph, node.name) / total + 0.01  # the latter for what is no convolution
             parts += _parts(stage, layer, mask, share)
         at_once = [self._images_at_once(node) for node in self.layers]
@@ -267,7 +267,7 @@ class _Run:
             values[:, 0] = 0.0
         for part in parts:
             values = self._read(part.name)["errors"] / self.samples
-            for (channel, some), row in zip(part.work, np.split(values, np.cumsum([len(some) for _, some in part.work])[:-1])):
+            for (channel, some), row in zip(part.work, np.split(values, np.cumsum([len(some) for _, some in part.work])[:-1]), strict=True):
                 distortion[part.layer][channel, list(some)] = row
         return distortion
 
@@ -300,7 +300,7 @@ class _Run:
         # Parts differ in length, so the bar counts what they cost; only then is the time left worth anything.
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f} %, time left"), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600, disable=not self.progress) as bar:
-            task = bar.add_task(label, total=sum(cost for _, _, cost in tasks), completed=done)
+            task = bar.add_task(label, total=sum(cost for _, _, cost in tasks), completed=round(done))
             for cost in self.workers.run([task for _, task, _ in missing]):
                 bar.advance(task, cost)
 
@@ -365,15 +365,15 @@ def _run_part(setting: _Setting, part: _Part, at_once: int) -> float:
     with torch.no_grad():
         for start in range(0, len(images), at_once):
             suffix = _suffix(setting, part.layer, start, min(start + at_once, len(images)))
-            for total, (channel, some) in zip(errors, part.work):
-                total += channel_distortion(suffix, channel, patches[part.layer][list(some)])
+            for index, (channel, some) in enumerate(part.work):
+                errors[index] += channel_distortion(suffix, channel, patches[part.layer][list(some)])
     store.write_arrays(Path(setting.folder, "parts", f"{part.name}.npz"), {"errors": np.concatenate(errors)})
     return part.cost
 
 
 def _run_estimate(setting: _Setting, name: str, images: tuple[int, int]) -> float:
     network, everything, patches = _inputs(setting)
-    by_name = dict(zip((node.name for node in relu_nodes(network.graph)), patches))
+    by_name = dict(zip((node.name for node in relu_nodes(network.graph)), patches, strict=True))
     sums = estimated_distortion(network, everything[slice(*images)], by_name)
     store.write_arrays(
         Path(setting.folder, "parts", f"{name}.npz"), {f"layer{index}": values for index, values in enumerate(sums.values())}

@@ -52,7 +52,7 @@ def estimated_distortion(network: TorchGraph, images: torch.Tensor, patches: dic
 def _layer(
     before: torch.Tensor, plain: torch.Tensor, gradients: list[torch.Tensor], patches: np.ndarray, maximum: float | None
 ) -> np.ndarray:
-    samples, channels = before.shape[:2]
+    channels = before.shape[1]
     if not gradients:
         return np.zeros((channels, len(patches)))
     step = max(1, _ELEMENTS[before.device.type] // (len(patches) * before[:, :1].numel()))

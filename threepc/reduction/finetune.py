@@ -7,9 +7,10 @@ checkpoint is read without unpickling code. Block ReLUs have no parameters, so c
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Finetuned:
     spec: Path | None
 
 
-def finetune(
+def finetune(  # noqa: PLR0913 - each is an option of MMLab's training, given by name
     config: str,
     checkpoint: str | Path | None,
     spec: ReluSpec | None,
@@ -98,7 +99,7 @@ def finetune(
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         settings.dump(str(result.config))
-        if spec is not None:
+        if spec is not None and result.spec is not None:
             save(spec, result.spec)
     model.train_with(settings, launcher != "none", validate)
     if first:
@@ -118,8 +119,25 @@ def _use_average_pooling(settings: Any, config: str) -> None:
     import threepc.mmlab.backbones  # noqa: F401 - registers the types
 
 
-class _Task:
+class _Task(ABC):
     """A model of one of the two packages, with its start and its training loop."""
+
+    logits: Callable[[Any], nn.Module]
+
+    @abstractmethod
+    def set_random_seed(self, seed: int) -> None: ...
+
+    @abstractmethod
+    def build(self, settings: Any) -> Any: ...
+
+    @abstractmethod
+    def shape(self, settings: Any) -> tuple[int, int, int]: ...
+
+    @abstractmethod
+    def build_dataset(self, settings: Any) -> Any: ...
+
+    @abstractmethod
+    def train(self, *arguments: Any, **named: Any) -> None: ...
 
     def __init__(self, settings: Any, config: str, checkpoint: str | Path | None, spec: ReluSpec | None, distributed: bool) -> None:
         from mmcv.cnn.utils import revert_sync_batchnorm
@@ -222,6 +240,6 @@ def _keep_latest(folder: Path, latest: Path) -> None:
     if latest.is_symlink():
         temporary = latest.with_suffix(".tmp")
         shutil.copyfile(latest, temporary)
-        os.replace(temporary, latest)
+        temporary.replace(latest)
     if not latest.exists():
         raise RunError(f"training left no checkpoint in {folder}: set checkpoint_config.interval to at most the number of epochs")

@@ -54,10 +54,10 @@ class Solution:
 
 def solve(problem: Problem) -> Solution:
     """Solve to a proven gap. Raises InputError, naming the range, where the budget is below the cheapest choice."""
-    least = sum(_cheapest(distortion, cost) for distortion, cost in zip(problem.distortion, problem.cost))
+    least = sum(_cheapest(distortion, cost) for distortion, cost in zip(problem.distortion, problem.cost, strict=True))
     if problem.budget < least:
         raise InputError(f"a budget of {problem.budget:g} cannot be met: the cheapest choice for every channel costs {least:g}")
-    distortion = [_undominated(values, cost) for values, cost in zip(problem.distortion, problem.cost)]
+    distortion = [_undominated(values, cost) for values, cost in zip(problem.distortion, problem.cost, strict=True)]
     multiplier, choice, bound = _lagrange(distortion, problem.cost, problem.budget)
     choice = _spend(distortion, problem.cost, problem.budget, choice)
     best = _evaluate(distortion, problem.cost, choice, bound)
@@ -88,7 +88,7 @@ def _undominated(distortion: np.ndarray, cost: np.ndarray) -> np.ndarray:
 def _select(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], multiplier: float) -> tuple[list[np.ndarray], float, float]:
     """The choice that minimises d + multiplier * c, the sum of these minima, and its cost."""
     choice, total, spent = [], 0.0, 0.0
-    for values, prices in zip(distortion, cost):
+    for values, prices in zip(distortion, cost, strict=True):
         penalised = values + multiplier * prices
         chosen = penalised.argmin(axis=1)
         total += penalised[np.arange(len(chosen)), chosen].sum()
@@ -123,10 +123,10 @@ def _lagrange(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], budget
 def _spend(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], budget: float, choice: list[np.ndarray]) -> list[np.ndarray]:
     """Spend what is left of the budget: the best single change again and again, until none fits."""
     choice = [chosen.copy() for chosen in choice]
-    left = budget - sum(prices[chosen].sum() for prices, chosen in zip(cost, choice))
+    left = budget - sum(prices[chosen].sum() for prices, chosen in zip(cost, choice, strict=True))
     while True:
         best = (0.0, 0, 0, 0)
-        for layer, (values, prices) in enumerate(zip(distortion, cost)):
+        for layer, (values, prices) in enumerate(zip(distortion, cost, strict=True)):
             rows = np.arange(len(values))
             gain = values[rows, choice[layer]][:, None] - values
             gain[prices[None, :] - prices[choice[layer]][:, None] > left] = 0.0
@@ -140,8 +140,8 @@ def _spend(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], budget: f
 
 
 def _evaluate(distortion: list[np.ndarray], cost: tuple[np.ndarray, ...], choice: list[np.ndarray], bound: float) -> Solution:
-    objective = sum(float(values[np.arange(len(chosen)), chosen].sum()) for values, chosen in zip(distortion, choice))
-    spent = sum(float(prices[chosen].sum()) for prices, chosen in zip(cost, choice))
+    objective = sum(float(values[np.arange(len(chosen)), chosen].sum()) for values, chosen in zip(distortion, choice, strict=True))
+    spent = sum(float(prices[chosen].sum()) for prices, chosen in zip(cost, choice, strict=True))
     return Solution(tuple(choice), objective, min(bound, objective), spent)
 
 
@@ -201,7 +201,7 @@ def _entering(
 ) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
     """(layer, channel), its candidates within the gap but the base, their reduced distortions and the costs they add; least first."""
     channels = []
-    for layer, (values, prices, chosen) in enumerate(zip(distortion, cost, base)):
+    for layer, (values, prices, chosen) in enumerate(zip(distortion, cost, base, strict=True)):
         rows = np.arange(len(values))
         penalised = values + multiplier * prices
         reduced = penalised - penalised[rows, chosen][:, None]
@@ -231,7 +231,7 @@ def allocate(
     *,
     ratio: float | None = None,
     drelus: int | None = None,
-    bytes: float | None = None,
+    bytes: float | None = None,  # noqa: A002 - the budget's name
     seconds: float | None = None,
     cost: Cost | None = None,
     fixed: float = 0.0,
@@ -241,7 +241,8 @@ def allocate(
     `ratio` in 0..1 of all DReLUs, `drelus` a count, `bytes` or `seconds` for one image; these two need `cost`, which gives (bytes, seconds)
     of one channel with a patch, and `fixed`, the bytes or seconds of everything else. Raises InputError naming the possible range.
     """
-    given = {name: value for name, value in dict(ratio=ratio, drelus=drelus, bytes=bytes, seconds=seconds).items() if value is not None}
+    budgets = {"ratio": ratio, "drelus": drelus, "bytes": bytes, "seconds": seconds}
+    given = {name: value for name, value in budgets.items() if value is not None}
     if len(given) != 1:
         raise InputError("give one budget: ratio, drelus, bytes or seconds")
     ((kind, amount),) = given.items()
@@ -255,15 +256,15 @@ def allocate(
             np.array([cost(layer, tuple(patch))[kind == "seconds"] for patch in layer.patches.tolist()]) for layer in distortion.layers
         ]
     counts = [layer.shape[0] for layer in distortion.layers]
-    full = fixed + sum(count * price[_plain(layer)] for count, price, layer in zip(counts, prices, distortion.layers))
-    least = fixed + sum(_cheapest(layer.distortion, price) for layer, price in zip(distortion.layers, prices))
+    full = fixed + sum(count * price[_plain(layer)] for count, price, layer in zip(counts, prices, distortion.layers, strict=True))
+    least = fixed + sum(_cheapest(layer.distortion, price) for layer, price in zip(distortion.layers, prices, strict=True))
     budget = float(amount * full if kind == "ratio" else amount)
     if not least <= budget <= full:
         scale = full if kind == "ratio" else 1.0
         raise InputError(f"{kind} {amount:g} is out of range: from {least / scale:g} to {full / scale:g} for this network")
     solution = solve(Problem(tuple(layer.distortion for layer in distortion.layers), tuple(prices), budget - fixed))
-    layers = {layer.name: layer.patches[choice] for layer, choice in zip(distortion.layers, solution.choice)}
-    kept = sum(int(layer.drelus[choice].sum()) for layer, choice in zip(distortion.layers, solution.choice))
+    layers = {layer.name: layer.patches[choice] for layer, choice in zip(distortion.layers, solution.choice, strict=True)}
+    kept = sum(int(layer.drelus[choice].sum()) for layer, choice in zip(distortion.layers, solution.choice, strict=True))
     provenance: dict[str, Any] = {
         "method": "knapsack",
         "distortion": distortion.fingerprint,
@@ -282,4 +283,4 @@ def allocate(
 
 
 def _plain(layer: LayerDistortion) -> int:
-    return layer.patches.tolist().index(list(PLAIN))
+    return [tuple(patch) for patch in layer.patches.tolist()].index(PLAIN)

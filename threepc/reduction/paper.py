@@ -71,7 +71,7 @@ def import_paper(path: str | os.PathLike[str], network: str, graph: Graph) -> Re
     if len(ours) != len(theirs):
         raise InputError(f"the model has {len(ours)} ReLU layers, the paper's {network} has {len(theirs)}: another network?")
     layers = {}
-    for layer, node in zip(theirs, ours):
+    for layer, node in zip(theirs, ours, strict=True):
         if layer["name"] not in arrays:
             raise InputError(f"{path}: layer '{layer['name']}' of the paper's {network} is missing")
         patches = arrays[layer["name"]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
@@ -27,7 +28,7 @@ GROUPS = (
 )
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#b8860b", "#7b4ea3", "#17807e")
 _WIDTH = 10.5
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "threepc",
     "font.family": "sans-serif",
@@ -53,26 +54,27 @@ class Points:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _figure(width: float, height: float) -> tuple[Figure, matplotlib.axes.Axes]:
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _layer_axis(axes: matplotlib.axes.Axes, names: Sequence[str]) -> None:
+def _layer_axis(axes: Axes, names: Sequence[str]) -> None:
     # What all names begin with ("backbone.") says nothing.
-    shared = os.path.commonprefix([name.split(".")[:-1] for name in names])
+    parents = [name.split(".")[:-1] for name in names]
+    shared = list(takewhile(lambda parts: len(set(parts)) == 1, zip(*parents, strict=False)))
     axes.set_xticks(range(len(names)), [".".join(name.split(".")[len(shared) :]) for name in names], rotation=90, fontsize=8)
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
 def by_layer(names: Sequence[str], series: Mapping[str, Sequence[float]], title: str, unit: str) -> str:
     """Bars for every layer, one of each series, on a logarithmic scale; 0 has no bar."""
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         figure, axes = _figure(max(_WIDTH, 0.22 * len(names) + 2), 3.6)
         width = 0.8 / len(series)
         for index, (label, values) in enumerate(series.items()):
@@ -94,7 +96,7 @@ def by_layer(names: Sequence[str], series: Mapping[str, Sequence[float]], title:
 
 def patches_by_layer(spec: ReluSpec, title: str) -> str:
     """The share of each layer's channels by the size of their patches."""
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         figure, axes = _figure(max(_WIDTH, 0.22 * len(spec.layers) + 2), 3.6)
         shares = np.array([np.bincount(_group(patches), minlength=len(GROUPS)) / len(patches) for patches in spec.layers.values()])
         bottom = np.zeros(len(shares))
@@ -116,7 +118,7 @@ def _group(patches: np.ndarray) -> np.ndarray:
     return np.where(pixels > 0, sizes, np.where(patches[:, 0] == 1, 0, 1))
 
 
-def curves(
+def curves(  # noqa: PLR0913 - how each axis is drawn, given by name
     series: Sequence[Points],
     title: str,
     x_label: str,
@@ -129,11 +131,13 @@ def curves(
     bytes_x: bool = False,
 ) -> str:
     """Series over a common axis."""
-    with matplotlib.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):
         figure, axes = _figure(_WIDTH, 4.2)
         for index, points in enumerate(series):
             colour = COLOURS[index % len(COLOURS)]
-            form = {"marker": "o", "markersize": 4} if points.line else {"marker": "D", "markersize": 8, "linestyle": "none", "zorder": 3}
+            form: dict[str, Any] = (
+                {"marker": "o", "markersize": 4} if points.line else {"marker": "D", "markersize": 8, "linestyle": "none", "zorder": 3}
+            )
             axes.plot(points.x, points.y, color=colour, label=points.label, linewidth=1.2, **form)
             if points.spread is not None:
                 axes.vlines(points.x, *points.spread, color=colour, linewidth=1)

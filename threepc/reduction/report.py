@@ -74,7 +74,7 @@ def save_allocation(allocation: Allocation, path: str | Path) -> Path:
 
 def _named(paths: Sequence[str | Path]) -> dict[str, ReluSpec]:
     stems = [Path(path).stem for path in paths]
-    return {stem if stems.count(stem) == 1 else str(path): load(path) for path, stem in zip(paths, stems)}
+    return {stem if stems.count(stem) == 1 else str(path): load(path) for path, stem in zip(paths, stems, strict=True)}
 
 
 def _reports(path: Path) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _specs(specs: dict[str, ReluSpec], graph: Graph | None, result: Distortion | None) -> str:
     parts = ["<h2>Relu specs</h2>"]
-    for name, spec in specs.items():
+    for spec in specs.values():
         if graph is not None:
             check(spec, graph)
         elif result is not None and set(spec.layers) != {layer.name for layer in result.layers}:
@@ -136,13 +136,15 @@ def _kept(spec: ReluSpec, graph: Graph | None, result: Distortion | None) -> dic
         return {}
     counts = {}
     for layer in result.layers:
-        by_patch = dict(zip(map(tuple, layer.patches.tolist()), layer.drelus.tolist()))
+        by_patch = dict(zip(map(tuple, layer.patches.tolist()), layer.drelus.tolist(), strict=True))
         counts[layer.name] = sum(by_patch.get(tuple(patch), 0) for patch in spec.layers[layer.name].tolist())
     return counts
 
 
 def _full(graph: Graph | None, result: Distortion | None) -> dict[str, int]:
-    return full_drelus(graph) if graph is not None else {layer.name: layer.shape[0] * int(layer.drelus[0]) for layer in result.layers}
+    if graph is not None:
+        return full_drelus(graph)
+    return {layer.name: layer.shape[0] * int(layer.drelus[0]) for layer in (result.layers if result else ())}
 
 
 def _distortion(result: Distortion, specs: dict[str, ReluSpec]) -> str:
@@ -198,8 +200,8 @@ def _accuracies(report: dict[str, Any]) -> list[float]:
 
 
 def _accuracy(reports: list[dict[str, Any]]) -> str:
-    found = [(entry, _bytes(entry), _accuracies(entry)) for entry in reports]
-    found = sorted(((entry, count, values) for entry, count, values in found if count and values), key=lambda item: item[1])
+    known = [(entry, count, _accuracies(entry)) for entry in reports if (count := _bytes(entry))]
+    found = sorted((item for item in known if item[2]), key=lambda item: item[1])
     if not found:
         return ""
     means = [float(np.mean(values)) for _, _, values in found]
@@ -213,7 +215,7 @@ def _accuracy(reports: list[dict[str, Any]]) -> str:
     )
     rows = [
         (entry["name"], entry.get("drelus"), plots.megabytes(count), f"{mean:.2%}", f"{min(values):.2%} to {max(values):.2%}", len(values))
-        for (entry, count, values), mean in zip(found, means)
+        for (entry, count, values), mean in zip(found, means, strict=True)
     ]
     return (
         "<h2>Accuracy against bytes</h2>"

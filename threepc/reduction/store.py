@@ -28,8 +28,11 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class LayerDistortion:
-    """One ReLU: `shape` (C, H, W), `patches` int64 (K, 2), `distortion` float64 (C, K): the mean squared difference of the network's
-    output when one channel alone gets a patch; NaN where it was skipped as dominated. `kind` is relu or clip."""
+    """One ReLU of kind relu or clip: `shape` (C, H, W), `patches` int64 (K, 2), `distortion` float64 (C, K).
+
+    The distortion is the mean squared difference of the network's output when one channel alone gets a patch; NaN where it was skipped as
+    dominated.
+    """
 
     name: str
     kind: str
@@ -45,8 +48,11 @@ class LayerDistortion:
 
 @dataclass(frozen=True)
 class Distortion:
-    """The result of a run. `power` is the mean square of the network's output, to compare distortions with;
-    `rank_correlation` (estimate against exact on the measured sample) is NaN for an exact run."""
+    """The result of a run.
+
+    `power` is the mean square of the network's output, to compare distortions with; `rank_correlation` (estimate against exact on the
+    measured sample) is NaN for an exact run.
+    """
 
     manifest: dict[str, Any]
     layers: tuple[LayerDistortion, ...]
@@ -73,7 +79,7 @@ def content_hash(*arrays: np.ndarray) -> str:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """An .npz file, atomically. Raises InputError where it cannot be written (a full disk)."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its types take the names for its own options
     write_atomically(path, buffer.getvalue())
 
 

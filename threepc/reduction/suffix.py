@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch.nn import functional
@@ -26,7 +27,8 @@ def macs(graph: Graph, node: Node) -> int:
     """Multiplications of one image in a conv node, else 0."""
     if node.kind != "conv":
         return 0
-    return math.prod(node.shape) * math.prod(node.attrs["kernel"]) * graph[node.inputs[0]].shape[0] // node.attrs["groups"]
+    height, width = node.attrs["kernel"]
+    return math.prod(node.shape) * int(height) * int(width) * graph[node.inputs[0]].shape[0] // int(node.attrs["groups"])
 
 
 class TorchGraph:
@@ -43,6 +45,7 @@ class TorchGraph:
         }
 
     def operate(self, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """The node's output for these inputs (N, C, H, W)."""
         return operate(node, inputs, *self.weights.get(node.name, (None, None)))
 
     def forward(self, images: torch.Tensor, keep: set[str]) -> dict[str, torch.Tensor]:
@@ -155,16 +158,16 @@ class Suffix:
 
     def _advance(self, step: _Step, inputs: list[torch.Tensor | None], samples: torch.Tensor) -> torch.Tensor:
         node = step.node
-        if node.kind == "conv":
-            return self._convolve(step, inputs[0], samples)
         if node.kind == "add":
             return self._add(step, inputs, samples)
         if node.kind == "concat":
             return self._concat(step, inputs, samples)
-        return self.network.operate(node, inputs)
+        changed = [values for values in inputs if values is not None]
+        return self._convolve(step, changed[0], samples) if node.kind == "conv" else self.network.operate(node, changed)
 
     def _convolve(self, step: _Step, values: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
-        node, (start, stop), source = step.node, step.inputs[0], step.node.inputs[0]
+        node, source = step.node, step.node.inputs[0]
+        start, stop = cast("Range", step.inputs[0])
         per_group = self.network.graph[source].shape[0] // node.attrs["groups"]
         if (start, stop) == (0, self.network.graph[source].shape[0]):
             return self.network.operate(node, [values])
@@ -174,27 +177,30 @@ class Suffix:
         weight = self.network.weights[node.name][0][slice(*step.output), start % per_group : (stop - 1) % per_group + 1]
         delta, padding = padded(values - self._rows(source, samples, (start, stop)), node.attrs["padding"], 0.0)
         # As a product of matrices: few input channels, and the sum with the base needs no pass of its own.
-        columns = functional.unfold(delta, node.attrs["kernel"], node.attrs["dilation"], padding, node.attrs["stride"])
+        columns = functional.unfold(
+            delta, *(tuple(v) for v in (node.attrs["kernel"], node.attrs["dilation"], padding, node.attrs["stride"]))
+        )
         whole = self._rows(node.name, samples, step.output).permute(0, 2, 3, 1)
         flat = whole.view(-1, whole.shape[3])
         flat.addmm_(columns.transpose(1, 2).reshape(len(flat), -1), weight.reshape(len(weight), -1).t())
         return whole.permute(0, 3, 1, 2)
 
     def _add(self, step: _Step, inputs: list[torch.Tensor | None], samples: torch.Tensor) -> torch.Tensor:
-        start, stop = step.output
-        total = None
+        start, _ = step.output
+        total: torch.Tensor | None = None
         partial = []
-        for name, channels, values in zip(step.node.inputs, step.inputs, inputs):
-            if channels == step.output:
+        for name, channels, values in zip(step.node.inputs, step.inputs, inputs, strict=True):
+            if channels == step.output and values is not None:
                 total = values if total is None else total + values
                 continue
             base = self._rows(name, samples, step.output)
             total = base if total is None else total + base
-            if channels is not None:
+            if channels is not None and values is not None:
                 partial.append((slice(channels[0] - start, channels[1] - start), values, base))
-        for where, values, base in partial:
-            total[:, where] += values - base[:, where]
-        return total
+        whole = cast("torch.Tensor", total)  # a sum has inputs
+        for where, changed, base in partial:
+            whole[:, where] += changed - base[:, where]
+        return whole
 
     def _concat(self, step: _Step, inputs: list[torch.Tensor | None], samples: torch.Tensor) -> torch.Tensor:
         if sum(values is not None for values in inputs) == 1:
@@ -202,8 +208,8 @@ class Suffix:
         start, stop = step.output
         whole = self._rows(step.node.name, samples, (start, stop)).clone()
         offset = -start
-        for name, channels, values in zip(step.node.inputs, step.inputs, inputs):
-            if channels is not None:
+        for name, channels, values in zip(step.node.inputs, step.inputs, inputs, strict=True):
+            if channels is not None and values is not None:
                 whole[:, offset + channels[0] : offset + channels[1]] = values
             offset += self.network.graph[name].shape[0]
         return whole

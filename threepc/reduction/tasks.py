@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from threepc.reduction.finetune import Finetuned, finetune
 from threepc.reduction.paper import import_paper
 from threepc.reduction.samples import load_samples
 
-PathLike = str | os.PathLike[str]
+PathLike = str | Path
 _PATCH = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
@@ -85,7 +84,7 @@ def solve_knapsack(
     *,
     ratio: float | None = None,
     drelus: int | None = None,
-    bytes: float | None = None,
+    bytes: float | None = None,  # noqa: A002 - the option's name
     seconds: float | None = None,
     network: str = "none",
     ring: int = 48,

@@ -86,7 +86,7 @@ def watched(observation: Observation, address: str | None) -> Iterator[None]:
         raise InputError("--observe needs prometheus_client: pip install 'threepc[observe]'") from None
     registry = CollectorRegistry()
     registry.register(Collector(observation))
-    ProcessCollector(registry=registry)
+    ProcessCollector(registry=registry)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
     pages = {
         "/healthz": lambda: (200, "text/plain", b"ok\n"),
         "/readyz": lambda: (200 if observation.state == "ready" else 503, "text/plain", f"{observation.state}\n".encode()),
