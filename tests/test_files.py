@@ -23,7 +23,7 @@ def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path):
     write_atomically(path, b"one")
     write_atomically(path, lambda file: file.write(b"two"))
     assert path.read_bytes() == b"two"
-    assert os.listdir(path.parent) == ["a.json"]
+    assert [each.name for each in path.parent.iterdir()] == ["a.json"]
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path):
@@ -37,7 +37,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, half)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a"]
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_secret_is_never_readable_by_others(tmp_path):
@@ -57,7 +57,7 @@ def test_where_nothing_can_be_written(tmp_path, path, reason):
     path = Path(path.format(tmp_path))
     with pytest.raises(InputError, match=f"^cannot write {path}: {reason}"):
         write_atomically(path, b"")
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
 
 
 @given(PLAIN)

@@ -180,7 +180,7 @@ def test_erased_keys_are_gone():
     keystream.erase()
     assert held == bytes(16) and not expanded.any()
     for use in (lambda: keystream.stream(1, 0, 0), lambda: keystream.source(1, 0, 0, 4)):
-        with pytest.raises(RunError, match="^the key of this session has been erased$"):
+        with pytest.raises(RunError, match=r"^the key of this session has been erased$"):
             use()
     # what is still running goes on under the key, never under zeros
     after = np.empty(64, np.uint8)
@@ -197,9 +197,9 @@ def test_keys_never_show():
 def test_keys_have_sixteen_bytes():
     assert len(new_key()) == 16 and new_key() != new_key()
     for wrong in (b"", bytes(15), bytes(32)):
-        with pytest.raises(ValueError, match="^a PRF key has 16 bytes, not "):
+        with pytest.raises(ValueError, match=r"^a PRF key has 16 bytes, not "):
             Keystream(wrong)
-        with pytest.raises(ValueError, match="^a PRF key has 16 bytes, not "):
+        with pytest.raises(ValueError, match=r"^a PRF key has 16 bytes, not "):
             derive_key(wrong, b"context")
 
 

@@ -189,5 +189,5 @@ def test_a_function_is_named():
         def forward(self, x):
             return torch.relu(x)
 
-    with pytest.raises(InputError, match="'relu': .* called as a function"):
+    with pytest.raises(InputError, match=r"'relu': .* called as a function"):
         apply_spec(Functional(), ReluSpec("f", {"relu": [[1, 1]]}), torch.zeros(1, 1, 2, 2))

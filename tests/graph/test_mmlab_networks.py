@@ -55,7 +55,7 @@ def test_residual_networks(config, per_block, blocks):
 def test_resnet_with_average_pooling_downsampling():
     graph, names = relus(*build(type="ResNetV1d", depth=50))
     assert names[:3] == ["backbone.stem.0.activate", "backbone.stem.1.activate", "backbone.stem.2.activate"]
-    assert [node.name for node in graph.nodes if node.kind == "avgpool"][0] == "backbone.layer2.0.downsample.0"
+    assert next(node.name for node in graph.nodes if node.kind == "avgpool") == "backbone.layer2.0.downsample.0"
 
 
 @pytest.mark.filterwarnings("ignore:Unnecessary conv bias before batch/instance norm:UserWarning")  # mmcv, of mmcls' own VGG
@@ -83,7 +83,7 @@ def test_densenet_whose_batch_norms_come_first():
 
 def test_squeeze_and_excitation_is_refused():
     model, x = build(type="SEResNet", depth=50)
-    with pytest.raises(InputError, match="module 'backbone.layer1.0.se_layer.conv2.activate' uses torch.sigmoid, which has no secure"):
+    with pytest.raises(InputError, match=r"module 'backbone.layer1.0.se_layer.conv2.activate' uses torch.sigmoid, which has no secure"):
         import_module(model, x)
 
 

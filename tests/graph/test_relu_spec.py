@@ -78,7 +78,7 @@ def test_bad_files(tmp_path, text, message):
 
 
 def test_missing_file():
-    with pytest.raises(InputError, match="cannot read the relu spec nowhere.json"):
+    with pytest.raises(InputError, match=r"cannot read the relu spec nowhere.json"):
         relu_spec.load("nowhere.json")
 
 

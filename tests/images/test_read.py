@@ -144,16 +144,16 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def test_an_image_of_too_many_pixels_is_said_to_be_too_large(tmp_path, side):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b""))
-    with pytest.raises(InputError, match="a.png is too large: an image may have 178,956,970 pixels"):
+    with pytest.raises(InputError, match=r"a.png is too large: an image may have 178,956,970 pixels"):
         read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("shape", [(10**12, 3, 4, 6), (10**6, 3, 4, 6), (10**30, 3, 4, 6)])
 def test_a_header_that_claims_more_images_than_the_file_holds(tmp_path, shape):
-    with open(tmp_path / "many.npy", "wb") as file:
+    with (tmp_path / "many.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         file.write(bytes(1000))
-    with pytest.raises(InputError, match="many.npy (says that it holds more than memory does|is not a .npy file of numbers)") as caught:
+    with pytest.raises(InputError, match=r"many.npy (says that it holds more than memory does|is not a .npy file of numbers)") as caught:
         load_images([tmp_path / "many.npy"], PLAIN)
     assert "\n" not in str(caught.value)
 

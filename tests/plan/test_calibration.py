@@ -119,7 +119,7 @@ def test_refusals_name_the_layer_and_what_would_do():
         calibrate(graph, weights, images, 32, fraction=fewer + 1)
     with pytest.raises(InputError, match="take a ring of 40 bits"):
         choose(graph, measure(graph, weights, 1e3 * images.clamp(max=0.05)), 32)
-    with pytest.raises(InputError, match="input.* up to 500 .*10 fractional bits"):
+    with pytest.raises(InputError, match=r"input.* up to 500 .*10 fractional bits"):
         calibrate(*network(nn.Conv2d(3, 1, 1)), 500 * images, 32)
     with pytest.raises(InputError, match="not finite"):
         calibrate(graph, weights, images * math.nan, 32)

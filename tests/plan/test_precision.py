@@ -28,7 +28,7 @@ def test_other_rings_are_refused(bits):
 
 @pytest.mark.parametrize("fraction", (0, 17, -1, 12.0, True, "12"))
 def test_fractions_outside_what_a_gate_lifts_are_refused_by_name(fraction):
-    with pytest.raises(InputError, match="^precision of 'fraction': fractional bits must be 1 to 16, not "):
+    with pytest.raises(InputError, match=r"^precision of 'fraction': fractional bits must be 1 to 16, not "):
         Precision(48, fraction)
     with pytest.raises(InputError, match=r"^precision of 'layer1\.conv': fractional bits must be 1 to 16, not "):
         Precision(48, 16, {"layer1.conv": fraction})

@@ -292,5 +292,5 @@ def test_pooling_without_a_cell_that_every_window_has_is_refused_by_name():
     """Padding on both sides of windows that do not overlap: legal in a graph, not in the tournament."""
     net = Builder(1, 4, 4)
     graph, _ = net.output(net.maxpool("input", 2, 2, 1))
-    with pytest.raises(InputError, match="maxpool1: .*a pooling window"):
+    with pytest.raises(InputError, match=r"maxpool1: .*a pooling window"):
         schedule(graph, Precision())

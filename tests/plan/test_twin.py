@@ -175,7 +175,7 @@ def test_the_same_seed_draws_the_same_and_batches_are_checked():
     assert not np.array_equal(one, other)
     with pytest.raises(InputError, match="for 2 images at once, not for 1"):
         twin.simulate(plan, packed, images[:1])
-    with pytest.raises(InputError, match="the image: size .* does not fit"):
+    with pytest.raises(InputError, match=r"the image: size .* does not fit"):
         twin.simulate(plan, packed, images + 1000)
     with pytest.raises(InputError, match="takes images of shape"):
         twin.simulate(plan, packed, images[..., 1:])

@@ -26,7 +26,7 @@ def test_control_messages_may_be_of_another_attempt():
     assert server.receive_control("credit").fields == {"bytes": 5}
     client.session = b"another_"
     client.send_control("credit", {})
-    with pytest.raises(RunError, match="sent session [0-9a-f]{16} where it should be [0-9a-f]{16}$"):
+    with pytest.raises(RunError, match=r"sent session [0-9a-f]{16} where it should be [0-9a-f]{16}$"):
         server.receive_control("credit")
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +86,8 @@ def watched(observation: Observation, address: str | None) -> Iterator[None]:
         raise InputError("--observe needs prometheus_client: pip install 'threepc[observe]'") from None
     registry = CollectorRegistry()
     registry.register(Collector(observation))
-    ProcessCollector(registry=registry)  # type: ignore[no-untyped-call]  # prometheus_client has no types here
-    pages = {
+    ProcessCollector(registry=registry)
+    pages: dict[str, Callable[[], tuple[int, str, bytes]]] = {
         "/healthz": lambda: (200, "text/plain", b"ok\n"),
         "/readyz": lambda: (200 if observation.state == "ready" else 503, "text/plain", f"{observation.state}\n".encode()),
         "/status": lambda: (200, "application/json", json.dumps(observation.plain()).encode()),
@@ -101,7 +101,7 @@ def watched(observation: Observation, address: str | None) -> Iterator[None]:
 
         def do_GET(self) -> None:
             """One page."""
-            status, kind, content = pages.get(self.path, lambda: (404, "text/plain", b"no such page\n"))()
+            status, kind, content = pages[self.path]() if self.path in pages else (404, "text/plain", b"no such page\n")
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
