@@ -103,6 +103,7 @@ def test_what_has_no_report_yet():
         ({"drelu_window": (40, 60)}, "drelu-window 40:60"),
         ({"example_input": np.zeros((1, 3, 11, 13))}, "example_input must be a float tensor"),
         ({"example_input": torch.zeros(1, 3, 11, 13), "ring": 32}, "chooses scales with images"),
+        ({"example_input": torch.full((1, 3, 11, 13), float("nan"))}, "gives values that are not finite numbers"),
         ({"relu_spec": "none.json"}, "cannot read the relu spec none.json"),
     ],
 )
@@ -112,11 +113,31 @@ def test_bad_arguments(arguments, reason):
 
 
 def test_numbers_that_do_not_fit():
+    limit = 2 * float(IMAGES[:1].abs().max())
+    reasons = dict.fromkeys((float("nan"), float("inf")), "not a finite number")
+    reasons |= {1e6: f"^the input holds values up to 1e+06; the scales of Sequential are made for inputs up to {limit:.5g}: normalise"}
+    reasons |= {-1.01 * limit: f"^the input holds values up to {1.01 * limit:.5g}; the scales "}
     with threepc.local(network(), IMAGES[:1], transport="memory") as secure:
-        for value in (float("nan"), float("inf"), 1e6):
-            with pytest.raises(threepc.InputError, match=r"not a finite number|does not fit a ring of 48 bits"):
+        for value, reason in reasons.items():
+            with pytest.raises(threepc.InputError, match=reason.replace("+", r"\+")):
                 secure(torch.full((1, 3, 11, 13), value))
             assert secure(IMAGES).shape == (3, 5)  # nothing was sent, so the session goes on
+
+
+def test_inputs_beyond_the_example_are_warned_of_where_that_is_wanted():
+    model, images = network(), IMAGES * 4
+    with threepc.local(model, IMAGES[:1], transport="memory", out_of_range="warn") as secure:
+        with pytest.warns(UserWarning, match="the scales of Sequential are made for inputs up to .*: the result may be wrong"):
+            outputs = secure(images)
+        with pytest.raises(threepc.InputError, match="does not fit a ring of 48 bits"), pytest.warns(UserWarning):
+            secure(torch.full((1, 3, 11, 13), 1e6))
+    expected = plain(model, images)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=0.005 * float(expected.abs().max()))
+
+
+def test_an_example_of_zeros_says_a_shape_and_no_limit_of_its_own():
+    with threepc.local(network(), torch.zeros(1, 3, 11, 13), transport="memory") as secure:
+        assert secure(10 * IMAGES).shape == (3, 5)
 
 
 def test_a_client_checks_its_files_at_once(tmp_path):

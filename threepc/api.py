@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
-from threepc.images.read import load_images
+from threepc.images.read import check_range, load_images
 from threepc.party import one_host, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.deployment import load
@@ -27,16 +29,18 @@ if TYPE_CHECKING:
 class SecureModel:
     """A torch module that three parties evaluate; call it as the module. Made by `local`."""
 
-    def __init__(self, assembled: Assembled, parties: one_host.ThreeProcesses | one_host.ThreeThreads, ndim: int) -> None:
-        self._assembled, self._parties, self._ndim = assembled, parties, ndim
+    def __init__(
+        self, assembled: Assembled, parties: one_host.ThreeProcesses | one_host.ThreeThreads, ndim: int, out_of_range: str
+    ) -> None:
+        self._assembled, self._parties, self._ndim, self._out_of_range = assembled, parties, ndim, out_of_range
         self._record: Record | None = None
         self._images = 0
 
     def __call__(self, images: torch.Tensor, separate: bool = False) -> torch.Tensor:
         """What the module gives for images (N, C, H, W): logits of the module's own shape, or int64 classes where only these are revealed.
 
-        separate: finish the offline phase before the online one begins. Raises InputError for a wrong shape, for NaN and for numbers
-        that the ring cannot hold; RunError when a party fails, after which nothing more can be asked.
+        separate: finish the offline phase before the online one begins. Raises InputError for a wrong shape, for NaN, for numbers
+        beyond twice those of the example, unless these are to be warned of, and for numbers that the ring cannot hold; RunError when a party fails, after which nothing more can be asked.
         """
         import torch
 
@@ -44,7 +48,9 @@ class SecureModel:
         if not isinstance(images, torch.Tensor) or images.dim() != 4 or tuple(images.shape[1:]) != public.graph.input.shape:
             what = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
             raise InputError(f"images must be a tensor of shape (N, {', '.join(map(str, public.graph.input.shape))}), not {what}")
-        outputs, self._record = self._parties.infer(images.detach().cpu().numpy().astype(np.float32), separate)
+        pixels = images.detach().cpu().numpy().astype(np.float32)
+        check_range(pixels, public.card, self._out_of_range, _warn)
+        outputs, self._record = self._parties.infer(pixels, separate)
         self._images = len(images)
         outputs = public.network_outputs(outputs)
         if public.reveal == "label":
@@ -61,6 +67,10 @@ class SecureModel:
         return report(assembled.public, self._record, self._images, assembled.spec_source, parties.setup_links, parties.setup_seconds)
 
 
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=4)
+
+
 @contextmanager
 def local(  # noqa: PLR0913 - what users may choose; all but the first five by name
     model: torch.nn.Module,
@@ -73,6 +83,8 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     drelu_window: tuple[int, int] | None = None,
     reveal: str = "logits",
     calibration: torch.Tensor | None = None,
+    margin: int = 2,
+    out_of_range: str = "refuse",
     threads: int = 1,
     timeout: float = 120.0,
     budget: int | None = None,
@@ -81,8 +93,9 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
 
     example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40 or 32 bits.
     transport: "ipc" or "tcp" for three processes, "memory" for threads of this one. network: a simulated one, "lan", "lan10", "wan" or
-    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label". calibration: for the 32-bit ring, images
-    (N, C, H, W) of the model owner's that the layers' scales are chosen with, by default example_input. threads: of each party. timeout:
+    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label". calibration: images (N, C, H, W)
+    of the model owner's that the layers' ranges are measured with, by default example_input; margin: bits by which values may be larger.
+    out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. threads: of each party. timeout:
     seconds that a party waits for another. budget: bytes that may be dealt ahead.
 
     Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.
@@ -97,22 +110,29 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     height, width = example_input.shape[2:]
     card = ModelCard(type(model).__name__, Preprocessing((height, width), (0.0,) * 3, (1.0,) * 3))
     scales = (example_input if calibration is None else calibration).detach().cpu().numpy()
+    if not scales.any() and ring != CALIBRATED_RING:
+        scales = np.random.default_rng(0).standard_normal(scales.shape)  # a shape without numbers: those of most networks' inputs
+    else:
+        limit = 2 * max(float(np.abs(scales).max(initial=0)), float(example_input.abs().max()))
+        card = replace(card, input_limit=limit if 0 < limit < np.inf else None)
     if ring == CALIBRATED_RING and not scales.any():
         raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
-    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales))
+    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin))
     with evaluating(model):
         ndim = model(example_input[:1]).dim()
     with one_host.open_parties(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:
-        yield SecureModel(assembled, parties, ndim)
+        yield SecureModel(assembled, parties, ndim, out_of_range)
 
 
 class Client:
     """A client of a deployment's server. As a context manager it keeps one session for all its predictions.
 
-    deployment: a deployment.yaml or its folder. name: of the client's key files beside it. Raises InputError for a malformed file.
+    deployment: a deployment.yaml or its folder. name: of the client's key files beside it. out_of_range: "refuse" images that are larger
+    than the server's model is made for, or "warn" and go on. Raises InputError for a malformed file.
     """
 
-    def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1) -> None:
+    def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1, out_of_range: str = "refuse") -> None:
+        self._out_of_range = out_of_range
         self._deployment, self._name, self._threads = load(deployment), name, threads
         self._deployment.key_pair(name)
         self._session: ClientSession | None = None
@@ -135,6 +155,7 @@ class Client:
             else:
                 paths = [images] if isinstance(images, str | Path) else images
                 pixels = load_images(paths, session.model.card.preprocessing, session.model.graph.input.shape)
+            check_range(pixels, session.model.card, self._out_of_range, _warn)
             outputs, record = session.infer(pixels)
             self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
             return session.model.network_outputs(outputs)

@@ -32,5 +32,8 @@ NETWORKS: dict[str, LinkPreset | None] = {
 }
 """Simulated networks: gigabit and 10-gigabit Ethernet with a round trip of 0.2 ms, 100 and 352 Mbit/s with one of 40 ms."""
 
+OUT_OF_RANGE = ("refuse", "warn")
+"""What happens to inputs, and to values on their way, that are larger than what the model's scales are made for."""
+
 LOG_FORMATS = ("text", "json")
 """How a party that serves writes its log."""

@@ -314,7 +314,7 @@ def test_a_layer_at_fault_is_named(config, capsys):
     np.save("flat.npy", np.full((1, 3, 6, 7), 1e-3))
     np.save("steep.npy", np.random.default_rng(0).choice([-3.9, 3.9], (1, 3, 6, 7)))
     arguments = ["run", config, "--input", "steep.npy", "--transport", "memory", "--compare", "--ring", "32", "--calibration", "flat.npy"]
-    assert main.status([*arguments, "--frac-bits", "14"]) == 0
+    assert main.status([*arguments, "--frac-bits", "14", "--out-of-range", "warn"]) == 0
     shown = capsys.readouterr().out
     (name,) = re.findall(r"First layer that differs by more than its rounding: (\w+) \(all such layers: \*\)", shown)
     assert f"\n* {name} " in shown

@@ -103,6 +103,24 @@ def test_anything_but_such_an_object_is_refused(text):
         ModelCard.from_json(text)
 
 
+@pytest.mark.parametrize("limit", [0, -1.0, "3", True, [3], 10**400])
+def test_a_wrong_input_limit_is_refused_by_name(limit):
+    with pytest.raises(InputError, match="^model card: input_limit must be a positive number or null$"):
+        ModelCard.from_json(json.dumps(json.loads(CARD.to_json()) | {"input_limit": limit}))
+
+
+def test_a_card_from_before_there_was_a_limit_has_none_and_the_text_that_it_had():
+    assert "input_limit" not in json.loads(CARD.to_json()) and ModelCard.from_json(CARD.to_json()).input_limit is None
+    limited = dataclasses.replace(CARD, input_limit=2.75)
+    assert json.loads(limited.to_json())["input_limit"] == 2.75
+    assert ModelCard.from_json(limited.to_json()) == limited
+
+
+def test_the_largest_input_that_pixels_become():
+    assert Preprocessing((4, 4), (100.0, 50.0, 0.0), (50.0, 25.0, 51.0)).largest_input == 205 / 25
+    assert Preprocessing((4, 4), (300.0,), (2.0,)).largest_input == 150.0
+
+
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(InputError, match=r"^model card: not JSON: NaN is no number$"):
         ModelCard.from_json(CARD.to_json().replace("1.0,2.0,3.0", "NaN,2.0,3.0"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from threepc.choices import NETWORKS, REVEALS, RINGS, TRANSPORTS
+from threepc.choices import NETWORKS, OUT_OF_RANGE, REVEALS, RINGS, TRANSPORTS
 
 if TYPE_CHECKING:
     from threepc.model.assemble import Settings
@@ -139,7 +139,22 @@ calibration_option = click.option(
     multiple=True,
     type=FILE,
     metavar="IMAGE...",
-    help="For --ring 32: images of the server's that the layers' scales are chosen with.",
+    help="Images of the server's that the layers' ranges are measured with, and their scales chosen.",
+)
+margin_option = click.option(
+    "--margin",
+    type=click.IntRange(0, 16),
+    default=2,
+    show_default=True,
+    metavar="BITS",
+    help="Bits by which the values of a layer may be larger than with the calibration images.",
+)
+out_of_range_option = click.option(
+    "--out-of-range",
+    type=click.Choice(OUT_OF_RANGE),
+    default="refuse",
+    show_default=True,
+    help="What to do with images that are larger than the model is made for.",
 )
 ring_option = click.option("--ring", type=click.Choice(RINGS), default=48, show_default=True, help="Bits of a ring element.")
 
@@ -155,6 +170,7 @@ ring_options = together(
         help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter.",
     ),
     calibration_option,
+    margin_option,
     click.option("--reveal", type=click.Choice(REVEALS), default="logits", show_default=True, help="What the client learns."),
 )
 """What decides the arithmetic."""
@@ -183,5 +199,5 @@ def take_settings(options: dict[str, Any]) -> Settings:
     """The `Settings` that --relu-spec and `ring_options` say; these are taken out of a command's options."""
     from threepc.model.assemble import Settings
 
-    names = "ring", "fraction", "window", "relu_spec", "reveal", "calibration"
+    names = "ring", "fraction", "window", "relu_spec", "reveal", "calibration", "margin"
     return Settings(**{name: options.pop(name) for name in names})

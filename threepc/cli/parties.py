@@ -16,8 +16,10 @@ from threepc.cli.options import (
     calibration_option,
     input_option,
     labels_option,
+    margin_option,
     model_arguments,
     model_options,
+    out_of_range_option,
     output_options,
     phases_option,
     threads_option,
@@ -127,6 +129,7 @@ def compile(rings: tuple[str, ...]) -> None:  # noqa: A001 - the command's name
 @_deployment
 @model_options
 @calibration_option
+@margin_option
 @_threads
 @_watching_options
 def server(
@@ -175,6 +178,7 @@ def status(address: str, as_json: bool) -> None:
 @batch_option
 @threads_option("Threads of the client.")
 @phases_option
+@out_of_range_option
 @output_options
 def client(deployment: Path, images: tuple[Path, ...], phases: str, **options: Any) -> None:
     """Classify or segment images with the server and the provider of a deployment."""

@@ -15,6 +15,7 @@ from threepc.cli.options import (
     model_arguments,
     model_options,
     network_option,
+    out_of_range_option,
     output_options,
     phases_option,
     ring_options,
@@ -35,6 +36,7 @@ _options_of_both = together(
     batch_option,
     model_options,
     ring_options,
+    out_of_range_option,
     output_options,
     click.option("--layers", is_flag=True, help="Compare every layer, too, for the image that differs most."),
 )

@@ -94,6 +94,11 @@ class Preprocessing:
         """(C, H, W) of one input."""
         return (self.channels, *self.size)
 
+    @property
+    def largest_input(self) -> float:
+        """The largest absolute value that pixels of 0 to 255 become."""
+        return max(max(abs(mean), abs(255 - mean)) / std for mean, std in zip(self.mean, self.std, strict=True))
+
     def with_size(self, size: tuple[int, int]) -> "Preprocessing":
         """The same for another input size (H, W); a short edge grows or shrinks along, so that the crop keeps its share of the image."""
         short_edge = 0
@@ -112,6 +117,7 @@ class ModelCard:
     segmentation: the output is a map of logits (K, h, w) that the client resizes to the image; otherwise one logit per class.
     align_corners: of that resize, as in `torch.nn.functional.interpolate`.
     palette: red, green, blue (0 to 255) of each class, or () where unknown.
+    input_limit: the largest absolute value of an input, normalised, that the model's scales are made for; None where that is unknown.
     """
 
     name: str
@@ -120,6 +126,7 @@ class ModelCard:
     segmentation: bool = False
     align_corners: bool = False
     palette: tuple[tuple[int, int, int], ...] = ()
+    input_limit: float | None = None
 
     def __post_init__(self) -> None:
         _require(is_text(self.name), "name", f"a printable text of at most {LONGEST_TEXT} characters")
@@ -133,25 +140,28 @@ class ModelCard:
         _require(all(map(is_text, self.classes)), "classes", f"printable texts of at most {LONGEST_TEXT} characters")
         colours = all(type(p) is tuple and len(p) == 3 and all(type(v) is int and 0 <= v <= 255 for v in p) for p in self.palette)
         _require(colours, "palette", "[red, green, blue] from 0 to 255 for each class")
+        limit = self.input_limit
+        _require(limit is None or (_is_number(limit) and limit > 0), "input_limit", "a positive number or null")
 
     def class_name(self, index: int) -> str:
         """The name of class `index`, or "class 7" where names are unknown."""
         return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
 
     def to_json(self) -> str:
-        """Canonical JSON text: equal cards give equal texts."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """Canonical JSON text: equal cards give equal texts. A card without an input_limit has the text that it had before there was one."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "input_limit" or value is not None}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
         """Read a card from an untrusted source; InputError names the key that is wrong."""
-        fields = _exact_keys(parse_json(text, "model card"), cls, "model card")
+        fields = _exact_keys(parse_json(text, "model card"), cls, "model card", optional=("input_limit",))
         fields["preprocessing"] = Preprocessing(**_exact_keys(fields["preprocessing"], Preprocessing, "model card: preprocessing"))
         return cls(**fields)
 
 
-def _exact_keys(data: Any, kind: type, where: str) -> dict[str, Any]:
+def _exact_keys(data: Any, kind: type, where: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
     keys = {field.name for field in dataclasses.fields(kind)}
-    if type(data) is not dict or set(data) != keys:
+    if type(data) is not dict or not keys - set(optional) <= set(data) <= keys:
         raise InputError(f"{where}: must be a JSON object with exactly the keys {', '.join(sorted(keys))}")
     return dict(data)

@@ -5,13 +5,14 @@ Gives what the test pipelines of mmcls and mmsegmentation give for the same conf
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from threepc.choices import OUT_OF_RANGE
 from threepc.errors import InputError
 from threepc.files import read_json
 from threepc.images.card import ModelCard, Preprocessing
@@ -40,6 +41,23 @@ def load_images(paths: Sequence[str | Path], preprocessing: Preprocessing, shape
     if not paths:
         raise InputError("no image given")
     return np.concatenate([_load(Path(path), preprocessing, shape) for path in paths])
+
+
+def check_range(images: np.ndarray, card: ModelCard, out_of_range: str, warn: Callable[[str], None], what: str = "the input") -> None:
+    """Hold inputs (N, C, H, W), real numbers, against the largest that the card's model is made for.
+
+    out_of_range: "refuse" to raise InputError where they are larger, naming `what`; "warn" to say it and go on. NaN and infinity pass:
+    whoever encodes the inputs refuses them.
+    """
+    if out_of_range not in OUT_OF_RANGE:
+        raise InputError(f"out-of-range: must be one of {', '.join(OUT_OF_RANGE)}, not {out_of_range}")
+    largest, limit = float(np.abs(images).max(initial=0.0)), card.input_limit
+    if limit is None or not limit < largest < np.inf:
+        return
+    line = f"{what} holds values up to {largest:.5g}; the scales of {card.name} are made for inputs up to {limit:.5g}"
+    if out_of_range == "refuse":
+        raise InputError(f"{line}: normalise them as the model expects, have it calibrated with such inputs, or go on by out-of-range warn")
+    warn(f"{line}: the result may be wrong")
 
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:

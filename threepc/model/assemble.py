@@ -20,11 +20,14 @@ from threepc.images.card import ModelCard
 from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
 from threepc.model.served import PublicModel, ServedModel, Sizes
-from threepc.plan.calibration import calibrate, default_images
+from threepc.plan.calibration import MARGIN_BITS, Ranges, choose, default_images, measure
 from threepc.plan.precision import Precision
 
 CALIBRATED_RING = 32
 """In this ring there is no room for one scale that suits every layer."""
+
+ARTIFICIAL_IMAGES = {CALIBRATED_RING: 8}
+"""How many artificial images stand in where the server has none of its own; 2 in the rings that are not listed, which have room to spare."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Settings:
 
     ring: bits. fraction: fractional bits of activations, None for what suits the ring. window: bits (LO, HI) of a product that decide a
     sign, None for all that can matter. relu_spec: a file, a spec, or None where every ReLU is plain. reveal: "logits" or "label".
-    calibration: images of the server's (never a client's) from which the 32-bit ring chooses every layer's scale: files, or real numbers
-    (N, C, H, W); () for artificial ones.
+    calibration: images of the server's (never a client's) with which every layer's range is measured: files, or real numbers (N, C, H, W);
+    () for artificial ones. margin: bits by which a layer's values may be larger than with these.
     """
 
     ring: int = 48
@@ -43,6 +46,7 @@ class Settings:
     relu_spec: relu_specs.ReluSpec | Path | str | None = None
     reveal: str = "logits"
     calibration: tuple[Path, ...] | np.ndarray = ()
+    margin: int = MARGIN_BITS
 
     @property
     def precision(self) -> Precision:
@@ -55,12 +59,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A model to serve, the module it came from, and its relu spec."""
+    """A model to serve, the module it came from, its relu spec, and the ranges of its layers, which the server keeps to itself."""
 
     served: ServedModel
     module: nn.Module
     example: torch.Tensor
     spec: relu_specs.ReluSpec | None
+    ranges: Ranges
 
     @property
     def public(self) -> PublicModel:
@@ -94,19 +99,25 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
         layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}
         sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
     graph, weights = standard_passes(graph, weights, frozenset(sizes))
+    ranges = measure(graph, weights, _calibration_images(settings, card), sizes)
+    if card.input_limit is None:
+        limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
+        card = dataclasses.replace(card, input_limit=limit or None)
     if precision.bits == CALIBRATED_RING:
-        images = _calibration_images(settings.calibration, card)
-        chosen = calibrate(graph, weights, images, precision.bits, sizes=sizes, fraction=settings.fraction)
+        chosen = choose(graph, ranges, precision.bits, settings.margin, sizes, settings.fraction)
         precision = dataclasses.replace(chosen, window=settings.window)
     public = PublicModel(graph, precision, sizes or None, card, settings.reveal)
     public.plan(1)
-    return Assembled(ServedModel(public, weights), module, example, spec)
+    return Assembled(ServedModel(public, weights), module, example, spec, ranges)
 
 
-def _calibration_images(given: tuple[Path, ...] | np.ndarray, card: ModelCard) -> np.ndarray:
+def _calibration_images(settings: Settings, card: ModelCard) -> np.ndarray:
+    given = settings.calibration
     if isinstance(given, np.ndarray):
         return given
-    return load_images(given, card.preprocessing) if given else default_images(card.preprocessing)
+    if given:
+        return load_images(given, card.preprocessing)
+    return default_images(card.preprocessing, ARTIFICIAL_IMAGES.get(settings.ring, 2))
 
 
 def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:

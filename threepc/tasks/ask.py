@@ -28,6 +28,7 @@ class ClientOptions:
     batch: int = 1
     threads: int = 1
     separate: bool = False
+    out_of_range: str = "refuse"
     output: Path | None = None
     report: Path | None = None
 
@@ -46,6 +47,7 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     with session:
         model = session.model
         inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
+        inputs.check_range(model.card, options.out_of_range, display.warn)
         with display.bar("private inference", len(inputs)) as advance:
             outputs, record = infer_all(partial(session.infer, separate=options.separate), model, inputs.batches(options.batch), advance)
     details = report(model, record, len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.images.card import ModelCard
-from threepc.images.read import load_images, load_labels, read_image
+from threepc.images.read import check_range, load_images, load_labels, read_image
 from threepc.plan.precision import Precision
 
 
@@ -30,6 +30,11 @@ class Inputs:
         """The pixels, `size` at a time; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.pixels[start : start + size]
+
+    def check_range(self, card: ModelCard, out_of_range: str, warn: Callable[[str], None]) -> None:
+        """Hold every image against the largest input that the model is made for, see `threepc.images.read.check_range`."""
+        for name, image in zip(self.names, self.pixels, strict=True):
+            check_range(image[None], card, out_of_range, warn, name)
 
 
 def check_files(paths: Sequence[str | Path]) -> None:

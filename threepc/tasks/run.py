@@ -49,6 +49,7 @@ class RunOptions:
     budget: int | None = None
     compare: bool = False
     layers: bool = False
+    out_of_range: str = "refuse"
     output: Path | None = None
     report: Path | None = None
 
@@ -74,6 +75,7 @@ def prepare(options: RunOptions, display: Display) -> PreparedRun:
         assembled = assemble_loaded(loaded, options.settings)
     for line in introduction(assembled, loaded, options.settings):
         display.note(line)
+    inputs.check_range(assembled.public.card, options.out_of_range, display.warn)
     return PreparedRun(loaded, inputs, assembled)
 
 

@@ -11,6 +11,7 @@ from threepc.model.load import load_model
 from threepc.party import three_hosts
 from threepc.party.deployment import load
 from threepc.party.warmup import warm_up
+from threepc.plan.calibration import MARGIN_BITS
 from threepc.tasks.observe import log_to_output
 from threepc.tasks.provide import Watching, serve_until_signal
 
@@ -25,6 +26,7 @@ class ServerOptions:
     relu_spec: Path | None = None
     size: tuple[int, int] | None = None
     calibration: tuple[Path, ...] = ()
+    margin: int = MARGIN_BITS
     threads: int = 1
     watching: Watching = field(default_factory=Watching)
 
@@ -34,7 +36,13 @@ def serve(options: ServerOptions, display: Display) -> None:
     deployment = load(options.deployment)
     deployment.key_pair("server")
     settings = Settings(
-        deployment.ring, deployment.frac_bits, deployment.drelu_window, options.relu_spec, deployment.reveal, options.calibration
+        deployment.ring,
+        deployment.frac_bits,
+        deployment.drelu_window,
+        options.relu_spec,
+        deployment.reveal,
+        options.calibration,
+        options.margin,
     )
     with display.stage("loading the model"):
         loaded = load_model(options.config, options.checkpoint, size=options.size)

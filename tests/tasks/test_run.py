@@ -1,0 +1,87 @@
+"""`threepc run` and `simulate` as functions: what they say of ranges, and what they do with inputs and values beyond them."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from threepc.console import Display
+from threepc.errors import InputError
+from threepc.model.assemble import Settings
+from threepc.tasks.run import RunOptions, run
+
+FACTORIES = '''
+import torch
+from torch import nn
+from threepc.card import ModelCard, Preprocessing
+
+def small():
+    """A classifier of images of 8 x 10 pixels."""
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 6, 3), nn.ReLU(),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    net.model_card = ModelCard("small", Preprocessing((8, 10), (127.5,) * 3, (64.0,) * 3))
+    return net
+'''
+
+
+class Kept(Display):
+    """Keeps what it is told to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def display() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with factories, an image, and arrays of which the second holds inputs of 16 times the size."""
+    (tmp_path / "ranged.py").write_text(FACTORIES)
+    image = np.random.default_rng(1).integers(0, 256, (8, 10, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "one.png"), image)
+    inputs = np.linspace(-2, 2, 240, dtype=np.float32).reshape(3, 8, 10)
+    np.save(tmp_path / "inputs.npy", inputs)
+    np.save(tmp_path / "large.npy", 16 * inputs)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def options(*images: str, factory: str = "small", **more) -> RunOptions:
+    return RunOptions(f"ranged:{factory}", None, tuple(map(Path, images)), transport="memory", **more)
+
+
+def test_images_are_never_beyond_the_limit_and_arrays_are_refused_by_name(folder, display):
+    outcome = run(options("one.png", "inputs.npy"), display)
+    limit = outcome.model.card.input_limit
+    assert limit >= outcome.model.card.preprocessing.largest_input == 127.5 / 64 and not display.warnings
+    with pytest.raises(
+        InputError, match=rf"^large\.npy holds values up to 32; the scales of small are made for inputs up to {limit:.5g}: "
+    ):
+        run(options("one.png", "large.npy"), display)
+    run(dataclasses.replace(options("one.png", "large.npy"), out_of_range="warn"), display)
+    assert len(display.warnings) == 1 and display.warnings[0].startswith("large.npy holds values up to 32; ")
+
+
+def test_images_of_ones_own_decide_the_limit(folder, display):
+    outcome = run(options("large.npy", settings=Settings(calibration=(Path("large.npy"),))), display)
+    assert outcome.model.card.input_limit == 2 * 32
+    outcome = run(options("one.png", settings=Settings(calibration=(Path("inputs.npy"),))), display)
+    assert outcome.model.card.input_limit == 2 * 2.0
+
+
+def test_other_ways_with_what_is_beyond_are_refused(folder, display):
+    with pytest.raises(InputError, match="^out-of-range: must be one of refuse, warn, not ignore$"):
+        run(options("one.png", out_of_range="ignore"), display)
