@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threepc.errors import InputError
-from threepc.files import parse_json, read_json, write_atomically
+from threepc.errors import InputError, RunError
+from threepc.files import ROOM, check_writable, parse_json, read_json, write_atomically
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -97,3 +98,36 @@ def test_a_json_file(tmp_path):
     with pytest.raises(InputError, match=f"^cannot read the file {tmp_path}/none: No such file"):
         read_json(tmp_path / "none", "the file")
     assert math.isfinite(parse_json("1e308", "it"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_no_bad_input(tmp_path, number):
+    def fail(file):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(RunError, match=f"^cannot write {tmp_path / 'a'}: {os.strerror(number)}$"):
+        write_atomically(tmp_path / "a", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"pipe: it is no file$"):
+        write_atomically(tmp_path / "pipe", b"")
+    assert (tmp_path / "pipe").is_fifo() and [each.name for each in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_looking_whether_a_file_can_be_written_makes_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    for path, folder in (("new/deeper/file", False), ("new", True), ("file", False), (".", True)):
+        check_writable(tmp_path / path, folder)
+    for path, folder, reason in (
+        (".", False, "cannot be written$"),
+        ("file", True, "cannot be made: .*file is no folder$"),
+        ("file/deeper", False, "the folder .*file cannot be made"),
+        ("x" * 300, False, "File name too long"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            check_writable(tmp_path / path, folder)
+    check_writable(None)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"] and ROOM > 0

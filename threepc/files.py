@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from threepc.errors import InputError
+from threepc.errors import InputError, RunError
+
+ROOM = 1 << 20
+"""Bytes that have to be free where results will go."""
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], mode: int = 0o666) -> None:
     """Write `content` under a temporary name, then rename: `path` is either what it was, or the whole new file.
 
     content: bytes, or a function that writes them to the open file. mode: permissions that the file has from its first moment on, less
-    the process's umask. The folder is made if it is missing. Raises InputError, naming `path`, where the file cannot be written.
+    the process's umask. The folder is made if it is missing. Raises InputError, naming `path`, where the file cannot be written, and RunError
+    where there is no room for it: what it should hold is there already, so that is no bad input.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        if not _is_plain(path):
+            raise InputError(f"cannot write {path}: it is no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             if callable(content):
@@ -30,10 +38,36 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
                 file.write(content)
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        kind = RunError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else InputError
+        raise kind(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(path: Path | None, is_directory: bool = False) -> None:
+    """Raises InputError where results cannot be written to a file, or to files in a directory; nothing is made yet. None: they are not wanted.
+
+    Refused are a folder that cannot be made or written to, devices and pipes, and a disk with less than ROOM bytes free.
+    """
+    if path is None:
+        return
+    folder = path if is_directory else path.parent
+    try:
+        nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise InputError(f"the folder {folder} cannot be made: {nearest} is no folder")
+        if not os.access(nearest, os.W_OK | os.X_OK) or not (is_directory or _is_plain(path)) or (not is_directory and path.is_dir()):
+            raise InputError(f"{path} cannot be written")
+        if shutil.disk_usage(nearest).free < ROOM:
+            raise InputError(f"{path} cannot be written: the disk has no room left")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether renaming a file to this path replaces no device, pipe or socket. A folder is told by the renaming itself."""
+    return path.is_file() or path.is_dir() or not path.exists()
 
 
 def parse_json(text: str | bytes, what: str) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from threepc.errors import InputError
+from threepc.errors import InputError, RunError
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.importer import import_module
 from threepc.graph.relu_spec import ReluSpec, relu_nodes
@@ -205,13 +205,15 @@ def test_dominated_by_hand():
         (dict(skip_dominated=0.5), "at least 1"),
         (dict(device="cuda:0" if not torch.cuda.is_available() else "tpu"), "not at hand"),
         (dict(backend="carrier pigeons"), "unknown backend"),
+        (dict(backend="ray"), "the backend ray is not installed"),
         (dict(jobs=0), "at least one"),
     ],
 )
 def test_bad_input(small, tmp_path, change, message):
     graph, weights, images = small
     with pytest.raises(InputError, match=message):
-        distortion.measure(graph, weights, change.pop("images", images), tmp_path, progress=False, **change)
+        distortion.measure(graph, weights, change.pop("images", images), tmp_path / "run", progress=False, **change)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_another_run(small, tmp_path):
@@ -228,5 +230,5 @@ def test_a_full_disk(small, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
+    with pytest.raises(RunError, match=r"cannot write .*: No space left on device"):
         distortion.measure(*small, tmp_path, progress=False)

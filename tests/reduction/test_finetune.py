@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from threepc.errors import InputError
+from threepc.errors import InputError, RunError
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.importer import import_module
 from threepc.graph.relu_spec import ReluSpec, load, uniform
 from threepc.images.card import ModelCard, Preprocessing
-from threepc.mmlab.digits import digits
+from threepc.mmlab.digits import Digits, digits
 from threepc.model.load import load_model
 from threepc.reduction.finetune import finetune
 from threepc.reduction.samples import load_samples
@@ -181,9 +181,42 @@ def test_a_dataset_that_is_not_there():
         (dict(config="mmcls:resnet18_8xb16_cifar10", average_pool=True, checkpoint=None), "ResNet_CIFAR has no max-pooling"),
         (dict(config="mmcls:resnet18_8xb16_cifar100000"), "no config"),
         (dict(device="abacus"), "'abacus' is not at hand"),
+        (dict(resume_from="missing.pth"), "missing.pth to go on from does not exist"),
+        (dict(options={"runner.max_iters": "minus"}), "cannot be trained as it is: "),
+        (dict(options={"optimizer.type": "Nope"}), "cannot be trained as it is: KeyError: 'Nope is not in the optimizer registry'"),
+        (dict(options={"model.backbone.depth": 7}), "cannot be trained as it is: KeyError: "),
+        (dict(options={"model": 3}), "cannot be trained as it is: "),
     ],
 )
-def test_bad_input(tmp_path, classifier, change, message):
+@pytest.mark.parametrize("there", (False, True))
+def test_bad_input(tmp_path, capfd, classifier, change, message, there):
+    """Refused without a word of MMLab's, and the folder is as it was, whether there was one or not."""
+    (tmp_path / "runs").mkdir()
+    if there:
+        (tmp_path / "runs" / "a").mkdir()
+        (tmp_path / "runs" / "a" / "classifier.py").write_text("kept")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     arguments = dict(config=classifier, checkpoint=None, spec=None) | change
     with pytest.raises(InputError, match=message):
-        finetune(arguments.pop("config"), arguments.pop("checkpoint"), arguments.pop("spec"), tmp_path / "run", **arguments)
+        finetune(arguments.pop("config"), arguments.pop("checkpoint"), arguments.pop("spec"), tmp_path / "runs" / "a", **arguments)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+    assert capfd.readouterr().err == ""
+
+
+def test_a_folder_that_is_a_file(tmp_path, classifier):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file cannot be made"):
+        finetune(classifier, None, None, tmp_path / "file")
+
+
+def test_what_breaks_off_later_is_a_failed_run(tmp_path, classifier, monkeypatch):
+    right, left = Digits.prepare_data, iter(range(12))
+
+    def prepare(self, index):
+        next(left)  # in the middle of the second step
+        return right(self, index)
+
+    monkeypatch.setattr(Digits, "prepare_data", prepare)
+    with pytest.raises(RunError, match=r"^training stopped: StopIteration: "):
+        finetune(classifier, None, None, tmp_path / "run", validate=False)
+    assert (tmp_path / "run" / "classifier.py").is_file()

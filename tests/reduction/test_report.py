@@ -84,9 +84,20 @@ def test_bad_input(files, small_graph):
     (files / "text.json").write_text("[3]")
     with pytest.raises(InputError, match="is no run report"):
         write_report(files / "page.html", runs=[files / "text.json"])
-    (files / "text.json").write_text('{"accuracy": "good", "bytes": {"total": 1}}')
+    (files / "text.json").write_text('{"model": "m", "accuracy": "good", "bytes": {"total": 1}}')
     with pytest.raises(InputError, match="the accuracy is no number"):
         write_report(files / "page.html", runs=[files / "text.json"])
+    for text, key in (
+        ('{"bytes": 1}', "it has no 'model'"),
+        ('[{"model": "m"}, {}]', "it has no 'model'"),
+        ('{"model": "m", "bytes": {"total": "1"}}', "its 'bytes' is"),
+        ('{"model": "m", "images": true}', "its 'images' is 'True'"),
+        ('{"model": "m", "layers": [{"bytes": 1}]}', "its 'layers' is"),
+        ('{"model": "m", "layers": [{"name": "relu", "bytes": {"total": 1}}]}', "its 'layers' is"),
+    ):
+        (files / "text.json").write_text(text)
+        with pytest.raises(InputError, match=rf"text\.json is no report of threepc run or evaluate: {key}"):
+            write_report(files / "page.html", runs=[files / "text.json"])
     save(ReluSpec("other", {"relu": [[1, 1]] * 3}), files / "other.json")
     with pytest.raises(InputError, match="is missing"):
         write_report(files / "page.html", specs=[files / "other.json"], graph=small_graph)

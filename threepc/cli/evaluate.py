@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ from threepc.cli.options import (
 
 
 class Count(click.ParamType[int | None]):
-    """A number of images, or `all`, which is None."""
+    """A number of images, or `all`, which is None. least: the smallest number."""
 
     name = "N|all"
+
+    def __init__(self, least: int = 0) -> None:
+        self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         """The number; None for all."""
         if value == "all":
             return None
-        if not str(value).isdigit():
-            self.fail(f"{value!r} is neither a number of images nor 'all'", param, ctx)
+        if not re.fullmatch(r"[0-9]{1,9}", str(value)) or int(value) < self._least:
+            self.fail(f"{value!r} is neither a number of images from {self._least} on nor 'all'", param, ctx)
         return int(value)
 
 
@@ -41,7 +45,7 @@ class Count(click.ParamType[int | None]):
 @click.option(
     "--results", type=FILE, required=True, metavar="DIR", help="Folder of the results; the same command goes on where it stopped."
 )
-@click.option("--images", type=Count(), default="all", show_default=True, help="How many of the dataset's images.")
+@click.option("--images", type=Count(1), default="all", show_default=True, help="How many of the dataset's images.")
 @click.option("--secure", type=Count(), default=0, show_default=True, help="How many of these through three parties on this machine.")
 @click.option("--simulated", type=Count(), default="all", show_default=True, help="How many of these through the cleartext twin.")
 @click.option("--data-root", type=FILE, metavar="DIR", help="Where the dataset is, instead of the config's data/NAME.")

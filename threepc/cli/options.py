@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -75,6 +76,20 @@ class Size(click.ParamType[tuple[int, int]]):
         if not match:
             self.fail(f"{value!r} is not HxW, such as 224x224", param, ctx)
         return int(match[1]), int(match[2] or match[1])
+
+
+class Positive(click.FloatRange):
+    """A finite number above 0, and at most `largest`."""
+
+    def __init__(self, largest: float = 1e12) -> None:
+        super().__init__(min=0, min_open=True, max=largest)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; the range alone lets NaN pass."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 FILE = click.Path(path_type=Path)
@@ -187,11 +202,7 @@ phases_option = click.option(
     help="separate: finish the offline phase before the online one begins.",
 )
 timeout_option = click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds a party waits for another one.",
+    "--timeout", type=Positive(1e6), default=120.0, show_default=True, help="Seconds a party waits for another one."
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from threepc.choices import NETWORKS
-from threepc.cli.options import FILE, Command, model_arguments, ring_option, size_option
+from threepc.cli.options import FILE, Command, Positive, model_arguments, ring_option, size_option
 
 _device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 
@@ -81,7 +81,9 @@ def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
 @click.option("--scheduler", help="Address of a dask or ray cluster.")
 @_device
 @click.option("--tf32", is_flag=True, help="Allow shorter products on the GPU.")
-@click.option("--skip-dominated", type=float, metavar="FACTOR", help="Skip candidates estimated this much worse than one of equal cost.")
+@click.option(
+    "--skip-dominated", type=Positive(), metavar="FACTOR", help="Skip candidates estimated this much worse than one of equal cost."
+)
 def distortion(config: str, checkpoint: Path | None, output: Path, **settings: Any) -> None:
     """Measure what each patch size in each channel does to the network's output."""
     from threepc.console import say
@@ -96,10 +98,10 @@ def distortion(config: str, checkpoint: Path | None, output: Path, **settings: A
 @click.command(cls=Command, short_help="Choose patches within a budget.")
 @click.argument("folder", type=FILE)
 @click.option("--output", type=FILE, required=True, help="The relu spec to write (JSON); a plot is written beside it.")
-@click.option("--ratio", type=float, help="Budget: this part of all DReLUs, such as 0.06.")
-@click.option("--drelus", type=int, help="Budget: this many DReLUs.")
-@click.option("--bytes", "megabytes", type=float, metavar="MB", help="Budget: megabytes of one image over all links.")
-@click.option("--seconds", type=float, help="Budget: seconds of one image on --network.")
+@click.option("--ratio", type=Positive(1.0), help="Budget: this part of all DReLUs, such as 0.06.")
+@click.option("--drelus", type=click.IntRange(0), help="Budget: this many DReLUs.")
+@click.option("--bytes", "megabytes", type=Positive(), metavar="MB", help="Budget: megabytes of one image over all links.")
+@click.option("--seconds", type=Positive(), help="Budget: seconds of one image on --network.")
 @click.option("--network", type=click.Choice(NETWORKS), default="none", show_default=True)
 @ring_option
 def knapsack(folder: Path, output: Path, megabytes: float | None, **budget: Any) -> None:
@@ -124,7 +126,7 @@ def knapsack(folder: Path, output: Path, megabytes: float | None, **budget: Any)
 @click.option("--resume-from", type=FILE, help="Checkpoint of an interrupted run to go on from.")
 @click.option("--average-pool", is_flag=True, help="Replace the stem's max-pooling by average pooling.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the config, such as runner.max_epochs=5.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @_device
 @click.option("--launcher", type=click.Choice(["none", "pytorch", "slurm", "mpi"]), default="none", show_default=True)
 @click.option("--validate/--no-validate", default=True, show_default=True, help="Evaluate during training, as the config says.")

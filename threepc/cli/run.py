@@ -8,6 +8,7 @@ import click
 
 from threepc.cli.options import (
     Command,
+    Positive,
     batch_option,
     input_option,
     labels_option,
@@ -50,9 +51,7 @@ _options_of_both = together(
 @local_threads_option
 @phases_option
 @timeout_option
-@click.option(
-    "--budget", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Megabytes that may be dealt ahead.  [default: 512 MiB]"
-)
+@click.option("--budget", type=Positive(1e6), metavar="MB", help="Megabytes that may be dealt ahead.  [default: 512 MiB]")
 @click.option("--debug-seed", type=click.IntRange(0), help="NOT PRIVATE: keys follow from this number. Needs --transport memory.")
 def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool, layers: bool, **options: Any) -> None:
     """Classify or segment images with three parties on this machine.

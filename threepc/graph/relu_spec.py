@@ -159,7 +159,7 @@ def check_layer(source: str, node: Node, patches: np.ndarray) -> None:
 def uniform(graph: Graph, height: int, width: int, model: str = "") -> ReluSpec:
     """One patch size for all channels of all ReLUs, clipped to each feature map; [1, 0] and [0, 1] are allowed.
 
-    Raises InputError for a size that is no patch, or where the network has no ReLU.
+    Raises InputError for a size that is no patch or larger than every map, or where the network has no ReLU.
     """
     layers = {}
     for node in relu_nodes(graph):
@@ -168,6 +168,9 @@ def uniform(graph: Graph, height: int, width: int, model: str = "") -> ReluSpec:
         layers[node.name] = [patch] * channels
     if not layers:
         raise InputError("this network has no ReLU, so there is nothing for a relu spec to say")
+    most = [max(node.shape[axis] for node in relu_nodes(graph)) for axis in (1, 2)]
+    if height > most[0] or width > most[1]:
+        raise InputError(f"the patch {height}x{width} is larger than every map of this network: at most {most[0]}x{most[1]}")
     return ReluSpec(model, layers, {"method": "uniform", "patch": [height, width]}, f"uniform {height}x{width}")
 
 

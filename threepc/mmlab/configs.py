@@ -64,14 +64,14 @@ def read_config(config: str) -> Any:
         return read
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a config runs arbitrary code, so anything may come of it
         _close_leftovers(error)
         raise InputError(f"config {config} cannot be read: {type(error).__name__}: {_one_line(error)}") from error
     finally:
         sys.path[:] = search_path  # mmcv leaves its temporary folder there when a config fails
 
 
-def _close_leftovers(error: Exception) -> None:
+def _close_leftovers(error: BaseException) -> None:
     """mmcv leaves a temporary file open when a config fails, which would complain on standard error when it is collected."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         leftover = frame.f_locals.get("temp_config_file")
@@ -88,5 +88,5 @@ def _packaged_files(package: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(root.glob("*/*.py")) if path.parent.name != "_base_"}
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())

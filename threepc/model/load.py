@@ -87,7 +87,10 @@ def _call_factory(config: str, checkpoint: str | Path | None, seed: int) -> tupl
     factory = _find_factory(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = factory()
+        try:
+            module = factory()
+        except (Exception, SystemExit) as error:  # foreign code runs here
+            raise InputError(f"{config}: the factory {config.partition(':')[2]} raised {_told(error)}") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"{config} returned a {type(module).__name__}, not a torch module")
     if checkpoint is not None:
@@ -103,12 +106,17 @@ def _find_factory(config: str) -> Callable[[], nn.Module]:
     try:
         with _importing_from_here():
             module = importlib.import_module(module_name)
-    except Exception as error:  # foreign code runs here
-        raise InputError(f"{config}: module {module_name} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # foreign code runs here
+        raise InputError(f"{config}: module {module_name} cannot be imported: {_told(error)}") from error
     factory: Callable[[], nn.Module] | None = getattr(module, function_name, None)
     if not callable(factory):
         raise InputError(f"{config}: module {module_name} has no function {function_name}")
     return factory
+
+
+def _told(error: BaseException) -> str:
+    """An error of somebody else's code in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager

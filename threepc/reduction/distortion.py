@@ -7,6 +7,7 @@ and every worker writes its part itself: whatever is done is kept.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -89,9 +90,11 @@ def measure(  # noqa: PLR0913 - each is an option of `threepc distortion`, given
     allows its shorter products. `skip_dominated` F, exact only: leave out candidates whose estimate is F times that of another one
     which costs no more.
 
-    Raises InputError for no or unsuitable images, a network without ReLU, a folder of another run, a full disk.
+    Raises InputError for no or unsuitable images, a network without ReLU, a backend that is not there, a folder of another run; RunError
+    for a full disk.
     """
     _check(graph, images, method, skip_dominated, jobs, device)
+    workers = _Workers(jobs, backend, scheduler)
     layers = list(relu_nodes(graph))
     patches = [candidates(*node.shape[1:]) for node in layers]
     path = Path(folder)
@@ -118,7 +121,7 @@ def measure(  # noqa: PLR0913 - each is an option of `threepc distortion`, given
         arrays = {f"{key} {name}": value[key] for name, value in weights.items() for key in value}
         store.write_arrays(path / "inputs.npz", arrays | {"images": images})
     setting = _Setting(str(path.absolute()), f"{manifest['weights']} {manifest['images']['sha256']}", device, tf32)
-    run = _Run(setting, graph, layers, patches, len(images), _Workers(jobs, backend, scheduler), progress)
+    run = _Run(setting, graph, layers, patches, len(images), workers, progress)
     result = run.estimate(check) if method == "estimate" else run.exact(skip_dominated)
     store.write_arrays(path / "distortion.npz", result | {"power": np.array(_power(setting))})
     (path / "inputs.npz").unlink(missing_ok=True)
@@ -154,25 +157,27 @@ class _Workers:
     backend: str
     scheduler: str | None
 
+    def __post_init__(self) -> None:
+        needed = {"loky": "joblib", "dask": "distributed", "ray": "ray"}.get(self.backend)
+        if needed is None:
+            raise InputError(f"unknown backend '{self.backend}' (known: loky, dask, ray)")
+        if importlib.util.find_spec(needed) is None:
+            raise InputError(f"the backend {self.backend} is not installed ({needed} is missing)")
+
     @contextmanager
     def backend_ready(self) -> Iterator[None]:
         with ExitStack() as stack:
-            try:
-                if self.backend == "dask":
-                    from distributed import Client
+            if self.backend == "dask":
+                from distributed import Client
 
-                    stack.enter_context(Client(self.scheduler) if self.scheduler else Client(n_workers=self.jobs, threads_per_worker=1))
-                elif self.backend == "ray":
-                    import ray
-                    from ray.util.joblib import register_ray
+                stack.enter_context(Client(self.scheduler) if self.scheduler else Client(n_workers=self.jobs, threads_per_worker=1))
+            elif self.backend == "ray":
+                import ray
+                from ray.util.joblib import register_ray
 
-                    ray.init(address=self.scheduler, ignore_reinit_error=True)
-                    stack.callback(ray.shutdown)
-                    register_ray()
-                elif self.backend != "loky":
-                    raise InputError(f"unknown backend '{self.backend}' (known: loky, dask, ray)")
-            except ImportError as error:
-                raise InputError(f"the backend {self.backend} is not installed ({error.name} is missing)") from None
+                ray.init(address=self.scheduler, ignore_reinit_error=True)
+                stack.callback(ray.shutdown)
+                register_ray()
             stack.enter_context(joblib.parallel_config(backend=self.backend, n_jobs=self.jobs))
             yield
 

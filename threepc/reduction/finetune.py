@@ -7,18 +7,24 @@ checkpoint is read without unpickling code. Block ReLUs have no parameters, so c
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import nn
 
-from threepc.errors import InputError, RunError
+from threepc.console import Display
+from threepc.errors import InputError, RunError, ThreepcError
+from threepc.files import check_writable
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec, save
 from threepc.mmlab.build import ClassifierLogits, SegmentorLogits
@@ -61,14 +67,20 @@ def finetune(  # noqa: PLR0913 - each is an option of MMLab's training, given by
     config, {"runner.max_epochs": 5}; `device` "cpu" or "cuda"; `launcher` "none", "pytorch", "slurm" or "mpi" as MMLab's;
     `resume_from` a checkpoint of an earlier run of this kind, with optimizer and epoch.
 
-    Raises InputError for a config, checkpoint or spec of another model, a dataset that is not there; RunError where training fails.
+    Raises InputError for a config, checkpoint or spec of another model, a dataset that is not there, and for whatever keeps the training from
+    its first step, which leaves the folder as it was; RunError where training fails later.
     """
+    folder = Path(folder)
+    check_writable(folder, is_directory=True)
+    if resume_from is not None and not Path(resume_from).is_file():
+        raise InputError(f"the checkpoint {resume_from} to go on from does not exist")
     import_mmlab()
     from mmcv.runner import get_dist_info, init_dist
 
     settings = read_config(config)
-    settings.merge_from_dict(options or {})
-    kind = settings.model.get("type")
+    with _refusing(config):
+        settings.merge_from_dict(options or {})
+        kind = settings.model.get("type")
     if kind not in _TASKS:
         raise InputError(f"{config}: model type {kind!r} cannot be trained (known: {', '.join(_TASKS)})")
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
@@ -80,7 +92,6 @@ def finetune(  # noqa: PLR0913 - each is an option of MMLab's training, given by
         settings.data.pin_memory = False
     if average_pool:
         _use_average_pooling(settings, config)
-    folder = Path(folder)
     settings.update(
         work_dir=str(folder),
         seed=seed,
@@ -93,18 +104,79 @@ def finetune(  # noqa: PLR0913 - each is an option of MMLab's training, given by
         init_dist(launcher, **settings.get("dist_params", {"backend": "nccl"}))
         settings.gpu_ids = range(get_dist_info()[1])
     first = get_dist_info()[0] == 0
-    model = _TASKS[kind](settings, config, checkpoint, spec, launcher != "none")
+    with _refusing(config):
+        model = _TASKS[kind](settings, config, checkpoint, spec, launcher != "none")
     name = Path(config).stem if Path(config).suffix else config.partition(":")[2]
     result = Finetuned(folder / f"{name}.py", folder / "latest.pth", None if spec is None else folder / "relu_spec.json")
-    if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        settings.dump(str(result.config))
-        if spec is not None and result.spec is not None:
-            save(spec, result.spec)
-    model.train_with(settings, launcher != "none", validate)
+
+    def describe_run() -> None:
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+            settings.dump(str(result.config))
+            if spec is not None and result.spec is not None:
+                save(spec, result.spec)
+
+    with _Beginning(folder, model.log_name, describe_run) as beginning:
+        model.train_with(settings, launcher != "none", validate, beginning)
     if first:
         _keep_latest(folder, result.checkpoint)
     return result
+
+
+@contextmanager
+def _refusing(config: str) -> Iterator[None]:
+    """Errors of MMLab's builders: they are those of the config."""
+    try:
+        yield
+    except ThreepcError:
+        raise
+    except Exception as error:
+        raise InputError(f"{config} cannot be trained as it is: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+class _Beginning:
+    """The time until the first step of a training. MMLab's log is held back; without a first step it is dropped, and the folder is as it was."""
+
+    def __init__(self, folder: Path, log_name: str, describe_run: Callable[[], None]) -> None:
+        from mmcv.utils import get_logger
+
+        self._folder, self._describe_run, self._log = folder, describe_run, get_logger(log_name)
+        self._missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        self._before = set() if self._missing else set(folder.iterdir())
+        self._said, self._handlers = MemoryHandler(1 << 20, logging.CRITICAL + 1), list(self._log.handlers)
+        self._waiting = ExitStack()
+        self.over = False
+
+    def __enter__(self) -> Self:
+        self._log.handlers = [self._said]
+        self._waiting.enter_context(Display().stage("preparing the training"))
+        return self
+
+    def end(self) -> None:
+        """The first step is about to be made."""
+        self.over = True
+        self._describe_run()
+        self._release()
+        for record in self._said.buffer:
+            self._log.handle(record)
+
+    def _release(self) -> None:
+        self._waiting.close()
+        self._log.handlers = self._handlers
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.over:
+            return
+        self._release()
+        if kind is not None and self._missing:
+            shutil.rmtree(self._missing[-1], ignore_errors=True)
+        elif kind is not None:
+            for path in set(self._folder.iterdir()) - self._before:
+                path.unlink()
 
 
 def _use_average_pooling(settings: Any, config: str) -> None:
@@ -123,6 +195,7 @@ class _Task(ABC):
     """A model of one of the two packages, with its start and its training loop."""
 
     logits: Callable[[Any], nn.Module]
+    log_name: str
 
     @abstractmethod
     def set_random_seed(self, seed: int) -> None: ...
@@ -160,7 +233,7 @@ class _Task(ABC):
             example = torch.zeros(1, *self.shape(settings))
             apply_spec(self.model, spec, example, lambda model, images: self.logits(model)(images))
 
-    def train_with(self, settings: Any, distributed: bool, validate: bool) -> None:
+    def train_with(self, settings: Any, distributed: bool, validate: bool, beginning: _Beginning) -> None:
         try:
             datasets = [self.build_dataset(settings.data.train)]
         except (OSError, RuntimeError) as error:
@@ -171,14 +244,25 @@ class _Task(ABC):
         if getattr(datasets[0], "PALETTE", None) is not None:
             meta["PALETTE"] = datasets[0].PALETTE
         stamp = time.strftime("%Y%m%d_%H%M%S")
+        step = self.model.train_step
+
+        def first_step(*arguments: Any, **named: Any) -> Any:
+            beginning.end()
+            self.model.train_step = step
+            return step(*arguments, **named)
+
+        self.model.train_step = first_step
         try:
             with known_warnings_silenced():
                 self.train(self.model, datasets, settings, distributed=distributed, validate=validate, timestamp=stamp, meta=meta)
-        except (OSError, RuntimeError, AssertionError) as error:
-            raise RunError(f"training stopped: {' '.join(str(error).split())}") from error
+        except Exception as error:
+            if not beginning.over:
+                raise InputError(f"{self.config} cannot be trained as it is: {_told(error)}") from error
+            raise RunError(f"training stopped: {_told(error)}") from error
 
 
 class _Classification(_Task):
+    log_name = "mmcls"
     logits = staticmethod(ClassifierLogits)
 
     def set_random_seed(self, seed: int) -> None:
@@ -206,6 +290,7 @@ class _Classification(_Task):
 
 
 class _Segmentation(_Task):
+    log_name = "mmseg"
     logits = staticmethod(SegmentorLogits)
 
     def set_random_seed(self, seed: int) -> None:

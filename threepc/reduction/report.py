@@ -66,6 +66,8 @@ def write_report(
 def save_allocation(allocation: Allocation, path: str | Path) -> Path:
     """Write a knapsack's spec to `path`, and beside it (.svg) the plot of its patch sizes by layer; returns the plot's path."""
     path = Path(path)
+    if path.suffix == ".svg":
+        raise InputError(f"{path} is where the plot goes: give the spec another ending, such as .json")
     save(allocation.spec, path)
     title = f"{allocation.spec.model}: {allocation.drelus:,} DReLUs, {allocation.cost:.6g} {allocation.unit} of {allocation.budget:.6g}"
     write_atomically(path.with_suffix(".svg"), plots.patches_by_layer(allocation.spec, title).encode())
@@ -82,7 +84,37 @@ def _reports(path: Path) -> list[dict[str, Any]]:
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} is no run report: a JSON object, or a list of these")
+    for entry in entries:
+        _check_report(path, entry)
     return [{"name": path.stem if len(entries) == 1 else f"{path.stem} {index + 1}"} | entry for index, entry in enumerate(entries)]
+
+
+def _check_report(path: Path, report: dict[str, Any]) -> None:
+    """Raises InputError for what neither `threepc run --report` nor `threepc evaluate` writes."""
+    if "model" not in report:
+        raise InputError(f"{path} is no report of threepc run or evaluate: it has no 'model'")
+    fits = {
+        "model": isinstance(report["model"], str),
+        "images": _is_number(report.get("images", 1)),
+        "drelus": _is_number(report.get("drelus", 0)),
+        "bytes": _has_total(report.get("bytes", 0)),
+        "seconds": _has_total(report.get("seconds", 0)),
+        "layers": isinstance(report.get("layers", []), list) and all(map(_is_layer, report.get("layers", []))),
+    }
+    for key in (key for key, good in fits.items() if not good):
+        raise InputError(f"{path} is no report of threepc run or evaluate: its {key!r} is {str(report[key])[:40]!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _has_total(value: Any) -> bool:
+    return _is_number(value) or (isinstance(value, dict) and _is_number(value.get("total")))
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("name"), str) and _is_number(value.get("bytes"))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -253,9 +285,9 @@ def _runs(reports: list[dict[str, Any]]) -> str:
         )
     parts.append(_table(("run", "model", "ring", "relu spec", "images", "DReLUs", "seconds", "bytes an image", "online messages"), rows))
     for entry in reports:
-        layers = [layer for layer in entry.get("layers", []) if isinstance(layer, dict) and layer.get("bytes")]
+        layers = [layer for layer in entry.get("layers", []) if layer["bytes"]]
         if layers:
-            names = [str(layer["name"]) for layer in layers]
+            names = [layer["name"] for layer in layers]
             bars = plots.by_layer(names, {"bytes": [layer["bytes"] for layer in layers]}, f"{entry['name']}: bytes by layer", "bytes")
             parts.append(f"<div class=wide>{bars}</div>")
     return "".join(parts)

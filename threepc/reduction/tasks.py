@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from threepc.errors import InputError
+from threepc.files import check_writable
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.importer import import_module
 from threepc.graph.ir import Graph, Weights
@@ -36,6 +37,7 @@ def spec_import(pickle: PathLike, network: str, config: str, output: PathLike, s
 
     `network` is one of `paper_networks()`, `config` the same network here, `size` (H, W) of its input where not the config's.
     """
+    check_writable(Path(output))
     _, graph, _ = _network(config, None, size)
     found = import_paper(pickle, network, graph)
     relu_specs.save(found, output)
@@ -47,6 +49,7 @@ def spec_uniform(patch: str, config: str, output: PathLike, size: tuple[int, int
     match = _PATCH.fullmatch({"zero": "1x0", "identity": "0x1"}.get(patch, patch))
     if match is None:
         raise InputError(f"'{patch}' is no patch size: HEIGHTxWIDTH such as 4x4, or zero, or identity")
+    check_writable(Path(output))
     model, graph, _ = _network(config, None, size)
     found = relu_specs.uniform(graph, int(match[1]), int(match[2]), model.name)
     relu_specs.save(found, output)
@@ -96,6 +99,7 @@ def solve_knapsack(
     """
     if seconds is not None and network == "none":
         raise InputError("a budget in seconds needs the network it is for, such as --network wan")
+    check_writable(Path(output))
     result = store.load(folder)
     costs, fixed = None, 0.0
     if bytes is not None or seconds is not None:
@@ -123,5 +127,6 @@ def make_report(
     size: tuple[int, int] | None = None,
 ) -> Path:
     """`threepc report --spec S --run R --distortion FOLDER --config CONFIG --output PAGE`: one self-contained HTML page."""
+    check_writable(Path(output))
     graph = None if config is None else _network(config, None, size)[1]
     return report.write_report(output, specs=specs, runs=runs, distortion=folder, graph=graph)

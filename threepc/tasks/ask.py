@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from threepc.console import Display
+from threepc.files import check_writable
 from threepc.party import three_hosts
 from threepc.party.batches import infer_all
 from threepc.party.deployment import load
@@ -38,8 +39,8 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     deployment = load(options.deployment)
     deployment.client_pair(options.name)
     check_files(options.images)
-    results.check_writable(options.report)
-    results.check_writable(options.output, is_directory=True)
+    check_writable(options.report)
+    check_writable(options.output, is_directory=True)
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -155,19 +154,6 @@ def write(outcome: Outcome, directory: Path | None, report: Path | None) -> None
     if report is not None:
         write_atomically(report, (json.dumps(outcome.report, indent=1, allow_nan=False) + "\n").encode())
         outcome.written.append(report)
-
-
-def check_writable(path: Path | None, is_directory: bool = False) -> None:
-    """Make the directory that results will go to. Raises InputError where nothing can be written there."""
-    if path is None:
-        return
-    directory = path if is_directory else path.parent
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {directory} cannot be made: {error.strerror}") from None
-    if not os.access(directory, os.W_OK | os.X_OK) or (not is_directory and path.is_dir()):
-        raise InputError(f"{path} cannot be written")
 
 
 def _write_array(path: Path, array: np.ndarray) -> Path:

@@ -14,6 +14,7 @@ import torch
 
 from threepc.console import Display
 from threepc.errors import InputError
+from threepc.files import check_writable
 from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel
@@ -66,8 +67,8 @@ class PreparedRun:
 def prepare(options: RunOptions, display: Display) -> PreparedRun:
     """Load and check everything. Raises InputError for images, model, spec, ring and places to write to."""
     check_files(options.images)
-    results.check_writable(options.report)
-    results.check_writable(options.output, is_directory=True)
+    check_writable(options.report)
+    check_writable(options.output, is_directory=True)
     with display.stage("loading the model"):
         loaded = load_model(options.config, options.checkpoint, size=options.size)
     inputs = load_inputs(options.images, loaded.card, options.settings.precision, loaded.preprocessing.shape, options.labels)
