@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threepc.errors import InputError
 from threepc.files import write_atomically
 from threepc.images.card import ModelCard
 from threepc.images.read import read_image
