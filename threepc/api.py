@@ -103,19 +103,20 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     import torch
 
     from threepc.graph.modes import evaluating
-    from threepc.model.assemble import CALIBRATED_RING, Settings, assemble
+    from threepc.model.assemble import Settings, assemble
+    from threepc.plan.calibration import NARROWEST
 
     if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4:
         raise InputError("example_input must be a float tensor (N, C, H, W)")
     height, width = example_input.shape[2:]
     card = ModelCard(type(model).__name__, Preprocessing((height, width), (0.0,) * 3, (1.0,) * 3))
     scales = (example_input if calibration is None else calibration).detach().cpu().numpy()
-    if not scales.any() and ring != CALIBRATED_RING:
+    if not scales.any() and ring != NARROWEST:
         scales = np.random.default_rng(0).standard_normal(scales.shape)  # a shape without numbers: those of most networks' inputs
     else:
         limit = 2 * max(float(np.abs(scales).max(initial=0)), float(example_input.abs().max()))
         card = replace(card, input_limit=limit if 0 < limit < np.inf else None)
-    if ring == CALIBRATED_RING and not scales.any():
+    if ring == NARROWEST and not scales.any():
         raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
     assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin))
     with evaluating(model):

@@ -16,7 +16,8 @@ from threepc.graph.clear import evaluate
 from threepc.graph.importer import import_module
 from threepc.graph.passes import standard_passes
 from threepc.images.card import Preprocessing
-from threepc.plan.calibration import calibrate, choose, default_images, measure
+from threepc.plan.calibration import calibrate, choose, default_images
+from threepc.plan.headroom import measure
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.protocol.steps import RAW

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from threepc.console import Display
-from threepc.errors import InputError
+from threepc.errors import InputError, RunError
 from threepc.model.assemble import Settings
+from threepc.tasks.inspect import inspect
 from threepc.tasks.run import RunOptions, run
+from threepc.tasks.simulate import run_twin
 
 FACTORIES = '''
 import torch
@@ -85,3 +87,41 @@ def test_images_of_ones_own_decide_the_limit(folder, display):
 def test_other_ways_with_what_is_beyond_are_refused(folder, display):
     with pytest.raises(InputError, match="^out-of-range: must be one of refuse, warn, not ignore$"):
         run(options("one.png", out_of_range="ignore"), display)
+
+
+@pytest.mark.parametrize("way", ["simulated", "secure"])
+def test_values_beyond_what_a_layer_holds_are_counted_and_fail(folder, display, way):
+    """Scales of a 32-bit ring, chosen with images of a sixteenth of the size: wrong, and said to be."""
+    flat = options("large.npy", compare=True, out_of_range="warn", settings=Settings(32, calibration=(Path("tiny.npy"),)))
+    np.save("tiny.npy", np.load("inputs.npy") / 16)
+    outcome = run(flat, display) if way == "secure" else run_twin(flat, None, display)
+    name, count = next(iter(outcome.outside.items()))
+    assert outcome.report["out_of_range"] == outcome.outside and name in {step.name for step in outcome.model.plan(1).steps}
+    with pytest.raises(RunError, match=rf"^{name}: {count:,} values are too large for a ring of 32 bits"):
+        outcome.refuse_outside()
+
+
+def test_values_within_are_none_outside(folder, display):
+    outcome = run_twin(options("inputs.npy", compare=True, settings=Settings(32)), None, display)
+    assert outcome.outside == outcome.report["out_of_range"] == {}
+    outcome.refuse_outside()
+
+
+@pytest.mark.parametrize("ring", [64, 48, 40, 32])
+def test_what_ranges_were_measured_with_is_said(folder, display, ring):
+    run(options("one.png", settings=Settings(ring)), display)
+    assert any(
+        line.startswith("ranges measured with artificial images, as no calibration images were given; 2 bits") for line in display.notes
+    )
+    run(options("one.png", settings=Settings(ring, calibration=(Path("inputs.npy"),), margin=3)), display)
+    assert any(line.startswith("ranges measured with 1 calibration image; 3 bits of margin; least room: ") for line in display.notes)
+
+
+def test_an_inspection_tells_the_room_of_every_layer_and_the_public_model_does_not(folder, display):
+    inspection = inspect("ranged:small", None, Settings(32, calibration=(Path("inputs.npy"),), margin=4), 1, None, display)
+    plain = inspection.to_plain()
+    layers = {layer["name"]: layer for layer in plain["layers"]}
+    assert (plain["margin_bits"], plain["ranges_of"]) == (4, "1 calibration image") and layers["input"]["largest"] == 2.0
+    assert all(layer["room_bits"] >= 4 for layer in layers.values() if layer["room_bits"] is not None)
+    assert layers["output"]["room_bits"] is None
+    assert str(layers["0"]["largest"]) not in str(inspection.model.to_plain())

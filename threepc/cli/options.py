@@ -169,7 +169,7 @@ out_of_range_option = click.option(
     type=click.Choice(OUT_OF_RANGE),
     default="refuse",
     show_default=True,
-    help="What to do with images that are larger than the model is made for.",
+    help="What to do with images that are larger than the model is made for, and where layers are compared, with values that are.",
 )
 ring_option = click.option("--ring", type=click.Choice(RINGS), default=48, show_default=True, help="Bits of a ring element.")
 

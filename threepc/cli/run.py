@@ -28,6 +28,7 @@ from threepc.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from threepc.tasks.results import Outcome
     from threepc.tasks.run import RunOptions
 
 _options_of_both = together(
@@ -58,7 +59,6 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
     """
-    from threepc.cli.show_run import show
     from threepc.console import Display
     from threepc.tasks.run import run as run_three_parties
     from threepc.tasks.simulate import run_reproducibly
@@ -66,9 +66,9 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
     most = None if budget is None else round(budget * 1e6)
     wanted = _run_options(options, compare=compare or layers, layers=layers, separate=phases == "separate", budget=most)
     if debug_seed is None:
-        show(run_three_parties(wanted, Display()))
+        _show(run_three_parties(wanted, Display()), wanted)
     else:
-        show(run_reproducibly(wanted, debug_seed, Display()), "not private")
+        _show(run_reproducibly(wanted, debug_seed, Display()), wanted, "not private")
 
 
 @click.command(cls=Command, short_help="A secure run's arithmetic in the clear.")
@@ -80,11 +80,20 @@ def simulate(seed: int | None, **options: Any) -> None:
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
     """
-    from threepc.cli.show_run import show
     from threepc.console import Display
     from threepc.tasks.simulate import run_twin
 
-    show(run_twin(_run_options(options, compare=True), seed, Display()), "simulated")
+    wanted = _run_options(options, compare=True)
+    _show(run_twin(wanted, seed, Display()), wanted, "simulated")
+
+
+def _show(outcome: Outcome, options: RunOptions, way: str = "secure") -> None:
+    """Print the outcome; then fail where values were out of range, unless the user said to go on."""
+    from threepc.cli.show_run import show
+
+    show(outcome, way)
+    if options.out_of_range == "refuse":
+        outcome.refuse_outside()
 
 
 def _run_options(options: dict[str, Any], **more: Any) -> RunOptions:

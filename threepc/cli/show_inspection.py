@@ -11,18 +11,23 @@ from threepc.tasks.inspect import Inspection
 def show(inspection: Inspection) -> None:
     """A row for each step that costs something, the totals, and what the network is."""
     plain = inspection.to_plain()
-    table = new_table("layer", "kind", "output", "DReLUs", "offline", "online", "msgs", right=("DReLUs", "offline", "online", "msgs"))
+    right = ("DReLUs", "offline", "online", "msgs", "largest", "room")
+    table = new_table("layer", "kind", "output", *right, right=right)
     for entry in plain["layers"]:
         name = entry["name"]
         cells = [f"{entry['drelus']:,}" if entry["drelus"] else ""]
         cells += [megabytes(entry["bytes"][phase]) if entry["bytes"][phase] else "" for phase in ("offline", "online")]
-        table.add_row(name, entry["kind"], "x".join(map(str, entry["shape"])), *cells, str(entry["messages"] or ""))
+        cells += [str(entry["messages"] or "")]
+        cells += ["" if entry[key] is None else f"{entry[key]:{form}}" for key, form in (("largest", ".3g"), ("room_bits", ".1f"))]
+        table.add_row(name, entry["kind"], "x".join(map(str, entry["shape"])), *cells)
     sums = plain["bytes"]
     table.add_row(
-        "all", "", "", f"{plain['drelus']:,}", megabytes(sums["offline"]), megabytes(sums["online"]), str(plain["messages_online"])
+        "all", "", "", f"{plain['drelus']:,}", megabytes(sums["offline"]), megabytes(sums["online"]), str(plain["messages_online"]), "", ""
     )
     print_table(table)
     say("offline, online: megabytes over all links; msgs: one-way messages online")
+    say(f"largest: of the values, measured with {plain['ranges_of']}; room: bits up to what the layer holds,")
+    say(f"of which the scales were to leave {plain['margin_bits']} (--margin)")
     low, high = plain["drelu_window"]
     say()
     say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")

@@ -31,12 +31,23 @@ def show(outcome: Outcome, way: str = "secure") -> None:
     if "links" in outcome.report:
         say()
         print_table(links_table(outcome.report["links"]))
+    if outcome.outside:
+        say()
+        _show_outside(outcome)
     if outcome.trace is not None:
         say()
         _show_layers(outcome.trace)
     if outcome.written:
         say()
         say(paths_line(outcome.written))
+
+
+def _show_outside(outcome: Outcome) -> None:
+    """How many values of each layer its ring or gate cannot hold, for all images."""
+    table = new_table("layer", "values out of range", right=("values out of range",))
+    for name, count in outcome.outside.items():
+        table.add_row(name, f"{count:,}")
+    print_table(table)
 
 
 def _show_layers(trace: Trace) -> None:

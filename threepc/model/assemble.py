@@ -20,13 +20,11 @@ from threepc.images.card import ModelCard
 from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
 from threepc.model.served import PublicModel, ServedModel, Sizes
-from threepc.plan.calibration import MARGIN_BITS, Ranges, choose, default_images, measure
+from threepc.plan.calibration import MARGIN_BITS, NARROWEST, choose, default_images
+from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import Precision
 
-CALIBRATED_RING = 32
-"""In this ring there is no room for one scale that suits every layer."""
-
-ARTIFICIAL_IMAGES = {CALIBRATED_RING: 8}
+ARTIFICIAL_IMAGES = {NARROWEST: 8}
 """How many artificial images stand in where the server has none of its own; 2 in the rings that are not listed, which have room to spare."""
 
 
@@ -103,9 +101,7 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
     if card.input_limit is None:
         limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
         card = dataclasses.replace(card, input_limit=limit or None)
-    if precision.bits == CALIBRATED_RING:
-        chosen = choose(graph, ranges, precision.bits, settings.margin, sizes, settings.fraction)
-        precision = dataclasses.replace(chosen, window=settings.window)
+    precision = choose(graph, ranges, settings.ring, settings.margin, sizes, settings.fraction, settings.window)
     public = PublicModel(graph, precision, sizes or None, card, settings.reveal)
     public.plan(1)
     return Assembled(ServedModel(public, weights), module, example, spec, ranges)
@@ -144,6 +140,17 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
     signs = f"signs from bits {low} to {high - 1}"
     ring = f"{precision.bits}-bit ring, {precision.fraction} fractional bits"
     lines = [f"{loaded.name}, {weights}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {signs}"]
-    if precision.bits == CALIBRATED_RING and len(settings.calibration) == 0:
-        lines.append("scales of the layers chosen with artificial images; --calibration takes real ones")
-    return lines
+    return [*lines, _ranges_line(assembled, settings)]
+
+
+def ranges_of(settings: Settings) -> str:
+    """What the layers' ranges are measured with."""
+    given = len(settings.calibration)
+    return f"{given} calibration image{'s' * (given > 1)}" if given else "artificial images, as no calibration images were given"
+
+
+def _ranges_line(assembled: Assembled, settings: Settings) -> str:
+    """What the ranges were measured with, and which layer has least room."""
+    rooms = room(assembled.public.plan(1), assembled.ranges)
+    name = min(rooms, key=lambda step: rooms[step][1])
+    return f"ranges measured with {ranges_of(settings)}; {settings.margin} bits of margin; least room: {rooms[name][1]:.1f} bits at {name}"

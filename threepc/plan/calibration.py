@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from threepc.errors import InputError
-from threepc.graph.clear import walk
 from threepc.graph.ir import Graph, Weights
-from threepc.graph.relu_spec import IDENTITY, ZERO
 from threepc.images.card import Preprocessing
+from threepc.plan.headroom import Ranges, bounds, measure
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
-from threepc.plan.schedule import Plan, Sizes, schedule
-from threepc.protocol.steps import REDUCED, LinearStep, OutputStep, Step
+from threepc.plan.schedule import Sizes, schedule
+from threepc.protocol.steps import REDUCED, LinearStep, Step
 
 MARGIN_BITS = 2
 """An input may drive any layer to four times what calibration saw."""
@@ -33,16 +31,7 @@ LEAST_WEIGHT_BITS = 4
 
 LEAST_ACTIVATION_BITS = 8
 
-
-@dataclass(frozen=True)
-class Ranges:
-    """Largest absolute values, by node name: of each node's output, and of the sums on which each ReLU decides.
-
-    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too.
-    """
-
-    values: dict[str, float]
-    sums: dict[str, float]
+NARROWEST = 32
 
 
 def default_images(preprocessing: Preprocessing, count: int = 8, seed: int = 0) -> np.ndarray:
@@ -58,48 +47,6 @@ def default_images(preprocessing: Preprocessing, count: int = 8, seed: int = 0) 
     pixels = np.clip(127.5 + contrast * (coarse[:, :, rows][..., columns] - 127.5) + noise, 0, 255)
     mean, std = (np.array(part).reshape(-1, 1, 1) for part in (preprocessing.mean, preprocessing.std))
     return ((pixels - mean) / std).astype(np.float32)
-
-
-def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, sizes: Sizes | None = None) -> Ranges:
-    """Run the network in the clear, in float32. images: real (N, C, H, W); sizes: patches of block ReLUs, by name.
-
-    Raises InputError, naming the layer, where values are not finite.
-    """
-    values: dict[str, float] = {}
-    sums: dict[str, float] = {}
-    waiting = {node.inputs[0]: [] for node in graph.nodes if node.kind in ("relu", "clip")}
-    for node in graph.nodes:
-        if node.kind in ("relu", "clip"):
-            waiting[node.inputs[0]].append(node)
-    for image in torch.as_tensor(images).split(1):
-        for node, value in walk(graph, weights, image, sizes, torch.float32):
-            if "resize" not in node.attrs:
-                values[node.name] = max(values.get(node.name, 0.0), _largest(value, node.name))
-            for relu in waiting.get(node.name, ()):
-                largest = _largest_sum(value, (sizes or {}).get(relu.name), relu.attrs.get("max", 0.0))
-                sums[relu.name] = max(sums.get(relu.name, 0.0), largest)
-    for name, part in weights.items():
-        values[name] = max(values[name], float(np.abs(part["bias"]).max(initial=0.0)))
-    return Ranges(values, sums)
-
-
-def _largest(value: torch.Tensor, name: str) -> float:
-    largest = float(value.abs().max())
-    if not math.isfinite(largest):
-        raise InputError(f"calibration: {name} gives values that are not finite numbers")
-    return largest
-
-
-def _largest_sum(value: torch.Tensor, sizes: tuple[tuple[int, int], ...] | None, bound: float) -> float:
-    if sizes is None:
-        return max(float(value.abs().max()), float((value - bound).abs().max()))
-    largest = 0.0
-    for size in set(sizes) - {IDENTITY, ZERO}:
-        chosen = value[:, [i for i, s in enumerate(sizes) if s == size]]
-        for decided in (chosen, chosen - bound):
-            sums = functional.avg_pool2d(decided, size, ceil_mode=True, divisor_override=1)
-            largest = max(largest, float(sums.abs().max()))
-    return largest
 
 
 def calibrate(
@@ -120,16 +67,22 @@ def calibrate(
 
 
 def choose(
-    graph: Graph, ranges: Ranges, bits: int, margin_bits: int = MARGIN_BITS, sizes: Sizes | None = None, fraction: int | None = None
+    graph: Graph,
+    ranges: Ranges,
+    bits: int,
+    margin_bits: int = MARGIN_BITS,
+    sizes: Sizes | None = None,
+    fraction: int | None = None,
+    window: tuple[int, int] | None = None,
 ) -> Precision:
-    """`calibrate` from ranges that were measured before."""
+    """`calibrate` from ranges that were measured before. window: the bits of a product that decide signs, None for all that can matter."""
     usual = Precision.default(bits).fraction if fraction is None else fraction
     try:
-        return _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual))
+        return _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
     except _DoesNotFit as error:
         for fewer in range(usual - 1, LEAST_ACTIVATION_BITS - 1, -1):
             try:
-                _fit(graph, ranges, margin_bits, sizes, Precision(bits, fewer))
+                _fit(graph, ranges, margin_bits, sizes, Precision(bits, fewer, window=window))
             except _DoesNotFit:
                 continue
             raise InputError(f"{error}; {fewer} fractional bits for activations would do, or a larger ring") from None
@@ -143,23 +96,27 @@ class _DoesNotFit(Exception):
 
 def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precision: Precision) -> Precision:
     """Start from as many bits as a truncation removes, and take away where the plan's values would not fit, until all do."""
-    own = {node.name: MAX_TRUNCATION for node in graph.nodes if node.kind == "conv"}
+    # a window of a user's counts the bits of products as they are without calibration; the 32-bit ring has none such
+    most = precision.fraction if precision.window and precision.bits != NARROWEST else MAX_TRUNCATION
+    own = {node.name: most for node in graph.nodes if node.kind == "conv"}
     largest_input = ranges.values[graph.input.name]
     if _exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
         raise _DoesNotFit(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
     while True:
-        plan = schedule(graph, replace(precision, weight_fraction=own), sizes)
+        plan = schedule(graph, replace(precision, weight_fraction=own), sizes, draft=True)
         producer = {step.name: step for step in plan.steps}
         lowered: dict[str, int] = {}
-        for step in plan.steps:
-            for value, excess, largest in _excesses(plan, step, ranges, margin):
-                fewer = {name: allowed for name, allowed in _scales(producer, value, excess) if allowed < own[name]}
-                if not fewer or min(fewer.values()) < LEAST_WEIGHT_BITS:
-                    raise _DoesNotFit(
-                        f"{step.name}: values up to {largest:.3g} do not fit a ring of {precision.bits} bits"
-                        f" with {precision.fraction} fractional bits for activations"
-                    )
-                lowered |= {name: min(allowed, lowered.get(name, allowed)) for name, allowed in fewer.items()}
+        for bound in bounds(plan):
+            excess = _exponent(ranges.of(bound)) + margin - bound.exponent
+            if excess <= 0:
+                continue
+            fewer = {name: allowed for name, allowed in _scales(producer, bound.value, excess) if allowed < own[name]}
+            if not fewer or min(fewer.values()) < LEAST_WEIGHT_BITS:
+                raise _DoesNotFit(
+                    f"{bound.step}: values up to {ranges.of(bound):.3g} do not fit a ring of {precision.bits} bits"
+                    f" with {precision.fraction} fractional bits for activations"
+                )
+            lowered |= {name: min(allowed, lowered.get(name, allowed)) for name, allowed in fewer.items()}
         if not lowered:
             return replace(precision, weight_fraction={name: own_bits for name, own_bits in own.items() if own_bits != precision.fraction})
         own |= lowered
@@ -168,32 +125,6 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
 def _exponent(largest: float) -> int:
     """The least e with largest <= 2^e."""
     return math.ceil(math.log2(largest)) if largest > 0 else -64
-
-
-def _excesses(plan: Plan, step: Step, ranges: Ranges, margin: int) -> Iterator[tuple[str, int, float]]:
-    """(name of a value, bits by which it is too large, its largest size) for the values that a step makes or opens."""
-    bits = plan.precision.bits
-    node = _node(plan.graph, step.name)
-    if not isinstance(step, OutputStep) and step.result.bits == bits:
-        largest = ranges.values[node]
-        excess = step.result.fraction + _exponent(largest) + margin - (bits - 2)
-        if excess > 0 and step.kind not in ("relu", "clip", "truncation"):
-            yield step.name, excess, largest
-    if step.kind in ("relu", "clip", "truncation", "maxpool"):
-        source = step.sources[0]
-        largest = ranges.sums[node] if step.kind in ("relu", "clip") else ranges.values[_node(plan.graph, source)]
-        cut = step.cut if step.kind == "maxpool" else step.protocol.cut
-        excess = step.inputs[0].fraction - cut.shift + _exponent(largest) + margin - (cut.kept_bits - 2)
-        if excess > 0:
-            yield source, excess, largest
-
-
-def _node(graph: Graph, name: str) -> str:
-    """The node that a step belongs to."""
-    known = {node.name for node in graph.nodes}
-    while name not in known:
-        name = name.rpartition("/")[0]
-    return name
 
 
 def _scales(producer: Mapping[str, Step], name: str, excess: int) -> Iterator[tuple[str, int]]:

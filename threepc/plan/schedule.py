@@ -99,8 +99,10 @@ def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS) -> Plan:
-    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels.
+def schedule(
+    graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS, draft: bool = False
+) -> Plan:
+    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels. draft: clips may not fit yet.
 
     Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes or fractional bits of what the graph
     does not have, and for more than the limits above.
@@ -108,7 +110,7 @@ def schedule(graph: Graph, precision: Precision, sizes: Sizes | None = None, bat
     if reveal not in REVEALS:
         raise InputError(f"reveal: must be {' or '.join(REVEALS)}, not {reveal!r:.80}")
     _check_names(graph, precision, sizes or {})
-    plan = _Scheduler(graph, precision, sizes or {}, batch, reveal).plan()
+    plan = _Scheduler(graph, precision, sizes or {}, batch, reveal, draft).plan()
     total = sum(8 * _elements(step.result) for step in plan.steps) + sum(map(plan.cost.total, ("setup", "offline", "online")))
     if total > MOST_BYTES:
         raise InputError(f"the model needs {total >> 30:,} GB for {batch} images at once; at most {MOST_BYTES >> 30:,} are possible")
@@ -127,7 +129,8 @@ def _check_names(graph: Graph, precision: Precision, sizes: Sizes) -> None:
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str):
+    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str, draft: bool):
+        self.draft = draft
         self.graph, self.precision, self.sizes, self.batch, self.reveal = graph, precision, sizes, batch, reveal
         self.readers = graph.consumers()
         self.bits, self.fraction = precision.bits, precision.fraction
@@ -228,7 +231,7 @@ class _Scheduler:
         cut = self._opened(source)
         low_bit, width = self.precision.comparison(cut.kept_bits)
         unit = 1 << low_bit
-        if clip is not None and clip * 2**self.fraction >= 1 << (cut.kept_bits - 2):
+        if clip is not None and not self.draft and clip * 2**self.fraction >= 1 << (cut.kept_bits - 2):
             raise InputError(f"{node.name}: a clip at {clip:g} is beyond the numbers of a ring of {self.bits} bits: make it a relu")
         bound = None if clip is None else round(clip * 2**self.fraction / unit) * unit
         relu = Relu(self.op, value.shape, cut, self.bits, low_bit, width, self.sizes.get(node.name), bound)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from threepc.console import Display
-from threepc.model.assemble import Settings, assemble_loaded
+from threepc.model.assemble import Settings, assemble_loaded, ranges_of
 from threepc.model.load import load_model
 from threepc.model.served import PublicModel
+from threepc.plan.headroom import room
 from threepc.plan.schedule import Plan
 from threepc.protocol.cost import Cost
 from threepc.protocol.steps import Step
@@ -16,11 +19,17 @@ from threepc.protocol.steps import Step
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network's public model and plan for a batch, and where its spec came from."""
+    """A network's public model and plan for a batch, where its spec came from, and the room of its layers, by step.
+
+    rooms: a layer's largest value and the bits between it and what the layer holds, measured with `ranges_of`; margin: bits asked for.
+    """
 
     model: PublicModel
     plan: Plan
     relu_spec: str | None
+    rooms: dict[str, tuple[float, float]]
+    margin: int
+    ranges_of: str
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-plain data, with the report's names where they are the same."""
@@ -30,17 +39,28 @@ class Inspection:
             "bytes": sizes(cost),
             "links": dict(sorted(_links(cost).items())),
             "messages_online": cost.messages,
-            "layers": [layer(step) for step in self.plan.steps],
+            "margin_bits": self.margin,
+            "ranges_of": self.ranges_of,
+            "layers": [layer(step) | self._room(step) for step in self.plan.steps],
         }
 
+    def _room(self, step: Step) -> dict[str, float | None]:
+        """Its largest value and its room in bits, None where nothing bounds it."""
+        largest, bits = self.rooms.get(step.name, (None, None))
+        return {"largest": largest, "room_bits": bits if bits is not None and math.isfinite(bits) else None}
 
-def inspect(config: str, settings: Settings, batch: int, size: tuple[int, int] | None, display: Display) -> Inspection:
+
+def inspect(
+    config: str, checkpoint: Path | None, settings: Settings, batch: int, size: tuple[int, int] | None, display: Display
+) -> Inspection:
     """Load and import the network. Raises InputError for what cannot be run, naming the layer."""
     with display.stage("loading the model"):
-        loaded = load_model(config, size=size)
+        loaded = load_model(config, checkpoint, size=size)
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, settings)
-    return Inspection(assembled.public, assembled.public.plan(batch), assembled.spec_source)
+    model = assembled.public
+    rooms = room(model.plan(1), assembled.ranges)
+    return Inspection(model, model.plan(batch), assembled.spec_source, rooms, settings.margin, ranges_of(settings))
 
 
 def layer(step: Step) -> dict[str, Any]:

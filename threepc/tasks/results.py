@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from threepc.errors import RunError
 from threepc.files import write_atomically
 from threepc.images.card import ModelCard
 from threepc.images.read import read_image
@@ -54,7 +55,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outputs of one model for some inputs, as `PublicModel.network_outputs` gives them, and what they cost. trace: the layers of one image, compared."""
+    """Outputs of one model for some inputs, as `PublicModel.network_outputs` gives them, and what they cost.
+
+    trace: the layers of one image, compared. outside: with a comparison, how many real numbers each layer could not hold, if any.
+    """
 
     model: PublicModel
     inputs: Inputs
@@ -62,6 +66,7 @@ class Outcome:
     report: dict[str, Any]
     comparison: Comparison | None = None
     trace: Trace | None = None
+    outside: dict[str, int] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
 
     @property
@@ -73,6 +78,15 @@ class Outcome:
     def classes(self) -> np.ndarray:
         """(N,), or (N, h, w) for maps."""
         return classes(self.model, self.outputs)
+
+    def refuse_outside(self) -> None:
+        """Raise RunError, naming the first layer with values that it could not hold: the results are wrong then."""
+        for name, count in self.outside.items():
+            more = f" ({sum(self.outside.values()):,} in {len(self.outside)} layers)" if len(self.outside) > 1 else ""
+            raise RunError(
+                f"{name}: {count:,} values are too large for a ring of {self.model.precision.bits} bits with these scales{more}: the result is"
+                " wrong; take --calibration with such images, a larger --margin or --ring, or go on by --out-of-range warn"
+            )
 
     @property
     def is_map(self) -> bool:

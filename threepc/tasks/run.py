@@ -23,6 +23,7 @@ from threepc.party.batches import infer_all
 from threepc.party.record import report
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
+from threepc.plan.headroom import count_outside
 from threepc.tasks import results
 from threepc.tasks.inputs import Inputs, check_files, load_inputs
 from threepc.tasks.results import Comparison, Outcome
@@ -108,14 +109,16 @@ def make_outcome(prepared: PreparedRun, outputs: np.ndarray, details: dict[str, 
     """Compare, report and write the outputs of all images, as `infer_all` gives them."""
     assembled, inputs = prepared.assembled, prepared.inputs
     comparison = trace = None
+    outside: dict[str, int] = {}
     if options.compare:
         with display.stage("plaintext PyTorch"):
             comparison = _compare(assembled, inputs, outputs, options.batch)
+            outside = count_outside(assembled.public.plan(1), assembled.served.weights, inputs.pixels, assembled.public.sizes)
         if options.layers or comparison.relative_error > LARGEST_ERROR:
             trace = _trace(assembled, inputs, comparison, display)
     details |= {"checkpoint": options.checkpoint and str(options.checkpoint), "batch": options.batch}
-    details |= comparison.fields() if comparison else {}
-    outcome = Outcome(assembled.public, inputs, outputs, details, comparison, trace)
+    details |= comparison.fields() | {"out_of_range": outside} if comparison else {}
+    outcome = Outcome(assembled.public, inputs, outputs, details, comparison, trace, outside)
     details |= results.class_fields(outcome)
     results.write(outcome, options.output, options.report)
     return outcome

@@ -1,0 +1,146 @@
+"""How much room the values of a network have: real numbers against what ring, gates and sign windows hold, step by step.
+
+Ranges are measured on the server's own images, and are the server's: no other party learns them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from threepc.errors import InputError
+from threepc.graph.clear import walk
+from threepc.graph.ir import Graph, Weights
+from threepc.graph.relu_spec import IDENTITY, ZERO
+from threepc.plan.schedule import Plan, Sizes
+from threepc.protocol.steps import MaxPoolStep, OutputStep, ReluStep
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Largest absolute values, by node name: of each node's output, and of the sums on which each ReLU decides.
+
+    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too.
+    """
+
+    values: dict[str, float]
+    sums: dict[str, float]
+
+    def of(self, bound: Bound) -> float:
+        """The largest of what a bound is for."""
+        return (self.sums if bound.decided else self.values)[bound.node]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a step can hold: values of `node`, or the sums on which it decides, of an absolute size below 2^exponent.
+
+    value: the name of the plan's value that must fit.
+    """
+
+    step: str
+    value: str
+    node: str
+    decided: bool
+    exponent: int
+
+
+def observe(
+    graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, sizes: Sizes | None = None
+) -> Iterator[tuple[str, bool, torch.Tensor]]:
+    """(node, whether these are sums that it decides on, real numbers) for one of images (N, C, H, W) after the other, in float32.
+
+    sizes: patches of block ReLUs, by name.
+    """
+    relus: dict[str, list[tuple[str, float]]] = {}
+    for node in graph.nodes:
+        if node.kind in ("relu", "clip"):
+            relus.setdefault(node.inputs[0], []).append((node.name, node.attrs.get("max", 0.0)))
+    for image in torch.as_tensor(images):
+        for node, value in walk(graph, weights, image[None], sizes, torch.float32):
+            if "resize" not in node.attrs:
+                yield node.name, False, value
+            for name, clip in relus.get(node.name, ()):
+                for decided in (value, value - clip) if clip else (value,):
+                    for sums in _sums(decided, (sizes or {}).get(name)):
+                        yield name, True, sums
+
+
+def _sums(value: torch.Tensor, sizes: tuple[tuple[int, int], ...] | None) -> Iterator[torch.Tensor]:
+    if sizes is None:
+        yield value
+        return
+    for size in set(sizes) - {IDENTITY, ZERO}:
+        chosen = value[:, [i for i, s in enumerate(sizes) if s == size]]
+        yield functional.avg_pool2d(chosen, size, ceil_mode=True, divisor_override=1)
+
+
+def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, sizes: Sizes | None = None) -> Ranges:
+    """Run the network in the clear and note the ranges of all that `observe` sees, and of the biases.
+
+    Raises InputError, naming the layer, where values are not finite.
+    """
+    ranges = Ranges({}, {})
+    for name, decided, numbers in observe(graph, weights, images, sizes):
+        noted, largest = ranges.sums if decided else ranges.values, float(numbers.abs().max())
+        if not math.isfinite(largest):
+            raise InputError(f"calibration: {name} gives values that are not finite numbers")
+        noted[name] = max(noted.get(name, 0.0), largest)
+    for node in graph.nodes:
+        if node.kind in ("relu", "clip"):  # where no patch decides, and where a clip is larger than all that it meets
+            ranges.sums[node.name] = max(ranges.sums.get(node.name, 0.0), node.attrs.get("max", 0.0))
+    for name, part in weights.items():
+        ranges.values[name] = max(ranges.values[name], float(np.abs(part["bias"]).max(initial=0.0)))
+    return ranges
+
+
+def bounds(plan: Plan) -> Iterator[Bound]:
+    """All that must hold for a plan to be right, in the order of its steps. A sign window that a user chose is that user's, and is no bound."""
+    bits, nodes = plan.precision.bits, {node.name for node in plan.graph.nodes}
+    for step in plan.steps:
+        node = _node(nodes, step.name)
+        if step.result.bits == bits and not isinstance(step, ReluStep | OutputStep):
+            yield Bound(step.name, step.name, node, False, bits - 2 - step.result.fraction)
+        if isinstance(step, ReluStep | MaxPoolStep):
+            source, cut = step.sources[0], step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
+            fraction = step.inputs[0].fraction - cut.shift
+            yield Bound(step.name, source, _node(nodes, source), False, cut.kept_bits - 2 - fraction)
+            if isinstance(step, ReluStep) and step.kind != "truncation":
+                window = step.protocol.low_bit + step.protocol.width if plan.precision.window is None else cut.kept_bits
+                yield Bound(step.name, source, node, True, min(cut.kept_bits - 2, window) - fraction)
+
+
+def _node(nodes: set[str], name: str) -> str:
+    """The node that a step belongs to."""
+    while name not in nodes:
+        name = name.rpartition("/")[0]
+    return name
+
+
+def room(plan: Plan, ranges: Ranges) -> dict[str, tuple[float, float]]:
+    """By step: its largest absolute value, a real number, and the bits between it and what the step holds; infinite for values of zero."""
+    rooms: dict[str, tuple[float, float]] = {}
+    for bound in bounds(plan):
+        largest = ranges.of(bound)
+        left = bound.exponent - math.log2(largest) if largest else math.inf
+        rooms[bound.step] = min(rooms.get(bound.step, (largest, math.inf)), (largest, left), key=lambda found: found[1])
+    return rooms
+
+
+def count_outside(plan: Plan, weights: Weights, images: np.ndarray, sizes: Sizes | None = None) -> dict[str, int]:
+    """By step: how many real numbers of images (N, C, H, W) lie where the step cannot hold them; only steps that have some, in their order.
+
+    A value that is read by several steps is counted at each whose bound it breaks.
+    """
+    held = list(bounds(plan))
+    counts = dict.fromkeys((bound.step for bound in held), 0)
+    for name, decided, numbers in observe(plan.graph, weights, images, sizes):
+        for bound in held:
+            if (bound.node, bound.decided) == (name, decided):
+                counts[bound.step] += int(torch.count_nonzero(~(numbers.abs() < 2.0**bound.exponent)))
+    return {name: count for name, count in counts.items() if count}
