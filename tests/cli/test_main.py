@@ -70,7 +70,7 @@ def test_the_32_bit_ring_is_calibrated_with_the_servers_images(config, capsys, t
     np.save("real.npy", np.random.default_rng(0).normal(0, 1, (2, 3, 6, 7)))
     arguments = ["run", config, "--input", "a.png", "--transport", "memory", "--ring", "32", "--compare", "--report", "r.json"]
     assert main.status(arguments) == 0
-    assert "chosen with artificial images" in capsys.readouterr().out
+    assert "ranges measured with artificial images (no calibration images given)" in capsys.readouterr().out
     assert main.status([*arguments, "--calibration", "real.npy", "b.png", "--drelu-window", "14:28", "--frac-bits", "10"]) == 0
     assert "artificial" not in capsys.readouterr().out
     report = json.loads((tmp_path / "r.json").read_text())
@@ -106,7 +106,17 @@ def test_inspect_prints_a_table(config, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main.status(["inspect", config]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80 and lines[0].split() == ["layer", "kind", "output", "DReLUs", "offline", "online", "msgs"]
+    assert max(map(len, lines)) <= 80 and lines[0].split() == [
+        "layer",
+        "kind",
+        "output",
+        "DReLUs",
+        "offline",
+        "online",
+        "msgs",
+        "largest",
+        "room",
+    ]
     assert any(line.split()[:3] == ["1", "relu", "4x4x5"] for line in lines)
 
 

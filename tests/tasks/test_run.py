@@ -110,9 +110,7 @@ def test_values_within_are_none_outside(folder, display):
 @pytest.mark.parametrize("ring", [64, 48, 40, 32])
 def test_what_ranges_were_measured_with_is_said(folder, display, ring):
     run(options("one.png", settings=Settings(ring)), display)
-    assert any(
-        line.startswith("ranges measured with artificial images, as no calibration images were given; 2 bits") for line in display.notes
-    )
+    assert any(line.startswith("ranges measured with artificial images (no calibration images given); 2 bits") for line in display.notes)
     run(options("one.png", settings=Settings(ring, calibration=(Path("inputs.npy"),), margin=3)), display)
     assert any(line.startswith("ranges measured with 1 calibration image; 3 bits of margin; least room: ") for line in display.notes)
 

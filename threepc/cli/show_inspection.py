@@ -26,8 +26,8 @@ def show(inspection: Inspection) -> None:
     )
     print_table(table)
     say("offline, online: megabytes over all links; msgs: one-way messages online")
-    say(f"largest: of the values, measured with {plain['ranges_of']}; room: bits up to what the layer holds,")
-    say(f"of which the scales were to leave {plain['margin_bits']} (--margin)")
+    say(f"largest: of the values, with {plain['ranges_of']}")
+    say(f"room: bits from there to what the layer holds; the scales leave {plain['margin_bits']} (--margin)")
     low, high = plain["drelu_window"]
     say()
     say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")

@@ -146,7 +146,7 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
 def ranges_of(settings: Settings) -> str:
     """What the layers' ranges are measured with."""
     given = len(settings.calibration)
-    return f"{given} calibration image{'s' * (given > 1)}" if given else "artificial images, as no calibration images were given"
+    return f"{given} calibration image{'s' * (given > 1)}" if given else "artificial images (no calibration images given)"
 
 
 def _ranges_line(assembled: Assembled, settings: Settings) -> str:

@@ -135,12 +135,14 @@ def room(plan: Plan, ranges: Ranges) -> dict[str, tuple[float, float]]:
 def count_outside(plan: Plan, weights: Weights, images: np.ndarray, sizes: Sizes | None = None) -> dict[str, int]:
     """By step: how many real numbers of images (N, C, H, W) lie where the step cannot hold them; only steps that have some, in their order.
 
-    A value that is read by several steps is counted at each whose bound it breaks.
+    A value that is read by several steps is counted at each whose bound it breaks; of a step with two bounds the one that most break counts.
     """
-    held = list(bounds(plan))
-    counts = dict.fromkeys((bound.step for bound in held), 0)
+    counts = dict.fromkeys(bounds(plan), 0)
     for name, decided, numbers in observe(plan.graph, weights, images, sizes):
-        for bound in held:
+        for bound in counts:
             if (bound.node, bound.decided) == (name, decided):
-                counts[bound.step] += int(torch.count_nonzero(~(numbers.abs() < 2.0**bound.exponent)))
-    return {name: count for name, count in counts.items() if count}
+                counts[bound] += int(torch.count_nonzero(~(numbers.abs() < 2.0**bound.exponent)))
+    outside: dict[str, int] = {}
+    for bound, count in counts.items():
+        outside[bound.step] = max(count, outside.get(bound.step, 0))
+    return {name: count for name, count in outside.items() if count}
