@@ -104,8 +104,8 @@ def kernel(function):
 
 
 def inline(function):
-    """Compile a helper of kernels into each of its callers."""
-    return numba.njit(forceinline=True, **_OPTIONS)(function)
+    """Compile a helper of kernels within each of its callers; alone it is never compiled, which would take as long again."""
+    return numba.njit(inline="always", **_OPTIONS)(function)
 
 
 _use_wide_vectors()
