@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-QUIET_S = 2.0
+QUIET_S, MOST_QUIET_S = 2.0, 60.0
 MOST_ROWS = 100
 PIPE_WIDTH = 200
 
 
 class Display:
-    """Progress for whoever waits. Without a terminal: one line for each stage that takes longer than two seconds, and at times a detail."""
+    """Progress for whoever waits. Without a terminal: a line for what takes longer than two seconds, and then ever more rarely how far it is."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
@@ -37,7 +39,8 @@ class Display:
     def stage(self, name: str) -> Iterator[Callable[[str], None]]:
         """While something takes long; the function that it gives tells a detail."""
         if not self.console.is_terminal:
-            yield _Lines(self.console, name).detail
+            with _Lines(self.console, name) as lines:
+                yield lines.tell
             return
         columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
         with Progress(*columns, console=self.console, transient=True) as progress:
@@ -47,21 +50,47 @@ class Display:
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """While `total` things are done; the function that it gives counts some of them."""
+        if not self.console.is_terminal:
+            with _Lines(self.console, name) as lines:
+                yield lambda count: lines.count(count, total)
+            return
         columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+        with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(name, total=total)
             yield lambda count: progress.advance(task, count)
 
 
 class _Lines:
-    def __init__(self, console: Console, name: str) -> None:
-        self._console, self._name, self._last = console, name, time.monotonic()
+    """Lines about one thing that takes long. The first is said after QUIET_S even if nothing is told until then; pauses grow to MOST_QUIET_S."""
 
-    def detail(self, text: str) -> None:
+    def __init__(self, console: Console, name: str) -> None:
+        self._console, self._name, self._pause, self._done = console, name, QUIET_S, 0
+        self._next = time.monotonic() + QUIET_S
+        self._first = threading.Timer(QUIET_S, self._say, [f"{name} ..."])
+        self._first.daemon = True
+
+    def __enter__(self) -> Self:
+        self._first.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._first.cancel()
+
+    def tell(self, text: str) -> None:
         """Say it, unless something was said a moment ago."""
-        if time.monotonic() - self._last > QUIET_S:
-            self._console.print(f"{self._name}: {text}", markup=False, soft_wrap=True)
-            self._last = time.monotonic()
+        if time.monotonic() >= self._next:
+            self._first.cancel()
+            self._pause = min(2 * self._pause, MOST_QUIET_S)
+            self._next = time.monotonic() + self._pause
+            self._say(f"{self._name}: {text}")
+
+    def count(self, more: int, total: int) -> None:
+        """So many more are done."""
+        self._done += more
+        self.tell(f"{self._done:,} of {total:,}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
 
 
 def say(text: str = "") -> None:

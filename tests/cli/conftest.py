@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.standard_error import failure
 from threepc.cli import main
 
 FACTORIES = """
@@ -20,9 +21,6 @@ def unsupported():
     net.model_card = ModelCard("unsupported", Preprocessing((6, 7)))
     return net
 """
-
-PROGRESS = ("preparing kernels", "loading the model", "importing the network")
-"""How lines begin that say on standard error what takes long."""
 
 
 @pytest.fixture
@@ -42,9 +40,6 @@ def refused(capsys):
 
     def run(*arguments: str, status: int = 2) -> str:
         assert main.status(list(arguments)) == status
-        captured = capsys.readouterr()
-        (line,) = (line for line in captured.err.splitlines() if not line.startswith(PROGRESS))
-        assert line.startswith("threepc: ")
-        return line
+        return failure(capsys.readouterr().err.splitlines())
 
     return run

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.standard_error import failure
 from threepc.party.keygen import generate
 
 REPOSITORY = Path(__file__).parents[2]
@@ -73,9 +74,7 @@ class Running:
     @property
     def failure(self) -> str:
         """The one line that says what went wrong; besides, standard error holds progress alone."""
-        (line,) = (line for line in self.errors if not line.startswith("preparing kernels: "))
-        assert line.startswith("threepc: ")
-        return line
+        return failure(self.errors)
 
     @property
     def output(self) -> str:

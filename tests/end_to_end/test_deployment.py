@@ -14,6 +14,7 @@ import torch
 
 import threepc as api
 from tests.end_to_end.processes import write_deployment
+from tests.standard_error import failure
 from threepc.cli.main import status
 from threepc.model.load import load_model
 from threepc.party.deployment import load
@@ -105,13 +106,13 @@ def test_bad_images_are_refused(deployment, here, capsys, image, reason):
     np.save(here / "far.npy", np.full((3, 8, 10), 2e4, np.float32))
     cv2.imwrite(str(here / "wide.png"), np.zeros((8, 11, 3), np.uint8))
     assert status(["client", "--deployment", str(deployment[0]), "--input", image]) == 2
-    assert reason in failure(capsys)
+    assert reason in failure(capsys.readouterr().err.splitlines())
 
 
 def test_an_address_in_use(deployment, here, capsys):
     for command in (["provider"], ["server", "factories:small"]):
         assert status([*command, "--deployment", str(deployment[0])]) == 2
-        line = failure(capsys)
+        line = failure(capsys.readouterr().err.splitlines())
         assert "cannot listen at tcp://127.0.0.1:" in line and "in use" in line
 
 
@@ -208,7 +209,7 @@ def test_a_malformed_deployment_file(here, tmp_path, capsys, change, key):
     path = write_deployment(tmp_path / "keys", change)
     for command in (["client", "--input", "one.png"], ["provider"], ["server", "factories:small"]):
         assert status([*command, "--deployment", str(path)]) == 2
-        assert key in failure(capsys)
+        assert key in failure(capsys.readouterr().err.splitlines())
 
 
 def test_parties_that_never_appear(threepc, here, tmp_path):
@@ -241,13 +242,6 @@ def test_parties_that_die_in_the_middle(threepc, tmp_path):
     server.process.kill()
     assert client.end() == 1 and "the server at tcp://127.0.0.1:" in client.failure
     assert provider.stop() == 0
-
-
-def failure(capsys) -> str:
-    """The one line that says what went wrong; besides, standard error holds progress alone."""
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("preparing kernels: "))
-    assert line.startswith("threepc: ")
-    return line
 
 
 def client_folder(source: Path, parent: Path) -> Path:

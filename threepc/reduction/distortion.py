@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.stats import spearmanr
 
+from threepc.console import Display
 from threepc.errors import InputError
 from threepc.files import write_atomically
 from threepc.graph.ir import Graph, Node, Weights
@@ -304,10 +305,15 @@ class _Run:
         done = sum(cost for _, _, cost in tasks) - sum(cost for _, _, cost in missing)
         # Parts differ in length, so the bar counts what they cost; only then is the time left worth anything.
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f} %, time left"), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600, disable=not self.progress) as bar:
-            task = bar.add_task(label, total=sum(cost for _, _, cost in tasks), completed=round(done))
+        console, total = Console(stderr=True), sum(cost for _, _, cost in tasks)
+        in_lines = Display(console).stage(label) if self.progress and not console.is_terminal else nullcontext(lambda _: None)
+        in_bar = Progress(*columns, console=console, speed_estimate_period=600, disable=not self.progress or not console.is_terminal)
+        with in_lines as tell, in_bar as bar:
+            task = bar.add_task(label, total=total, completed=round(done))
             for cost in self.workers.run([task for _, task, _ in missing]):
+                done += cost
                 bar.advance(task, cost)
+                tell(f"{done / total:.1%}")
 
 
 def _parts(stage: str, layer: int, mask: np.ndarray, share: float) -> list[_Part]:

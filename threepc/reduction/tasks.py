@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from threepc.console import Display
 from threepc.errors import InputError
 from threepc.files import check_writable
 from threepc.graph import relu_spec as relu_specs
@@ -28,8 +29,10 @@ _PATCH = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 def _network(config: str, checkpoint: PathLike | None, size: tuple[int, int] | None) -> tuple[LoadedModel, Graph, Weights]:
-    model = load_model(config, checkpoint, size=size)
-    return model, *import_module(model.module, torch.zeros(model.example_shape))
+    with Display().stage("loading the model"):
+        model = load_model(config, checkpoint, size=size)
+    with Display().stage("importing the network"):
+        return model, *import_module(model.module, torch.zeros(model.example_shape))
 
 
 def spec_import(pickle: PathLike, network: str, config: str, output: PathLike, size: tuple[int, int] | None = None) -> relu_specs.ReluSpec:
@@ -77,7 +80,8 @@ def measure_distortion(
     jobs, backend, scheduler, device, tf32, skip_dominated, check, progress.
     """
     model, graph, weights = _network(config, checkpoint, size)
-    found = load_images(images, model.preprocessing) if images else load_samples(config, model.card, samples)
+    with Display().stage("reading the images"):
+        found = load_images(images, model.preprocessing) if images else load_samples(config, model.card, samples)
     return distortion.measure(graph, weights, found, Path(output), model=model.name, **settings)
 
 
@@ -102,10 +106,11 @@ def solve_knapsack(
     check_writable(Path(output))
     result = store.load(folder)
     costs, fixed = None, 0.0
-    if bytes is not None or seconds is not None:
-        costs = DeclaredCosts(store.read_graph(Path(folder)), Precision.default(ring), network)
-        fixed = costs.fixed[seconds is not None]
-    found = knapsack.allocate(result, ratio=ratio, drelus=drelus, bytes=bytes, seconds=seconds, cost=costs, fixed=fixed)
+    with Display().stage("choosing the patches"):
+        if bytes is not None or seconds is not None:
+            costs = DeclaredCosts(store.read_graph(Path(folder)), Precision.default(ring), network)
+            fixed = costs.fixed[seconds is not None]
+        found = knapsack.allocate(result, ratio=ratio, drelus=drelus, bytes=bytes, seconds=seconds, cost=costs, fixed=fixed)
     return found, report.save_allocation(found, output)
 
 
@@ -129,4 +134,5 @@ def make_report(
     """`threepc report --spec S --run R --distortion FOLDER --config CONFIG --output PAGE`: one self-contained HTML page."""
     check_writable(Path(output))
     graph = None if config is None else _network(config, None, size)[1]
-    return report.write_report(output, specs=specs, runs=runs, distortion=folder, graph=graph)
+    with Display().stage("drawing the page"):
+        return report.write_report(output, specs=specs, runs=runs, distortion=folder, graph=graph)

@@ -38,7 +38,8 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     """Run the images. Raises InputError before anything of an image is sent, RunError when a party is missing, disagrees or fails."""
     deployment = load(options.deployment)
     deployment.client_pair(options.name)
-    check_files(options.images)
+    with display.stage("reading the images"):
+        check_files(options.images)
     check_writable(options.report)
     check_writable(options.output, is_directory=True)
     with display.stage("preparing kernels") as progress:
@@ -47,7 +48,8 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
         session = three_hosts.open_client(deployment, options.name, options.threads)
     with session:
         model = session.model
-        inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
+        with display.stage("reading the images"):
+            inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
         inputs.check_range(model.card, options.out_of_range, display.warn)
         with display.bar("private inference", len(inputs)) as advance:
             outputs, record = infer_all(partial(session.infer, separate=options.separate), model, inputs.batches(options.batch), advance)

@@ -29,6 +29,7 @@ from threepc.images.segmentation import pixel_labels
 from threepc.model.assemble import Assembled, Settings, assemble_loaded
 from threepc.model.load import LoadedModel, load_model
 from threepc.party import one_host
+from threepc.party.warmup import warm_up
 from threepc.plan import twin
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ def evaluate_assembled(
     store = Store(options.results, _manifest(assembled, data))
     missing = [i for i in order if any(i in wanted[way] and way not in store.lines.get(i, {}) for way in wanted)]
     ways = _Ways(assembled, options)
+    if missing and len(wanted[TWIN] | wanted[SECURE]):
+        with display.stage("preparing kernels") as progress:
+            warm_up(assembled.public.precision, progress)
     with ways, display.bar(f"evaluating {loaded.name}", len(order)) as advance:
         advance(len(order) - len(missing))
         for batch in _batches(missing, wanted, options.batch):

@@ -67,12 +67,14 @@ class PreparedRun:
 
 def prepare(options: RunOptions, display: Display) -> PreparedRun:
     """Load and check everything. Raises InputError for images, model, spec, ring and places to write to."""
-    check_files(options.images)
+    with display.stage("reading the images"):
+        check_files(options.images)
     check_writable(options.report)
     check_writable(options.output, is_directory=True)
     with display.stage("loading the model"):
         loaded = load_model(options.config, options.checkpoint, size=options.size)
-    inputs = load_inputs(options.images, loaded.card, options.settings.precision, loaded.preprocessing.shape, options.labels)
+    with display.stage("reading the images"):
+        inputs = load_inputs(options.images, loaded.card, options.settings.precision, loaded.preprocessing.shape, options.labels)
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
     for line in introduction(assembled, loaded, options.settings):
