@@ -57,8 +57,8 @@ USER 10001
 RUN threepc compile
 EXPOSE 7002
 HEALTHCHECK --interval=30s --timeout=5s --start-period=2m \
-    CMD ["python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 7002), 4).close()"]
-CMD ["provider", "--deployment", "/keys"]
+    CMD ["threepc", "status", "9464"]
+CMD ["provider", "--deployment", "/keys", "--observe", "9464"]
 
 FROM runtime AS client
 COPY --from=client-packages /opt/threepc /opt/threepc
@@ -75,5 +75,5 @@ COPY --from=provider --chown=10001:10001 /var/cache/threepc /var/cache/threepc
 USER 10001
 EXPOSE 7001
 HEALTHCHECK --interval=30s --timeout=5s --start-period=5m \
-    CMD ["python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 7001), 4).close()"]
+    CMD ["threepc", "status", "9464"]
 CMD ["server", "--help"]

@@ -20,6 +20,10 @@ COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
+OBSERVE = 9464
+"""The port of the pages for probes and for Prometheus."""
+
+
 def joined(text: str) -> str:
     """Text whose lines go on after a backslash, in one line each."""
     return re.sub(r"\\\n\s*#?\s*", " ", text)
@@ -117,10 +121,14 @@ def test_ports_are_the_same_everywhere():
     ports = {"server": "7001", "provider": "7002"}
     for role, port in ports.items():
         stage = DOCKERFILE.split(f" AS {role}\n")[1].split("FROM ")[0]
-        assert re.findall(r"EXPOSE (\d+)", stage) == [port] and f"'127.0.0.1', {port})" in stage
+        assert re.findall(r"EXPOSE (\d+)", stage) == [port]
         documents = {d["kind"]: d for d in yaml.safe_load_all((DEPLOY / f"kubernetes/{role}.yaml").read_text())}
         (container,) = documents["Deployment"]["spec"]["template"]["spec"]["containers"]
-        assert [each["containerPort"] for each in container["ports"]] == [int(port)]
+        assert [each["containerPort"] for each in container["ports"]] == [int(port), OBSERVE] and f"0.0.0.0:{OBSERVE}" in container["args"]
         assert [each["port"] for each in documents["Service"]["spec"]["ports"]] == [int(port)]
-        assert documents["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": int(port)}]}]
+        open_to_all, monitored = documents["NetworkPolicy"]["spec"]["ingress"]
+        assert open_to_all == {"ports": [{"protocol": "TCP", "port": int(port)}]}
+        assert monitored["ports"] == [{"protocol": "TCP", "port": OBSERVE}] and monitored["from"]
+        assert f'"--observe", "{OBSERVE}"' in DOCKERFILE and f'CMD ["threepc", "status", "{OBSERVE}"]' in stage
+        assert COMPOSE["services"][role]["command"][-2:] == ["--observe", str(OBSERVE)]
     assert "--server tcp://server:7001 --provider tcp://provider:7002" in joined((DEPLOY / "compose.yaml").read_text())

@@ -90,7 +90,8 @@ def test_pods_are_closed(path):
     closed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     assert all(container["securityContext"] == closed for container in [*pod["initContainers"], *pod["containers"]])
     (container,) = pod["containers"]
-    assert all(container[f"{probe}Probe"]["tcpSocket"] for probe in ("startup", "readiness", "liveness"))
+    pages = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")}
+    assert pages == {probe: {"path": "/healthz" if probe == "liveness" else "/readyz", "port": "observe"} for probe in pages}
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
@@ -168,7 +169,7 @@ def names(path: Path) -> list[str]:
 def test_what_images_install_is_pinned():
     pinned = {line.partition("==")[0] for line in names(ROOT / "launch/constraints.txt")}
     wanted = [*names(ROOT / "deploy/requirements.txt"), *names(ROOT / "deploy/requirements-client.txt")]
-    assert set(wanted) <= pinned and len(wanted) == 15
+    assert set(wanted) <= pinned and len(wanted) == 16
 
 
 PROGRAM = """
@@ -193,7 +194,7 @@ sys.exit(status({words!r}))
 @pytest.mark.parametrize(
     "lists, modules, command",
     [
-        (["requirements.txt"], "threepc.tasks.provide, threepc.tasks.compile, threepc.tasks.keys, threepc.tasks.reload", "provider"),
+        (["requirements.txt"], "threepc.tasks.provide, threepc.tasks.compile, threepc.tasks.keys, prometheus_client", "provider"),
         (["requirements.txt", "requirements-client.txt"], "threepc.tasks.ask, threepc.cli.show_run, threepc.images.segmentation", "client"),
     ],
 )

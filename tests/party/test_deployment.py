@@ -296,6 +296,15 @@ def test_the_server_is_no_client(directory, name):
         deployment.client_pair(name)
 
 
+def test_a_client_of_another_name(directory):
+    """As in the folder that alice got, by whoever leaves --name out."""
+    deployment = load(directory / "deployment.yaml")
+    with pytest.raises(InputError, match=r"no alice.public beside it: name a client that 'clients' lists \(client\), with --name"):
+        deployment.client_pair("alice")
+    with pytest.raises(InputError, match=r"no a{80}.public beside it: name a client"):
+        deployment.client_pair("a" * 300)
+
+
 def test_a_secret_that_a_service_manager_hands_over(directory, tmp_path, monkeypatch):
     """systemd and Kubernetes put it into a folder of its own, where the service's group may read it; nobody else."""
     deployment = load(directory / "deployment.yaml")

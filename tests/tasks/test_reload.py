@@ -112,20 +112,23 @@ PROGRAM = """
 import sys, threading
 sys.path[:] = {path!r}
 from threepc.party.deployment import load
-from threepc.tasks.provide import log_to_output, serve_until_signal
+from threepc.party.observation import Observation
+from threepc.tasks.provide import Watching, log_to_output, serve_until_signal
 
 class Party:
     role, address = "server", "tcp://192.0.2.1:7001"
-    ended = threading.Event()
+    observation, ended = Observation("server"), threading.Event()
     def authorise(self, keys, name_of):
         pass
     def serve(self):
         self.ended.wait()
+    def drain(self, seconds):
+        return 0
     def stop(self):
         self.ended.set()
 
 log_to_output()
-serve_until_signal(Party(), load({file!r}))
+serve_until_signal(Party(), load({file!r}), Watching())
 """
 
 

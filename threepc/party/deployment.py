@@ -5,6 +5,7 @@ The file and the .public keys beside it go to every host; a .secret key stays wi
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,8 +105,11 @@ class Deployment:
 
     def client_pair(self, name: str) -> KeyPair:
         """The key pair of a client. Raises InputError as `key_pair` does, and for the name of another party."""
+        known = ", ".join(self.clients) or "nobody"
         if name in LISTENING:
-            raise InputError(f"{self.path}: the {name} is not a client: name one that 'clients' lists ({', '.join(self.clients)})")
+            raise InputError(f"{self.path}: the {name} is not a client: name one that 'clients' lists ({known})")
+        if not os.access(self.path.parent / f"{name}.public", os.F_OK):
+            raise InputError(f"{self.path}: no {name[:80]}.public beside it: name a client that 'clients' lists ({known}), with --name")
         return self.key_pair(name)
 
 
