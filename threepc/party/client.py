@@ -18,14 +18,25 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.pacing import PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
-from threepc.party.session import MAX_BATCH, Options, all_measured, allow_messages, close_all, measured, new_session, open_channel
+from threepc.party.session import (
+    MAX_BATCH,
+    WAITING_S,
+    Options,
+    all_measured,
+    allow_messages,
+    close_all,
+    measured,
+    new_session,
+    open_channel,
+    text_field,
+)
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Client, KernelArgument
 from threepc.transport.channel import Channel
-from threepc.transport.framing import PROTOCOL_VERSION, Control
+from threepc.transport.framing import PROTOCOL_VERSION, Control, printable
 from threepc.transport.meter import Meter
 
 
@@ -54,7 +65,7 @@ class ClientSession:
         self.setup_seconds = time.perf_counter() - began
 
     def _open(self, connector: Connector, role: str) -> Channel:
-        channel = open_channel(connector.connect(role), "client", role, self._options, self.meter)
+        channel = open_channel(connector.connect(role, self._options.tell), "client", role, self._options, self.meter)
         self._channels.append(channel)
         return channel
 
@@ -65,7 +76,7 @@ class ClientSession:
         self._online = self._open(connector, "server")
         self._online.send_control("hello", hello | {"purpose": "online"})
         try:
-            self.model = PublicModel.from_plain(self._online.receive_control("model").fields)
+            self.model = PublicModel.from_plain(self._hear_model().fields)
         except InputError as error:
             raise RunError(f"the server's description of its model is malformed: {error}") from None
         self._options.accept(self.model)
@@ -87,6 +98,13 @@ class ClientSession:
             raise RunError("the provider confirmed another model")
         self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
         self._paced = PacedSender(self._offline, self._options.budget)
+
+    def _hear_model(self) -> Control:
+        """What the server says of its model, as soon as it has one, a place for this session, and the provider."""
+        patience = max(self._options.timeout, 3 * WAITING_S)
+        while (answer := self._online.receive_control("model", "waiting", timeout=patience)).kind == "waiting":
+            self._options.tell(f"the server has this client wait: {printable(text_field(answer, 'for'))}")
+        return answer
 
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """Logits (N, ...) float64 of images (N, C, H, W), real numbers, and what it cost.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,8 +34,8 @@ class Connector(Protocol):
     def listen(self, role: str) -> Listener:
         """Listen as `role`."""
 
-    def connect(self, role: str) -> Connection:
-        """A new connection to `role`."""
+    def connect(self, role: str, tell: Callable[[str], None]) -> Connection:
+        """A new connection to `role`; `tell` hears for whom this party waits, while it does. What that raises ends the wait."""
 
     def is_known(self, role: str, peer: bytes | None) -> bool:
         """Whether a connection of the proven key `peer` may call itself `role`."""
@@ -59,10 +59,10 @@ class ZmqConnector:
         """See `Connector`. Raises InputError when the address is in use."""
         return zmq_listener.Listener(self.addresses[role], keys=self.keys, authorised=self.authorised, unlimited=self.public.values())
 
-    def connect(self, role: str) -> Connection:
+    def connect(self, role: str, tell: Callable[[str], None]) -> Connection:
         """See `Connector`. Raises RunError when nobody answers in time or a key is not accepted."""
         return zmq_dealer.connect(
-            self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}"
+            self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}", tell=tell
         )
 
     def is_known(self, role: str, peer: bytes | None) -> bool:
@@ -82,7 +82,7 @@ class MemoryConnector:
         """See `Connector`."""
         return MemoryListener(self.waiting[role])
 
-    def connect(self, role: str) -> Connection:
+    def connect(self, role: str, tell: Callable[[str], None]) -> Connection:  # noqa: ARG002 - nobody waits for a thread
         """See `Connector`."""
         mine, theirs = memory.pair()
         self.waiting[role].put(theirs)

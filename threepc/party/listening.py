@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 
 from threepc.errors import RunError, ThreepcError
 from threepc.party.connector import Connector
 from threepc.party.observation import Observation
-from threepc.party.session import Options, close_all, open_channel
+from threepc.party.session import WAITING_S, Options, close_all, log, open_channel
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
 from threepc.transport.meter import Meter
 
 GREETING_TIMEOUT = 10.0
+LOOK_S = 1.0
+"""So often somebody looks whether a peer that waits is still there."""
+
+
+class Waiting:
+    """Tells a client what it waits for: once, when that changes, and again every WAITING_S, so that it goes on waiting."""
+
+    def __init__(self, client: Channel) -> None:
+        self._client, self._said, self._again = client, "", 0.0
+
+    def __call__(self, text: str) -> None:
+        """The client waits because `text`. Raises RunError when it has gone."""
+        if self._client.connection.has_ended:
+            raise RunError(f"{self._client.connection.name} went away while it waited")
+        if text != self._said or time.monotonic() > self._again:
+            log.info("%s waits: %s", self._client.connection.name, text)
+            self._client.send_control("waiting", {"for": text})
+            self._said, self._again = text, time.monotonic() + WAITING_S
 
 
 class ListeningParty(ABC):
@@ -29,7 +48,7 @@ class ListeningParty(ABC):
         """Listen at once. Raises InputError when the address is in use."""
         self._options, self._connector = options, connector
         self.observation = Observation(self.role)
-        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._lock, self._serving, self._stopping = threading.Lock(), threading.Lock(), threading.Event()
         self._draining, self._busy, self._idle = False, 0, threading.Condition()
         self._name_of: Callable[[bytes | None], str | None] = lambda _: None
         self._listener = connector.listen(self.role)
@@ -75,8 +94,29 @@ class ListeningParty(ABC):
             raise RunError(f"the {self.role} is being stopped", "stopped")
 
     def serve(self) -> None:
-        """Accept connections until `stop`; one thread for each."""
-        self.observation.state = "ready"
+        """Accept connections until `stop`; one thread for each. One thread at a time serves, and another one that wants to waits."""
+        with self._serving:
+            if self.is_loaded():
+                self.observation.state = "ready"
+            self._serve()
+
+    def is_loaded(self) -> bool:
+        """Whether this party has what it needs for a session."""
+        return True
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """Serve in a thread of its own, while the caller prepares something and afterwards; an error there stops the party."""
+        thread = threading.Thread(target=self.serve, name="serve early", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            thread.join()
+            raise
+
+    def _serve(self) -> None:
         threads: list[threading.Thread] = []
         while not self._stopping.is_set():
             try:
@@ -86,8 +126,14 @@ class ListeningParty(ABC):
             if connection is None:
                 continue
             threads = [thread for thread in threads if thread.is_alive()]
-            threads.append(threading.Thread(target=self._receive, args=(connection,), daemon=True))
-            threads[-1].start()
+            thread = threading.Thread(target=self._receive, args=(connection,), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system gives no more threads
+                log.warning("a connection is turned away: %s", error)
+                connection.close()
+            else:
+                threads.append(thread)
         for thread in threads:
             thread.join(self._options.timeout)
 
@@ -98,12 +144,17 @@ class ListeningParty(ABC):
 
     def _receive(self, connection: Connection) -> None:
         channel = open_channel(connection, self.role, self.expects, self._options, Meter())
+        if (name := self._name_of(connection.peer)) is not None:
+            connection.name = f"the {name if name == 'server' else f'client {name}'} at {connection.where}"
         try:
             self._refuse_when_draining()
             self._greet(channel)
         except ThreepcError as error:
             self.observation.failed(error)
             close_all([channel], str(error))
+        except BaseException as error:
+            close_all([channel], f"{type(error).__name__} in this party")  # no text: it might quote a value
+            raise
 
     @abstractmethod
     def _greet(self, channel: Channel) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from dataclasses import dataclass, field
 
 from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.connector import Connector
-from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
+from threepc.party.listening import GREETING_TIMEOUT, LOOK_S, ListeningParty
 from threepc.party.pacing import PacedSender
 from threepc.party.record import by_link, difference
-from threepc.party.session import Options, ending_together, key_text, requested, session_field, text_field
+from threepc.party.session import Options, ending_together, key_text, next_request, requested, session_field, text_field
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import KEY_BYTES, Keystream
@@ -67,12 +68,16 @@ class ProviderParty(ListeningParty):
                 raise RunError(f"a second {role} in one session, or one that the {other} no longer waits for")
             meeting.halves[role] = (channel, hello)
             meeting.arrived.notify_all()
-            meeting.arrived.wait_for(lambda: len(meeting.halves) == 2 or self._stopping.is_set(), self._options.timeout)
+            end = time.monotonic() + self._options.timeout
+            while len(meeting.halves) < 2 and not self._stopping.is_set() and not channel.connection.has_ended and time.monotonic() < end:
+                meeting.arrived.wait(LOOK_S)
             complete, is_first, meeting.over = len(meeting.halves) == 2, not meeting.over, True
         with self._lock:
             self._meetings.pop(session, None)
         if not complete and self._stopping.is_set():
             raise RunError("the provider is being stopped")
+        if not complete and channel.connection.has_ended:
+            raise RunError(f"{channel.connection.name} went away before the {other} came")
         if not complete:
             raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s")
         if is_first:
@@ -98,7 +103,7 @@ class ProviderParty(ListeningParty):
                     f"{client.connection.where} with the server at {server.connection.where}",
                 )
                 with self.observation.session(session, self.called(client.connection), where):
-                    while (request := client.receive_control("deal", "bye", timeout=None)).kind == "deal":
+                    while request := next_request(client, "deal", self._options.idle):
                         with self.inferring():
                             self._deal(request, model, weights, client, paced, streams)
             finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -13,16 +14,30 @@ from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import ServedModel
 from threepc.party import inference
 from threepc.party.connector import Connector
-from threepc.party.listening import GREETING_TIMEOUT, ListeningParty
+from threepc.party.listening import GREETING_TIMEOUT, LOOK_S, ListeningParty, Waiting
 from threepc.party.pacing import PacedReceiver
+from threepc.party.places import Places
 from threepc.party.record import by_link, by_step, difference
-from threepc.party.session import Options, allow_messages, ending_together, key_text, open_channel, requested, session_field, text_field
+from threepc.party.session import (
+    Options,
+    allow_messages,
+    ending_together,
+    key_text,
+    next_request,
+    open_channel,
+    requested,
+    session_field,
+    text_field,
+)
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Server
 from threepc.transport.channel import Channel
 from threepc.transport.framing import PROTOCOL_VERSION, Control
+
+SESSIONS = 32
+"""So many sessions run at once."""
 
 
 class ServerParty(ListeningParty):
@@ -33,12 +48,27 @@ class ServerParty(ListeningParty):
 
     role, expects = "server", "client"
 
-    def __init__(self, model: ServedModel, connector: Connector, options: Options) -> None:
-        """Raises InputError, naming the layer, for weights that do not fit the ring."""
-        self._public, self._weight_key = model.public, new_key()
+    def __init__(self, model: ServedModel | None, connector: Connector, options: Options) -> None:
+        """`model` may follow later, by `load`; until then clients are told to wait. Raises InputError as `load` does, and for an address in use."""
+        self._weight_key, self._loaded, self._places = new_key(), threading.Event(), Places(SESSIONS)
         self._weights: dict[int, PackedWeight] = {}
         self._biases: dict[int, np.ndarray] = {}
         self._masked: dict[int, np.ndarray] = {}
+        self._waiting: dict[bytes, queue.SimpleQueue[Channel]] = {}
+        if model is not None:
+            self._prepare(model)
+        super().__init__(connector, options)
+
+    def load(self, model: ServedModel) -> None:
+        """Serve this model from now on. Raises InputError, naming the layer, for weights that do not fit the ring."""
+        self._prepare(model)
+        self.observation.state = "ready"
+
+    def is_loaded(self) -> bool:
+        """Whether there is a model."""
+        return self._loaded.is_set()
+
+    def _prepare(self, model: ServedModel) -> None:
         mask = Keystream(self._weight_key)
         mask.begin_attempt(0)
         for step, words, biases in model.public.plan(1).encoded_weights(model.weights):
@@ -46,8 +76,8 @@ class ServerParty(ListeningParty):
             self._masked[step.op] = step.protocol.mask_weights(mask, words)
             self._weights[step.op] = step.protocol.server_weights(words)
         mask.erase()
-        self._waiting: dict[bytes, queue.SimpleQueue[Channel]] = {}
-        super().__init__(connector, options)
+        self._public = model.public
+        self._loaded.set()
 
     def _greet(self, channel: Channel) -> None:
         hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
@@ -61,7 +91,14 @@ class ServerParty(ListeningParty):
                 raise RunError("an offline connection for a session that is not open")
             waiting.put(channel)
         elif purpose == "online":
-            self._session(session, channel)
+            tell = Waiting(channel)
+            while not self._loaded.wait(LOOK_S):
+                if self._stopping.is_set():
+                    raise RunError("the server is being stopped")
+                tell("it is loading its model")
+            full = f"it serves {SESSIONS} sessions already, and this one is number"
+            with self._places.taken(channel.connection.peer, lambda number: tell(f"{full} {number} in the queue"), LOOK_S):
+                self._session(session, channel, tell)
         else:
             raise RunError("a connection for an unknown purpose")
 
@@ -78,11 +115,11 @@ class ServerParty(ListeningParty):
             with self._lock:
                 del self._waiting[session]
 
-    def _session(self, session: bytes, online: Channel) -> None:
+    def _session(self, session: bytes, online: Channel, tell: Callable[[str], None]) -> None:
         channels, key = [online], new_key()
         with counted(session), ending_together(channels):
             with self._second_connection(session) as arriving:
-                provider = open_channel(self._connector.connect("provider"), "server", "provider", self._options, online.meter)
+                provider = open_channel(self._connector.connect("provider", tell), "server", "provider", self._options, online.meter)
                 channels.append(provider)
                 model = self._public.to_plain()
                 hello = {
@@ -114,7 +151,7 @@ class ServerParty(ListeningParty):
             stream, dealt, prepared = Keystream(key), PacedReceiver(provider), PacedReceiver(offline)
             try:
                 with self.observation.session(session, self.called(online.connection), online.connection.where):
-                    while (request := online.receive_control("infer", "bye", timeout=None)).kind == "infer":
+                    while request := next_request(online, "infer", self._options.idle):
                         with self.inferring():
                             self._infer(request, online, dealt, prepared, stream)
             finally:

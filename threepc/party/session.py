@@ -6,6 +6,7 @@ on them, with their fields, + what is attached to them; in brackets the data tha
 To set up, once:
 
     C -> S   hello    version, role, session, purpose "online"
+    S -> C   waiting  for, any number of times: the server loads its model, has no place yet, or waits for the provider
     S -> P   hello    version, role, session, model, the public key of C + the keys of S with P and of the weights' mask
     S -> C   model    graph, precision, sizes, card, reveal
     C -> P   hello    version, role, session, fingerprint of the model + the key of C with P
@@ -49,7 +50,7 @@ from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
 from threepc.prf import ATTEMPT_BITS
 from threepc.transport.channel import Channel
-from threepc.transport.connection import Connection
+from threepc.transport.connection import Connection, NoAnswerError
 from threepc.transport.framing import SESSION_BYTES, Control
 from threepc.transport.meter import Meter
 from threepc.transport.shaping import Shaper
@@ -58,13 +59,15 @@ log = logging.getLogger("threepc")
 
 MAX_BATCH = 1024
 MEBIBYTE = 1 << 20
+WAITING_S = 20.0
+"""Who has a peer wait tells it so again after so many seconds."""
 
 
 @dataclass(frozen=True)
 class Options:
     """timeout: seconds that a party waits for a message; budget: bytes that may wait for a receiver; threads: of this party's kernels.
 
-    shaper: makes the simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another
+    idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another
     party's that this one is not willing to run.
     """
 
@@ -73,6 +76,8 @@ class Options:
     threads: int = 1
     shaper: Callable[[str, str], Shaper | None] = lambda *_: None
     accept: Callable[[PublicModel], None] = lambda _: None
+    idle: float | None = None
+    tell: Callable[[str], None] = log.info
 
     @classmethod
     def simulating(cls, network: str, timeout: float, budget: int, threads: int) -> Options:
@@ -156,6 +161,15 @@ def requested(model: PublicModel, request: Control) -> tuple[int, Plan]:
     if not 1 <= batch <= MAX_BATCH:
         raise RunError(f"a batch of {batch} images was asked for; 1 to {MAX_BATCH} are possible")
     return attempt, model.plan(batch)
+
+
+def next_request(channel: Channel, kind: str, idle: float | None) -> Control | None:
+    """What a client asks for next, or None when it says bye. Raises RunError when it has asked for nothing in `idle` seconds."""
+    try:
+        request = channel.receive_control(kind, "bye", timeout=idle)
+    except NoAnswerError:
+        raise RunError(f"the session was idle for {idle:g} s") from None
+    return request if request.kind == kind else None
 
 
 def allow_messages(plan: Plan, channels: Sequence[Channel], budget: int) -> None:

@@ -68,6 +68,11 @@ class Connection(ABC):
     def close(self) -> None:
         """End the connection, delivering what was sent; a waiting `receive` raises RunError. Closing twice is harmless."""
 
+    @property
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Whether it is known already that nothing more can be sent; what has arrived may still be received."""
+
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """The bytes that a message with frames of these sizes takes on the wire."""
         return sum(sizes)
@@ -107,6 +112,11 @@ class QueuedConnection(Connection):
                 self._incoming.put(None)  # the end stays the end, for every later call
                 raise closed_here(self) if self._closed else RunError(f"{self.name} {self._end}", "lost")
             return frames
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether either side has closed it, or its wire broke."""
+        return self._closed or self._end is not None
 
     def deliver(self, frames: list[memoryview]) -> None:
         """Hand a message to the receiver."""

@@ -26,8 +26,8 @@ from threepc.transport.zmq_sockets import Context, Socket
 
 _FLUSH_MS = 1
 _RETRY_S, _LONGEST_RETRY_S = 0.05, 0.25
-_PATIENCE_S = 2.0
-"""After this time without an answer somebody is told for whom this party waits."""
+_PATIENCE_S, _AGAIN_S = 2.0, 20.0
+"""After this time without an answer, and then every so often, somebody is told for whom this party waits."""
 _HANG_UPS = 5
 """So often a listener hangs up during the handshake, in a row, before it is given up."""
 
@@ -60,12 +60,12 @@ def connect(
     server_key: bytes | None = None,
     timeout: float = 30.0,
     name: str = "the party",
-    waiting: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Connection:
     """A connection to the `Listener` at `address`, trying for `timeout` seconds until somebody listens there.
 
     `keys`: own key pair, and `server_key`: the only public key that the listener is believed with (both for tcp:// only and required
-    there). `name` is what messages call the listener; `waiting` is told for whom this party waits, and why, when that takes a while. Raises
+    there). `name` is what messages call the listener; `tell` hears for whom this party waits, and why, when that takes a while. Raises
     InputError for a bad address, missing keys, or an ipc directory that others may enter; RunError when nobody answers, when one side does not
     accept the other's key, or when this process may not open enough files.
     """
@@ -74,7 +74,8 @@ def connect(
             raise InputError(f"{name} at {address} cannot be recognised without its public key: 'threepc keygen DIR' makes keys")
     else:
         check_ipc_directory(address)
-    began, hang_ups, pause, told = time.monotonic(), 0, _RETRY_S, ""
+    began, hang_ups, pause = time.monotonic(), 0, _RETRY_S
+    told, again = "", began + _PATIENCE_S
     while True:
         outcome = _try(address, keys, server_key, began + timeout)
         if isinstance(outcome, Connection):
@@ -86,9 +87,11 @@ def connect(
         passed = time.monotonic() - began
         if passed + pause > timeout:
             raise RunError(f"{name} has not answered at {address} for {timeout:g} s: {_reason(address, outcome)}")
-        if waiting is not None and passed > _PATIENCE_S and told != (reason := _reason(address, outcome)):
-            waiting(f"waiting for {name} at {address} ({timeout - passed:.0f} s more): {reason}")
-            told = reason
+        if tell is not None and passed > _PATIENCE_S:
+            reason = _reason(address, outcome)
+            if reason != told or time.monotonic() > again:
+                tell(f"waiting for {name} at {address}, {timeout - passed:.0f} s more: {reason}")
+                told, again = reason, time.monotonic() + _AGAIN_S
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_RETRY_S)
 
@@ -239,6 +242,11 @@ class DealerConnection(Connection):
             self._waker.close()
         _watch.discard(self)
         self._context.term()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether either side has closed it, or its wire broke, as far as a send or receive has noticed."""
+        return self._closed or self._end is not None
 
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes on the wire, with what ZMTP and CURVE add."""

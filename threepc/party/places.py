@@ -1,0 +1,60 @@
+"""Places for sessions: a limited number at once, and a queue in which no key can keep the others out."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """One who waits for a place."""
+
+    key: bytes | None
+
+
+class Places:
+    """The key that holds the fewest places comes first; among those that hold as many, who came first."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._held: Counter[bytes | None] = Counter()
+        self._waiting: list[_Ticket] = []
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, key: bytes | None, tell: Callable[[int], None], every: float) -> Iterator[None]:
+        """Hold a place for `key`, after waiting for one.
+
+        While it waits, `tell` is called every so many seconds with its number in the queue, from 1; what that raises ends the wait.
+        """
+        ticket = _Ticket(key)
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                while not self._free or self._order()[0] is not ticket:
+                    tell(self._order().index(ticket) + 1)
+                    self._changed.wait(every)
+                self._free -= 1
+                self._held[key] += 1
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._held[key] -= 1
+                self._changed.notify_all()
+
+    def _order(self) -> list[_Ticket]:
+        """Who waits, in the order in which they get their places if nobody leaves: each one's key then holds one more."""
+        held, ranked = self._held.copy(), []
+        for ticket in self._waiting:
+            ranked.append((held[ticket.key], ticket))
+            held[ticket.key] += 1
+        return [ticket for _, ticket in sorted(ranked, key=lambda pair: pair[0])]
