@@ -91,7 +91,7 @@ def write_deployment(folder: Path, *changes: tuple[str, str]) -> Path:
         for taken, port in ((one, "7001"), (two, "7002")):
             taken.bind(("127.0.0.1", 0))
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{taken.getsockname()[1]}")
-    for old, new in (("connect: 30", "connect: 20"), ("answer: 120", "answer: 30"), *changes):
+    for old, new in (("connect: 300", "connect: 20"), ("answer: 120", "answer: 30"), *changes):
         assert old in text
         text = text.replace(old, new)
     path.write_text(text)

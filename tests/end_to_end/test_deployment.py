@@ -233,7 +233,7 @@ def test_parties_that_die_in_the_middle(threepc, tmp_path):
         return client
 
     busy_client().process.kill()
-    server.wait_for("session ended: the client at .* closed the connection unexpectedly")
+    server.wait_for("session ended: the client client at .* closed the connection unexpectedly")
     client = busy_client()
     provider.process.kill()
     assert client.end() == 1 and "the provider at tcp://127.0.0.1:" in client.failure

@@ -80,7 +80,7 @@ def test_everything_may_be_set(edit):
     assert (deployment.ring, deployment.frac_bits, deployment.drelu_window) == (32, 12, (4, 20))
     assert (deployment.reveal, deployment.network) == ("label", "wan352")
     assert deployment.server.listen == "tcp://0.0.0.0:7001" and deployment.server.address == "tcp://127.0.0.1:7001"
-    assert deployment.timeouts == Timeouts(1.5, 120.0) and deployment.budgets == Budgets(500_000, 10**9)
+    assert deployment.timeouts == Timeouts(1.5, 120.0, 600.0) and deployment.budgets == Budgets(500_000, 10**9)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_values_as_they_are_written(directory, line, words):
 
 def test_a_number_with_an_exponent_is_a_number(directory):
     path = directory / "deployment.yaml"
-    path.write_text(path.read_text().replace("connect: 30 ", "connect: 3e1 ").replace("client: 256", "client: 2.5e+2"))
+    path.write_text(path.read_text().replace("connect: 300 ", "connect: 3e1 ").replace("client: 256", "client: 2.5e+2"))
     deployment = load(path)
     assert deployment.timeouts.connect == 30.0 and deployment.budgets.client == 250_000_000
 

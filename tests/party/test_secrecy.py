@@ -148,7 +148,7 @@ class _Listening:
         self._addresses[role] = listener.address
         return listener
 
-    def connect(self, role):
+    def connect(self, role, tell=None):
         self._connector.addresses[role] = self._addresses[role]
         return self._connector.connect(role)
 

@@ -237,7 +237,7 @@ class Keyed(MemoryConnector):
         super().__init__()
         self.keys = keys
 
-    def connect(self, role):
+    def connect(self, role, tell=None):
         mine = super().connect(role)
         mine._other.peer = self.keys.get(role)
         return mine
@@ -356,7 +356,7 @@ class Mortal(MemoryConnector):
         super().__init__()
         self.victim, self.left, self.ends, self.armed = victim, moment, {"client": [], "server": [], "provider": []}, False
 
-    def connect(self, role):
+    def connect(self, role, tell=None):
         mine = super().connect(role)
         # the server connects to the provider; whatever else is connected, the client does
         caller = "client" if role == "server" or self.ends["provider"] else "server"

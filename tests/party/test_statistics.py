@@ -26,7 +26,7 @@ class Losing(MemoryConnector):
         super().__init__()
         self.start = f'{{"kind": "{kind}"'.encode()
 
-    def connect(self, role):
+    def connect(self, role, tell=None):
         mine = super().connect(role)
         theirs, send = mine._other, mine._other.send
 

@@ -34,7 +34,7 @@ class Connector(Protocol):
     def listen(self, role: str) -> Listener:
         """Listen as `role`."""
 
-    def connect(self, role: str, tell: Callable[[str], None]) -> Connection:
+    def connect(self, role: str, tell: Callable[[str], None] | None = None) -> Connection:
         """A new connection to `role`; `tell` hears for whom this party waits, while it does. What that raises ends the wait."""
 
     def is_known(self, role: str, peer: bytes | None) -> bool:
@@ -59,7 +59,7 @@ class ZmqConnector:
         """See `Connector`. Raises InputError when the address is in use."""
         return zmq_listener.Listener(self.addresses[role], keys=self.keys, authorised=self.authorised, unlimited=self.public.values())
 
-    def connect(self, role: str, tell: Callable[[str], None]) -> Connection:
+    def connect(self, role: str, tell: Callable[[str], None] | None = None) -> Connection:
         """See `Connector`. Raises RunError when nobody answers in time or a key is not accepted."""
         return zmq_dealer.connect(
             self.addresses[role], keys=self.keys, server_key=self.public.get(role), timeout=self.timeout, name=f"the {role}", tell=tell
@@ -82,7 +82,7 @@ class MemoryConnector:
         """See `Connector`."""
         return MemoryListener(self.waiting[role])
 
-    def connect(self, role: str, tell: Callable[[str], None]) -> Connection:  # noqa: ARG002 - nobody waits for a thread
+    def connect(self, role: str, tell: Callable[[str], None] | None = None) -> Connection:  # noqa: ARG002 - nobody waits for a thread
         """See `Connector`."""
         mine, theirs = memory.pair()
         self.waiting[role].put(theirs)

@@ -40,8 +40,9 @@ class Party:
 class Timeouts:
     """Seconds."""
 
-    connect: float = 30.0
+    connect: float = 300.0
     answer: float = 120.0
+    idle: float = 600.0
 
 
 @dataclass(frozen=True)

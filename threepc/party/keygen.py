@@ -40,8 +40,9 @@ reveal: logits                    # what a client learns: logits, or the label a
 # network: wan                    # simulate a slower network between parties on one host: lan, lan10, wan, wan352
 
 timeouts:                         # seconds
-  connect: 30                     # until a party that is not there is given up
+  connect: 300                    # until a party that is not there is given up
   answer: 120                     # until a party that is silent in the middle of a session is given up
+  idle: 600                       # until a session without an inference is ended, for the next client
 
 budgets:                          # megabytes of correlated randomness held ahead of its use, for each session
   client: 256

@@ -69,8 +69,9 @@ class ProviderParty(ListeningParty):
             meeting.halves[role] = (channel, hello)
             meeting.arrived.notify_all()
             end = time.monotonic() + self._options.timeout
-            while len(meeting.halves) < 2 and not self._stopping.is_set() and not channel.connection.has_ended and time.monotonic() < end:
-                meeting.arrived.wait(LOOK_S)
+            while len(meeting.halves) < 2 and not self._stopping.is_set() and not channel.connection.has_ended:
+                if not meeting.arrived.wait(min(LOOK_S, max(end - time.monotonic(), 0))) and time.monotonic() >= end:
+                    break
             complete, is_first, meeting.over = len(meeting.halves) == 2, not meeting.over, True
         with self._lock:
             self._meetings.pop(session, None)

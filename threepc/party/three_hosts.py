@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from threepc.errors import RunError
 from threepc.model.served import PublicModel, ServedModel
@@ -11,21 +12,24 @@ from threepc.party.connector import ZmqConnector
 from threepc.party.deployment import Deployment
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
-from threepc.party.session import Options
+from threepc.party.session import Options, log
 from threepc.transport.keys import KeyPair
 
 
-def open_client(deployment: Deployment, name: str = "client", threads: int = 1) -> ClientSession:
-    """Connect as the client whose key files are called `name`, and set a session up.
+def open_client(deployment: Deployment, name: str = "client", threads: int = 1, tell: Callable[[str], None] = log.info) -> ClientSession:
+    """Connect as the client whose key files are called `name`, and set a session up; `tell` hears for whom the client waits.
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
     connector = _connector(deployment, name, deployment.client_pair(name))
-    return ClientSession(connector, _options(deployment, deployment.budgets.client, threads))
+    return ClientSession(connector, dataclasses.replace(_options(deployment, deployment.budgets.client, threads), tell=tell))
 
 
-def open_server(deployment: Deployment, model: ServedModel, threads: int = 1) -> ServerParty:
-    """A server that listens. Raises InputError for its keys, for weights that do not fit the ring, and for an address in use."""
+def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1) -> ServerParty:
+    """A server that listens; without a model it has clients wait until it is given one.
+
+    Raises InputError for its keys, for weights that do not fit the ring, and for an address in use.
+    """
     connector = _connector(deployment, "server")
     party = ServerParty(model, connector, _options(deployment, max(vars(deployment.budgets).values()), threads))
     party.authorise(deployment.authorised("server"), deployment.name_of)
@@ -45,12 +49,13 @@ def _connector(deployment: Deployment, name: str, keys: KeyPair | None = None) -
     parties = {"server": deployment.server, "provider": deployment.provider}
     addresses = {role: party.listen if role == name else party.address for role, party in parties.items()}
     public = {role: party.public_key for role, party in parties.items()}
-    return ZmqConnector(addresses, keys or deployment.key_pair(name), public, timeout=deployment.timeouts.connect)
+    authorised = deployment.authorised(name) if name in parties else frozenset()
+    return ZmqConnector(addresses, keys or deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
 
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:
     options = Options.simulating(deployment.network, deployment.timeouts.answer, budget, threads)
-    return dataclasses.replace(options, accept=lambda model: _agree(deployment, model))
+    return dataclasses.replace(options, accept=lambda model: _agree(deployment, model), idle=deployment.timeouts.idle)
 
 
 def _agree(deployment: Deployment, model: PublicModel) -> None:

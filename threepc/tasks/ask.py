@@ -44,8 +44,8 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     check_writable(options.output, is_directory=True)
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
-    with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}"):
-        session = three_hosts.open_client(deployment, options.name, options.threads)
+    with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
+        session = three_hosts.open_client(deployment, options.name, options.threads, tell)
     with session:
         model = session.model
         with display.stage("reading the images"):

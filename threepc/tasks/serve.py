@@ -44,15 +44,17 @@ def serve(options: ServerOptions, display: Display) -> None:
         options.calibration,
         options.margin,
     )
-    with display.stage("loading the model"):
-        loaded = load_model(options.config, options.checkpoint, size=options.size)
-    with display.stage("importing the network"):
-        assembled = assemble_loaded(loaded, settings)
-    for line in introduction(assembled, loaded, settings):
-        display.note(line)
-    with display.stage("preparing kernels") as progress:
-        warm_up(assembled.public.precision, progress)
-    with display.stage("masking the weights"):
-        party = three_hosts.open_server(deployment, assembled.served, options.threads)
     log_to_output(options.watching.log_format)
+    party = three_hosts.open_server(deployment, None, options.threads)  # an address in use is told before anything is loaded
+    with party.served():
+        with display.stage("loading the model"):
+            loaded = load_model(options.config, options.checkpoint, size=options.size)
+        with display.stage("importing the network"):
+            assembled = assemble_loaded(loaded, settings)
+        for line in introduction(assembled, loaded, settings):
+            display.note(line)
+        with display.stage("preparing kernels") as progress:
+            warm_up(assembled.public.precision, progress)
+        with display.stage("masking the weights"):
+            party.load(assembled.served)
     serve_until_signal(party, deployment, options.watching)
