@@ -25,7 +25,7 @@ from threepc.transport.wires import WATCH_MS, Probe, Wire, wire_bytes
 from threepc.transport.zmq_sockets import Context, Socket
 
 _FLUSH_MS = 1
-_RETRY_S, _LONGEST_RETRY_S = 0.05, 0.25
+_RETRY_S, _LONGEST_RETRY_S, _CALL_S = 0.05, 0.25, 0.5
 _PATIENCE_S, _AGAIN_S = 2.0, 20.0
 """After this time without an answer, and then every so often, somebody is told for whom this party waits."""
 _HANG_UPS = 5
@@ -45,12 +45,13 @@ class _Failure(Enum):
 
 _TEXTS = {
     _Failure.SILENCE: "accepts connections but says nothing: it has stopped, or has more to do than it can",
-    _Failure.HANG_UP: f"hung up {_HANG_UPS} times during the handshake: either it fails there, which its log says, or its public key here is "
-    "not the one it has there",
-    _Failure.KEY: "does not accept this party's public key: add it to that party's deployment.yaml and restart it there",
-    _Failure.OTHER_KEY: "has another key than its public key here: copy its .public file anew ('threepc keygen DIR' makes keys)",
+    _Failure.HANG_UP: f"hung up {_HANG_UPS} times during the handshake: its log may say why",
+    _Failure.KEY: "does not accept this party's public key: add it to that party's deployment.yaml",
+    _Failure.OTHER_KEY: "cannot read what is encrypted for its public key here, so that is not the one it has: copy its .public file anew",
     _Failure.STRANGER: "does not speak this protocol: another program listens there",
 }
+# RFC 23: signature, version 3.1, mechanism, whether a server sends it, filler.
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
 
 
 def connect(
@@ -82,6 +83,8 @@ def connect(
             outcome.name = f"{name} at {address}"
             return outcome
         hang_ups = hang_ups + 1 if outcome is _Failure.HANG_UP else 0
+        if hang_ups == _HANG_UPS:
+            outcome = _greeted(address, outcome)
         if hang_ups == _HANG_UPS or outcome in (_Failure.KEY, _Failure.OTHER_KEY, _Failure.STRANGER):
             raise RunError(f"{name} at {address} {_TEXTS[outcome]}")
         passed = time.monotonic() - began
@@ -144,12 +147,11 @@ def _handshake(monitor: Socket, deadline: float) -> int | _Failure:
 def _reason(address: str, failure: _Failure) -> str:
     """Why nobody answers at an address, as far as that can be found out."""
     if failure is not _Failure.NOBODY:
-        return f"it {_TEXTS[failure]}"
+        return f"it {_TEXTS[_greeted(address, failure)]}"
     if not is_tcp(address):
         return "is it running there?"
-    host, port = address.removeprefix("tcp://").rsplit(":", 1)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _RETRY_S * 10).close()
+        _call(address).close()
     except ConnectionRefusedError:
         return "its host refuses the connection: is it running there?"
     except TimeoutError:
@@ -157,6 +159,31 @@ def _reason(address: str, failure: _Failure) -> str:
     except OSError as error:
         return f"{error.strerror}"
     return "it has just begun to listen"
+
+
+def _greeted(address: str, failure: _Failure) -> _Failure:
+    """What a listener's greeting tells of a handshake that came to nothing.
+
+    One that greets as it should, and hangs up on what follows, has not the key that this was encrypted for.
+    """
+    if not is_tcp(address):
+        return failure
+    said = b""
+    with contextlib.suppress(OSError), _call(address) as caller:
+        caller.sendall(_GREETING)
+        while len(said) < len(_GREETING) and (more := caller.recv(len(_GREETING))):
+            said += more
+    if not said:
+        return failure
+    if said[0] != _GREETING[0] or said[9:10] + said[12:32] != _GREETING[9:10] + _GREETING[12:32]:
+        return _Failure.STRANGER
+    return _Failure.OTHER_KEY if failure is _Failure.HANG_UP else failure
+
+
+def _call(address: str) -> socket.socket:
+    """A plain TCP connection, to find out what is wrong with others."""
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    return socket.create_connection((host.strip("[]"), int(port)), _CALL_S)
 
 
 class DealerConnection(Connection):

@@ -83,7 +83,13 @@ def new_socket(context: Context, kind: int, address: str, keys: KeyPair | None) 
     if is_tcp(address):
         if keys is None or not is_key(keys.public) or not is_key(keys.secret):
             raise InputError(f"{address} needs a key pair, as TCP is always encrypted: 'threepc keygen DIR' makes them")
-        options |= {**_TCP, zmq.IPV6: int("[" in address), zmq.CURVE_PUBLICKEY: keys.public, zmq.CURVE_SECRETKEY: keys.secret}
+        options |= {
+            **_TCP,
+            zmq.TCP_MAXRT: HEARTBEAT_TIMEOUT_MS,
+            zmq.IPV6: int("[" in address),
+            zmq.CURVE_PUBLICKEY: keys.public,
+            zmq.CURVE_SECRETKEY: keys.secret,
+        }
     socket: Socket = context.socket(kind)
     for option, value in options.items():
         socket.setsockopt(option, value)
