@@ -19,6 +19,7 @@ from threepc.kernels.geometry import Geometry, Operands, read_only
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.threads import Scratch, ranges, run_parts
 from threepc.kernels.tile import ROWS, VECTORS, gather, lanes_within, stride_reach
+from threepc.kernels.winograd_transforms import RING_BITS
 
 SHORT_RING = 52  # bits of the widest ring that IFMA multiplies
 
@@ -252,7 +253,7 @@ def _multiply(operands: Operands, geometry: Geometry, *part: int) -> None:
 def _winograd_is_faster(weight: PackedWeight, images: int, geometry: Geometry) -> bool:
     """Whether a convolution may go by `winograd`, and should."""
     fits = weight.shape[2:] == (3, 3) and weight.groups == 1 and geometry.stride_down == geometry.stride_across == 1
-    if not fits or weight.bits > winograd.RING_BITS or weight.panels.dtype != np.uint64:
+    if not fits or weight.bits > RING_BITS or weight.panels.dtype != np.uint64:
         return False
     inputs, outputs, down, across = geometry.inputs, geometry.outputs, geometry.dilation_down, geometry.dilation_across
     pixels = geometry.out_height * geometry.out_width
@@ -279,7 +280,7 @@ def warm_up(bits: int) -> Iterator[str]:
         yield f"{label}, {bits} bits"
         weight = pack_weight(np.ones((2, 2 // groups, 1, 1), dtype), groups, bits)
         convolve(np.ones((1, 2, 1, 1), dtype), weight)
-    if 32 < bits <= winograd.RING_BITS:
+    if 32 < bits <= RING_BITS:
         yield f"Winograd convolution, {bits} bits"
         weight, x = pack_weight(np.ones((1, 1, 3, 3), dtype), 1, bits), np.ones(16, dtype)
         dilated = Geometry(1, 1, 1, 4, 4, 3, 3, 1, 1, 2, 2, 2, 2, 4, 4, short=True)

@@ -21,8 +21,8 @@ _AHEAD = 8192  # bytes that the stream of left-hand panels, the weights, is fetc
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
-class Rows(NamedTuple):
-    """Rows of words that are equally far apart."""
+class Matrix(NamedTuple):
+    """Rows of words, equally far apart."""
 
     first: Any  # place (`at`) of the first row
     step: int  # words from each row to the next

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from threepc.kernels.emitter import VECTOR_BYTES, Before, Rows, at
+from threepc.kernels.emitter import VECTOR_BYTES, Before, Matrix, at
 from threepc.kernels.options import inline
 from threepc.kernels.tile import NARROW, ROWS, VECTORS, multiply_narrow, multiply_tile
 
@@ -144,9 +144,9 @@ def multiply_block(operands, space, geometry, part, block):
                 multiply_narrow(left, right, at(tile, 0), depth, width, short)
                 _scatter(operands, geometry, tile, ROWS, 1, target, fresh)
             elif width == stored and height == ROWS and pixel + width <= pixels:
-                multiply_tile(left, right, Rows(at(out, place), pixels), Before(at(bias, row), fresh), depth, vectors, short)
+                multiply_tile(left, right, Matrix(at(out, place), pixels), Before(at(bias, row), fresh), depth, vectors, short)
             else:
-                multiply_tile(left, right, Rows(at(tile, 0), stored), Before(at(tile, tile.size - ROWS), True), depth, vectors, short)
+                multiply_tile(left, right, Matrix(at(tile, 0), stored), Before(at(tile, tile.size - ROWS), True), depth, vectors, short)
                 _scatter(operands, geometry, tile, 1, stored, target, fresh)
             packed += stored * depth
             done += width

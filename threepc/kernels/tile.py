@@ -1,6 +1,6 @@
 """The inner loops of convolutions, as vector code: the register tile of a matrix product, rows of a depthwise one, masked moves of words.
 
-Places and `Rows` are those of `emitter`; matrices without a step between their rows are dense.
+Places and `Matrix` are those of `emitter`; matrices without a step between their rows are dense.
 """
 
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Taps(NamedTuple):
 def multiply_tile(emit, a, b, c, before, depth, vectors, short):
     """c[ROWS, vectors * lanes] = a[depth, ROWS]^T b[depth, vectors * lanes] + what was `before`, of which each row of c takes one word.
 
-    a and b are the places of dense matrices, c is `Rows`.
+    a and b are the places of dense matrices, c is `Matrix`.
     """
     builder, lanes = emit.builder, emit.lanes
 

@@ -22,148 +22,20 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
 
-from threepc.kernels.emitter import VECTOR_BYTES, Before, Rows, at, emitted, number
+from threepc.kernels.emitter import VECTOR_BYTES, Before, Matrix, at
 from threepc.kernels.gemm import depth_block
 from threepc.kernels.geometry import Geometry, Operands, read_only
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.threads import Scratch, ranges, run_parts
 from threepc.kernels.tile import ROWS, VECTORS, lanes_within, multiply_tile
+from threepc.kernels.winograd_transforms import POINTS, REACH, SIDE, transform_input, transform_kernels, transform_output
 
-RING_BITS = 50  # of the widest ring in which the result is exact
-SIDE = 4  # of a tile of outputs
-_REACH = SIDE + 2  # of the inputs it reads, and number of points
-_POINTS = _REACH**2
 _LANES = VECTOR_BYTES // 8
 _TILES = VECTORS * _LANES  # of a block: as wide as the register tile
 _DEPTH = 96  # of a block: its transformed input fits the second-level cache
 _KERNEL_BYTES = 1 << 23  # of transformed kernels: they should stay in the third-level cache
 _PADDING = 8  # words between matrices, lest all begin in the same set of the cache
-_SHIFT = 2  # log2 of the factor that the results carry
-_NINTH = pow(9, -1, 1 << 64)
-
-
-class _Transforms:
-    """The three linear maps in one dimension, on lists of vectors; points are in the order 0, 1, -1, 2, 1/2, infinity."""
-
-    def __init__(self, builder):
-        self.builder, self.add, self.sub = builder, builder.add, builder.sub
-
-    def _double(self, vector, times=1):
-        return self.builder.shl(vector, ir.Constant(vector.type, [times] * vector.type.count))
-
-    def kernel(self, g0, g1, g2):
-        """2 G g."""
-        ends, middle = self.add(g0, g2), self._double(g1)
-        ninths = [
-            self.sub(ends, g1),
-            self.add(self.add(g0, middle), self._double(g2, 2)),
-            self.add(self.add(self._double(g0, 2), middle), g2),
-        ]
-        ninth = ir.Constant(g0.type, [_NINTH] * g0.type.count)
-        return [g0, self.add(ends, g1), *(self.builder.mul(value, ninth) for value in ninths), g2]
-
-    def input(self, d0, d1, d2, d3, d4, d5):
-        """B^T d, for rows 2 -5 0 5 -2 0, 0 -2 3 3 -2 0, 0 -2 7 -7 2 0, 0 1 -2 -1 2 0, 0 2 -1 -2 1 0 and 0 -2 5 0 -5 2 of B^T."""
-        even, odd, across = self.sub(d4, d2), self.sub(d3, d1), self.sub(d2, d3)
-        even2, odd2 = self._double(even), self._double(odd)
-        return [
-            self.add(self._double(self.add(self.sub(d0, d4), odd2)), odd),
-            self.sub(self.add(d2, d3), self.sub(even2, odd2)),
-            self.add(self.add(even2, odd2), self.add(self._double(across, 3), across)),
-            self.sub(even2, odd),
-            self.sub(even, odd2),
-            self.sub(self._double(self.sub(self.sub(d5, d1), even2)), even),
-        ]
-
-    def output(self, at_0, at_1, at_minus_1, at_2, at_half, at_infinity):
-        """A^T m, for rows 1 1 1 1 8 0, 0 1 -1 2 4 0, 0 1 1 4 2 0 and 0 1 -1 8 1 1 of A^T."""
-        even, odd = self.add(at_1, at_minus_1), self.sub(at_1, at_minus_1)
-        return [
-            self.add(self.add(at_0, even), self.add(at_2, self._double(at_half, 3))),
-            self.add(odd, self.add(self._double(at_2), self._double(at_half, 2))),
-            self.add(even, self.add(self._double(at_2, 2), self._double(at_half))),
-            self.add(self.add(odd, at_infinity), self.add(self._double(at_2, 3), at_half)),
-        ]
-
-
-def _nest(transform, rows):
-    """A map in one dimension applied to each row of a square of vectors, then to each column."""
-    columns = zip(*(transform(*row) for row in rows), strict=True)
-    return list(zip(*(transform(*column) for column in columns), strict=True))
-
-
-@emitted
-def _transform_kernels(emit, panels, panel, places, target):
-    """Row n of target, ROWS words = point n of ROWS kernels of one input channel, whose taps lie as `places` says for panel 0.
-
-    panels and places are places in their arrays, target is `Rows`.
-    """
-    builder = emit.builder
-    taps = []
-    for tap in range(9):
-        first, step = (emit.load(emit.shift(places, 2 * tap + n)) for n in range(2))
-        taps.append(emit.load(emit.shift(panels, builder.add(first, builder.mul(step, panel))), ROWS))
-    points = _nest(_Transforms(builder).kernel, [taps[i : i + 3] for i in (0, 3, 6)])
-    for n in range(_POINTS):
-        emit.store(points[n // _REACH][n % _REACH], emit.shift(target.first, builder.mul(target.step, number(n))))
-
-
-@emitted
-def _transform_input(emit, x, rows, columns, target, writable):
-    """Word i of row n of target = point n of tile i of a row of tiles, for the lanes i set in `writable`.
-
-    x and target are `Rows`; the first tile begins where x does. Outside the bits of `rows` and `columns`, counted from there, x is 0.
-    """
-    builder, lanes, writable = emit.builder, emit.lanes, emit.mask(writable)
-    evens, odds = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
-
-    def row_of_tiles(i):
-        """Inputs 0 to 5 of row i of every tile: the row's words by their place modulo 4, and the next tile's first two."""
-        inside = builder.icmp_signed("!=", builder.and_(rows, number(1 << i)), number(0))
-        inside = builder.select(inside, columns, number(0))
-        place = emit.shift(x.first, builder.mul(x.step, number(i)))
-        words = [
-            emit.load_masked(emit.shift(place, n * lanes), emit.mask(builder.lshr(inside, number(n * lanes)))) for n in range(SIDE + 1)
-        ]
-        even, odd = ([emit.shuffle(words[n], words[n + 1], lane) for n in (0, 2)] for lane in (evens, odds))
-        inputs = [emit.shuffle(*pair, lane) for lane in (evens, odds) for pair in (even, odd)]
-        return [*inputs, *(emit.shuffle(inputs[n], words[SIDE], [*range(1, lanes), lanes + n]) for n in range(2))]
-
-    points = _nest(_Transforms(builder).input, [row_of_tiles(i) for i in range(_REACH)])
-    for n in range(_POINTS):
-        emit.store_masked(points[n // _REACH][n % _REACH], emit.shift(target.first, builder.mul(target.step, number(n))), writable)
-
-
-@emitted
-def _transform_output(emit, products, before, out, rows, columns):
-    """Add a row of tiles to what was `before` in out, all to one word of it; point n of tile i is word i of row n of products.
-
-    products and out are `Rows`; of out's next 4 rows the first `rows` are written, of their words those whose bit is set in `columns`.
-    """
-    builder, lanes = emit.builder, emit.lanes
-    points = [emit.load(emit.shift(products.first, builder.mul(products.step, number(n))), lanes) for n in range(_POINTS)]
-    tiles = _nest(_Transforms(builder).output, [points[i : i + _REACH] for i in range(0, _POINTS, _REACH)])
-    modulus, factor = emit.fill((1 << RING_BITS + _SHIFT) - 1, lanes), emit.fill(_SHIFT, lanes)
-    start = builder.select(before.fresh, emit.spread(emit.load(before.words), lanes), emit.zero(lanes))
-    kept = builder.select(before.fresh, number(0), columns)
-    singly = [lane for n in range(lanes) for lane in (n, lanes + n)]
-    in_pairs = [lane for n in range(0, lanes, 2) for lane in (n, n + 1, lanes + n, lanes + n + 1)]
-    done = builder.append_basic_block("done")
-    for i, columns_of_tiles in enumerate(tiles):
-        following = builder.append_basic_block("row")
-        builder.cbranch(builder.icmp_signed(">", rows, number(i)), following, done)
-        builder.position_at_end(following)
-        y = [builder.lshr(builder.and_(column, modulus), factor) for column in columns_of_tiles]
-        pairs = [[emit.shuffle(*two, order) for two in (y[:2], y[2:])] for order in (singly[:lanes], singly[lanes:])]
-        words = [emit.shuffle(*two, order) for two in pairs for order in (in_pairs[:lanes], in_pairs[lanes:])]
-        for n, vector in enumerate(words):
-            place = emit.shift(out.first, builder.add(builder.mul(out.step, number(i)), number(n * lanes)))
-            mask, old = (emit.mask(builder.lshr(bits, number(n * lanes))) for bits in (columns, kept))
-            emit.store_masked(builder.add(vector, builder.add(start, emit.load_masked(place, old))), place, mask)
-    builder.branch(done)
-    builder.position_at_end(done)
 
 
 @functools.lru_cache(maxsize=256)
@@ -178,7 +50,7 @@ def _places_of_taps(channels: int, panels: int) -> np.ndarray:
     return places
 
 
-class Part(NamedTuple):
+class WinogradPart(NamedTuple):
     """What one thread computes: panels of output channels, for tiles counted along rows, down the map and over images."""
 
     first_panel: int
@@ -187,16 +59,16 @@ class Part(NamedTuple):
     last_tile: int
 
 
-class Space(NamedTuple):
+class WinogradSpace(NamedTuple):
     """Scratch of one thread, of the sizes that `_space` gives it."""
 
     kernels: np.ndarray  # transformed, of some panels for a block of input channels: matrices of (panel, point), `_PADDING` apart
     inputs: np.ndarray  # transformed, of a block of tiles for a block of input channels: a matrix for each point
     products: np.ndarray  # of one panel and block of tiles: a matrix for each point; zeros at the end
-    pieces: np.ndarray  # PIECE, of a block of tiles
+    pieces: np.ndarray  # WINOGRAD_PIECE, of a block of tiles
 
 
-PIECE = np.dtype(
+WINOGRAD_PIECE = np.dtype(
     [
         ("first", np.int64),  # tile in its block
         ("length", np.int64),  # in tiles
@@ -226,7 +98,7 @@ def _cut_rows(pieces, tile, tiles, geometry):
         piece.first = n
         piece.length = length
         piece.source = (image * geometry.inputs * height + row - geometry.top) * width + column - geometry.left
-        piece.rows = lanes_within(row - geometry.top, _REACH, 1, height)
+        piece.rows = lanes_within(row - geometry.top, REACH, 1, height)
         piece.columns = lanes_within(column - geometry.left, SIDE * length + 2, 1, width)
         piece.target = (image * geometry.outputs * out_height + row) * out_width + column
         piece.height = min(SIDE, out_height - row)
@@ -263,8 +135,8 @@ def _prepare_kernels(operands, places, kernels, channels, panels):
     step = _kernel_step(end - channel)
     for q in range(panel, last):
         for k in range(channel, end):
-            target = Rows(at(kernels, (q - panel) * _POINTS * step + (k - channel) * ROWS), step)
-            _transform_kernels(at(operands.weight, 0), q, at(places, 18 * k), target)
+            target = Matrix(at(kernels, (q - panel) * POINTS * step + (k - channel) * ROWS), step)
+            transform_kernels(at(operands.weight, 0), q, at(places, 18 * k), target)
 
 
 @inline
@@ -275,9 +147,9 @@ def _prepare_inputs(x, space, geometry, channels, tiles, count):
     for k in range(channel, end):
         for p in range(count):
             piece = space.pieces[p]
-            source = Rows(at(x, piece.source + k * geometry.height * geometry.width), geometry.width)
-            target = Rows(at(space.inputs, (k - channel) * _vectors(tiles) * _LANES + piece.first), step)
-            _transform_input(source, piece.rows, piece.columns, target, (1 << piece.length) - 1)
+            source = Matrix(at(x, piece.source + k * geometry.height * geometry.width), geometry.width)
+            target = Matrix(at(space.inputs, (k - channel) * _vectors(tiles) * _LANES + piece.first), step)
+            transform_input(source, piece.rows, piece.columns, target, (1 << piece.length) - 1)
 
 
 @inline
@@ -285,10 +157,10 @@ def _multiply_points(space, panel, depth, tiles):
     """The products, at all points, of the kernels' panel, counted from the first in space, with the inputs of so many tiles."""
     stored, products = _vectors(tiles) * _LANES, space.products
     zeros = Before(at(products, products.size - ROWS), True)
-    for n in range(_POINTS):
-        left = at(space.kernels, (panel * _POINTS + n) * _kernel_step(depth))
+    for n in range(POINTS):
+        left = at(space.kernels, (panel * POINTS + n) * _kernel_step(depth))
         right = at(space.inputs, n * _input_step(depth, tiles))
-        multiply_tile(left, right, Rows(at(products, n * _product_step(tiles)), stored), zeros, depth, _vectors(tiles), True)
+        multiply_tile(left, right, Matrix(at(products, n * _product_step(tiles)), stored), zeros, depth, _vectors(tiles), True)
 
 
 @inline
@@ -300,14 +172,14 @@ def _add_outputs(operands, space, geometry, panel, tiles, count, fresh):
             piece = space.pieces[p]
             products = at(space.products, (output - panel * ROWS) * _vectors(tiles) * _LANES + piece.first)
             before = Before(at(operands.bias, output), fresh)
-            target = Rows(at(operands.out, piece.target + output * pixels), out_width)
-            _transform_output(Rows(products, _product_step(tiles)), before, target, piece.height, piece.written)
+            target = Matrix(at(operands.out, piece.target + output * pixels), out_width)
+            transform_output(Matrix(products, _product_step(tiles)), before, target, piece.height, piece.written)
 
 
 @kernel
 def _convolve_part(operands, places, space, geometry, block, part):
     """Compute a part of a convolution of undilated maps, in blocks of so many input channels; places: see `_places_of_taps`."""
-    held = space.kernels.size // (_POINTS * _kernel_step(block))
+    held = space.kernels.size // (POINTS * _kernel_step(block))
     for channel in range(0, geometry.inputs, block):
         channels = channel, min(channel + block, geometry.inputs)
         depth = channels[1] - channel
@@ -332,18 +204,18 @@ def _channel_block(channels: int) -> int:
 _scratch = Scratch()
 
 
-def _space(geometry: Geometry, part: Part, dtype: np.dtype) -> Space:
+def _space(geometry: Geometry, part: WinogradPart, dtype: np.dtype) -> WinogradSpace:
     """Scratch for a part."""
     block, tiles = _channel_block(geometry.inputs), part.last_tile - part.first_tile
-    of_panel = _POINTS * (block * ROWS + _PADDING)
+    of_panel = POINTS * (block * ROWS + _PADDING)
     held = 1 if tiles <= _TILES else max(1, _KERNEL_BYTES // dtype.itemsize // of_panel)  # one block of tiles needs each panel once
-    return Space(
+    return WinogradSpace(
         kernels=_scratch.words("kernels", min(held, part.last_panel - part.first_panel) * of_panel, dtype),
-        inputs=_scratch.words("inputs", _POINTS * (block * _TILES + _PADDING), dtype),
+        inputs=_scratch.words("inputs", POINTS * (block * _TILES + _PADDING), dtype),
         products=_scratch.words(
-            "products", _POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS, dtype
+            "products", POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS, dtype
         ),  # the last piece is read as a vector
-        pieces=_scratch.words("pieces", _TILES, PIECE),
+        pieces=_scratch.words("pieces", _TILES, WINOGRAD_PIECE),
     )
 
 
@@ -361,7 +233,7 @@ def is_faster(images: int, channels: int, outputs: int, size: tuple[int, int], d
     height, width = size
     tiles = -(-_tiles_of(images, height, width) // _LANES) * _LANES
     in_rows = images * -(-height // SIDE) * -(-width // (SIDE * _LANES)) * _LANES
-    products = (_POINTS * tiles + 190) * channels * outputs
+    products = (POINTS * tiles + 190) * channels * outputs
     transforms = in_rows * (250 * channels + 200 * outputs * -(-channels // _DEPTH)) + 200 * copied
     return products + transforms < direct * channels * outputs
 
@@ -432,7 +304,7 @@ def _convolve_maps(operands: Operands, geometry: Geometry, images: int, threads:
     places, block, dtype = _places_of_taps(geometry.inputs, panels), _channel_block(geometry.inputs), operands.x.dtype
 
     def work(*ends):
-        part = Part(*ends)
+        part = WinogradPart(*ends)
         _convolve_part(operands, places, _space(geometry, part, dtype), geometry, block, part)
 
     # Each thread transforms what it multiplies: inputs again where they share output channels, kernels again where they share tiles.
