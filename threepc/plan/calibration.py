@@ -18,9 +18,9 @@ import torch
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights
 from threepc.images.card import Preprocessing
-from threepc.plan.headroom import Ranges, bounds, measure
-from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
-from threepc.plan.schedule import Sizes, schedule
+from threepc.plan.headroom import Bound, Ranges, bounds, measure
+from threepc.plan.precision import FRACTION, MAX_TRUNCATION, MOST_WEIGHT_BITS, Precision
+from threepc.plan.schedule import Plan, Sizes, schedule
 from threepc.protocol.steps import REDUCED, LinearStep, Step
 
 MARGIN_BITS = 2
@@ -32,6 +32,15 @@ LEAST_WEIGHT_BITS = 4
 LEAST_ACTIVATION_BITS = 8
 
 NARROWEST = 32
+
+SPARE_BITS = 4
+"""What is left free besides the margin where weights get more bits than a truncation removes."""
+
+FINE_WEIGHTS = 12
+"""Weights of this size, in units of the last place and as a power of two, are fine enough: their rounding no longer shows."""
+
+USUAL_INPUT = 3
+"""Inputs up to 8 have the fractional bits of activations; each doubling has one less, and leaves it to the weights that meet it."""
 
 
 def default_images(preprocessing: Preprocessing, count: int = 8, seed: int = 0) -> np.ndarray:
@@ -78,7 +87,8 @@ def choose(
     """`calibrate` from ranges that were measured before. window: the bits of a product that decide signs, None for all that can matter."""
     usual = Precision.default(bits).fraction if fraction is None else fraction
     try:
-        return _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
+        fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
+        return fitted if window else _refine(graph, ranges, margin_bits + SPARE_BITS, sizes, fitted)
     except _DoesNotFit as error:
         for fewer in range(usual - 1, LEAST_ACTIVATION_BITS - 1, -1):
             try:
@@ -102,6 +112,11 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
     largest_input = ranges.values[graph.input.name]
     if _exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
         raise _DoesNotFit(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
+    if not precision.window:
+        fewer_bits = min(max(0, _exponent(largest_input) - USUAL_INPUT), precision.fraction - 1)
+        precision = replace(precision, input_fraction=precision.fraction - fewer_bits if fewer_bits else None)
+        for step in schedule(graph, precision, sizes, draft=True).linear:
+            own[step.name] += max(0, precision.fraction - step.inputs[0].fraction)
     while True:
         plan = schedule(graph, replace(precision, weight_fraction=own), sizes, draft=True)
         producer = {step.name: step for step in plan.steps}
@@ -118,8 +133,46 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
                 )
             lowered |= {name: min(allowed, lowered.get(name, allowed)) for name, allowed in fewer.items()}
         if not lowered:
-            return replace(precision, weight_fraction={name: own_bits for name, own_bits in own.items() if own_bits != precision.fraction})
+            return _with_weights(precision, own)
         own |= lowered
+
+
+def _with_weights(precision: Precision, own: Mapping[str, int]) -> Precision:
+    return replace(precision, weight_fraction={name: bits for name, bits in own.items() if bits != precision.fraction})
+
+
+def _refine(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precision: Precision) -> Precision:
+    """Give small weights more fractional bits, the coarsest first, as long as every value keeps `margin` bits and nothing more is sent.
+
+    The activations after such a layer have the bits that its truncation does not remove, up to where values are truncated by more: one
+    layer's bits are also the room of those that follow.
+    """
+    plan = schedule(graph, precision, sizes)
+    steps, sent = [step.name for step in plan.steps], sum(plan.cost.total(phase) for phase in ("offline", "online"))
+    fineness = {step.name: precision.of_weights(step.name) + math.log2(ranges.weights[step.name] or 1.0) for step in plan.linear}
+    coarse = {name for name, size in fineness.items() if size < FINE_WEIGHTS}
+    while coarse:
+        name = min(coarse, key=lambda layer: (fineness[layer], layer))
+        finer = {step.name: precision.of_weights(step.name) for step in plan.linear}
+        finer[name] += 1
+        trial = _with_weights(precision, finer) if finer[name] <= MOST_WEIGHT_BITS else precision
+        planned = schedule(graph, trial, sizes, draft=True)
+        more = [step.name for step in planned.steps] != steps or sum(planned.cost.total(phase) for phase in ("offline", "online")) > sent
+        fits = all(_exponent(ranges.of(bound)) + margin <= bound.exponent for bound in _changed(plan, planned))
+        if trial is precision or more or not fits:
+            coarse.remove(name)
+            continue
+        precision, plan = trial, planned
+        fineness[name] += 1
+        if fineness[name] >= FINE_WEIGHTS:
+            coarse.remove(name)
+    return precision
+
+
+def _changed(plan: Plan, planned: Plan) -> list[Bound]:
+    """The bounds of a plan that another one has not."""
+    before = set(bounds(plan))
+    return [bound for bound in bounds(planned) if bound not in before]
 
 
 def _exponent(largest: float) -> int:

@@ -25,11 +25,12 @@ from threepc.protocol.steps import MaxPoolStep, OutputStep, ReluStep
 class Ranges:
     """Largest absolute values, by node name: of each node's output, and of the sums on which each ReLU decides.
 
-    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too.
+    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too. weights: the root mean square of each layer's.
     """
 
     values: dict[str, float]
     sums: dict[str, float]
+    weights: dict[str, float]
 
     def of(self, bound: Bound) -> float:
         """The largest of what a bound is for."""
@@ -85,7 +86,7 @@ def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, s
 
     Raises InputError, naming the layer, where values are not finite.
     """
-    ranges = Ranges({}, {})
+    ranges = Ranges({}, {}, {})
     for name, decided, numbers in observe(graph, weights, images, sizes):
         noted, largest = ranges.sums if decided else ranges.values, float(numbers.abs().max())
         if not math.isfinite(largest):
@@ -96,6 +97,7 @@ def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, s
             ranges.sums[node.name] = max(ranges.sums.get(node.name, 0.0), node.attrs.get("max", 0.0))
     for name, part in weights.items():
         ranges.values[name] = max(ranges.values[name], float(np.abs(part["bias"]).max(initial=0.0)))
+        ranges.weights[name] = float(np.sqrt(np.mean(np.square(part["weight"]))))
     return ranges
 
 

@@ -21,11 +21,16 @@ MAX_TRUNCATION = 16
 """Largest number of bits that a truncation can remove (gate.py packs two masks of this size in one word)."""
 
 
+MOST_WEIGHT_BITS = 30
+"""Largest number of fractional bits of weights. What a truncation leaves of more than 16 stays with the activations that follow."""
+
+
 @dataclass(frozen=True)
 class Precision:
     """Ring bits, fractional bits of activations and of each convolution's weights, and the comparison window of ReLUs.
 
-    weight_fraction: by convolution name; names not listed use `fraction`. window (LO, HI): a ReLU compares bits LO..HI-1 of the product that
+    fraction: of activations, at least: those after weights of many bits have more, see `schedule`. weight_fraction: by convolution name;
+    names not listed use `fraction`. input_fraction: of the network's input, None for `fraction`; large inputs have fewer. window (LO, HI): a ReLU compares bits LO..HI-1 of the product that
     precedes it, HI being the sign bit; None is the exact default, LO = the bits that the truncation removes and at most 30 bits wide.
     """
 
@@ -33,13 +38,18 @@ class Precision:
     fraction: int = 16
     weight_fraction: Mapping[str, int] = field(default_factory=dict)
     window: tuple[int, int] | None = None
+    input_fraction: int | None = None
 
     def __post_init__(self):
         if type(self.bits) is not int or self.bits not in RINGS:
             raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {self.bits!r}")
-        for name, value in (("fraction", self.fraction), *self.weight_fraction.items()):
-            if type(value) is not int or not 1 <= value <= MAX_TRUNCATION:
-                raise InputError(f"precision of {name!r:.80}: fractional bits must be 1 to {MAX_TRUNCATION}, not {value!r}")
+        own = (("fraction", self.fraction), ("input_fraction", self.of_input))
+        for most, values in ((MAX_TRUNCATION, own), (MOST_WEIGHT_BITS, self.weight_fraction.items())):
+            for name, value in values:
+                if type(value) is not int or not 1 <= value <= most:
+                    raise InputError(f"precision of {name!r:.80}: fractional bits must be 1 to {most}, not {value!r}")
+        if self.of_input > self.fraction:
+            raise InputError(f"precision: an input has at most the {self.fraction} fractional bits of activations, not {self.of_input}")
         if self.window is not None:
             low, high = self.window
             if not (type(low) is int and type(high) is int and 0 <= low < high <= self.bits - 2):
@@ -54,6 +64,11 @@ class Precision:
             raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {bits}")
         return cls(bits, FRACTION[bits])
 
+    @property
+    def of_input(self) -> int:
+        """Fractional bits of the network's input."""
+        return self.fraction if self.input_fraction is None else self.input_fraction
+
     def of_weights(self, name: str) -> int:
         """Fractional bits of a convolution's weights."""
         return self.weight_fraction.get(name, self.fraction)
@@ -66,7 +81,7 @@ class Precision:
         """
         if images.ndim != 4 or images.shape[1:] != tuple(shape):
             raise InputError(f"the model takes images of shape {tuple(shape)}, not {images.shape[1:]}")
-        return Ring(self.bits).encode(images, self.fraction, what, headroom=self.fraction)
+        return Ring(self.bits).encode(images, self.of_input, what, headroom=2 * self.fraction - self.of_input)
 
     def to_plain(self) -> dict:
         """As JSON-plain data."""
@@ -75,20 +90,21 @@ class Precision:
             "fraction": self.fraction,
             "weight_fraction": dict(self.weight_fraction),
             "window": list(self.window) if self.window else None,
-        }
+        } | ({} if self.input_fraction is None else {"input_fraction": self.input_fraction})
 
     @classmethod
     def from_plain(cls, data: object) -> Precision:
         """Inverse of `to_plain`; raises InputError for anything else."""
-        if not isinstance(data, dict) or set(data) != {"bits", "fraction", "weight_fraction", "window"}:
+        if not isinstance(data, dict) or data.keys() - {"input_fraction"} != {"bits", "fraction", "weight_fraction", "window"}:
             raise InputError("precision: expected the keys bits, fraction, weight_fraction, window")
         window, weights = data["window"], data["weight_fraction"]
         if not (window is None or (isinstance(window, list) and len(window) == 2)) or not isinstance(weights, dict):
             raise InputError("precision: window must be a pair or null, weight_fraction an object")
-        numbers = [data["bits"], data["fraction"], *weights.values(), *(window or ())]
+        own = data.get("input_fraction", data["fraction"])
+        numbers = [data["bits"], data["fraction"], own, *weights.values(), *(window or ())]
         if any(type(number) is not int or not 0 <= number <= max(RINGS) for number in numbers):
             raise InputError(f"precision: its numbers must be whole, from 0 to {max(RINGS)}")
-        return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None)
+        return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None, data.get("input_fraction"))
 
     @property
     def product_window(self) -> tuple[int, int]:

@@ -138,6 +138,7 @@ class _Scheduler:
         self.op = 0
         self.held: dict[str, str] = {}  # node name -> name of the value that stands for it
         self.values: dict[str, Value] = {}
+        self.settled: dict[str, int] = {}  # the fractional bits that a value has once it is truncated, by its name
 
     def plan(self) -> Plan:
         for node in self.graph.nodes:
@@ -156,6 +157,10 @@ class _Scheduler:
 
     def _append(self, step_type, node: Node, name: str, sources: list[str], value: Value, ops: int, kind: str | None = None, **rest) -> str:
         inputs = tuple(self.values[s] for s in sources)
+        if value.form == RAW:  # a truncation removes 16 bits at most: what weights of many bits bring beyond stays
+            self.settled[name] = max(self.fraction, value.fraction - MAX_TRUNCATION)
+        else:
+            self.settled[name] = max((self.settled[s] for s in sources), default=value.fraction)
         if name in self.values:
             raise InputError(f"{name}: the name of two steps; rename the module")
         if value.fraction > self.bits - 2:
@@ -173,9 +178,9 @@ class _Scheduler:
         return name
 
     def _opened(self, name: str) -> Cut:
-        """The cut that brings a value to the activations' fraction. Raises InputError where a gate cannot lift what remains."""
+        """The cut that brings a value to its settled fraction. Raises InputError where a gate cannot lift what remains."""
         value = self.values[name]
-        shift = value.fraction - self.fraction
+        shift = value.fraction - self.settled[name]
         if not 0 <= shift <= MAX_TRUNCATION or (value.form == RAW and shift == 0):
             raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {MAX_TRUNCATION}")
         if value.form == CUT:
@@ -185,14 +190,14 @@ class _Scheduler:
         return Cut(value.bits, shift, self.bits - lifted)
 
     def _reduce(self, name: str) -> str:
-        """A value in reduced form at the activations' fraction; any other is truncated once, for all that read it later."""
+        """A value in reduced form at its settled fraction; any other is truncated once, for all that read it later."""
         value = self.values[name]
-        if value.form == REDUCED and value.fraction == self.fraction:
+        if value.form == REDUCED and value.fraction == self.settled[name]:
             return name
         readers = [n for n, held in self.held.items() if held == name]
         through = (relu_spec.IDENTITY,) * value.shape[1]
         relu = Relu(self.op, value.shape, self._opened(name), self.bits, 0, 1, sizes=through)
-        result = Value(value.shape, REDUCED, self.fraction, self.bits)
+        result = Value(value.shape, REDUCED, self.settled[name], self.bits)
         node = self.graph[readers[0]]
         truncated = self._append(ReluStep, node, f"{name}/truncation", [name], result, OPS, kind="truncation", protocol=relu)
         self.held.update(dict.fromkeys(readers, truncated))
@@ -207,14 +212,20 @@ class _Scheduler:
     def _input(self, node: Node) -> None:
         shape = self._shape(node)
         self._append(
-            InputStep, node, node.name, [], Value(shape, REDUCED, self.fraction, self.bits), 1, protocol=Input(self.op, shape, self.bits)
+            InputStep,
+            node,
+            node.name,
+            [],
+            Value(shape, REDUCED, self.precision.of_input, self.bits),
+            1,
+            protocol=Input(self.op, shape, self.bits),
         )
 
     def _conv(self, node: Node) -> None:
         (source,) = self._inputs(node)
         value, own = self.values[source], self.precision.of_weights(node.name)
         fits = value.fraction + own + OUTPUT_BITS <= self.bits - 2
-        if value.form != REDUCED or value.fraction != self.fraction and not (fits and self._ends_here(node)):
+        if value.form != REDUCED or (value.fraction != self.settled[source] and not (fits and self._ends_here(node))):
             source = self._reduce(source)
             value = self.values[source]
         a = node.attrs
@@ -230,12 +241,12 @@ class _Scheduler:
         value = self.values[source]
         cut = self._opened(source)
         low_bit, width = self.precision.comparison(cut.kept_bits)
-        unit = 1 << low_bit
-        if clip is not None and not self.draft and clip * 2**self.fraction >= 1 << (cut.kept_bits - 2):
+        unit, fraction = 1 << low_bit, self.settled[source]
+        if clip is not None and not self.draft and clip * 2**fraction >= 1 << (cut.kept_bits - 2):
             raise InputError(f"{node.name}: a clip at {clip:g} is beyond the numbers of a ring of {self.bits} bits: make it a relu")
-        bound = None if clip is None else round(clip * 2**self.fraction / unit) * unit
+        bound = None if clip is None else round(clip * 2**fraction / unit) * unit
         relu = Relu(self.op, value.shape, cut, self.bits, low_bit, width, self.sizes.get(node.name), bound)
-        self._append(ReluStep, node, node.name, [source], Value(value.shape, REDUCED, self.fraction, self.bits), OPS, protocol=relu)
+        self._append(ReluStep, node, node.name, [source], Value(value.shape, REDUCED, fraction, self.bits), OPS, protocol=relu)
 
     def _clip(self, node: Node) -> None:
         self._relu(node, node.attrs["max"])
@@ -249,7 +260,7 @@ class _Scheduler:
             pool = MaxPool(self.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits)
         except ValueError as error:
             raise InputError(f"{node.name}: {error}; use less padding") from None
-        result = Value(self._shape(node), CUT, self.fraction, cut.kept_bits)
+        result = Value(self._shape(node), CUT, self.settled[source], cut.kept_bits)
         self._append(MaxPoolStep, node, node.name, [source], result, pool.ops, protocol=pool, cut=cut)
 
     def _aligned(self, node: Node) -> tuple[list[str], list[int], Value]:
@@ -277,7 +288,7 @@ class _Scheduler:
         a, divisor = node.attrs, node.attrs["divisor"]
         power = max(0, math.ceil(math.log2(divisor)))
         value = self.values[source]
-        grows_too_long = value.fraction + power - self.fraction > MAX_TRUNCATION  # for the truncation that comes some time
+        grows_too_long = value.fraction + power - self.settled[source] > MAX_TRUNCATION  # for the truncation that comes some time
         if value.form == CUT or (divisor != 2**power and value.form == RAW) or grows_too_long:
             source = self._reduce(source)
         value = self.values[source]
@@ -288,7 +299,7 @@ class _Scheduler:
         if divisor != 2**power:
             source = self._reduce(name)
             factor = round(2 ** (self.fraction + power) / divisor)
-            scaled = Value(averaged.shape, RAW, 2 * self.fraction, self.bits)
+            scaled = Value(averaged.shape, RAW, self.values[source].fraction + self.fraction, self.bits)
             self._append(LocalStep, node, f"{name}/scale", [source], scaled, 0, apply=partial(_scale, factor))
 
     def _reshape(self, node: Node) -> None:
@@ -311,7 +322,7 @@ class _Scheduler:
         if self.batch * node.shape[0] * math.prod(node.attrs.get("resize", [])[:2]) > MOST_ELEMENTS:
             raise InputError(f"{node.name}: resized, the result has more than {MOST_ELEMENTS:,} numbers for {self.batch} images at once")
         if self.reveal == LABEL:
-            argmax = Argmax(self.op, value.shape, self.bits, value.fraction - self.fraction)
+            argmax = Argmax(self.op, value.shape, self.bits, max(0, value.fraction - self.fraction))
             self._append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
             return
         protocol = Output(self.op, _elements(value), self.bits, max(0, value.fraction - self.fraction))
