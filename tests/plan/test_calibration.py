@@ -17,7 +17,7 @@ from threepc.graph.importer import import_module
 from threepc.graph.passes import standard_passes
 from threepc.images.card import Preprocessing
 from threepc.plan.calibration import calibrate, choose, default_images
-from threepc.plan.headroom import measure
+from threepc.plan.headroom import count_outside, measure, room
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.protocol.steps import RAW
@@ -80,7 +80,44 @@ def test_it_is_a_function_of_its_arguments():
     images = default_images(Preprocessing(size=(8, 8), mean=(120.0,) * 3, std=(60.0,) * 3))
     assert calibrate(graph, weights, images, 32) == calibrate(graph, weights, images.copy(), 32)
     with_largest = np.concatenate([images, 400 * images[:1]])
-    assert sum(calibrate(graph, weights, with_largest, 40).weight_fraction.values()) < 4 * 16
+    products = lambda own: sum(step.result.fraction for step in schedule(graph, calibrate(graph, weights, own, 40)).linear)
+    assert products(with_largest) < products(images)
+
+
+def small_weights():
+    """Three layers of which the second has weights of a thousandth, and its biases make up for it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU())
+    with torch.no_grad():
+        net[2].weight *= 1e-2
+    return network(net)
+
+
+@pytest.mark.parametrize("bits", [64, 48, 40])
+def test_small_weights_get_more_bits_than_a_truncation_removes_at_no_cost(bits):
+    graph, weights = small_weights()
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    precision, ranges = calibrate(graph, weights, images, bits), measure(graph, weights, images)
+    plan, usual = schedule(graph, precision), schedule(graph, Precision(bits, precision.fraction, dict.fromkeys(weights, 16)))
+    assert precision.of_weights("2") > max(16, precision.of_weights("0"))
+    assert (plan.cost.offline, plan.cost.messages) == (usual.cost.offline, usual.cost.messages)
+    assert plan.cost.total("online") <= usual.cost.total("online")
+    deciding = {step.name: step for step in plan.steps}["3"]
+    assert deciding.protocol.cut.shift == 16 and deciding.result.fraction > precision.fraction
+    assert min(left for _, left in room(plan, ranges).values()) >= 2
+    assert not count_outside(plan, weights, images.numpy() * 4)
+
+
+@pytest.mark.parametrize("bits", [64, 48, 40, 32])
+def test_large_inputs_leave_bits_to_the_weights_that_meet_them(bits):
+    graph, weights = network(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+    weights["0"]["weight"] *= 1e-2
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    small, large = calibrate(graph, weights, images, bits), calibrate(graph, weights, 255 * images, bits)
+    assert small.input_fraction is None and large.of_input == large.fraction - 5
+    assert large.of_weights("0") >= 16 + 5 - (bits == 32)
+    window = choose(graph, measure(graph, weights, 255 * images), bits, window=(12, 28))
+    assert window.of_input == window.fraction and window.window == (12, 28)
 
 
 def test_sums_of_patches_count():

@@ -30,8 +30,16 @@ def test_other_rings_are_refused(bits):
 def test_fractions_outside_what_a_gate_lifts_are_refused_by_name(fraction):
     with pytest.raises(InputError, match=r"^precision of 'fraction': fractional bits must be 1 to 16, not "):
         Precision(48, fraction)
-    with pytest.raises(InputError, match=r"^precision of 'layer1\.conv': fractional bits must be 1 to 16, not "):
-        Precision(48, 16, {"layer1.conv": fraction})
+    with pytest.raises(InputError, match="^precision of 'input_fraction': fractional bits must be 1 to 16, not "):
+        Precision(48, 16, input_fraction=fraction)
+    with pytest.raises(InputError, match=r"^precision of 'layer1\.conv': fractional bits must be 1 to 30, not "):
+        Precision(48, 16, {"layer1.conv": 31 if fraction == 17 else fraction})
+
+
+def test_an_input_has_at_most_the_bits_of_activations():
+    assert (Precision(48, 12).of_input, Precision(48, 12, input_fraction=9).of_input) == (12, 9)
+    with pytest.raises(InputError, match="^precision: an input has at most the 12 fractional bits of activations, not 13$"):
+        Precision(48, 12, input_fraction=13)
 
 
 @pytest.mark.parametrize("window", ((-1, 5), (5, 5), (6, 5), (0, 47), (0.0, 5)))
@@ -58,11 +66,13 @@ def test_window_is_that_of_the_product(bits, shift, data):
 @given(
     st.sampled_from((64, 48, 40, 32)),
     st.integers(1, 16),
-    st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 16), max_size=3),
+    st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 30), max_size=3),
     st.none() | st.just((3, 20)),
+    st.booleans(),
 )
-def test_survives_json(bits, fraction, weights, window):
-    precision = Precision(bits, fraction, weights, window)
+def test_survives_json(bits, fraction, weights, window, fewer):
+    precision = Precision(bits, fraction, weights, window, max(1, fraction - 1) if fewer else None)
+    assert ("input_fraction" in precision.to_plain()) == fewer
     assert Precision.from_plain(json.loads(json.dumps(precision.to_plain()))) == precision
 
 

@@ -25,6 +25,15 @@ def small():
                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
     net.model_card = ModelCard("small", Preprocessing((8, 10), (127.5,) * 3, (64.0,) * 3))
     return net
+
+def raw():
+    """As open_nsfw: takes pixels of 0 to 255, and has first weights of a thousandth."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+                        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    with torch.no_grad():
+        net[0].weight.normal_(0, 5e-4)
+    net.model_card = ModelCard("raw", Preprocessing((32, 32), (0.0,) * 3, (1.0,) * 3, to_rgb=False, resize="stretch"))
+    return net
 '''
 
 
@@ -105,6 +114,13 @@ def test_values_within_are_none_outside(folder, display):
     outcome = run_twin(options("inputs.npy", compare=True, settings=Settings(32)), None, display)
     assert outcome.outside == outcome.report["out_of_range"] == {}
     outcome.refuse_outside()
+
+
+@pytest.mark.parametrize("ring", [64, 48])
+def test_small_first_weights_on_raw_pixels_lose_less_than_a_thousandth(folder, display, ring):
+    outcome = run(options("one.png", factory="raw", layers=True, compare=True, settings=Settings(ring)), display)
+    assert outcome.comparison.relative_error < 1e-3 and outcome.trace.first_fault is None
+    assert outcome.model.precision.input_fraction == 11
 
 
 @pytest.mark.parametrize("ring", [64, 48, 40, 32])

@@ -1,9 +1,11 @@
 """Fractional bits of every convolution's weights, from the largest values that the network reaches on data of the server.
 
 A product has the fractional bits of both factors, f_a of the activation and f_w of the weight, and the ring must hold it with room to
-spare: f_a + f_w + log2(max |z|) + margin <= bits - 2. Each layer gets the largest f_w that its range allows, at most 16, which is what a
-truncation can remove; branches that meet without a truncation before get one scale. Ranges count as powers of two, and all that leaves
-the server is the f_w that follow from them: calibrate on the server's own images, never on a client's.
+spare: f_a + f_w + log2(max |z|) + margin <= bits - 2, and likewise every gate and the window in which signs are found. Each layer gets the
+largest f_w that its range allows, at most 16, which is what a truncation can remove; branches that meet without a truncation before get one
+scale. Where there is room beyond, layers of small weights get more than 16, and the activations after them the bits that the truncation
+leaves; inputs of a large range have fewer, and the weights that meet them so many more. Ranges count as powers of two, and all that leaves
+the server is the fractional bits that follow from them: calibrate on the server's own images, never on a client's.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def default_images(preprocessing: Preprocessing, count: int = 8, seed: int = 0) 
     noise = drawn.normal(0, 12, (count, *preprocessing.shape))
     pixels = np.clip(127.5 + contrast * (coarse[:, :, rows][..., columns] - 127.5) + noise, 0, 255)
     mean, std = (np.array(part).reshape(-1, 1, 1) for part in (preprocessing.mean, preprocessing.std))
-    return ((pixels - mean) / std).astype(np.float32)
+    normalised: np.ndarray = (pixels - mean) / std
+    return normalised.astype(np.float32)
 
 
 def calibrate(
@@ -148,7 +151,7 @@ def _refine(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, prec
     layer's bits are also the room of those that follow.
     """
     plan = schedule(graph, precision, sizes)
-    steps, sent = [step.name for step in plan.steps], sum(plan.cost.total(phase) for phase in ("offline", "online"))
+    steps = [step.name for step in plan.steps]
     fineness = {step.name: precision.of_weights(step.name) + math.log2(ranges.weights[step.name] or 1.0) for step in plan.linear}
     coarse = {name for name, size in fineness.items() if size < FINE_WEIGHTS}
     while coarse:
@@ -157,7 +160,7 @@ def _refine(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, prec
         finer[name] += 1
         trial = _with_weights(precision, finer) if finer[name] <= MOST_WEIGHT_BITS else precision
         planned = schedule(graph, trial, sizes, draft=True)
-        more = [step.name for step in planned.steps] != steps or sum(planned.cost.total(phase) for phase in ("offline", "online")) > sent
+        more = [step.name for step in planned.steps] != steps  # a truncation that the plan did not have
         fits = all(_exponent(ranges.of(bound)) + margin <= bound.exponent for bound in _changed(plan, planned))
         if trial is precision or more or not fits:
             coarse.remove(name)
@@ -187,6 +190,6 @@ def _scales(producer: Mapping[str, Step], name: str, excess: int) -> Iterator[tu
         yield name, step.result.fraction - excess - step.inputs[0].fraction
     elif step.result.form != REDUCED:
         longest = max(value.fraction for value in step.inputs)
-        for source, value in zip(step.sources, step.inputs):
+        for source, value in zip(step.sources, step.inputs, strict=True):
             if value.form != REDUCED:
                 yield from _scales(producer, source, excess - (longest - value.fraction))

@@ -54,7 +54,7 @@ class Bound:
 def observe(
     graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, sizes: Sizes | None = None
 ) -> Iterator[tuple[str, bool, torch.Tensor]]:
-    """(node, whether these are sums that it decides on, real numbers) for one of images (N, C, H, W) after the other, in float32.
+    """(node, whether these are sums that it decides on, real numbers) for images (N, C, H, W), two at a time, in float32.
 
     sizes: patches of block ReLUs, by name.
     """
@@ -62,8 +62,8 @@ def observe(
     for node in graph.nodes:
         if node.kind in ("relu", "clip"):
             relus.setdefault(node.inputs[0], []).append((node.name, node.attrs.get("max", 0.0)))
-    for image in torch.as_tensor(images):
-        for node, value in walk(graph, weights, image[None], sizes, torch.float32):
+    for pair in torch.split(torch.as_tensor(images), 2):
+        for node, value in walk(graph, weights, pair, sizes, torch.float32):
             if "resize" not in node.attrs:
                 yield node.name, False, value
             for name, clip in relus.get(node.name, ()):

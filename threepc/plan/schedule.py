@@ -102,7 +102,9 @@ def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal:
 def schedule(
     graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS, draft: bool = False
 ) -> Plan:
-    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels. draft: clips may not fit yet.
+    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels.
+
+    draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for.
 
     Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes or fractional bits of what the graph
     does not have, and for more than the limits above.
@@ -111,6 +113,8 @@ def schedule(
         raise InputError(f"reveal: must be {' or '.join(REVEALS)}, not {reveal!r:.80}")
     _check_names(graph, precision, sizes or {})
     plan = _Scheduler(graph, precision, sizes or {}, batch, reveal, draft).plan()
+    if draft:
+        return plan
     total = sum(8 * _elements(step.result) for step in plan.steps) + sum(map(plan.cost.total, ("setup", "offline", "online")))
     if total > MOST_BYTES:
         raise InputError(f"the model needs {total >> 30:,} GB for {batch} images at once; at most {MOST_BYTES >> 30:,} are possible")
