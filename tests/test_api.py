@@ -2,17 +2,22 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import threepc
+from threepc.api import _pixels
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec
+from threepc.images.card import Preprocessing
+from threepc.images.read import load_images
 from threepc.party.keygen import generate
 
 
@@ -124,12 +129,67 @@ def test_numbers_that_do_not_fit():
             assert secure(IMAGES).shape == (3, 5)  # nothing was sent, so the session goes on
 
 
+def test_a_bad_call_leaves_three_processes_usable():
+    model = network()
+    with threepc.local(model, IMAGES[:1], out_of_range="warn") as secure:
+        for images, reason in (
+            (torch.full((1, 3, 11, 13), float("nan")), "not a finite number"),
+            (IMAGES[:0], "an inference takes 1 to [0-9]+ images at once, not 0"),
+        ):
+            with pytest.raises(threepc.InputError, match=reason):
+                secure(images)
+            torch.testing.assert_close(secure(IMAGES), plain(model, IMAGES), rtol=0, atol=0.01)
+
+
+def test_threads_may_call_one_model():
+    model = network()
+    expected = plain(model, IMAGES)
+    with threepc.local(model, IMAGES, transport="memory") as secure, ThreadPoolExecutor(3) as pool:
+        outputs = list(pool.map(secure, [IMAGES[index : index + 1] for index in range(3)]))
+    torch.testing.assert_close(torch.cat(outputs), expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "images, reason",
+    [
+        (IMAGES.numpy(), r"not ndarray: convert it with torch\.from_numpy\(images\)$"),
+        (np.zeros((11, 13, 3), np.uint8), r"torch\.from_numpy\(images\)\.permute\(2, 0, 1\)\[None\]\.float\(\), and normalise"),
+        (torch.zeros(2, 11, 13, 3), r"not \(2, 11, 13, 3\): convert it with images\.permute\(0, 3, 1, 2\)"),
+        (Image.new("RGB", (13, 11)), r"torch\.from_numpy\(numpy\.array\(image\)\)\.permute\(2, 0, 1\)\[None\]"),
+    ],
+)
+def test_other_kinds_of_images_are_refused_with_the_conversion(images, reason):
+    with threepc.local(network(), IMAGES, transport="memory") as secure, pytest.raises(threepc.InputError, match=reason):
+        secure(images)
+
+
+def test_a_client_takes_pil_images_as_files_and_refuses_what_is_ambiguous(tmp_path):
+    preprocessing = Preprocessing((11, 13), (120.0,) * 3, (60.0,) * 3, resize="stretch")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "image.png")
+    shape = preprocessing.shape
+    expected = load_images([tmp_path / "image.png"], preprocessing)
+    np.testing.assert_array_equal(_pixels(image, preprocessing, shape), expected)
+    np.testing.assert_array_equal(_pixels([image, str(tmp_path / "image.png")], preprocessing, shape), np.concatenate([expected] * 2))
+    for other in (pixels, IMAGES, pixels[None].astype(float)):
+        with pytest.raises(
+            threepc.InputError, match=r"PIL\.Image\.fromarray\(pixels\).*or ready inputs as a numpy array \(N, 3, 11, 13\), not a"
+        ):
+            _pixels(other, preprocessing, shape)
+    with pytest.raises(threepc.InputError, match=r"not a int$"):
+        _pixels([3], preprocessing, shape)
+
+
 def test_inputs_beyond_the_example_are_warned_of_where_that_is_wanted():
     model, images = network(), IMAGES * 4
     with threepc.local(model, IMAGES[:1], transport="memory", out_of_range="warn") as secure:
         with pytest.warns(UserWarning, match="the scales of Sequential are made for inputs up to .*: the result may be wrong"):
             outputs = secure(images)
-        with pytest.raises(threepc.InputError, match="does not fit a ring of 48 bits"), pytest.warns(UserWarning):
+        with (
+            pytest.raises(threepc.InputError, match="does not fit a ring of 48 bits"),
+            pytest.warns(UserWarning, match="made for inputs up to"),
+        ):
             secure(torch.full((1, 3, 11, 13), 1e6))
     expected = plain(model, images)
     torch.testing.assert_close(outputs, expected, rtol=0, atol=0.005 * float(expected.abs().max()))

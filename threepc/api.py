@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from PIL import Image
 
 from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
-from threepc.images.read import check_range, load_images
+from threepc.images.read import check_range, load_images, preprocess
 from threepc.party import one_host, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.deployment import load
@@ -35,23 +37,27 @@ class SecureModel:
         self._assembled, self._parties, self._ndim, self._out_of_range = assembled, parties, ndim, out_of_range
         self._record: Record | None = None
         self._images = 0
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, images: torch.Tensor, separate: bool = False) -> torch.Tensor:
         """What the module gives for images (N, C, H, W): logits of the module's own shape, or int64 classes where only these are revealed.
 
-        separate: finish the offline phase before the online one begins. Raises InputError for a wrong shape, for NaN, for numbers
-        beyond twice those of the example, unless these are to be warned of, and for numbers that the ring cannot hold; RunError when a party fails, after which nothing more can be asked.
+        separate: finish the offline phase before the online one begins. Threads may call it; one inference runs at a time. Raises
+        InputError, after which other images may be asked for: for a wrong shape, for NaN, for numbers beyond twice those of the example,
+        unless these are to be warned of, and for numbers that the ring cannot hold. Raises RunError when a party fails; that is the end.
         """
         import torch
 
         public = self._assembled.public
         if not isinstance(images, torch.Tensor) or images.dim() != 4 or tuple(images.shape[1:]) != public.graph.input.shape:
             what = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
-            raise InputError(f"images must be a tensor of shape (N, {', '.join(map(str, public.graph.input.shape))}), not {what}")
+            wanted = f"(N, {', '.join(map(str, public.graph.input.shape))})"
+            raise InputError(f"images must be a tensor of shape {wanted}, not {what}{_conversion(images)}")
         pixels = images.detach().cpu().numpy().astype(np.float32)
         check_range(pixels, public.card, self._out_of_range, _warn)
-        outputs, self._record = self._parties.infer(pixels, separate)
-        self._images = len(images)
+        with self._one_at_a_time:
+            outputs, self._record = self._parties.infer(pixels, separate)
+            self._images = len(images)
         outputs = public.network_outputs(outputs)
         if public.reveal == "label":
             return torch.from_numpy(outputs).to(images.device)
@@ -65,6 +71,18 @@ class SecureModel:
             raise InputError("there is no report before the first inference")
         assembled, parties = self._assembled, self._parties
         return report(assembled.public, self._record, self._images, assembled.spec_source, parties.setup_links, parties.setup_seconds)
+
+
+def _conversion(images: object) -> str:
+    """How to make a tensor (N, C, H, W) of something that is none, to end a refusal with."""
+    if isinstance(images, Image.Image):
+        return ": convert it with torch.from_numpy(numpy.array(image)).permute(2, 0, 1)[None].float(), and normalise it"
+    made = "torch.from_numpy(images)" if isinstance(images, np.ndarray) else "images"
+    shape: tuple[int, ...] = tuple(getattr(images, "shape", ()))
+    if len(shape) in (3, 4) and shape[-1] in (1, 3) and shape[-3] not in (1, 3):
+        order = "permute(2, 0, 1)[None]" if len(shape) == 3 else "permute(0, 3, 1, 2)"
+        return f": convert it with {made}.{order}.float(), and normalise it as the module expects"
+    return f": convert it with {made}" if isinstance(images, np.ndarray) else ""
 
 
 def _warn(line: str) -> None:
@@ -125,6 +143,32 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
         yield SecureModel(assembled, parties, ndim, out_of_range)
 
 
+_Images = str | Path | Image.Image
+
+
+def _pixels(images: _Images | Sequence[_Images] | np.ndarray, preprocessing: Preprocessing, shape: tuple[int, ...]) -> np.ndarray:
+    """Inputs (N, C, H, W) of whatever `Client.predict` takes. Raises InputError for anything else, with the conversion to use."""
+    if hasattr(images, "detach") or (isinstance(images, np.ndarray) and images.shape[1:] != shape):
+        advice = "image files, PIL images (of uint8 pixels (H, W, 3): PIL.Image.fromarray(pixels)), or ready inputs as a numpy array"
+        what = f"{type(images).__name__} of shape {tuple(images.shape)}"  # type: ignore[union-attr]  # a tensor or an array
+        raise InputError(f"images must be {advice} (N, {', '.join(map(str, shape))}), not a {what}")
+    if isinstance(images, np.ndarray):
+        return images
+    parts = []
+    for image in [images] if isinstance(images, str | Path | Image.Image) else images:
+        if isinstance(image, Image.Image):
+            grey = preprocessing.channels == 1
+            pixels = np.asarray(image.convert("L" if grey else "RGB"))
+            parts.append(preprocess(pixels if grey else pixels[:, :, ::-1], preprocessing)[None])
+        elif isinstance(image, str | Path):
+            parts.append(load_images([image], preprocessing, shape))
+        else:
+            raise InputError(f"images must be image files, PIL images or one numpy array of ready inputs, not a {type(image).__name__}")
+    if not parts:
+        raise InputError("no image given")
+    return np.concatenate(parts)
+
+
 class Client:
     """A client of a deployment's server. As a context manager it keeps one session for all its predictions.
 
@@ -138,28 +182,31 @@ class Client:
         self._deployment.key_pair(name)
         self._session: ClientSession | None = None
         self._entered = False
+        self._one_at_a_time = threading.RLock()
         self.report: dict[str, Any] | None = None
         """What the last prediction cost."""
         self.card: ModelCard | None = None
         """What the server says of its model, once there was a session."""
 
-    def predict(self, images: str | Path | Sequence[str | Path] | np.ndarray) -> np.ndarray:
-        """Outputs for image files, or for ready inputs (N, C, H, W).
+    def predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> np.ndarray:
+        """Outputs for image files and PIL images, or for ready inputs (N, C, H, W). Threads may call it; one prediction runs at a time.
 
         Returns float64 logits (N, K), or (N, K, h, w) of a segmentation; int64 classes (N,) or (N, h, w) where only these are revealed.
-        Raises InputError for unsuitable images, RunError when a party cannot be reached, disagrees or fails.
+        Raises InputError for unsuitable images, which leave a session as it is; RunError when a party cannot be reached, disagrees or fails.
         """
+        with self._one_at_a_time:
+            return self._predict(images)
+
+    def _predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> np.ndarray:
         try:
             session = self._open()
-            if isinstance(images, np.ndarray):
-                pixels = images
-            else:
-                paths = [images] if isinstance(images, str | Path) else images
-                pixels = load_images(paths, session.model.card.preprocessing, session.model.graph.input.shape)
+            pixels = _pixels(images, session.model.card.preprocessing, session.model.graph.input.shape)
             check_range(pixels, session.model.card, self._out_of_range, _warn)
             outputs, record = session.infer(pixels)
             self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
             return session.model.network_outputs(outputs)
+        except InputError:
+            raise
         except BaseException:
             self.close()
             raise
@@ -169,9 +216,10 @@ class Client:
 
     def close(self) -> None:
         """End the session, if there is one."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        with self._one_at_a_time:
+            session, self._session = self._session, None
+            if session is not None:
+                session.close()
 
     def __enter__(self) -> Self:
         self._entered = True

@@ -35,7 +35,7 @@ def test_run_in_threads(config, capsys, tmp_path):
     ]
     assert main.status([*arguments, "--report", "r.json", "--output", "out"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "small, seeded random weights (no checkpoint given)" in lines
+    assert "small, the factory's own weights (no checkpoint given)" in lines
     rows = [line.split() for line in lines if line.startswith(("a.png", "b.png"))]
     assert [row[0] for row in rows] == ["a.png", "b.png"] and rows[0][1:3] == rows[0][3:5] and rows[0][5:7] == ["1", "dog"]
     report = json.loads((tmp_path / "r.json").read_text())
@@ -271,7 +271,7 @@ def test_the_cleartext_twin(config, capsys, tmp_path):
 def test_every_layer_is_compared(config, capsys):
     assert main.status(["run", config, "--input", "a.png", "--transport", "memory", "--layers"]) == 0
     shown = capsys.readouterr().out
-    assert "No layer differs by more than its rounding." in shown
+    assert "Every layer computes what its fixed-point arithmetic says." in shown and "Layer that loses most against" in shown
     assert [line.split()[:2] for line in shown.splitlines() if line.startswith(("0 ", "1 ", "4 "))] == [
         ["0", "conv"],
         ["1", "relu"],

@@ -114,7 +114,7 @@ def test_over_encrypted_tcp_with_batches_and_simulated_network(threepc, workplac
         report,
     )
     assert done.end() == 0, done.errors
-    assert "seeded random weights (no checkpoint given)" in done.output
+    assert "the factory's own weights (no checkpoint given)" in done.output
     assert [line.split()[0] for line in done.lines if ".png" in line or ".npy[" in line] == [
         "one.png",
         "two.png",

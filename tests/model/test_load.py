@@ -44,7 +44,8 @@ def factories(tmp_path, monkeypatch):
 
 def test_a_packaged_config_without_checkpoint_is_random_and_says_so():
     model = load_model("mmcls:resnet18_8xb16_cifar10")
-    assert model.name == "mmcls:resnet18_8xb16_cifar10" and model.random_weights
+    assert model.name == "mmcls:resnet18_8xb16_cifar10" and model.random_weights and not model.assumed_card
+    assert model.weights_source == "seeded random weights (no checkpoint given)"
     assert model.example_shape == (1, 3, 32, 32)
     assert model.module(torch.zeros(model.example_shape)).shape == (1, 10)
     assert model.card.classes[3] == "cat"
@@ -59,6 +60,7 @@ def test_another_size(factories):
 def test_a_factory(factories):
     model = load_model(f"{factories}:plain", seed=4)
     assert model.card == ModelCard(f"{factories}:plain", IMAGENET) and model.random_weights
+    assert model.weights_source == "the factory's own weights (no checkpoint given)" and model.assumed_card
     assert not model.module.training and not any(parameter.requires_grad for parameter in model.module.parameters())
     assert torch.equal(load_model(f"{factories}:plain", seed=4).module[0].weight, model.module[0].weight)
     assert not torch.equal(load_model(f"{factories}:plain", seed=5).module[0].weight, model.module[0].weight)
@@ -67,12 +69,13 @@ def test_a_factory(factories):
 def test_a_factory_with_a_checkpoint(factories, tmp_path):
     torch.save(load_model(f"{factories}:plain", seed=4).module.state_dict(), tmp_path / "a.pth")
     model = load_model(f"{factories}:plain", tmp_path / "a.pth", seed=5)
-    assert not model.random_weights
+    assert not model.random_weights and model.weights_source == "weights of the checkpoint"
     assert torch.equal(load_model(f"{factories}:plain", seed=4).module[0].weight, model.module[0].weight)
 
 
 def test_a_factory_may_describe_its_module(factories):
     model = load_model(f"{factories}:described")
+    assert not model.assumed_card
     assert model.card.classes == ("cat", "dog") and model.name == "grey"
     assert model.preprocessing == Preprocessing((8, 9), (0.0,), (255.0,)) and model.example_shape == (1, 1, 8, 9)
 

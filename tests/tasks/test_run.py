@@ -1,18 +1,22 @@
 """`threepc run` and `simulate` as functions: what they say of ranges, and what they do with inputs and values beyond them."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from threepc.cli.show_run import show
 from threepc.console import Display
 from threepc.errors import InputError, RunError
 from threepc.model.assemble import Settings
 from threepc.tasks.inspect import inspect
 from threepc.tasks.run import RunOptions, run
 from threepc.tasks.simulate import run_twin
+
+STEP_KINDS = {"input", "conv", "relu", "avgpool", "reshape", "truncation", "output"}
 
 FACTORIES = '''
 import torch
@@ -29,7 +33,8 @@ def small():
 def raw():
     """As open_nsfw: takes pixels of 0 to 255, and has first weights of a thousandth."""
     net = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
-                        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+                        nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 1), nn.ReLU(),
+                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     with torch.no_grad():
         net[0].weight.normal_(0, 5e-4)
     net.model_card = ModelCard("raw", Preprocessing((32, 32), (0.0,) * 3, (1.0,) * 3, to_rgb=False, resize="stretch"))
@@ -94,7 +99,7 @@ def test_images_of_ones_own_decide_the_limit(folder, display):
 
 
 def test_other_ways_with_what_is_beyond_are_refused(folder, display):
-    with pytest.raises(InputError, match="^out-of-range: must be one of refuse, warn, not ignore$"):
+    with pytest.raises(InputError, match=r"^out-of-range: must be one of refuse, warn, not ignore$"):
         run(options("one.png", out_of_range="ignore"), display)
 
 
@@ -139,3 +144,22 @@ def test_an_inspection_tells_the_room_of_every_layer_and_the_public_model_does_n
     assert all(layer["room_bits"] >= 4 for layer in layers.values() if layer["room_bits"] is not None)
     assert layers["output"]["room_bits"] is None
     assert str(layers["0"]["largest"]) not in str(inspection.model.to_plain())
+
+
+def test_a_factory_without_a_card_is_told_how_to_give_one(folder, display):
+    (folder / "ranged.py").write_text(FACTORIES + "\ndef bare():\n    return nn.Sequential(nn.Conv2d(3, 2, 9, stride=64), nn.Flatten())\n")
+    sys.modules.pop("ranged", None)
+    run(options("one.png", factory="bare"), display)
+    assert any("ranged:bare has no model_card: images are prepared as most networks for ImageNet" in line for line in display.notes)
+    run(options("one.png"), display)
+    assert sum("has no model_card" in line for line in display.notes) == 1
+
+
+def test_the_layer_that_loses_most_is_named_beside_a_wrong_result(folder, display, capsys):
+    """Weights of a few bits lose much, while every layer computes exactly what its arithmetic says."""
+    outcome = run(options("one.png", factory="raw", compare=True, layers=True, settings=Settings(48, window=(16, 46))), display)
+    show(dataclasses.replace(outcome, every_layer=False))
+    assert outcome.trace.worst.name == "0" and outcome.trace.worst.lost > 0
+    shown = capsys.readouterr().out
+    assert "Layer that loses most against the real numbers: 0, " in shown and "--layers shows all" in shown
+    assert len([line for line in shown.splitlines() if line.split()[1:2] and line.split()[1] in STEP_KINDS]) == 10

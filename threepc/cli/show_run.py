@@ -36,7 +36,7 @@ def show(outcome: Outcome, way: str = "secure") -> None:
         _show_outside(outcome)
     if outcome.trace is not None:
         say()
-        _show_layers(outcome.trace)
+        _show_layers(outcome.trace, outcome.every_layer)
     if outcome.written:
         say()
         say(paths_line(outcome.written))
@@ -50,22 +50,32 @@ def _show_outside(outcome: Outcome) -> None:
     print_table(table)
 
 
-def _show_layers(trace: Trace) -> None:
-    """Every layer's differences, and the first that is more than rounding."""
+FEW_LAYERS = 10
+"""Layers that are shown unless all are asked for: those that lose most."""
+
+
+def _show_layers(trace: Trace, every: bool) -> None:
+    """The layers' differences, in the network's order, the first that is more than rounding, and the one that loses most."""
+    chosen = trace.rows if every else sorted(trace.rows, key=lambda row: -row.lost)[:FEW_LAYERS]
+    left_out = len(trace.rows) - len(chosen)
     right = ("largest", "diff", "expected", "off", "spare")
     table = new_table("layer", "kind", *right, right=right)
-    for row in trace.rows:
+    for row in (row for row in trace.rows if row in chosen):
         differences = ["" if number is None else f"{number:.2g}" for number in (row.clear_error, row.expected)]
         spare = f"{row.room:.1f}" if math.isfinite(row.room) else ""
         table.add_row(row.name if row.ok else f"* {row.name}", row.kind, f"{row.largest:.3g}", *differences, str(row.error), spare)
     print_table(table)
+    if left_out:
+        say(f"These lose most; {left_out} more layers: --layers shows all.")
     say("diff: to the real numbers, in this run; expected: of its cleartext twin; off: units of the last place that the step is off")
     say("on its own inputs; spare: bits between the largest value and what the ring holds")
     fault = trace.first_fault
     if fault is None:
-        say("No layer differs by more than its rounding.")
+        say("Every layer computes what its fixed-point arithmetic says.")
     else:
         say(f"First layer that differs by more than its rounding: {fault.name} (all such layers: *).")
+    worst = trace.worst
+    say(f"Layer that loses most against the real numbers: {worst.name}, {worst.lost:.3%} of its largest value.")
 
 
 def _classes(outcome: Outcome, way: str) -> Table:

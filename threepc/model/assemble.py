@@ -136,10 +136,15 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
     plan, precision = assembled.public.plan(1), assembled.public.precision
     low, high = precision.product_window
     decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
-    weights = "seeded random weights (no checkpoint given)" if loaded.random_weights else "weights of the checkpoint"
     signs = f"signs from bits {low} to {high - 1}"
     ring = f"{precision.bits}-bit ring, {precision.fraction} fractional bits"
-    lines = [f"{loaded.name}, {weights}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {signs}"]
+    lines = [f"{loaded.name}, {loaded.weights_source}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {signs}"]
+    if loaded.assumed_card:
+        height, width = loaded.preprocessing.size
+        lines.append(
+            f"{loaded.name} has no model_card: images are prepared as most networks for ImageNet take them ({height}x{width}, ImageNet's mean"
+            " and deviation); set the module's attribute model_card to a threepc.card.ModelCard to say otherwise"
+        )
     return [*lines, _ranges_line(assembled, settings)]
 
 

@@ -40,12 +40,22 @@ class LoadedModel:
     """A network ready for import, and what the client is told of it.
 
     module: in evaluation mode, float32, images (N, C, H, W) to one tensor: logits (N, K), or (N, K, h, w) for segmentation.
-    random_weights: there was no checkpoint, the weights are the seeded random initialisation.
+    random_weights: there was no checkpoint, the weights are the seeded random initialisation, or what a factory made of them.
+    own_weights: there was no checkpoint, and a factory made the weights. assumed_card: the factory said nothing of its preprocessing.
     """
 
     module: nn.Module
     card: ModelCard
     random_weights: bool
+    own_weights: bool = False
+    assumed_card: bool = False
+
+    @property
+    def weights_source(self) -> str:
+        """Where the weights come from, for people."""
+        if self.own_weights:
+            return "the factory's own weights (no checkpoint given)"
+        return "seeded random weights (no checkpoint given)" if self.random_weights else "weights of the checkpoint"
 
     @property
     def name(self) -> str:
@@ -70,17 +80,19 @@ def load_model(config: str, checkpoint: str | Path | None = None, seed: int = 0,
     size: (H, W) of the input in pixels where it shall not be the config's own.
     Raises InputError: unknown config (with the nearest names), unsupported model or preprocessing, missing, unsafe or foreign checkpoint.
     """
+    is_factory = assumed = False
     if config.partition(":")[0] in PACKAGES or Path(config).suffix in (".py", ".json", ".yaml", ".yml"):
         name = config if config.partition(":")[0] in PACKAGES else Path(config).stem
         module, card = build(read_config(config), name, checkpoint, seed, size)
     elif _FACTORY.fullmatch(config):
         module, card = _call_factory(config, checkpoint, seed)
+        is_factory, assumed = True, getattr(module, "model_card", None) is None
         if size is not None:
             card = replace(card, preprocessing=card.preprocessing.with_size(size))
     else:
         hint = suggestions(config) or "; it is mmcls:NAME, mmseg:NAME, the path of an MMLab config file, or package.module:factory"
         raise InputError(f"unknown config {config}{hint}")
-    return LoadedModel(module, card, random_weights=checkpoint is None)
+    return LoadedModel(module, card, checkpoint is None, is_factory and checkpoint is None, assumed)
 
 
 def _call_factory(config: str, checkpoint: str | Path | None, seed: int) -> tuple[nn.Module, ModelCard]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -49,7 +49,7 @@ class Row:
     error, bound: largest difference from the exact arithmetic on the run's own inputs, and what the step's rounding allows, in units of
     the last place. largest: size of the real numbers. clear_error, expected: largest difference from the real numbers, of the secure run
     and of its cleartext twin; None where no node of the network has this value. room: bits between the largest value and the bound of
-    ring or gate.
+    ring or gate. lost: by how much the relative difference from the real numbers is larger than that of the step's inputs.
     """
 
     name: str
@@ -60,6 +60,12 @@ class Row:
     clear_error: float | None
     expected: float | None
     room: float
+    lost: float = 0.0
+
+    @property
+    def relative_error(self) -> float | None:
+        """The difference from the real numbers as a part of their size; None where these are unknown."""
+        return None if self.clear_error is None else self.clear_error / self.largest if self.largest else 0.0
 
     @property
     def ok(self) -> bool:
@@ -74,6 +80,11 @@ class Trace:
 
     outputs: np.ndarray
     rows: tuple[Row, ...]
+
+    @property
+    def worst(self) -> Row:
+        """The step that loses most against the real numbers."""
+        return max(self.rows, key=lambda row: row.lost)
 
     @property
     def first_fault(self) -> Row | None:
@@ -96,11 +107,16 @@ def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, prog
     packed = twin.pack(plan, served.weights)
     twins = twin.walk(plan, packed, images, Rounding(seed=0))
     real = _Real(clear.walk(public.graph, served.weights, torch.from_numpy(np.asarray(images)), public.sizes))
-    rows = []
+    rows: list[Row] = []
+    errors: dict[str, float] = {}
     for step, inputs, result in _run(plan, served, images, seed):
         progress(step.name)
         _, like = next(twins)
-        rows.append(_row(plan, step, inputs, result, packed, like, real))
+        row = _row(plan, step, inputs, result, packed, like, real)
+        before = max((errors[name] for name in step.sources), default=0.0)
+        # a step that no node stands for has the difference of its inputs
+        errors[step.name] = before if row.relative_error is None else row.relative_error
+        rows.append(replace(row, lost=errors[step.name] - before))
     return Trace(result.numbers, tuple(rows))
 
 

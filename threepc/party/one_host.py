@@ -111,7 +111,9 @@ class ThreeProcesses:
         self.setup_links: dict[str, list[int]] = ready["links"]
 
     def _hear(self, role: str, kind: str) -> Control:
-        message = self._channels[role].receive_control(kind, "failed")
+        message = self._channels[role].receive_control(kind, "failed", "refused")
+        if message.kind == "refused":
+            raise InputError(message.fields["reason"])
         if message.kind == "failed":
             error = InputError if message.fields.get("exit_status") == InputError.exit_status else RunError
             raise error(message.fields["reason"])

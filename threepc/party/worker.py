@@ -14,7 +14,7 @@ import threading
 
 import numpy as np
 
-from threepc.errors import ThreepcError
+from threepc.errors import InputError, ThreepcError
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import ZmqConnector
@@ -86,7 +86,11 @@ def _ask(connector: ZmqConnector, options: Options, control: Channel) -> None:
         control.send_control("ready", {"seconds": session.setup_seconds, "links": session.setup_links})
         while (request := control.receive_control("infer", "stop")).kind == "infer":
             (pixels,) = control.receive(0, [(np.uint32, tuple(request.fields["shape"]))])
-            logits, record = session.infer(pixels.view(np.float32), request.fields["separate"])
+            try:
+                logits, record = session.infer(pixels.view(np.float32), request.fields["separate"])
+            except InputError as error:  # nothing of these images was sent: the next ones may be better
+                control.send_control("refused", {"reason": str(error)})
+                continue
             control.send_control("result", {"shape": logits.shape, "record": record.to_plain()})
             control.send(0, [np.ascontiguousarray(logits).view(np.uint64)], "online")
 

@@ -57,7 +57,7 @@ class Comparison:
 class Outcome:
     """Outputs of one model for some inputs, as `PublicModel.network_outputs` gives them, and what they cost.
 
-    trace: the layers of one image, compared. outside: with a comparison, how many real numbers each layer could not hold, if any.
+    trace: the layers of one image, compared. outside: with a comparison, how many real numbers each layer could not hold, if any. every_layer: show all of the trace.
     """
 
     model: PublicModel
@@ -67,6 +67,7 @@ class Outcome:
     comparison: Comparison | None = None
     trace: Trace | None = None
     outside: dict[str, int] = field(default_factory=dict)
+    every_layer: bool = False
     written: list[Path] = field(default_factory=list)
 
     @property

@@ -120,7 +120,7 @@ def make_outcome(prepared: PreparedRun, outputs: np.ndarray, details: dict[str, 
             trace = _trace(assembled, inputs, comparison, display)
     details |= {"checkpoint": options.checkpoint and str(options.checkpoint), "batch": options.batch}
     details |= comparison.fields() | {"out_of_range": outside} if comparison else {}
-    outcome = Outcome(assembled.public, inputs, outputs, details, comparison, trace, outside)
+    outcome = Outcome(assembled.public, inputs, outputs, details, comparison, trace, outside, options.layers)
     details |= results.class_fields(outcome)
     results.write(outcome, options.output, options.report)
     return outcome
