@@ -194,7 +194,7 @@ MUTATIONS = (
         ("self._weight_key = model.public, new_key()", "self._weight_key = model.public, bytes(16)"),
         tests=(SECRECY,),
     ),
-    _mutation("k_CP is a constant", CLIENT, ("key = 0, False, new_key()", "key = 0, False, bytes(16)"), tests=(SECRECY,)),
+    _mutation("k_CP is a constant", CLIENT, ("self._attempt, key = 0, new_key()", "self._attempt, key = 0, bytes(16)"), tests=(SECRECY,)),
     _mutation(
         "the provider takes any number of keys of any size",
         PROVIDER,
@@ -242,7 +242,7 @@ MUTATIONS = (
     _mutation(
         "all low bits of the output are opened",
         SCHEDULE,
-        ("max(0, value.fraction - self.fraction))", "0)"),
+        ("protocol = Output(self.op, _elements(value), self.bits, max(0, value.fraction - self.fraction))", "protocol = Output(self.op, _elements(value), self.bits, 0)"),
         tests=("tests/plan/test_schedule.py", PROTOCOL),
     ),
     _mutation(
