@@ -105,7 +105,7 @@ def test_anything_but_such_an_object_is_refused(text):
 
 @pytest.mark.parametrize("limit", [0, -1.0, "3", True, [3], 10**400])
 def test_a_wrong_input_limit_is_refused_by_name(limit):
-    with pytest.raises(InputError, match="^model card: input_limit must be a positive number or null$"):
+    with pytest.raises(InputError, match=r"^model card: input_limit must be a positive number or null$"):
         ModelCard.from_json(json.dumps(json.loads(CARD.to_json()) | {"input_limit": limit}))
 
 

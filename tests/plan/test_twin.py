@@ -83,7 +83,7 @@ def test_drawn_results_are_distributed_as_those_of_parties_in_threads(network, b
     plan, images = model.public.plan(count), np.repeat(images_for(model.public.graph, 1, seed=20), count, axis=0)
     with ThreeThreads(model) as parties:
         secure = parties.infer(images)[0].reshape(count, -1)
-    drawn = twin.simulate(plan, model.weights, images, seed=1)[plan.graph.output.name].reshape(count, -1)
+    drawn = twin.simulate(plan, twin.pack(plan, model.weights), images, seed=1)[plan.graph.output.name].reshape(count, -1)
     error_of_means = np.sqrt((secure.var(axis=0) + drawn.var(axis=0)) / count)
     assert (np.abs(secure.mean(axis=0) - drawn.mean(axis=0)) <= 5 * error_of_means).all()
     assert 0.8 < np.sqrt(secure.var(axis=0).mean() / drawn.var(axis=0).mean()) < 1.25
@@ -97,7 +97,7 @@ def test_without_comparisons_they_differ_by_the_output_s_rounding_alone(bits):
     run = debug.trace(model, images)
     kinds = [row.kind for row in run.rows]
     assert kinds == ["input", "conv", "truncation", "conv", "output"]
-    ran = twin.simulate(model.public.plan(2), model.weights, images, keep=["conv1", "conv2"])
+    ran = twin.simulate(model.public.plan(2), twin.pack(model.public.plan(2), model.weights), images, keep=["conv1", "conv2"])
     assert list(ran) == ["conv1", "conv2", "output3"]
     np.testing.assert_array_equal(ran["conv2"], ran["output3"])
     # the truncation's unit passes through the second layer's weights

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -48,21 +48,22 @@ class BlockReLU(nn.Module):
         order = np.argsort(group.reshape(-1), kind="stable")
         self.channels = len(patches)
         self.maximum = maximum
-        self.groups = [
-            (int(height), int(width), int(count))
-            for (height, width), count in zip(sizes, np.bincount(group.reshape(-1), minlength=len(sizes)))
-        ]
+        counts = np.bincount(group.reshape(-1), minlength=len(sizes)).tolist()
+        self.groups = [(height, width, count) for (height, width), count in zip(sizes.tolist(), counts, strict=True)]
         # Not buffers: mmcv saves even those marked as not persistent, and a checkpoint's keys are to stay the plain network's.
         self.order, self.inverse = torch.from_numpy(order), torch.from_numpy(np.argsort(order))
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> BlockReLU:
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         self.order, self.inverse = fn(self.order), fn(self.inverse)
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
+        return self
 
     def extra_repr(self) -> str:
+        """What torch prints of it."""
         return f"{self.channels} channels, {len(self.groups)} patch sizes" + ("" if self.maximum is None else f", max={self.maximum}")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, C, H, W) or (N, C) to the same shape and dtype."""
         image = x if x.dim() == 4 else x[:, :, None, None]
         if image.shape[1] != self.channels:
             raise InputError(f"a block ReLU for {self.channels} channels was given {image.shape[1]}")
@@ -78,8 +79,8 @@ class BlockReLU(nn.Module):
         x = x.detach()
         if len(self.groups) == 1:
             return _decide_one(x, *self.groups[0][:2], identity)
-        parts = x.index_select(1, self.order.to(x.device)).split([count for _, _, count in self.groups], dim=1)
-        decided = [_decide_one(part, height, width, identity) for part, (height, width, _) in zip(parts, self.groups)]
+        parts = torch.split(x.index_select(1, self.order.to(x.device)), [count for _, _, count in self.groups], dim=1)
+        decided = [_decide_one(part, height, width, identity) for part, (height, width, _) in zip(parts, self.groups, strict=True)]
         return torch.cat(decided, dim=1).index_select(1, self.inverse.to(x.device))
 
 
@@ -103,12 +104,15 @@ class CalledInTurn(nn.Module):
         self.calls = 0
 
     def restart(self, *_: Any) -> None:
+        """The next call is the first of a pass."""
         self.calls = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The next block ReLU's result."""
         stage = self.stages[self.calls]
         self.calls = (self.calls + 1) % len(self.stages)
-        return stage(x)
+        result: torch.Tensor = stage(x)
+        return result
 
 
 Forward = Callable[[nn.Module, torch.Tensor], Any]
@@ -135,12 +139,13 @@ def apply_spec(model: nn.Module, spec: ReluSpec, example: torch.Tensor, forward:
     and the network's ReLU modules differ; a ReLU called as a function (torch.relu) cannot be replaced and is reported so.
     """
     trace = _trace(model, example, forward)
-    names, channels = {}, {}
+    names: dict[nn.Module, list[str]] = {}
+    channels: dict[str, int] = {}
     paths = {module: path for path, module in model.named_modules()}
     for module, calls in trace.calls.items():
         path = paths[module]
         names[module] = [path] if len(calls) == 1 else [f"{path}/{index + 1}" for index in range(len(calls))]
-        channels |= {name: count for name, (count, _) in zip(names[module], calls)}
+        channels |= {name: count for name, (count, _) in zip(names[module], calls, strict=True)}
     _check_names(spec, channels)
     for module, calls in trace.calls.items():
         maximum = float(module.max_val) if isinstance(module, nn.Hardtanh) else None
@@ -155,7 +160,7 @@ def apply_spec(model: nn.Module, spec: ReluSpec, example: torch.Tensor, forward:
 
 
 def _trace(model: nn.Module, example: torch.Tensor, forward: Forward) -> _Trace:
-    trace, stack = _Trace(), []
+    trace, stack = _Trace(), list[nn.Module]()
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if isinstance(module, nn.ReLU) or (isinstance(module, nn.Hardtanh) and module.min_val == 0):
@@ -184,7 +189,7 @@ def _check_names(spec: ReluSpec, channels: dict[str, int]) -> None:
                 "function (torch.relu, functional.relu), which has to become an nn.ReLU of the module first"
             )
         if len(patches) != channels[name]:
-            raise InputError(f"{spec.source}: layer '{name}' has {len(patches)} patch sizes, the network's has {channels[name]} channels")
+            raise InputError(f"{spec.source}: layer {name!r} has {len(patches)} patch sizes, the network's has {channels[name]} channels")
     if missing := [name for name in channels if name not in spec.layers]:
         raise InputError(f"{spec.source}: the ReLU '{missing[0]}' of this network is missing (spec made for '{spec.model}')")
 
@@ -192,8 +197,10 @@ def _check_names(spec: ReluSpec, channels: dict[str, int]) -> None:
 def _common_ancestor(calls: list[tuple[int, tuple[nn.Module, ...]]], entries: Counter[nn.Module]) -> nn.Module:
     # The innermost module around all calls that one forward pass enters once. The model itself may be called by its parts
     # (MMLab's training calls extract_feat), which is why not simply the model: this is as close to the calls as it gets.
-    common = [level[0] for level in zip(*(stack for _, stack in calls)) if all(module is level[0] for module in level)]
-    return next(module for module in reversed(common) if entries[module] == 1)
+    levels = zip(*(stack for _, stack in calls), strict=False)  # calls may lie at different depths
+    common = [level[0] for level in levels if all(module is level[0] for module in level)]
+    innermost: nn.Module = next(module for module in reversed(common) if entries[module] == 1)
+    return innermost
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """The network in the clear, in float64: what every secure run is compared with."""
 
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 
 import numpy as np
 import torch
@@ -10,9 +10,8 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.block_relu import BlockReLU
 from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.relu_spec import Sizes
 from threepc.images.resize import bilinear
-
-Sizes = Mapping[str, tuple[tuple[int, int], ...]]
 
 
 def evaluate(
@@ -48,10 +47,12 @@ def walk(
                 del values[name]
 
 
-def _run(node: Node, inputs: list[torch.Tensor], weights: dict | None, sizes: tuple[tuple[int, int], ...] | None) -> torch.Tensor:
+def _run(
+    node: Node, inputs: list[torch.Tensor], weights: dict[str, np.ndarray] | None, sizes: tuple[tuple[int, int], ...] | None
+) -> torch.Tensor:
     x = inputs[0]
     if sizes is not None:
-        return BlockReLU(np.array(sizes), node.attrs.get("max"))(x)
+        return BlockReLU(np.array(sizes), node.attrs.get("max")).forward(x)
     if "resize" in node.attrs:
         return torch.from_numpy(bilinear(x.numpy(), *node.attrs["resize"]))
     parameters = () if weights is None else (torch.from_numpy(weights[key]).to(x.dtype) for key in ("weight", "bias"))
@@ -66,15 +67,17 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
             return torch.relu(x)
         case "clip":
             return x.clamp(0, attrs["max"])
-        case "conv":
+        case "conv" if weight is not None:
             x, padding = padded(x, attrs["padding"], 0.0)
             return functional.conv2d(x, weight, bias, attrs["stride"], padding, attrs["dilation"], attrs["groups"])
         case "maxpool":
             x, padding = padded(x, attrs["padding"], -math.inf, attrs["kernel"])
-            return functional.max_pool2d(x, attrs["kernel"], attrs["stride"], padding, attrs["dilation"])
+            pooled: torch.Tensor = functional.max_pool2d(x, attrs["kernel"], attrs["stride"], padding, attrs["dilation"])
+            return pooled
         case "avgpool":
             x, padding = padded(x, attrs["padding"], 0.0, attrs["kernel"])
-            return functional.avg_pool2d(x, attrs["kernel"], attrs["stride"], padding, divisor_override=1) / attrs["divisor"]
+            sums: torch.Tensor = functional.avg_pool2d(x, attrs["kernel"], attrs["stride"], padding, divisor_override=1)
+            return sums.div(attrs["divisor"])
         case "add":
             return sum(inputs[1:], x)
         case "concat":

@@ -136,7 +136,7 @@ class _Importer:
         if len(results) != 1 or not isinstance(results[0], TensorArgument):
             count = f"{len(results)} values" if len(results) != 1 else "no tensor"
             raise InputError(f"the model returns {count}; it must return one tensor (wrap it in a module that selects one)")
-        node = next(node for node in self.program.graph.nodes if node.name == results[0].name)
+        node: fx.Node = next(node for node in self.program.graph.nodes if node.name == results[0].name)
         if node.op == "placeholder" and node.name not in signature.user_inputs:
             raise InputError("the model returns one of its own parameters; it must return a tensor computed from its input")
         return node
@@ -155,11 +155,12 @@ class _Importer:
         ranks = (2, 3, 4) if height == width == 1 else (4,)
         if len(call.torch_shape) not in ranks or call.torch_shape != (self.batch, channels, height, width)[: len(call.torch_shape)]:
             call.refuse(f"giving a tensor of shape {call.torch_shape}; threepc needs (N, C, H, W) or (N, C) with the batch first")
-        if node.target._schema.is_mutable:
-            self.tensors[node] = self.tensors[node.args[0]]
-            self.tensors[node].assign(value)
-        elif call.operation in VIEWS:
-            self.tensors[node] = self.tensors[node.args[0]].view(value)
+        of_self = self.tensors.get(node.all_input_nodes[0])
+        if of_self is not None and _schema(node).is_mutable:
+            self.tensors[node] = of_self
+            of_self.assign(value)
+        elif of_self is not None and call.operation in VIEWS:
+            self.tensors[node] = of_self.view(value)
         else:
             self._define(node, _Tensor(value))
 
@@ -187,7 +188,7 @@ class _Importer:
                 bases[node] = self._base_name(node)
             elif node.op == "output":
                 bases[node] = _OUTPUT
-        total, seen, names = Counter(bases.values()), Counter(), {}
+        total, seen, names = Counter(bases.values()), Counter[str](), {}
         for node, base in bases.items():
             seen[base] += 1
             names[node] = base if total[base] == 1 else f"{base}/{seen[base]}"
@@ -195,7 +196,7 @@ class _Importer:
 
     def _base_name(self, node: fx.Node) -> str:
         module, operation = self.model.get_submodule(_module_path(node)), _operation(node)
-        path = self.paths[id(module)]
+        path: str = self.paths[id(module)]
         if operation is not None and path and isinstance(module, operation.modules):
             return path
         return ".".join(filter(None, (path, _operation_name(node))))
@@ -210,10 +211,9 @@ class _FxCall:
         self.operation = _operation_name(node)
         result = node.meta.get("val")
         self.torch_shape = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
-        self.dtype = getattr(result, "dtype", None)
-        schema = getattr(node.target, "_schema", None)
+        self.dtype: torch.dtype | None = getattr(result, "dtype", None)
         self.arguments: dict[str, Any] = {}
-        for index, argument in enumerate(schema.arguments if schema else ()):
+        for index, argument in enumerate(_schema(node).arguments if _schema(node) else ()):
             default = argument.default_value if argument.has_default_value() else None
             self.arguments[argument.name] = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, default)
 
@@ -263,7 +263,7 @@ def _constants(program: ExportedProgram) -> dict[fx.Node, torch.Tensor]:
 
 def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
     """What the result depends on. An operation in place counts always: it may change a tensor that is read later."""
-    pending = [result, *(node for node in graph.nodes if getattr(getattr(node.target, "_schema", None), "is_mutable", False))]
+    pending = [result, *(node for node in graph.nodes if _schema(node) and _schema(node).is_mutable)]
     live: set[fx.Node] = set()
     while pending:
         node = pending.pop()
@@ -273,20 +273,24 @@ def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
     return live
 
 
+def _schema(node: fx.Node) -> Any:
+    """What torch's own operation takes and returns; None for anything else."""
+    return getattr(node.target, "_schema", None)
+
+
 def _operation_name(node: fx.Node) -> str:
-    name = getattr(getattr(node.target, "_schema", None), "name", None) or getattr(node.target, "__name__", str(node.target))
-    name = name.rpartition("::")[2]
+    full: str = _schema(node).name if _schema(node) else getattr(node.target, "__name__", str(node.target))
+    name = full.rpartition("::")[2]
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
 def _operation(node: fx.Node) -> Operation | None:
-    schema = getattr(node.target, "_schema", None)
-    return OPERATIONS.get(_operation_name(node)) if schema is not None and schema.name.startswith("aten::") else None
+    return OPERATIONS.get(_operation_name(node)) if _schema(node) and _schema(node).name.startswith("aten::") else None
 
 
 def _module_path(node: fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack")
-    return list(stack.values())[-1][0] if stack else ""
+    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {"": ("", None)}
+    return list(stack.values())[-1][0]
 
 
 def _where(path: str) -> str:

@@ -137,10 +137,12 @@ class Graph:
 
     @property
     def input(self) -> Node:
+        """The first node."""
         return self.nodes[0]
 
     @property
     def output(self) -> Node:
+        """The last node."""
         return self.nodes[-1]
 
     def consumers(self) -> dict[str, list[Node]]:
@@ -214,20 +216,17 @@ def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], chann
         case "relu" | "clip" | "output":
             return first
         case "conv":
-            if channels is None or first[0] % attrs["groups"] or channels % attrs["groups"]:
-                raise InputError(f"groups: must divide the {first[0]} input channels and the {channels} output channels")
-            return channels, *_windows(first, attrs, attrs["dilation"])
-        case "maxpool":
-            _check_no_empty_window(first, attrs)
-            return first[0], *_windows(first, attrs, attrs["dilation"])
-        case "avgpool":
-            return first[0], *_windows(first, attrs, [1, 1])
+            return _divided(first[0], channels or 0, attrs["groups"]), *_windows(first, attrs)
+        case "maxpool" | "avgpool":
+            if kind == "maxpool":
+                _check_no_empty_window(first, attrs)
+            return first[0], *_windows(first, attrs)
         case "add":
-            if any(shape != first for shape in inputs):
+            if {*inputs} != {first}:
                 raise InputError(f"inputs: their shapes differ: {', '.join(map(str, inputs))}")
             return first
         case "concat":
-            if any(shape[1:] != first[1:] for shape in inputs):
+            if {shape[1:] for shape in inputs} != {first[1:]}:
                 raise InputError(f"inputs: their heights or widths differ: {', '.join(map(str, inputs))}")
             return sum(shape[0] for shape in inputs), first[1], first[2]
         case "reshape":
@@ -239,12 +238,18 @@ def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], chann
     raise InputError(f"kind: {kind!r} has no shape rule")
 
 
-def _windows(shape: Shape, attrs: dict[str, Any], dilation: list[int]) -> tuple[int, int]:
+def _divided(inputs: int, outputs: int, groups: int) -> int:
+    if inputs % groups or outputs % groups or not outputs:
+        raise InputError(f"groups: must divide the {inputs} input channels and the {outputs} output channels")
+    return outputs
+
+
+def _windows(shape: Shape, attrs: dict[str, Any]) -> tuple[int, int]:
     top, left, bottom, right = attrs["padding"]
     padded, sizes = (shape[1] + top + bottom, shape[2] + left + right), []
     if shape[0] * math.prod(padded) > MAX_ELEMENTS:
         raise InputError(f"padding: the padded map would have more than {MAX_ELEMENTS} elements")
-    for size, kernel, stride, spread in zip(padded, attrs["kernel"], attrs["stride"], dilation, strict=True):
+    for size, kernel, stride, spread in zip(padded, attrs["kernel"], attrs["stride"], attrs.get("dilation", [1, 1]), strict=True):
         reach = spread * (kernel - 1) + 1
         if reach > size:
             raise InputError(f"kernel: reaches over {reach} cells, the padded map has {size}")
@@ -254,7 +259,7 @@ def _windows(shape: Shape, attrs: dict[str, Any], dilation: list[int]) -> tuple[
 
 def _check_no_empty_window(shape: Shape, attrs: dict[str, Any]) -> None:
     # The maximum of padding alone would be minus infinity. Only windows that hang over an edge can hold no real cell.
-    out = _windows(shape, attrs, attrs["dilation"])
+    out = _windows(shape, attrs)
     for axis in (0, 1):
         size, kernel, stride, spread = shape[axis + 1], attrs["kernel"][axis], attrs["stride"][axis], attrs["dilation"][axis]
         before = attrs["padding"][axis]

@@ -39,7 +39,7 @@ class Call(Protocol):
 
     arguments: dict[str, Any]
     torch_shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype | None
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise InputError: module '...' uses torch...., {reason}."""
@@ -297,5 +297,8 @@ OPERATIONS = {
 
 # Results of these may share memory with their input, so that a later operation in place on one changes the other.
 VIEWS = frozenset(
-    "flatten view reshape squeeze unsqueeze dropout feature_dropout alpha_dropout feature_alpha_dropout to contiguous detach alias".split()
-)
+    (
+        "flatten", "view", "reshape", "squeeze", "unsqueeze", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
+        "to", "contiguous", "detach", "alias",
+    )
+)  # fmt: skip

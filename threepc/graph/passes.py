@@ -98,15 +98,14 @@ def fold_average(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     weights = dict(weights)
 
     def final_readers(name: str) -> list[Node]:
-        return sum(([r] if r.kind not in ("reshape", "resize") else final_readers(r.name) for r in readers[name]), [])
+        return [last for r in readers[name] for last in (final_readers(r.name) if r.kind in ("reshape", "resize") else [r])]
 
-    nodes = []
-    for node in graph.nodes:
+    nodes = list(graph.nodes)
+    for index, node in enumerate(nodes):
         targets = final_readers(node.name) if node.kind == "avgpool" and node.attrs["divisor"] != 1 else []
         if targets and all(target.kind == "conv" for target in targets):
             power = 2.0 ** math.ceil(math.log2(node.attrs["divisor"]))
             for target in targets:
                 weights[target.name] = weights[target.name] | {"weight": weights[target.name]["weight"] * (power / node.attrs["divisor"])}
-            node = replace(node, attrs=node.attrs | {"divisor": power})
-        nodes.append(node)
+            nodes[index] = replace(node, attrs=node.attrs | {"divisor": power})
     return Graph(tuple(nodes)), weights

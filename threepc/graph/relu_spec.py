@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 VERSION = 1
 PLAIN, ZERO, IDENTITY = (1, 1), (1, 0), (0, 1)
 LARGEST_PATCH = 1 << 15
+Sizes = Mapping[str, tuple[tuple[int, int], ...]]
+"""What protocols take of a spec: the patch (height, width) of every channel, by ReLU name; names that are absent have plain ReLUs."""
+
 _KEYS = {"version", "model", "layers", "provenance"}
 
 
@@ -164,8 +167,7 @@ def uniform(graph: Graph, height: int, width: int, model: str = "") -> ReluSpec:
     layers = {}
     for node in relu_nodes(graph):
         channels, map_height, map_width = node.shape
-        patch = [min(height, map_height), min(width, map_width)]
-        layers[node.name] = [patch] * channels
+        layers[node.name] = np.tile([min(height, map_height), min(width, map_width)], (channels, 1))
     if not layers:
         raise InputError("this network has no ReLU, so there is nothing for a relu spec to say")
     most = [max(node.shape[axis] for node in relu_nodes(graph)) for axis in (1, 2)]
@@ -202,10 +204,10 @@ def show(spec: ReluSpec, graph: Graph) -> list[dict[str, Any]]:
     """
     check(spec, graph)
     kept, full = drelus(spec, graph), full_drelus(graph)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for node in relu_nodes(graph):
         channels, height, width = node.shape
-        common = Counter(map(tuple, spec.layers[node.name].tolist())).most_common(4)
+        common = Counter((patch[0], patch[1]) for patch in spec.layers[node.name].tolist()).most_common(4)
         rows.append(
             {
                 "layer": node.name,
@@ -233,4 +235,4 @@ def show(spec: ReluSpec, graph: Graph) -> list[dict[str, Any]]:
 
 def patch_name(patch: tuple[int, int]) -> str:
     """'4x4', 'zero' or 'identity'."""
-    return {ZERO: "zero", IDENTITY: "identity"}.get(tuple(patch), f"{patch[0]}x{patch[1]}")
+    return {ZERO: "zero", IDENTITY: "identity"}.get(patch, f"{patch[0]}x{patch[1]}")

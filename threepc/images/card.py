@@ -104,7 +104,7 @@ class Preprocessing:
         short_edge = 0
         if self.resize == "short_edge":
             short_edge = math.ceil(self.short_edge * max(size) / max(self.size))
-        return dataclasses.replace(self, size=tuple(size), short_edge=short_edge)
+        return dataclasses.replace(self, size=size, short_edge=short_edge)
 
 
 @dataclass(frozen=True)

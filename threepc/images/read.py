@@ -204,6 +204,6 @@ def _resize(image: np.ndarray, size: tuple[int, int], preprocessing: Preprocessi
     if image.shape[:2] == size:
         return image
     if preprocessing.backend == "pillow":
-        filter = Image.Resampling[preprocessing.interpolation.upper()]
-        return np.asarray(Image.fromarray(image).resize(size[::-1], filter))
+        resampling = Image.Resampling[preprocessing.interpolation.upper()]
+        return np.asarray(Image.fromarray(image).resize(size[::-1], resampling))
     return cv2.resize(image, size[::-1], interpolation=_CV2_INTERPOLATION[preprocessing.interpolation])

@@ -1,6 +1,7 @@
 """Bilinear resizes as torch does them. A segmentation network ends with one; it is linear and public, so the client does it after decoding."""
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 def bilinear(maps: np.ndarray, height: int, width: int, align_corners: bool) -> np.ndarray:
@@ -8,10 +9,11 @@ def bilinear(maps: np.ndarray, height: int, width: int, align_corners: bool) -> 
     low, high, part = neighbours(maps.shape[2], height, align_corners, maps.dtype)
     maps = maps[:, :, low] * (1 - part)[:, None] + maps[:, :, high] * part[:, None]
     low, high, part = neighbours(maps.shape[3], width, align_corners, maps.dtype)
-    return maps[..., low] * (1 - part) + maps[..., high] * part
+    resized: np.ndarray = maps[..., low] * (1 - part) + maps[..., high] * part
+    return resized
 
 
-def neighbours(size: int, target: int, align_corners: bool, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def neighbours(size: int, target: int, align_corners: bool, dtype: DTypeLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Along one axis, for each of `target` cells the two of `size` cells that it lies between, and how far (0 to 1) from the first."""
     # Aligned corners: first and last cell centres meet. Otherwise the outer edges of the cells do, and centres are half a cell in.
     if align_corners:

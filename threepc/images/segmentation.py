@@ -30,7 +30,8 @@ def pixel_labels(output: np.ndarray, card: ModelCard, image_size: tuple[int, int
     """
     if output.ndim == 2:
         rows, columns = (_nearest(*sizes) for sizes in _axes(output.shape, card.preprocessing, image_size))
-        return output[np.ix_(rows, columns)].astype(np.uint16)
+        repeated: np.ndarray = output[np.ix_(rows, columns)].astype(np.uint16)
+        return repeated
     to_rows, to_columns = (
         _bilinear(fitted, full, card.align_corners) @ _bilinear(small, padded, card.align_corners)[:fitted]
         for (small, padded, fitted, full) in _axes(output.shape[1:], card.preprocessing, image_size)
@@ -67,7 +68,7 @@ def _axes(output_size: Sequence[int], preprocessing: Preprocessing, image_size: 
     """For rows and columns: pixels of the output, of the network's input, of the image within that, and of the image itself."""
     if preprocessing.resize == "short_edge":
         raise InputError("a segmentation whose preprocessing cuts off a part of the image cannot be laid over it")
-    return list(zip(output_size, preprocessing.size, resized_size(image_size, preprocessing), image_size))
+    return list(zip(output_size, preprocessing.size, resized_size(image_size, preprocessing), image_size, strict=True))
 
 
 def _bilinear(size: int, new_size: int, align_corners: bool) -> np.ndarray:
@@ -82,7 +83,8 @@ def _bilinear(size: int, new_size: int, align_corners: bool) -> np.ndarray:
 def _nearest(size: int, padded: int, fitted: int, full: int) -> np.ndarray:
     """For each of `full` pixels the index among `size` that covers its centre."""
     centre = (np.arange(full) + 0.5) * (fitted / full)
-    return np.minimum((centre * (size / padded)).astype(int), size - 1)
+    nearest: np.ndarray = np.minimum((centre * (size / padded)).astype(int), size - 1)
+    return nearest
 
 
 def _colours(card: ModelCard, count: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from threepc.graph.passes import standard_passes
 from threepc.images.card import ModelCard
 from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
-from threepc.model.served import PublicModel, ServedModel, Sizes
+from threepc.model.served import PublicModel, ServedModel
 from threepc.plan.calibration import MARGIN_BITS, NARROWEST, choose, default_images
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import Precision
@@ -91,7 +91,7 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
     if isinstance(spec, str | Path):
         spec = relu_specs.load(spec)
     graph, weights = import_module(module, example)
-    sizes: Sizes = {}
+    sizes: dict[str, tuple[tuple[int, int], ...]] = {}
     if spec is not None:
         relu_specs.check(spec, graph)
         layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}

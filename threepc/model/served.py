@@ -13,13 +13,11 @@ import numpy as np
 from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights, check_weights
-from threepc.graph.relu_spec import patch_sizes
+from threepc.graph.relu_spec import Sizes, patch_sizes
 from threepc.images.card import ModelCard
 from threepc.images.resize import bilinear
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, fingerprint, schedule
-
-Sizes = dict[str, tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from threepc.graph.ir import Graph, Node
+from threepc.graph.relu_spec import Sizes
 from threepc.kernels import convolution
 from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import Sizes, schedule
+from threepc.plan.schedule import schedule
 from threepc.prf import new_key
 from threepc.ring import Ring, word_of
 

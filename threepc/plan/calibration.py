@@ -19,10 +19,11 @@ import torch
 
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights
+from threepc.graph.relu_spec import Sizes
 from threepc.images.card import Preprocessing
 from threepc.plan.headroom import Bound, Ranges, bounds, measure
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, MOST_WEIGHT_BITS, Precision
-from threepc.plan.schedule import Plan, Sizes, schedule
+from threepc.plan.schedule import Plan, schedule
 from threepc.protocol.steps import REDUCED, LinearStep, Step
 
 MARGIN_BITS = 2
@@ -92,18 +93,18 @@ def choose(
     try:
         fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
         return fitted if window else _refine(graph, ranges, margin_bits + SPARE_BITS, sizes, fitted)
-    except _DoesNotFit as error:
+    except _DoesNotFitError as error:
         for fewer in range(usual - 1, LEAST_ACTIVATION_BITS - 1, -1):
             try:
                 _fit(graph, ranges, margin_bits, sizes, Precision(bits, fewer, window=window))
-            except _DoesNotFit:
+            except _DoesNotFitError:
                 continue
             raise InputError(f"{error}; {fewer} fractional bits for activations would do, or a larger ring") from None
         wider = [larger for larger in sorted(FRACTION) if larger > bits]
         raise InputError(f"{error}; " + (f"take a ring of {wider[0]} bits" if wider else "the network's values are too large")) from None
 
 
-class _DoesNotFit(Exception):
+class _DoesNotFitError(Exception):
     """Says which layer and why."""
 
 
@@ -114,7 +115,7 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
     own = {node.name: most for node in graph.nodes if node.kind == "conv"}
     largest_input = ranges.values[graph.input.name]
     if _exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
-        raise _DoesNotFit(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
+        raise _DoesNotFitError(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
     if not precision.window:
         fewer_bits = min(max(0, _exponent(largest_input) - USUAL_INPUT), precision.fraction - 1)
         precision = replace(precision, input_fraction=precision.fraction - fewer_bits if fewer_bits else None)
@@ -130,7 +131,7 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
                 continue
             fewer = {name: allowed for name, allowed in _scales(producer, bound.value, excess) if allowed < own[name]}
             if not fewer or min(fewer.values()) < LEAST_WEIGHT_BITS:
-                raise _DoesNotFit(
+                raise _DoesNotFitError(
                     f"{bound.step}: values up to {ranges.of(bound):.3g} do not fit a ring of {precision.bits} bits"
                     f" with {precision.fraction} fractional bits for activations"
                 )

@@ -16,8 +16,8 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.clear import walk
 from threepc.graph.ir import Graph, Weights
-from threepc.graph.relu_spec import IDENTITY, ZERO
-from threepc.plan.schedule import Plan, Sizes
+from threepc.graph.relu_spec import IDENTITY, ZERO, Sizes
+from threepc.plan.schedule import Plan
 from threepc.protocol.steps import MaxPoolStep, OutputStep, ReluStep
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Precision:
     window: tuple[int, int] | None = None
     input_fraction: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if type(self.bits) is not int or self.bits not in RINGS:
             raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {self.bits!r}")
         own = (("fraction", self.fraction), ("input_fraction", self.of_input))
@@ -83,7 +84,7 @@ class Precision:
             raise InputError(f"the model takes images of shape {tuple(shape)}, not {images.shape[1:]}")
         return Ring(self.bits).encode(images, self.of_input, what, headroom=2 * self.fraction - self.of_input)
 
-    def to_plain(self) -> dict:
+    def to_plain(self) -> dict[str, Any]:
         """As JSON-plain data."""
         return {
             "bits": self.bits,

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from threepc.choices import LABEL, LOGITS, REVEALS
 from threepc.errors import InputError
 from threepc.graph import relu_spec
-from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.ir import Graph, Node, Weights, weight_shape
+from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol import summands
@@ -28,6 +30,7 @@ from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.relu import OPS, Relu
 from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from threepc.protocol.summands import Summand
 from threepc.ring import Ring
 
 OUTPUT_BITS = 8
@@ -40,9 +43,6 @@ MOST_ELEMENTS = 1 << 30
 """Of one value, over the batch."""
 MOST_BYTES = 1 << 40
 """Of all values and all messages of one inference, and of the masked weights."""
-
-Sizes = Mapping[str, tuple[tuple[int, int], ...]]
-"""Patch sizes of every channel, by relu name."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _check_names(graph: Graph, precision: Precision, sizes: Sizes) -> None:
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str, draft: bool):
+    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str, draft: bool) -> None:
         self.draft = draft
         self.graph, self.precision, self.sizes, self.batch, self.reveal = graph, precision, sizes, batch, reveal
         self.readers = graph.consumers()
@@ -159,7 +159,10 @@ class _Scheduler:
     def _shape(self, node: Node) -> tuple[int, int, int, int]:
         return (self.batch, *node.shape)
 
-    def _append(self, step_type, node: Node, name: str, sources: list[str], value: Value, ops: int, kind: str | None = None, **rest) -> str:
+    def _append(
+        self, make: Callable[..., Step], node: Node, name: str, sources: list[str], value: Value, ops: int, kind: str = "", **own: Any
+    ) -> str:
+        """Add a step whose result stands for the node from now on; returns the result's name. Raises InputError for one beyond the limits."""
         inputs = tuple(self.values[s] for s in sources)
         if value.form == RAW:  # a truncation removes 16 bits at most: what weights of many bits bring beyond stays
             self.settled[name] = max(self.fraction, value.fraction - MAX_TRUNCATION)
@@ -175,7 +178,7 @@ class _Scheduler:
             )
         if self.op + ops > MOST_OPS:
             raise InputError(f"{name}: the model takes more than {MOST_OPS:,} protocols")
-        self.steps.append(step_type(name, kind or node.kind, self.op, tuple(sources), inputs, value, **rest))
+        self.steps.append(make(name, kind or node.kind, self.op, tuple(sources), inputs, value, **own))
         self.op += ops
         self.values[name] = value
         self.held[node.name] = name
@@ -232,13 +235,10 @@ class _Scheduler:
         if value.form != REDUCED or (value.fraction != self.settled[source] and not (fits and self._ends_here(node))):
             source = self._reduce(source)
             value = self.values[source]
-        a = node.attrs
-        weight_shape = (node.shape[0], value.shape[1] // a["groups"], *a["kernel"])
-        geometry = [tuple(a[key]) for key in ("stride", "padding", "dilation")]
-        protocol = Linear(self.op, self._shape(node), weight_shape, *geometry, a["groups"], self.bits)
-        self._append(
-            LinearStep, node, node.name, [source], Value(self._shape(node), RAW, value.fraction + own, self.bits), 1, protocol=protocol
-        )
+        a, shape = node.attrs, self._shape(node)
+        geometry: dict[str, Any] = {key: tuple(a[key]) for key in ("stride", "padding", "dilation")}
+        protocol = Linear(self.op, shape, weight_shape(self.graph, node), groups=a["groups"], bits=self.bits, **geometry)
+        self._append(LinearStep, node, node.name, [source], Value(shape, RAW, value.fraction + own, self.bits), 1, protocol=protocol)
 
     def _relu(self, node: Node, clip: float | None = None) -> None:
         (source,) = self._inputs(node)
@@ -298,13 +298,14 @@ class _Scheduler:
         value = self.values[source]
         # a sum of n values, read with log2(n) more fractional bits, is their average
         averaged = Value(self._shape(node), value.form, value.fraction + power, self.bits)
-        pool = partial(_pool, a["kernel"], a["stride"], a["padding"], averaged.shape)
+        geometry = {key: a[key] for key in ("kernel", "stride", "padding")}
+        pool = partial(_first, summands.window_sums, shape=averaged.shape, **geometry)
         name = self._append(LocalStep, node, node.name, [source], averaged, 0, apply=pool)
         if divisor != 2**power:
             source = self._reduce(name)
             factor = round(2 ** (self.fraction + power) / divisor)
             scaled = Value(averaged.shape, RAW, self.values[source].fraction + self.fraction, self.bits)
-            self._append(LocalStep, node, f"{name}/scale", [source], scaled, 0, apply=partial(_scale, factor))
+            self._append(LocalStep, node, f"{name}/scale", [source], scaled, 0, apply=partial(_first, summands.multiply, factor=factor))
 
     def _reshape(self, node: Node) -> None:
         self._in_place(node, partial(summands.reshape, shape=self._shape(node)))
@@ -312,7 +313,7 @@ class _Scheduler:
     def _resize(self, node: Node) -> None:
         self._in_place(node, partial(summands.broadcast, shape=self._shape(node)))
 
-    def _in_place(self, node: Node, apply) -> None:
+    def _in_place(self, node: Node, apply: Callable[[Summand], Summand]) -> None:
         (source,) = self._inputs(node)
         value = self.values[source]
         result = Value(self._shape(node), value.form, value.fraction, value.bits)
@@ -333,13 +334,5 @@ class _Scheduler:
         self._append(OutputStep, node, node.name, [source], value, 1, protocol=protocol)
 
 
-def _first(apply, inputs):
-    return apply(inputs[0])
-
-
-def _pool(kernel, stride, padding, shape, inputs):
-    return summands.window_sums(inputs[0], kernel, stride, padding, shape)
-
-
-def _scale(factor, inputs):
-    return summands.multiply(inputs[0], factor)
+def _first(apply: Callable[..., Summand], inputs: Sequence[Summand], **arguments: Any) -> Summand:
+    return apply(inputs[0], **arguments)

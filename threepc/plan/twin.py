@@ -17,7 +17,9 @@ Drawing here has nothing to do with masks: no share exists in this module.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,10 +50,10 @@ class Rounding:
     seed: int | None = None
     below: float = 0.5
     outside: int = 0
-    _generator: np.random.Generator | None = field(init=False, repr=False)
 
-    def __post_init__(self):
-        self._generator = None if self.seed is None else np.random.default_rng(self.seed)
+    @cached_property
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
 
     def drawn(self, bits: int, shape: tuple[int, ...]) -> np.ndarray:
         """Uniform numbers of `bits` bits, int64; only where there is a seed."""
@@ -66,7 +68,7 @@ class Rounding:
         if shift:
             z = z + (1 << shift >> 1)
             low, z = z & ((1 << shift) - 1), z >> shift
-            if self._generator is not None:
+            if self.seed is not None:
                 low -= self.drawn(shift, z.shape)
                 if provider_summand:
                     low += self.drawn(shift, z.shape)
@@ -77,7 +79,7 @@ class Rounding:
         """x >> low_bit with a carry from the bits below, as the difference of two masked words has one."""
         if not low_bit:
             return x
-        below = self.drawn(low_bit, x.shape) if self._generator is not None else int(self.below * ((1 << low_bit) - 1) + 0.5)
+        below = self.drawn(low_bit, x.shape) if self.seed is not None else int(self.below * ((1 << low_bit) - 1) + 0.5)
         return (x + below) >> low_bit
 
     def lifted(self, x: np.ndarray, kept_bits: int, bits: int) -> np.ndarray:
@@ -87,7 +89,7 @@ class Rounding:
         if not outside.any():
             return x
         self.outside += int(np.count_nonzero(outside))
-        if self._generator is None:
+        if self.seed is None:
             return x
         shifted = (x[outside] + quarter) & ((1 << kept_bits) - 1)
         mask = self.drawn(kept_bits, shifted.shape)
@@ -124,14 +126,14 @@ def pack(plan: Plan, weights: Weights) -> Packed:
 
 
 def simulate(
-    plan: Plan, weights: Weights | Packed, images: np.ndarray, keep: Container[str] = (), seed: int | None = None, threads: int = 1
+    plan: Plan, weights: Packed, images: np.ndarray, keep: Container[str] = (), seed: int | None = None, threads: int = 1
 ) -> dict[str, np.ndarray]:
     """Run a plan in the clear.
 
-    images: real (plan.batch, C, H, W); weights: the network's, or what `pack` made of them for many runs; keep: names of steps whose
-    results are wanted; seed: of the chance that roundings have in the secure run, None to round to nearest.
+    images: real (plan.batch, C, H, W); weights: what `pack` made of the network's; keep: names of steps whose results are wanted; seed: of
+    the chance that roundings have in the secure run, None to round to nearest.
     Returns float64 (N, C, H, W) by name, of the kept steps and of the output: logits before any final resize, or labels (N, 1, H, W).
-    Raises InputError for images or weights that do not fit.
+    Raises InputError for images that do not fit.
     """
     results = {}
     for step, words in walk(plan, weights, images, Rounding(seed), threads):
@@ -140,14 +142,10 @@ def simulate(
     return results
 
 
-def walk(
-    plan: Plan, weights: Weights | Packed, images: np.ndarray, rounding: Rounding, threads: int = 1
-) -> Iterator[tuple[Step, np.ndarray]]:
+def walk(plan: Plan, weights: Packed, images: np.ndarray, rounding: Rounding, threads: int = 1) -> Iterator[tuple[Step, np.ndarray]]:
     """As `simulate`, one step and the words of its result after the other; labels are int64. A value is let go after its last use."""
     if len(images) != plan.batch:
         raise InputError(f"the plan is for {plan.batch} images at once, not for {len(images)}")
-    if any(isinstance(part, dict) for part in weights.values()):
-        weights = pack(plan, weights)
     encoded, held = plan.precision.image_words(images, plan.graph.input.shape), with_provider(plan)
     values: dict[str, np.ndarray] = {}
     for index, step in enumerate(plan.steps):
@@ -185,7 +183,7 @@ def apply(
         case LinearStep():
             return step.protocol.apply(weights[step.name][0], inputs[0], weights[step.name][1], threads)
         case LocalStep():
-            return step.apply(inputs)
+            return cast("np.ndarray", step.apply(inputs))  # every summand is there
         case ReluStep():
             return relu(step.protocol, rounding.cut(inputs[0], step.protocol.cut, provider_summand), rounding)
         case MaxPoolStep():
@@ -202,11 +200,9 @@ def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
         whole = len(protocol.decide) == x.shape[1]
         chosen = x if whole else x[:, protocol.decide]
         units = rounding.units(chosen, protocol.low_bit)
-        kept, clipped = _decided(protocol, units), 0
-        if protocol.clip is not None:
-            above = _decided(protocol, units - (protocol.clip >> protocol.low_bit))
-            kept, clipped = kept ^ above, above * protocol.clip
-        kept = kept * rounding.lifted(chosen, protocol.cut.kept_bits, protocol.ring) + clipped
+        above = np.zeros(1, np.int64) if protocol.clip is None else _decided(protocol, units - (protocol.clip >> protocol.low_bit))
+        kept = _decided(protocol, units) ^ above
+        kept = kept * rounding.lifted(chosen, protocol.cut.kept_bits, protocol.ring) + above * (protocol.clip or 0)
         if whole:
             return to_words(kept, protocol.ring)
         out[:, protocol.decide] = kept
@@ -249,4 +245,5 @@ def output(step: OutputStep, words: np.ndarray, rounding: Rounding, provider_sum
 
 def labels(x: np.ndarray) -> np.ndarray:
     """The channel of the largest number, of equal ones the highest: (N, C, H, W) to (N, 1, H, W)."""
-    return x.shape[1] - 1 - x[:, ::-1].argmax(axis=1, keepdims=True)
+    found: np.ndarray = x.shape[1] - 1 - x[:, ::-1].argmax(axis=1, keepdims=True)
+    return found
