@@ -12,7 +12,7 @@ from threepc.graph.passes import standard_passes
 from threepc.plan.headroom import bounds, count_outside, measure, room
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
-from threepc.plan.twin import Rounding, walk
+from threepc.plan.twin import Rounding, pack, walk
 
 
 def network(*more: nn.Module):
@@ -55,7 +55,7 @@ def test_the_twin_and_the_counts_agree_at_a_gate():
     exponent = next(bound.exponent for bound in bounds(plan) if bound.step == "1")
     weights["0"]["weight"][:] = 4.0
     images, rounding = pixels(0.375 * 2.0**exponent, -0.375 * 2.0**exponent, 1, -1), Rounding()
-    list(walk(plan, weights, images, rounding))
+    list(walk(plan, pack(plan, weights), images, rounding))
     assert rounding.outside == count_outside(plan, weights, images)["1"] == 2
 
 
