@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,9 +18,10 @@ from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import check_range, load_images, preprocess
 from threepc.party import one_host, three_hosts
-from threepc.party.client import ClientSession
+from threepc.party.batches import infer_all
 from threepc.party.deployment import load
 from threepc.party.record import Record, report
+from threepc.party.retrying import RetryingClient
 
 if TYPE_CHECKING:
     import torch
@@ -173,14 +175,25 @@ class Client:
     """A client of a deployment's server. As a context manager it keeps one session for all its predictions.
 
     deployment: a deployment.yaml or its folder. name: of the client's key files beside it. out_of_range: "refuse" images that are larger
-    than the server's model is made for, or "warn" and go on. Raises InputError for a malformed file.
+    than the server's model is made for, or "warn" and go on. retries: how often a batch is asked for again, in a new session with new keys,
+    after a party was lost, silent or being stopped; what a party refuses is never tried again. model: NAME or
+    NAME@FINGERPRINT of one of the server's models, by default its first. Raises InputError for a malformed file.
     """
 
-    def __init__(self, deployment: str | Path, name: str = "client", threads: int = 1, out_of_range: str = "refuse") -> None:
-        self._out_of_range = out_of_range
+    def __init__(
+        self,
+        deployment: str | Path,
+        name: str = "client",
+        threads: int = 1,
+        out_of_range: str = "refuse",
+        *,
+        retries: int = 1,
+        model: str = "",
+    ) -> None:
+        self._out_of_range, self._retries, self._model = out_of_range, retries, model
         self._deployment, self._name, self._threads = load(deployment), name, threads
         self._deployment.key_pair(name)
-        self._session: ClientSession | None = None
+        self._session: RetryingClient | None = None
         self._entered = False
         self._one_at_a_time = threading.RLock()
         self.report: dict[str, Any] | None = None
@@ -192,19 +205,25 @@ class Client:
         """Outputs for image files and PIL images, or for ready inputs (N, C, H, W). Threads may call it; one prediction runs at a time.
 
         Returns float64 logits (N, K), or (N, K, h, w) of a segmentation; int64 classes (N,) or (N, h, w) where only these are revealed.
-        Raises InputError for unsuitable images, which leave a session as it is; RunError when a party cannot be reached, disagrees or fails.
+        More images than fit in memory at once are asked for in parts. Raises InputError for unsuitable images, which leave a session as it
+        is; RunError when a party cannot be reached, disagrees or fails.
         """
         with self._one_at_a_time:
             return self._predict(images)
 
     def _predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> np.ndarray:
         try:
-            session = self._open()
+            client = self._open()
+            session = client.session
             pixels = _pixels(images, session.model.card.preprocessing, session.model.graph.input.shape)
             check_range(pixels, session.model.card, self._out_of_range, _warn)
-            outputs, record = session.infer(pixels)
+            size = max(session.largest_batch, 1)
+            pixels = np.atleast_1d(pixels)
+            parts = [pixels[start : start + size] for start in range(0, max(len(pixels), 1), size)]
+            outputs, record = infer_all(client.infer, session.model, parts)
+            session = client.session
             self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
-            return session.model.network_outputs(outputs)
+            return outputs
         except InputError:
             raise
         except BaseException:
@@ -229,8 +248,9 @@ class Client:
         self._entered = False
         self.close()
 
-    def _open(self) -> ClientSession:
+    def _open(self) -> RetryingClient:
         if self._session is None:
-            self._session = three_hosts.open_client(self._deployment, self._name, self._threads)
-            self.card = self._session.model.card
+            connect = partial(three_hosts.open_client, self._deployment, self._name, self._threads, model=self._model)
+            self._session = RetryingClient(connect, self._retries)
+            self.card = self._session.session.model.card
         return self._session

@@ -1,5 +1,8 @@
 """The two ways a command can fail: the user's input (exit status 2) or the run itself (exit status 1)."""
 
+KINDS = ("silent", "lost", "ended by peer", "stopped", "refused")
+"""Of failed runs, in a word, see `RunError`."""
+
 
 class ThreepcError(Exception):
     """Base of all errors that threepc raises on purpose; the message is one line for the user."""
@@ -17,9 +20,14 @@ class RunError(ThreepcError):
     """A run that failed: a party that disagrees, disappears, or breaks the protocol.
 
     kind: for counts, in a word: "silent" (no answer in time), "lost" (the connection ended), "ended by peer" (it said why), "stopped" (this
-    party is being stopped), else "refused".
+    party is being stopped), else "refused". cause: where a peer ended the session, the kind of what it says was the reason.
     """
 
-    def __init__(self, message: str, kind: str = "refused") -> None:
+    def __init__(self, message: str, kind: str = "refused", cause: str = "") -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind, self.cause = kind, cause
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a new session may fare better: somebody was lost, silent or being stopped, and nobody refused anything."""
+        return (self.cause or self.kind) in ("silent", "lost", "stopped")

@@ -74,13 +74,13 @@ def test_everything_may_be_set(edit):
         document |= {"ring": 32, "frac_bits": 12, "drelu_window": [4, 20], "reveal": "label", "network": "wan352"}
         document["server"]["listen"] = "tcp://0.0.0.0:7001"
         document["timeouts"] = {"connect": 1.5}
-        document["budgets"] = {"client": 0.5, "provider": 1000}
+        document["budgets"] = {"client": 0.5, "provider": 1000, "memory": 6000}
 
     deployment = load(edit(change))
     assert (deployment.ring, deployment.frac_bits, deployment.drelu_window) == (32, 12, (4, 20))
     assert (deployment.reveal, deployment.network) == ("label", "wan352")
     assert deployment.server.listen == "tcp://0.0.0.0:7001" and deployment.server.address == "tcp://127.0.0.1:7001"
-    assert deployment.timeouts == Timeouts(1.5, 120.0, 600.0) and deployment.budgets == Budgets(500_000, 10**9)
+    assert deployment.timeouts == Timeouts(1.5, 120.0, 600.0) and deployment.budgets == Budgets(500_000, 10**9, 6 * 10**9)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,8 @@ def test_everything_may_be_set(edit):
         ("budgets.client", -1, "budgets.client: is -1: write"),
         ("budgets.client", 1e308, "budgets.client: is 1e+308: write a positive number, at most 1000000"),
         ("budgets.server", 1, "budgets.server: is not a key"),
+        ("queries.default", -1, "queries.default: is -1: write a whole number from 0 to"),
+        ("queries.alice", "many", "queries.alice: is 'many': write a whole number from 0 to"),
         ("rings", 48, "rings: is not a key of this file: remove it or correct its name"),
         ("server", None, "server must be a mapping"),
         ("server.address", "10.0.0.1:7001", "server.address: is '10.0.0.1:7001': write tcp://HOST:PORT"),

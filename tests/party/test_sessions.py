@@ -15,9 +15,10 @@ from tests.party.parties import Stranger, assert_close, images, serving, small_m
 from threepc.errors import InputError, RunError
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
+from threepc.party.memory import MAX_BATCH
 from threepc.party.one_host import ThreeThreads, open_parties
 from threepc.party.record import merged, report
-from threepc.party.session import MAX_BATCH, Options
+from threepc.party.session import Options
 from threepc.prf import new_key
 
 MODEL = small_model()
@@ -279,8 +280,8 @@ class Tampering(MemoryConnector):
 @pytest.mark.parametrize(
     "fields, match",
     [
-        ({"batch": 0}, "a batch of 0 images"),
-        ({"batch": MAX_BATCH + 1}, "a batch of 1025 images"),
+        ({"batch": 0}, "takes 1 to 1024 images at once, not 0"),
+        ({"batch": MAX_BATCH + 1}, "takes 1 to 1024 images at once, not 1025"),
         ({"batch": -1}, "without a proper 'batch'"),
         ({"batch": 1.5}, "without a proper 'batch'"),
         ({"batch": None}, "without a proper 'batch'"),

@@ -8,9 +8,11 @@ import sys
 
 import pytest
 
+from threepc.errors import RunError
 from threepc.party.client_list import add, revoke, rotate
 from threepc.party.deployment import load
 from threepc.party.keygen import generate
+from threepc.party.queries import Limits, QueryCounts, read_used
 from threepc.party.session import log
 from threepc.tasks import reload
 
@@ -21,7 +23,7 @@ class Party:
     role, address = "server", "tcp://192.0.2.1:7001"
 
     def __init__(self):
-        self.told = []
+        self.told, self.queries = [], QueryCounts()
 
     def authorise(self, keys, name_of):
         self.told.append(sorted(map(name_of, keys)))
@@ -105,7 +107,7 @@ def test_what_needs_a_restart_is_said(path, party, caplog):
     watch = reload.Reload(load(path), party)
     path.write_text(path.read_text().replace("ring: 48 ", "ring: 64 "))
     watch.look()
-    assert caplog.messages == [f"{path}: only the clients are read again: restart the server for the rest of it"]
+    assert caplog.messages == [f"{path}: only clients and queries are read again: restart the server for the rest of it"]
 
 
 PROGRAM = """
@@ -158,3 +160,22 @@ def test_a_closed_terminal_ends_it(path):
     assert process.returncode == -signal.SIGHUP
     os.close(ours)
     os.close(theirs)
+
+
+def test_limits_of_queries_change_and_where_they_cannot_be_counted_nothing_does(path, party, caplog):
+    watch = reload.Reload(load(path), party)
+    party.queries = QueryCounts(path.parent / "queries.json")
+    watch.look()
+    path.write_text(path.read_text() + "queries: {default: 2, client: 1}\n")
+    watch.look()
+    assert caplog.messages == ["the limits of queries have changed"]
+    with pytest.raises(RunError, match="client has used 0 of its 1 images"), party.queries.charged("client", "m@0", 2):
+        pass
+    with party.queries.charged("alice", "m@0", 2):
+        pass
+    assert read_used(path.parent / "queries.json") == {"alice": {"m@0": 2}}
+    assert load(path).queries == Limits(2, {"client": 1})
+    party.queries = QueryCounts(path / "no folder" / "queries.json")
+    path.write_text(path.read_text().replace("client: 1}", "client: 3}"))
+    watch.look()
+    assert "the clients stay as they were: cannot write" in caplog.messages[-1]

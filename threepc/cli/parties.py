@@ -17,7 +17,6 @@ from threepc.cli.options import (
     input_option,
     labels_option,
     margin_option,
-    model_arguments,
     model_options,
     out_of_range_option,
     output_options,
@@ -124,27 +123,47 @@ def compile(rings: tuple[str, ...]) -> None:  # noqa: A001 - the command's name
     say(compile_kernels([int(ring) for ring in rings or RINGS], Display()))
 
 
-@click.command(cls=Command, short_help="Serve a network to clients.")
-@model_arguments
+@click.command(cls=Command, short_help="Serve networks to clients.")
+@click.argument("config", required=False)
+@click.argument("checkpoint", required=False, type=FILE)
 @_deployment
+@click.option("--models", type=FILE, metavar="YAML", help="Serve the models that this file lists, and look for changes in it.")
 @model_options
 @calibration_option
 @margin_option
 @_threads
 @_watching_options
 def server(
-    config: str, checkpoint: Path | None, deployment: Path, observe: str | None, log_format: str, grace: float, **options: Any
+    config: str | None,
+    models: Path | None,
+    deployment: Path,
+    threads: int,
+    observe: str | None,
+    log_format: str,
+    grace: float,
+    **options: Any,
 ) -> None:
-    """Serve a network to the clients of a deployment until interrupted.
+    """Serve a network, or those of --models, to the clients of a deployment until interrupted.
 
     CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
     """
     from threepc.console import Display
+    from threepc.errors import InputError
+    from threepc.tasks.models import ModelOptions
     from threepc.tasks.provide import Watching
     from threepc.tasks.serve import ServerOptions, serve
 
-    watching = Watching(observe, log_format, grace)
-    serve(ServerOptions(config, checkpoint, deployment, watching=watching, **options), Display())
+    model: ModelOptions | Path
+    if config is not None and models is None:
+        model = ModelOptions(config, **options)
+    elif config is None and models is not None:
+        model = models
+        given = [name for name, value in options.items() if value != ModelOptions.__dataclass_fields__[name].default]
+        if given:
+            raise InputError(f"--models: write {', '.join(given)} into {models}, for each model its own")
+    else:
+        raise InputError("say which network to serve: either CONFIG [CHECKPOINT], or --models YAML for several")
+    serve(ServerOptions(model, deployment, threads, Watching(observe, log_format, grace)), Display())
 
 
 @click.command(cls=Command, short_help="Deal randomness to clients and server.")
@@ -173,6 +192,7 @@ def status(address: str, as_json: bool) -> None:
 @click.command(cls=Command, short_help="Your images through a server and a provider.")
 @_deployment
 @input_option
+@click.option("--model", default="", metavar="NAME[@FINGERPRINT]", help="Which of the server's models. Default: its first.")
 @click.option("--name", default="client", show_default=True, help="Whose key files are used: NAME.public and NAME.secret.")
 @labels_option
 @batch_option
@@ -180,6 +200,19 @@ def status(address: str, as_json: bool) -> None:
 @phases_option
 @out_of_range_option
 @output_options
+@click.option(
+    "--resume",
+    type=FILE,
+    metavar="DIR",
+    help="Keep every image's output in this folder as it comes, and ask for those alone that are not there yet.",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 100),
+    default=0,
+    show_default=True,
+    help="Try again so often, in a new session, when a party is lost, silent or being stopped.",
+)
 def client(deployment: Path, images: tuple[Path, ...], phases: str, **options: Any) -> None:
     """Classify or segment images with the server and the provider of a deployment."""
     from threepc.cli.show_run import show

@@ -35,6 +35,11 @@ class PublicModel:
         """SHA-256 of graph, precision, spec and what is revealed: equal at all parties or the session ends."""
         return fingerprint(self.graph, self.precision, self.sizes, self.reveal)
 
+    @property
+    def called(self) -> str:
+        """NAME@FINGERPRINT, the fingerprint cut short: what tells versions of one name apart."""
+        return f"{self.card.name}@{self.fingerprint[:12]}"
+
     def plan(self, batch: int) -> Plan:
         """The steps for a batch; those last asked for are kept. Raises InputError, naming the layer, for what ring or window cannot hold."""
         return self._plans(batch)

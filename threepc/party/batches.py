@@ -7,7 +7,46 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from threepc.model.served import PublicModel
+from threepc.party.kept import KeptOutputs
 from threepc.party.record import Record, merged
+
+
+def fitting(batch: int, images: int, most: int, tell: Callable[[str], None]) -> int:
+    """How many of `images` to evaluate at once: `batch`, or `most` where fewer fit in memory, which `tell` then hears."""
+    if not most or min(batch, images) <= most:  # not even one: it is refused when it is asked for, with what it takes
+        return batch
+    tell(f"--batch {batch} does not fit in memory for this network: it runs with {most} at once, --batch {most} says so")
+    return most
+
+
+def infer_missing(
+    infer: Callable[[np.ndarray], tuple[np.ndarray, Record]],
+    model: PublicModel,
+    pixels: np.ndarray,
+    size: int,
+    kept: KeptOutputs,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[np.ndarray, Record, int]:
+    """`infer_all` of those images (N, C, H, W) that no earlier call has kept, `size` at a time, each batch kept at once; and how many these were.
+
+    The outputs are those of all N images.
+    """
+    found = [kept.find(image) for image in pixels]
+    missing = [index for index, output in enumerate(found) if output is None]
+    advance(len(pixels) - len(missing))
+
+    def infer_and_keep(images: np.ndarray) -> tuple[np.ndarray, Record]:
+        decoded, record = infer(images)
+        kept.add(images, model.network_outputs(decoded))
+        return decoded, record
+
+    record = Record(dict.fromkeys(("offline", "online", "total"), 0.0))
+    if missing:
+        parts = (pixels[missing[start : start + size]] for start in range(0, len(missing), size))
+        outputs, record = infer_all(infer_and_keep, model, parts, advance)
+        for index, output in zip(missing, outputs, strict=True):
+            found[index] = output
+    return np.stack([output for output in found if output is not None]), record, len(missing)
 
 
 def infer_all(

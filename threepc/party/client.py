@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from concurrent.futures import Future
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -16,15 +17,17 @@ from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.connector import Connector
+from threepc.party.memory import check_batch, largest_batch
+from threepc.party.offered import is_meant
 from threepc.party.pacing import PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
 from threepc.party.session import (
-    MAX_BATCH,
     WAITING_S,
     Options,
     all_measured,
     allow_messages,
     close_all,
+    kind_of,
     measured,
     new_session,
     open_channel,
@@ -74,11 +77,13 @@ class ClientSession:
         self._counted.enter_context(counted(session))
         hello = {"version": PROTOCOL_VERSION, "role": "client", "session": session.hex()}
         self._online = self._open(connector, "server")
-        self._online.send_control("hello", hello | {"purpose": "online"})
+        self._online.send_control("hello", hello | {"purpose": "online", "model": self._options.model})
         try:
             self.model = PublicModel.from_plain(self._hear_model().fields)
         except InputError as error:
             raise RunError(f"the server's description of its model is malformed: {error}") from None
+        if not is_meant(self.model, self._options.model):
+            raise RunError(f"the server answers with {printable(self.model.called)}, and not with {self._options.model}")
         self._options.accept(self.model)
         self._provider = self._open(connector, "provider")
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
@@ -106,6 +111,11 @@ class ClientSession:
             self._options.tell(f"the server has this client wait: {printable(text_field(answer, 'for'))}")
         return answer
 
+    @cached_property
+    def largest_batch(self) -> int:
+        """The most images that `infer` takes at once; 0 where this client's memory does not hold the work for one."""
+        return largest_batch(self.model, self._options.memory)
+
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """Logits (N, ...) float64 of images (N, C, H, W), real numbers, and what it cost.
 
@@ -115,9 +125,7 @@ class ClientSession:
         if self._ended:
             raise RunError(f"this session is over: {self._ended}")
         words = self.model.precision.image_words(images, self.model.graph.input.shape)
-        if not 1 <= len(images) <= MAX_BATCH:
-            raise InputError(f"an inference takes 1 to {MAX_BATCH} images at once, not {len(images)}")
-        plan = self.model.plan(len(images))
+        plan = check_batch(self.model, len(images), self._options.memory, "the client")
         ahead = max(plan.cost.offline.values(), default=0)
         if separate and ahead > self._options.budget:
             raise InputError(f"the offline phase needs a budget of {ahead / 1e6:.0f} MB to be finished before the online phase")
@@ -176,6 +184,11 @@ class ClientSession:
             layer = {"name": step.name, "kind": step.kind, "seconds": taken, "bytes": size + more, "messages": messages}
             record.layers.append(layer)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more can be asked in this session."""
+        return bool(self._ended)
+
     def close(self) -> None:
         """End the session in good order."""
         self._end(None)
@@ -193,7 +206,7 @@ class ClientSession:
             close_all(self._channels)
         else:
             self._ended = str(error) if isinstance(error, RunError) else f"{type(error).__name__} in the client"
-            close_all(self._channels, self._ended)
+            close_all(self._channels, self._ended, kind_of(error))
 
     def __enter__(self) -> Self:
         return self

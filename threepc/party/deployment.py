@@ -6,7 +6,7 @@ The file and the .public keys beside it go to every host; a .secret key stays wi
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from threepc.choices import NETWORKS, REVEALS, RINGS
 from threepc.errors import InputError
 from threepc.party import strict_yaml
 from threepc.party.key_files import LISTENING, read_pair, read_public, read_text
+from threepc.party.memory import DEFAULT_MEMORY
+from threepc.party.queries import Limits
 from threepc.party.strict_yaml import Section
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
 from threepc.transport.keys import KeyPair
@@ -22,6 +24,7 @@ FILE_NAME = "deployment.yaml"
 _MEGABYTE = 10**6
 _LONGEST_S = 7 * 24 * 3600
 _LARGEST_MB = 10**6
+_MOST_QUERIES = 10**12
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Budgets:
-    """Bytes of correlated randomness that a party holds ahead of its use, for each session."""
+    """client, provider: bytes of correlated randomness that a party holds ahead of its use, for each session; memory: that an inference takes."""
 
     client: int = 256 * _MEGABYTE
     provider: int = 256 * _MEGABYTE
+    memory: int = DEFAULT_MEMORY
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Deployment:
     network: str = "none"
     timeouts: Timeouts = Timeouts()
     budgets: Budgets = Budgets()
+    queries: Limits = field(default_factory=Limits)
 
     @cached_property
     def precision(self) -> Precision:
@@ -145,6 +150,7 @@ def parse(path: Path, text: str) -> Deployment:
         network=top.choice("network", tuple(NETWORKS), "none"),
         timeouts=_timeouts(top.section("timeouts", required=False)),
         budgets=_budgets(top.section("budgets", required=False)),
+        queries=_queries(top.section("queries", required=False)),
     )
     top.finish()
     precision = deployment.precision
@@ -196,6 +202,11 @@ def _timeouts(section: Section) -> Timeouts:
     timeouts = Timeouts(*(section.positive(name, default, _LONGEST_S) for name, default in vars(Timeouts()).items()))
     section.finish()
     return timeouts
+
+
+def _queries(section: Section) -> Limits:
+    limits = {name: section.integer(name, 0, _MOST_QUERIES) for name in section.names()}
+    return Limits(limits.pop("default", None), {name: limit for name, limit in limits.items() if limit is not None})
 
 
 def _budgets(section: Section) -> Budgets:

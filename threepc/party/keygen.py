@@ -44,9 +44,14 @@ timeouts:                         # seconds
   answer: 120                     # until a party that is silent in the middle of a session is given up
   idle: 600                       # until a session without an inference is ended, for the next client
 
-budgets:                          # megabytes of correlated randomness held ahead of its use, for each session
-  client: 256
-  provider: 256
+budgets:                          # megabytes, for each session
+  client: 256                     # of what the client prepares ahead of its use
+  provider: 256                   # of what the provider deals ahead of its use
+  memory: 8000                    # that one inference may take at a party; it says how many images go at once
+
+# queries:                        # images that a client may ask of one model, counted by the server; without it there is no limit
+#   default: 10000
+#   NAME: 500                     # another limit for the client of that name
 """
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from threepc.errors import RunError, ThreepcError
 from threepc.party.connector import Connector
 from threepc.party.observation import Observation
-from threepc.party.session import WAITING_S, Options, close_all, log, open_channel
+from threepc.party.queries import QueryCounts
+from threepc.party.session import WAITING_S, Options, close_all, kind_of, log, open_channel
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
 from threepc.transport.meter import Meter
@@ -47,7 +48,7 @@ class ListeningParty(ABC):
     def __init__(self, connector: Connector, options: Options) -> None:
         """Listen at once. Raises InputError when the address is in use."""
         self._options, self._connector = options, connector
-        self.observation = Observation(self.role)
+        self.observation, self.queries = Observation(self.role), QueryCounts()
         self._lock, self._serving, self._stopping = threading.Lock(), threading.Lock(), threading.Event()
         self._draining, self._busy, self._idle = False, 0, threading.Condition()
         self._name_of: Callable[[bytes | None], str | None] = lambda _: None
@@ -151,7 +152,7 @@ class ListeningParty(ABC):
             self._greet(channel)
         except ThreepcError as error:
             self.observation.failed(error)
-            close_all([channel], str(error))
+            close_all([channel], str(error), kind_of(error))
         except BaseException as error:
             close_all([channel], f"{type(error).__name__} in this party")  # no text: it might quote a value
             raise

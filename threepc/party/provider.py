@@ -22,6 +22,9 @@ from threepc.protocol.roles import Provider, Weights
 from threepc.transport.channel import Channel
 from threepc.transport.framing import PROTOCOL_VERSION, Control
 
+KEPT_MASKS = 4
+"""Of so many models the packed masks are kept."""
+
 
 @dataclass
 class _Meeting:
@@ -34,13 +37,13 @@ class _Meeting:
 
 
 class ProviderParty(ListeningParty):
-    """Serves sessions until stopped. The packed mask of the model last dealt for is kept for its next client."""
+    """Serves sessions until stopped. The packed masks of the models last dealt for are kept for their next clients."""
 
     role = "provider"
 
     def __init__(self, connector: Connector, options: Options) -> None:
         self._meetings: dict[bytes, _Meeting] = {}
-        self._packed: tuple[bytes, Weights] | None = None
+        self._packed: dict[bytes, Weights] = {}
         super().__init__(connector, options)
 
     def stop(self) -> None:
@@ -76,11 +79,11 @@ class ProviderParty(ListeningParty):
         with self._lock:
             self._meetings.pop(session, None)
         if not complete and self._stopping.is_set():
-            raise RunError("the provider is being stopped")
+            raise RunError("the provider is being stopped", "stopped")
         if not complete and channel.connection.has_ended:
-            raise RunError(f"{channel.connection.name} went away before the {other} came")
+            raise RunError(f"{channel.connection.name} went away before the {other} came", "lost")
         if not complete:
-            raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s")
+            raise RunError(f"the {other} did not reach the provider within {self._options.timeout:g} s", "silent")
         if is_first:
             self._session(session, meeting.halves)
 
@@ -114,13 +117,15 @@ class ProviderParty(ListeningParty):
     def _weight_masks(self, model: PublicModel, key: bytes) -> Weights:
         """L_W of every linear layer, packed. A server's key stands for one model in one ring and precision for as long as the server runs."""
         name = hashlib.sha256(key + model.fingerprint.encode()).digest()
-        packed = self._packed
-        if packed is None or packed[0] != name:
+        packed = self._packed.get(name)
+        if packed is None:
             stream = Keystream(key)
             stream.begin_attempt(0)
-            packed = self._packed = name, {step.op: step.protocol.provider_weights(stream) for step in model.plan(1).linear}
+            packed = {step.op: step.protocol.provider_weights(stream) for step in model.plan(1).linear}
             stream.erase()
-        return packed[1]
+        others = [(other, weights) for other, weights in self._packed.items() if other != name]
+        self._packed = dict([*others[1 - KEPT_MASKS :], (name, packed)])
+        return packed
 
     def _deal(
         self,
@@ -132,7 +137,7 @@ class ProviderParty(ListeningParty):
         streams: tuple[Keystream, Keystream],
     ) -> None:
         """Deal for one inference. streams: with the client and with the server."""
-        attempt, plan = requested(model, request)
+        attempt, plan = requested(model, request, self._options, self.role)
         for stream in streams:
             stream.begin_attempt(attempt)
         client.attempt = paced.channel.attempt = attempt

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Callable, Iterable, Iterator
 
 from threepc.errors import RunError
-from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import ServedModel
 from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, LOOK_S, ListeningParty, Waiting
+from threepc.party.offered import Offer, OfferedModel
 from threepc.party.pacing import PacedReceiver
 from threepc.party.places import Places
 from threepc.party.record import by_link, by_step, difference
@@ -43,41 +41,36 @@ SESSIONS = 32
 class ServerParty(ListeningParty):
     """Serves clients until stopped; one thread a client.
 
-    The weights are encoded, masked and packed once; the key of their mask is made here and goes to the provider with each session.
+    offer: the models that it serves, which may be added and withdrawn meanwhile.
     """
 
     role, expects = "server", "client"
 
     def __init__(self, model: ServedModel | None, connector: Connector, options: Options) -> None:
-        """`model` may follow later, by `load`; until then clients are told to wait. Raises InputError as `load` does, and for an address in use."""
-        self._weight_key, self._loaded, self._places = new_key(), threading.Event(), Places(SESSIONS)
-        self._weights: dict[int, PackedWeight] = {}
-        self._biases: dict[int, np.ndarray] = {}
-        self._masked: dict[int, np.ndarray] = {}
+        """`model`: the only one on offer; where there is none yet, clients are told to wait for `load` or `offer_all`.
+
+        Raises InputError, naming the layer, for weights that do not fit the ring, and for an address in use.
+        """
+        self.offer, self._loaded, self._places = Offer(), threading.Event(), Places(SESSIONS)
         self._waiting: dict[bytes, queue.SimpleQueue[Channel]] = {}
         if model is not None:
-            self._prepare(model)
+            self.offer.set([OfferedModel(model)])
+            self._loaded.set()
         super().__init__(connector, options)
 
     def load(self, model: ServedModel) -> None:
-        """Serve this model from now on. Raises InputError, naming the layer, for weights that do not fit the ring."""
-        self._prepare(model)
+        """Serve this model alone from now on. Raises InputError, naming the layer, for weights that do not fit the ring."""
+        self.offer_all([OfferedModel(model)])
+
+    def offer_all(self, models: Iterable[OfferedModel]) -> None:
+        """Serve these from now on. Raises InputError as `Offer.set` does."""
+        self.offer.set(models)
+        self._loaded.set()
         self.observation.state = "ready"
 
     def is_loaded(self) -> bool:
-        """Whether there is a model."""
+        """Whether models are on offer, or were."""
         return self._loaded.is_set()
-
-    def _prepare(self, model: ServedModel) -> None:
-        mask = Keystream(self._weight_key)
-        mask.begin_attempt(0)
-        for step, words, biases in model.public.plan(1).encoded_weights(model.weights):
-            self._biases[step.op] = biases
-            self._masked[step.op] = step.protocol.mask_weights(mask, words)
-            self._weights[step.op] = step.protocol.server_weights(words)
-        mask.erase()
-        self._public = model.public
-        self._loaded.set()
 
     def _greet(self, channel: Channel) -> None:
         hello = channel.receive_control("hello", timeout=GREETING_TIMEOUT)
@@ -94,11 +87,12 @@ class ServerParty(ListeningParty):
             tell = Waiting(channel)
             while not self._loaded.wait(LOOK_S):
                 if self._stopping.is_set():
-                    raise RunError("the server is being stopped")
+                    raise RunError("the server is being stopped", "stopped")
                 tell("it is loading its model")
+            offered = self.offer.find(text_field(hello, "model") if "model" in hello.fields else "")
             full = f"it serves {SESSIONS} sessions already, and this one is number"
             with self._places.taken(channel.connection.peer, lambda number: tell(f"{full} {number} in the queue"), LOOK_S):
-                self._session(session, channel, tell)
+                self._session(session, channel, offered, tell)
         else:
             raise RunError("a connection for an unknown purpose")
 
@@ -115,13 +109,13 @@ class ServerParty(ListeningParty):
             with self._lock:
                 del self._waiting[session]
 
-    def _session(self, session: bytes, online: Channel, tell: Callable[[str], None]) -> None:
-        channels, key = [online], new_key()
+    def _session(self, session: bytes, online: Channel, offered: OfferedModel, tell: Callable[[str], None]) -> None:
+        public, channels, key = offered.public, [online], new_key()
         with counted(session), ending_together(channels):
             with self._second_connection(session) as arriving:
                 provider = open_channel(self._connector.connect("provider", tell), "server", "provider", self._options, online.meter)
                 channels.append(provider)
-                model = self._public.to_plain()
+                model = public.to_plain()
                 hello = {
                     "version": PROTOCOL_VERSION,
                     "role": "server",
@@ -129,7 +123,7 @@ class ServerParty(ListeningParty):
                     "model": model,
                     "client": key_text(online.connection.peer),
                 }
-                provider.send_control("hello", hello, [key, self._weight_key])
+                provider.send_control("hello", hello, [key, offered.key])
                 online.send_control("model", model)
                 online.receive_control("opened")  # waiting here, the server hears of a client that goes away instead
                 try:
@@ -142,10 +136,10 @@ class ServerParty(ListeningParty):
             for channel in channels:
                 channel.session = session
             offline.meter = online.meter
-            for op, message in self._masked.items():
+            for op, message in offered.masked.items():
                 offline.send(op, [message], "setup")
-            warm_up(self._public.precision)
-            if text_field(provider.receive_control("ready"), "fingerprint") != self._public.fingerprint:
+            warm_up(public.precision)
+            if text_field(provider.receive_control("ready"), "fingerprint") != public.fingerprint:
                 raise RunError("the provider confirmed another model")
             online.send_control("ready", {})
             stream, dealt, prepared = Keystream(key), PacedReceiver(provider), PacedReceiver(offline)
@@ -153,20 +147,29 @@ class ServerParty(ListeningParty):
                 with self.observation.session(session, self.called(online.connection), online.connection.where):
                     while request := next_request(online, "infer", self._options.idle):
                         with self.inferring():
-                            self._infer(request, online, dealt, prepared, stream)
+                            self._infer(request, offered, online, dealt, prepared, stream)
             finally:
                 stream.erase()
 
-    def _infer(self, request: Control, online: Channel, dealt: PacedReceiver, prepared: PacedReceiver, stream: Keystream) -> None:
-        attempt, plan = requested(self._public, request)
+    def _infer(
+        self, request: Control, offered: OfferedModel, online: Channel, dealt: PacedReceiver, prepared: PacedReceiver, stream: Keystream
+    ) -> None:
+        attempt, plan = requested(offered.public, request, self._options, self.role)
         stream.begin_attempt(attempt)
         channels = online, dealt.channel, prepared.channel
         allow_messages(plan, channels, self._options.budget)
         for channel in channels:
             channel.attempt = attempt
         before, usage, seconds = online.meter.counts(), Usage(online.session), [0.0] * len(plan.steps)
-        role = Server(attempt, self._weights, self._biases, stream, dealt, prepared, online, self._options.threads)
-        inference.serve(role, plan, inference.noting(seconds))
+        role = Server(attempt, offered.weights, offered.biases, stream, dealt, prepared, online, self._options.threads)
+        client = self._name_of(online.connection.peer) or "a client"
+        with self.queries.charged(client, offered.public.called, plan.batch) as charge:
+
+            def note(index: int, _: object, taken: float) -> None:
+                seconds[index] = taken
+                charge.is_final = index >= len(plan.steps) - 2  # from the output on, the client may have the answer
+
+            inference.serve(role, plan, note)
         stream.end_attempt(attempt)
         for receiver in (dealt, prepared):
             receiver.settle()

@@ -5,7 +5,7 @@ on them, with their fields, + what is attached to them; in brackets the data tha
 
 To set up, once:
 
-    C -> S   hello    version, role, session, purpose "online"
+    C -> S   hello    version, role, session, purpose "online", model: NAME, NAME@FINGERPRINT or "" for the server's first
     S -> C   waiting  for, any number of times: the server loads its model, has no place yet, or waits for the provider
     S -> P   hello    version, role, session, model, the public key of C + the keys of S with P and of the weights' mask
     S -> C   model    graph, precision, sizes, card, reveal
@@ -47,6 +47,7 @@ from typing import Any
 from threepc.choices import NETWORKS
 from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
+from threepc.party.memory import DEFAULT_MEMORY, check_batch
 from threepc.plan.schedule import Plan
 from threepc.prf import ATTEMPT_BITS
 from threepc.transport.channel import Channel
@@ -57,7 +58,6 @@ from threepc.transport.shaping import Shaper
 
 log = logging.getLogger("threepc")
 
-MAX_BATCH = 1024
 MEBIBYTE = 1 << 20
 WAITING_S = 20.0
 """Who has a peer wait tells it so again after so many seconds."""
@@ -67,13 +67,17 @@ WAITING_S = 20.0
 class Options:
     """timeout: seconds that a party waits for a message; budget: bytes that may wait for a receiver; threads: of this party's kernels.
 
-    idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another
-    party's that this one is not willing to run.
+    memory: bytes that one inference may take at this party, by `memory.needed`. model: which one a client asks for, as `Offer.find` takes it.
+    idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the
+    simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another party's that this one is
+    not willing to run.
     """
 
     timeout: float = 60.0
     budget: int = 512 * MEBIBYTE
     threads: int = 1
+    memory: int = DEFAULT_MEMORY
+    model: str = ""
     shaper: Callable[[str, str], Shaper | None] = lambda *_: None
     accept: Callable[[PublicModel], None] = lambda _: None
     idle: float | None = None
@@ -91,7 +95,7 @@ class Options:
             key = sender, "server" if receiver == "peer" else receiver
             return pipes.setdefault(key, Shaper(preset.rate_bits_per_s, preset.one_way_delay_s))
 
-        return cls(timeout, budget, threads, shaper)
+        return cls(timeout, budget, threads, shaper=shaper)
 
 
 def new_session() -> bytes:
@@ -153,14 +157,15 @@ def session_field(control: Control) -> bytes:
     return session
 
 
-def requested(model: PublicModel, request: Control) -> tuple[int, Plan]:
-    """The attempt and the plan of the inference that a client asks for. Raises RunError for an attempt or a batch that is none."""
+def requested(model: PublicModel, request: Control, options: Options, whose: str) -> tuple[int, Plan]:
+    """The attempt and the plan of the inference that a client asks for. Raises RunError for an attempt that is none, InputError for a batch.
+
+    whose: the party's role. A batch is refused that its memory does not hold, before anything is allocated for it.
+    """
     attempt, batch = number_field(request, "attempt"), number_field(request, "batch")
     if attempt >= 1 << ATTEMPT_BITS:
         raise RunError(f"attempt {attempt} was refused: a session has attempts 0 to 2^{ATTEMPT_BITS} - 1")
-    if not 1 <= batch <= MAX_BATCH:
-        raise RunError(f"a batch of {batch} images was asked for; 1 to {MAX_BATCH} are possible")
-    return attempt, model.plan(batch)
+    return attempt, check_batch(model, batch, options.memory, f"the {whose}")
 
 
 def next_request(channel: Channel, kind: str, idle: float | None) -> Control | None:
@@ -185,7 +190,7 @@ def ending_together(channels: list[Channel]) -> Iterator[None]:
     try:
         yield
     except ThreepcError as error:
-        close_all(channels, str(error))
+        close_all(channels, str(error), kind_of(error))
         raise
     except BaseException as error:
         close_all(channels, f"{type(error).__name__} in this party")  # no text: it might quote a value
@@ -193,10 +198,15 @@ def ending_together(channels: list[Channel]) -> Iterator[None]:
     close_all(channels)
 
 
-def close_all(channels: Sequence[Channel], reason: str | None = None) -> None:
-    """Close the channels of a session, after telling every peer the reason where there is one."""
+def kind_of(error: BaseException) -> str:
+    """What peers are told of an error besides its text: its kind, or its cause's."""
+    return (error.cause or error.kind) if isinstance(error, RunError) else "refused"
+
+
+def close_all(channels: Sequence[Channel], reason: str | None = None, kind: str = "refused") -> None:
+    """Close the channels of a session, after telling every peer the reason and its kind where there is one."""
     if reason is not None:
         for channel in channels:
-            channel.abort(reason)
+            channel.abort(reason, kind)
     for channel in channels:
         channel.close()

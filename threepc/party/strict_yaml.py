@@ -80,6 +80,10 @@ class Section:
             raise self.wrong(key, "is missing: add it, or make a new file with 'threepc keygen DIR'")
         return self._values.pop(key, default)
 
+    def names(self) -> list[str]:
+        """The keys that nobody has asked for yet."""
+        return list(self._values)
+
     def section(self, key: str, required: bool = True) -> Section:
         """The mapping under a key, empty where it is missing and not required."""
         return Section(self.path, f"{self._prefix}{key}.", self.take(key, ... if required else {}))

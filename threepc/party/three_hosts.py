@@ -11,28 +11,35 @@ from threepc.party.client import ClientSession
 from threepc.party.connector import ZmqConnector
 from threepc.party.deployment import Deployment
 from threepc.party.provider import ProviderParty
+from threepc.party.queries import QueryCounts, state_file
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, log
 from threepc.transport.keys import KeyPair
 
 
-def open_client(deployment: Deployment, name: str = "client", threads: int = 1, tell: Callable[[str], None] = log.info) -> ClientSession:
+def open_client(
+    deployment: Deployment, name: str = "client", threads: int = 1, tell: Callable[[str], None] = log.info, model: str = ""
+) -> ClientSession:
     """Connect as the client whose key files are called `name`, and set a session up; `tell` hears for whom the client waits.
+
+    model: which one it asks for, as `Offer.find` takes it.
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
     connector = _connector(deployment, name, deployment.client_pair(name))
-    return ClientSession(connector, dataclasses.replace(_options(deployment, deployment.budgets.client, threads), tell=tell))
+    options = _options(deployment, deployment.budgets.client, threads)
+    return ClientSession(connector, dataclasses.replace(options, tell=tell, model=model))
 
 
 def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1) -> ServerParty:
     """A server that listens; without a model it has clients wait until it is given one.
 
-    Raises InputError for its keys, for weights that do not fit the ring, and for an address in use.
+    Raises InputError for its keys, for weights that do not fit the ring, for an address in use, and where queries cannot be counted.
     """
     connector = _connector(deployment, "server")
-    party = ServerParty(model, connector, _options(deployment, max(vars(deployment.budgets).values()), threads))
+    party = ServerParty(model, connector, _options(deployment, max(deployment.budgets.client, deployment.budgets.provider), threads))
     party.authorise(deployment.authorised("server"), deployment.name_of)
+    party.queries = QueryCounts(state_file(deployment.path), deployment.queries)
     return party
 
 
@@ -55,7 +62,8 @@ def _connector(deployment: Deployment, name: str, keys: KeyPair | None = None) -
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:
     options = Options.simulating(deployment.network, deployment.timeouts.answer, budget, threads)
-    return dataclasses.replace(options, accept=lambda model: _agree(deployment, model), idle=deployment.timeouts.idle)
+    accept, memory, idle = (lambda model: _agree(deployment, model)), deployment.budgets.memory, deployment.timeouts.idle
+    return dataclasses.replace(options, accept=accept, memory=memory, idle=idle)
 
 
 def _agree(deployment: Deployment, model: PublicModel) -> None:

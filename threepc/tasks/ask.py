@@ -9,9 +9,11 @@ from pathlib import Path
 from threepc.console import Display
 from threepc.files import check_writable
 from threepc.party import three_hosts
-from threepc.party.batches import infer_all
+from threepc.party.batches import fitting, infer_all, infer_missing
 from threepc.party.deployment import load
+from threepc.party.kept import KeptOutputs
 from threepc.party.record import report
+from threepc.party.retrying import RetryingClient
 from threepc.party.warmup import warm_up
 from threepc.tasks import results
 from threepc.tasks.inputs import check_files, load_inputs
@@ -25,6 +27,7 @@ class ClientOptions:
     deployment: Path
     images: tuple[Path, ...]
     name: str = "client"
+    model: str = ""
     labels: Path | None = None
     batch: int = 1
     threads: int = 1
@@ -32,6 +35,8 @@ class ClientOptions:
     out_of_range: str = "refuse"
     output: Path | None = None
     report: Path | None = None
+    resume: Path | None = None
+    retries: int = 0
 
 
 def ask(options: ClientOptions, display: Display) -> Outcome:
@@ -42,19 +47,32 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
         check_files(options.images)
     check_writable(options.report)
     check_writable(options.output, is_directory=True)
+    check_writable(options.resume, is_directory=True)
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
-        session = three_hosts.open_client(deployment, options.name, options.threads, tell)
-    with session:
-        model = session.model
+        connect = partial(three_hosts.open_client, deployment, options.name, options.threads, tell, options.model)
+        client = RetryingClient(connect, options.retries, display.warn)
+    with client:
+        model = client.session.model
+        if not options.model:
+            display.note(f"model {model.called}, the server's first or only one")
+        kept = KeptOutputs(options.resume, model) if options.resume else None
         with display.stage("reading the images"):
             inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
         inputs.check_range(model.card, options.out_of_range, display.warn)
+        batch = fitting(options.batch, len(inputs), client.session.largest_batch, display.note)
         with display.bar("private inference", len(inputs)) as advance:
-            outputs, record = infer_all(partial(session.infer, separate=options.separate), model, inputs.batches(options.batch), advance)
-    details = report(model, record, len(inputs), "the server's" if model.sizes else None, session.setup_links, session.setup_seconds)
-    details |= {"batch": options.batch, "threads": options.threads, "phases": "separate" if options.separate else "overlapped"}
+            infer = partial(client.infer, separate=options.separate)
+            if kept is None:
+                (outputs, record), asked = infer_all(infer, model, inputs.batches(batch), advance), len(inputs)
+            else:
+                outputs, record, asked = infer_missing(infer, model, inputs.pixels, batch, kept, advance)
+    if asked < len(inputs):
+        display.note(f"{len(inputs) - asked} of {len(inputs)} images were done before, and lie in {options.resume}")
+    session = client.session
+    details = report(model, record, asked, "the server's" if model.sizes else None, session.setup_links, session.setup_seconds)
+    details |= {"batch": batch, "threads": options.threads, "phases": "separate" if options.separate else "overlapped"}
     outcome = Outcome(model, inputs, outputs, details)
     details |= results.class_fields(outcome)
     results.write(outcome, options.output, options.report)

@@ -7,6 +7,7 @@ from pathlib import Path
 from threepc.party import client_list
 from threepc.party.deployment import load
 from threepc.party.keygen import LOCAL, PARTIES, generate
+from threepc.party.queries import read_used, state_file
 
 
 def make_keys(
@@ -45,10 +46,16 @@ def rotate_client(deployment: Path, name: str) -> list[str]:
 
 
 def list_clients(deployment: Path) -> list[str]:
-    """A line for each client: its name and public key."""
-    clients = load(deployment).clients
-    width = max(map(len, clients), default=0)
-    return [f"{name:<{width}}  {key.decode()}" for name, key in clients.items()]
+    """A line for each client: its name and public key; under it, on the server's host, what it has asked of each model where that is counted."""
+    known = load(deployment)
+    used, width = read_used(state_file(known.path)), max(map(len, known.clients), default=0)
+    lines = []
+    for name, key in known.clients.items():
+        lines.append(f"{name:<{width}}  {key.decode()}")
+        limit = known.queries.of(name)
+        most = "" if limit is None else f" of {limit:,}"
+        lines += [f"{'':<{width}}  {images:,}{most} images of {model}" for model, images in sorted(used.get(name, {}).items())]
+    return lines
 
 
 def _elsewhere(path: Path, public: str) -> str:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,13 @@ def provide(path: Path | str, threads: int, watching: Watching, display: Display
     serve_until_signal(three_hosts.open_provider(deployment, threads), deployment, watching)
 
 
-def serve_until_signal(party: ListeningParty, deployment: Deployment, watching: Watching) -> None:
+def serve_until_signal(
+    party: ListeningParty, deployment: Deployment, watching: Watching, look_besides: Callable[[bool], None] = lambda _: None
+) -> None:
     """Announce the address and serve until SIGINT or SIGTERM, then finish what runs and end all sessions; a second signal ends at once.
 
     Meanwhile the clients of deployment.yaml are read again when it changes and, unless a person started this in a terminal, on SIGHUP.
+    look_besides: called as often, with whether a signal asked for it.
     """
     waiting, ended = os.pipe()  # a signal may come at any point of the program, where waking a pipe is safe and a lock is not
     reload = Reload(deployment, party)
@@ -76,6 +80,7 @@ def serve_until_signal(party: ListeningParty, deployment: Deployment, watching: 
             log.info("the %s listens at %s", party.role, party.address)
             while b"x" not in (said := _read(waiting, LOOKS_EVERY_S)):
                 reload.look(asked=bool(said))
+                look_besides(bool(said))
             if party.observation.counts().active:
                 log.info("stopping: inferences that run have %g s to end; another signal ends them at once", watching.grace)
             if left := party.drain(watching.grace):

@@ -29,13 +29,16 @@ class Reload:
         before = self._deployment
         try:
             after = load(before.path)
+            if after.queries != before.queries:
+                self._party.queries.limit(after.queries)
+                log.info("the limits of queries have changed")
         except InputError as error:
             log.warning("the clients stay as they were: %s", error)
             return
         self._party.authorise(after.authorised(self._party.role), after.name_of)
-        self._deployment = dataclasses.replace(before, clients=after.clients)
+        self._deployment = dataclasses.replace(before, clients=after.clients, queries=after.queries)
         if after != self._deployment:
-            log.warning("%s: only the clients are read again: restart the %s for the rest of it", before.path, self._party.role)
+            log.warning("%s: only clients and queries are read again: restart the %s for the rest of it", before.path, self._party.role)
         gone = [name for name, key in before.clients.items() if key not in after.clients.values()]
         come = [name for name, key in after.clients.items() if key not in before.clients.values()]
         if gone or come or asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from threepc.model.assemble import Assembled, Settings, assemble_loaded, introdu
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel
 from threepc.party import debug, one_host
-from threepc.party.batches import infer_all
+from threepc.party.batches import fitting, infer_all
+from threepc.party.memory import largest_batch
 from threepc.party.record import report
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
@@ -88,6 +90,8 @@ def run(options: RunOptions, display: Display) -> Outcome:
     one_host.check_transport(options.transport, options.network)
     prepared = prepare(options, display)
     model, inputs = prepared.assembled.public, prepared.inputs
+    batch = fitting(options.batch, len(inputs), largest_batch(model, Options().memory), display.note)
+    options = dataclasses.replace(options, batch=batch)
     budget = _budget(model, options, min(options.batch, len(inputs)))
     with display.stage("preparing kernels") as progress:
         warm_up(model.precision, progress)

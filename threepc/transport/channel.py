@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from threepc.errors import RunError
+from threepc.errors import KINDS, RunError
 from threepc.transport.connection import Buffer, Connection, NoAnswerError, byte_view
 from threepc.transport.framing import (
     ABORT,
@@ -140,13 +140,13 @@ class Channel:
             raise RunError(f"{self.connection.name} sent {printable(kind)!r} where {' or '.join(map(repr, kinds))} was expected")
         return Control(kind, fields, [bytes(part) for part in attachments])
 
-    def abort(self, reason: str) -> None:
-        """Tell the peer that the session is over: its pending or next receive raises RunError with this reason.
+    def abort(self, reason: str, kind: str = "refused") -> None:
+        """Tell the peer that the session is over: its pending or next receive raises RunError with this reason, and `kind` as its cause.
 
         `reason` must not depend on any secret value. No effect when the connection has ended already.
         """
         try:
-            self._transmit(ABORT, "setup", 0, b"", [reason[:REASON_LIMIT].encode()])
+            self._transmit(ABORT, "setup", 0, b"", [reason[:REASON_LIMIT].encode(), kind.encode()])
         except RunError:
             return  # whoever is gone needs no telling
 
@@ -213,7 +213,8 @@ class Channel:
 
     def _aborted(self, frames: list[memoryview]) -> RunError:
         reason = bytes(frames[1][:REASON_LIMIT]).decode(errors="replace") if len(frames) > 1 else "no reason given"
-        return RunError(f"the {self.link[1]} ended the session: {printable(reason)}", "ended by peer")
+        kind = bytes(frames[2][:REASON_LIMIT]).decode(errors="replace") if len(frames) > 2 else ""
+        return RunError(f"the {self.link[1]} ended the session: {printable(reason)}", "ended by peer", kind if kind in KINDS else "refused")
 
     def _compare(self, header: Header, kind: int, op: int, parts: int) -> None:
         shaped = self._shaper is not None

@@ -234,7 +234,7 @@ class DealerConnection(Connection):
             if self._waiting and (self._arrived or self._end is not None or zmq_sockets.is_readable(self._socket)):
                 self._waker.set()
             if self._end is not None:
-                raise RunError(f"{self.name} {self._end}")
+                raise RunError(f"{self.name} {self._end}", zmq_sockets.kind_of_end(self._end))
 
     def receive(self, timeout: float | None = None) -> list[memoryview]:
         """The next message, read from the socket by the calling thread itself."""
@@ -291,7 +291,7 @@ class DealerConnection(Connection):
                 self.wire.take(frames)
             return frames
         if self._end is not None:
-            raise RunError(f"{self.name} {self._end}")
+            raise RunError(f"{self.name} {self._end}", zmq_sockets.kind_of_end(self._end))
         return None
 
     def _say_goodbye(self) -> int:

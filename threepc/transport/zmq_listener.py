@@ -30,8 +30,6 @@ _SUSPICION_MS = 200
 _STRANGERS = 1024  # wires whose peers have not yet said hello, or were told goodbye
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where RFC 27 has libzmq ask whether a key may enter
 
-_REVOKED = "accepts this party's public key no longer"
-
 
 class AcceptedConnection(QueuedConnection):
     """One peer's connection to a `Listener`."""
@@ -164,7 +162,7 @@ class Listener:
             for connection in list(self._connections.values()):
                 if connection.peer is not None and connection.peer not in authorised:
                     connection.end("is authorised no longer")
-                    self.dismiss(connection, _REVOKED)
+                    self.dismiss(connection, zmq_sockets.REVOKED)
 
     def close(self) -> None:
         """End all connections, delivering what was sent on them, and stop listening. Closing twice is harmless."""
@@ -314,7 +312,7 @@ class Listener:
         if len(frames) > 1 or len(frames[0]) > 0:
             self.dismiss(connection, "did not understand the greeting")
         elif peer is not None and peer not in self._authorised:  # revoked since its handshake
-            self.dismiss(connection, _REVOKED)
+            self.dismiss(connection, zmq_sockets.REVOKED)
         elif len(self._connections) > self._max_connections or self._pending.qsize() >= self._max_pending:
             self.dismiss(connection, "has too many connections: try again later")
         elif peer is not None and peer not in self._unlimited and self._count(peer) > self._max_of_a_key:

@@ -25,6 +25,7 @@ from threepc.transport.wires import CURVE_BYTES, PIECE_BYTES
 HELLO = [b""]
 CLOSED = "closed the connection"
 LOST = "closed the connection unexpectedly: has it ended?"
+REVOKED = "accepts this party's public key no longer"
 REASON_LIMIT = 200
 FRAMES_LIMIT = 1 << 14
 AT_ONCE = 64  # messages are taken from a socket before others have their turn
@@ -160,6 +161,11 @@ def goodbye(reason: str) -> list[bytes]:
 def farewell(frames: Sequence[zmq.Frame]) -> str:
     """The reason in a peer's goodbye."""
     return printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace"))
+
+
+def kind_of_end(reason: str) -> str:
+    """`RunError.kind` for a connection that ended for a reason."""
+    return "refused" if reason == REVOKED else "lost"
 
 
 def events(monitor: Socket) -> Iterator[tuple[int, int]]:

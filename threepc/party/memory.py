@@ -1,0 +1,68 @@
+"""How many images go through a network at once: as many as a session's memory holds, by what the plan declares, before anything is allocated."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+import numpy as np
+
+from threepc.errors import InputError
+from threepc.model.served import PublicModel
+from threepc.plan.schedule import Plan
+from threepc.protocol.steps import Value
+from threepc.ring import word_of
+
+MAX_BATCH = 1024
+"""Images at once at most, whatever memory there is."""
+
+DEFAULT_MEMORY = 8 * 10**9
+"""Bytes that one inference may take at a party where nobody says otherwise."""
+
+
+def needed(plan: Plan) -> int:
+    """Bytes that a party holds at most for one inference, weights and what is dealt further ahead apart.
+
+    These are the values that are still to be used, what travels for one step, and what is drawn and opened for it; whatever a party does at
+    a step, it holds no more than the server, to which both others send.
+    """
+    held: dict[str, int] = {}
+    most = live = 0
+    for step, released in zip(plan.steps, plan.release, strict=True):
+        held[step.name] = size = _bytes(step.result)
+        live, cost = live + size, step.cost
+        most = max(most, live + 2 * sum(map(_bytes, step.inputs)) + cost.total("offline") + 2 * cost.total("online"))
+        live -= sum(held.pop(name) for name in released)
+    return most
+
+
+def largest_batch(model: PublicModel, memory: int) -> int:
+    """The most images that go through a model at once within `memory` bytes; 0 where not even one does."""
+
+    def needs(batch: int) -> int:
+        try:
+            return needed(model.plan(batch))
+        except InputError:  # more than any plan may allocate
+            return memory + 1
+
+    guess = min(memory // needs(1), MAX_BATCH)  # nothing grows faster than the batch does
+    low, high, stride = (guess, guess + 1, 1) if guess and needs(guess) <= memory else (0, guess, 1)
+    while high <= MAX_BATCH and low and needs(high) <= memory:
+        low, high, stride = high, high + stride, 2 * stride
+    return low + bisect.bisect_right(range(low + 1, min(high, MAX_BATCH + 1)), memory, key=needs)
+
+
+def check_batch(model: PublicModel, batch: int, memory: int, whose: str) -> Plan:
+    """The plan for `batch` images. Raises InputError, saying how many may go at once, where they do not fit in the bytes of `whose` memory."""
+    if not 1 <= batch <= MAX_BATCH:
+        raise InputError(f"an inference takes 1 to {MAX_BATCH} images at once, not {batch}")
+    plan = model.plan(batch)
+    if (needs := needed(plan)) <= memory:
+        return plan
+    most = largest_batch(model, memory)
+    cure = f"send at most {most} at once" if most else "raise budgets.memory in deployment.yaml"
+    raise InputError(f"a batch of {batch} takes {needs / 1e6:,.0f} MB, but {whose} has {memory / 1e6:,.0f} MB for a session: {cure}")
+
+
+def _bytes(value: Value) -> int:
+    return math.prod(value.shape) * (4 if word_of(value.bits) is np.uint32 else 8)
