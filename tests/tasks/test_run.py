@@ -131,9 +131,11 @@ def test_small_first_weights_on_raw_pixels_lose_less_than_a_thousandth(folder, d
 @pytest.mark.parametrize("ring", [64, 48, 40, 32])
 def test_what_ranges_were_measured_with_is_said(folder, display, ring):
     run(options("one.png", settings=Settings(ring)), display)
-    assert any(line.startswith("ranges measured with artificial images (no calibration images given); 2 bits") for line in display.notes)
+    assert display.notes[-2] == "ranges measured with artificial images (no calibration images given)"
+    assert display.notes[-1].startswith("scales leave 2 bits of margin; least room: ")
     run(options("one.png", settings=Settings(ring, calibration=(Path("inputs.npy"),), margin=3)), display)
-    assert any(line.startswith("ranges measured with 1 calibration image; 3 bits of margin; least room: ") for line in display.notes)
+    assert display.notes[-2] == "ranges measured with 1 calibration image"
+    assert display.notes[-1].startswith("scales leave 3 bits of margin; least room: ")
 
 
 def test_an_inspection_tells_the_room_of_every_layer_and_the_public_model_does_not(folder, display):

@@ -176,7 +176,10 @@ ring_option = click.option("--ring", type=click.Choice(RINGS), default=48, show_
 ring_options = together(
     ring_option,
     click.option(
-        "--frac-bits", "fraction", type=click.IntRange(1, 16), help="Fractional bits of activations. Default: what suits the ring."
+        "--frac-bits",
+        "fraction",
+        type=click.IntRange(1, 16),
+        help="Fractional bits of activations, at least; weights get what ring and ranges leave. Default: what suits the ring.",
     ),
     click.option(
         "--drelu-window",

@@ -40,7 +40,7 @@ _options_of_both = together(
     ring_options,
     out_of_range_option,
     output_options,
-    click.option("--layers", is_flag=True, help="Compare every layer, too, for the image that differs most."),
+    click.option("--layers", is_flag=True, help="Compare the layers in any case, for the image that differs most, and show all."),
 )
 
 

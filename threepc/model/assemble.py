@@ -145,7 +145,7 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
             f"{loaded.name} has no model_card: images are prepared as most networks for ImageNet take them ({height}x{width}, ImageNet's mean"
             " and deviation); set the module's attribute model_card to a threepc.card.ModelCard to say otherwise"
         )
-    return [*lines, _ranges_line(assembled, settings)]
+    return [*lines, *_ranges_lines(assembled, settings)]
 
 
 def ranges_of(settings: Settings) -> str:
@@ -154,8 +154,11 @@ def ranges_of(settings: Settings) -> str:
     return f"{given} calibration image{'s' * (given > 1)}" if given else "artificial images (no calibration images given)"
 
 
-def _ranges_line(assembled: Assembled, settings: Settings) -> str:
+def _ranges_lines(assembled: Assembled, settings: Settings) -> list[str]:
     """What the ranges were measured with, and which layer has least room."""
     rooms = room(assembled.public.plan(1), assembled.ranges)
     name = min(rooms, key=lambda step: rooms[step][1])
-    return f"ranges measured with {ranges_of(settings)}; {settings.margin} bits of margin; least room: {rooms[name][1]:.1f} bits at {name}"
+    return [
+        f"ranges measured with {ranges_of(settings)}",
+        f"scales leave {settings.margin} bits of margin; least room: {rooms[name][1]:.1f} bits, at {name}",
+    ]
