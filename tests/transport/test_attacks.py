@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,39 @@ def listener():
         yield listening
         listening.close()
         thread.join()
+
+
+VICTIM = """
+import resource, sys, threading
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
+from threepc.transport.keys import KeyPair
+from threepc.transport.zmq_listener import Listener
+public, secret, *clients = (text.encode() for text in sys.argv[1:])
+
+def echo(connection):
+    while True:
+        connection.send(connection.receive())
+
+with Listener("tcp://127.0.0.1:0", keys=KeyPair(public, secret), authorised=clients) as listener:
+    print(listener.address, flush=True)
+    while True:
+        threading.Thread(target=echo, args=(listener.accept(),), daemon=True).start()
+"""
+
+
+@dataclass
+class Victim:
+    address: str
+
+
+@pytest.fixture
+def crowded():
+    """The same in a process that may open 256 files, and 1024 when it asks."""
+    keys = SERVER.public, SERVER.secret, CLIENT.public, ATTACKER.public
+    command = [sys.executable, "-c", VICTIM, *(key.decode() for key in keys)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[2])}) as process:
+        yield Victim(process.stdout.readline().strip())
+        process.kill()
 
 
 def serve(listening):
@@ -102,6 +136,15 @@ def test_nobody_is_kept_out(listener, name):
     with another(listener) as earlier, attacked(listener, name):
         for _ in range(5):
             with another(listener) as client:
+                for connection in (earlier, client):
+                    connection.send([b"still served"])
+                    assert connection.receive(PATIENCE)[0] == b"still served"
+
+
+def test_more_connections_than_files_may_be_open(crowded):
+    with another(crowded) as earlier, attacked(crowded, "half_open"):
+        for _ in range(5):
+            with another(crowded) as client:
                 for connection in (earlier, client):
                     connection.send([b"still served"])
                     assert connection.receive(PATIENCE)[0] == b"still served"

@@ -1,6 +1,7 @@
 """What ZeroMQ links must refuse: wrong keys, strangers, open directories, addresses in use, too many connections."""
 
 import os
+import queue
 import socket
 import sys
 import threading
@@ -46,16 +47,22 @@ def test_a_listener_of_another_kind():
 
 
 def test_a_wrong_server_key(tcp):
+    refusals = queue.SimpleQueue()
+    tcp.listener.on_refusal = refusals.put
     with pytest.raises(
         RunError, match=r"the server at tcp://.* cannot read what is encrypted for its public key here, so that is not the one it has"
     ):
         tcp.connect(server_key=STRANGER.public)
+    assert refusals.get(timeout=PATIENCE) == "somebody has another public key for this party than its own, and is turned away"
     assert tcp.listener.accept(0) is None
 
 
 def test_an_unauthorised_client(tcp):
+    refusals = queue.SimpleQueue()
+    tcp.listener.on_refusal = refusals.put
     with pytest.raises(RunError, match=r"the server at tcp://.* does not accept this party's public key: add it to .* deployment.yaml"):
         tcp.connect(keys=STRANGER)
+    assert refusals.get(timeout=PATIENCE) == f"a key that is not listed is turned away: {STRANGER.public.decode()} of 127.0.0.1"
     assert tcp.listener.accept(0) is None
     client, _ = tcp.pair()  # the listener goes on
     client.close()

@@ -17,6 +17,8 @@ class Listener(Protocol):
     """Where a party is reached."""
 
     address: str
+    on_refusal: Callable[[str], None]
+    """Hears of peers that do not get past the handshake, and why."""
 
     def accept(self, timeout: float | None = None) -> Connection | None:
         """The next connection, None after `timeout` seconds; raises RunError once closed."""
@@ -97,6 +99,7 @@ class MemoryListener:
     """Accepts what was connected in this process."""
 
     address = "memory"
+    on_refusal: Callable[[str], None]
 
     def __init__(self, waiting: queue.SimpleQueue[Connection | None]) -> None:
         self._waiting = waiting

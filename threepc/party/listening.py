@@ -18,6 +18,7 @@ from threepc.transport.connection import Connection
 from threepc.transport.meter import Meter
 
 GREETING_TIMEOUT = 10.0
+REFUSALS_S = 5.0
 LOOK_S = 1.0
 """So often somebody looks whether a peer that waits is still there."""
 
@@ -53,6 +54,7 @@ class ListeningParty(ABC):
         self._draining, self._busy, self._idle = False, 0, threading.Condition()
         self._name_of: Callable[[bytes | None], str | None] = lambda _: None
         self._listener = connector.listen(self.role)
+        self._listener.on_refusal, self._says_again = self._refused, 0.0
 
     @property
     def address(self) -> str:
@@ -93,6 +95,12 @@ class ListeningParty(ABC):
     def _refuse_when_draining(self) -> None:
         if self._draining:
             raise RunError(f"the {self.role} is being stopped", "stopped")
+
+    def _refused(self, text: str) -> None:
+        """Log a peer that did not get past the handshake; a line in REFUSALS_S, whoever tries."""
+        if time.monotonic() > self._says_again:
+            self._says_again = time.monotonic() + REFUSALS_S
+            log.warning("%s", text)
 
     def serve(self) -> None:
         """Accept connections until `stop`; one thread for each. One thread at a time serves, and another one that wants to waits."""

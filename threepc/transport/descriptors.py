@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 
@@ -12,12 +13,14 @@ _ENOUGH = 1 << 16
 
 
 def raise_limit() -> int:
-    """Let this process open as many files as the system allows; how many that are."""
-    soft, hard = (_ENOUGH if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
-    wanted = min(hard, _ENOUGH)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    return max(soft, wanted)
+    """Let this process open as many files as it may, or as are ever needed; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (_ENOUGH, hard):
+        if resource.RLIM_INFINITY != soft < wanted:
+            with contextlib.suppress(ValueError, OSError):  # that is more than the hard limit, or a sandbox does not let it change
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return wanted
+    return _ENOUGH if soft == resource.RLIM_INFINITY else soft
 
 
 def check_spare() -> None:

@@ -9,7 +9,7 @@ import contextlib
 import queue
 import select
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Self
 
 import zmq
@@ -20,6 +20,7 @@ from threepc.transport import zmq_sockets
 from threepc.transport.addresses import check_ipc_directory, check_ipc_free, is_tcp
 from threepc.transport.connection import Buffer, Connection, QueuedConnection
 from threepc.transport.descriptors import raise_limit
+from threepc.transport.framing import printable
 from threepc.transport.keys import KeyPair, is_key
 from threepc.transport.turns import Turns
 from threepc.transport.waker import Waker, poll
@@ -110,6 +111,7 @@ class Listener:
         self._pending: queue.SimpleQueue[AcceptedConnection | None] = queue.SimpleQueue()
         self._accepting = threading.Lock()
         self._closing = False
+        self.on_refusal: Callable[[str], None] = lambda _: None  # hears of peers that do not get past the handshake
         with contextlib.ExitStack() as stack:
             self._wires = Wires(min(_STRANGERS, descriptors // 4))
             stack.callback(self._wires.close)
@@ -235,10 +237,14 @@ class Listener:
     def _answer_zap(self) -> None:
         """Tell libzmq which keys may enter (RFC 27). Without a handler it would let everybody in."""
         while zmq_sockets.is_readable(self._zap):
-            version, request, _, _, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
+            version, request, _, where, _, mechanism, *credentials = self._zap.recv_multipart(zmq.NOBLOCK)
             key = z85.encode(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else b""
             status = [b"200", b"OK", key] if key in self._authorised else [b"400", b"unknown key", b""]
             self._zap.send_multipart([version, request, *status, b""], zmq.NOBLOCK)
+            if status[0] != b"200":
+                self.on_refusal(
+                    f"a key that is not listed is turned away: {printable(key.decode())} of {printable(where.decode(errors='replace'))}"
+                )
 
     def _note_losses(self) -> None:
         """Find out who has connected, and whose wires have broken."""
@@ -247,6 +253,8 @@ class Listener:
                 self._dead_descriptors.discard(descriptor)
                 if self._encrypted:
                     self._wires.accept(descriptor)
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and descriptor == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
+                self.on_refusal("somebody has another public key for this party than its own, and is turned away")
             elif event == zmq.EVENT_DISCONNECTED:
                 self._wires.lose(descriptor)
                 if descriptor in self._identities:
