@@ -80,10 +80,10 @@ def test_the_report_has_its_stable_names(demo):
 def test_the_demo_costs_what_inspect_predicts(demo, threepc):
     _, report = demo
     config = REPOSITORY / "examples" / "digits" / "resnet18_digits.py"
-    inspected = threepc("inspect", config, "--batch", 10, "--json")
-    assert inspected.end() == 0, inspected.errors
-    predicted = json.loads(inspected.output)
-    assert predicted["bytes"] == report["bytes"]
+    both = [threepc("inspect", config, *checkpoint, "--batch", 10, "--json") for checkpoint in ((), (config.with_suffix(".pth"),))]
+    assert [inspected.end() for inspected in both] == [0, 0], both[0].errors + both[1].errors
+    without, predicted = (json.loads(inspected.output) for inspected in both)
+    assert predicted["bytes"] == report["bytes"] == without["bytes"]  # weights decide scales, and with them the fingerprint, but no bytes
     assert predicted["messages_online"] == report["messages_online"] <= 215
     assert predicted["fingerprint"] == report["fingerprint"]
     assert [layer["bytes"]["total"] for layer in predicted["layers"]] == [layer["bytes"] for layer in report["layers"]]

@@ -100,8 +100,7 @@ def test_small_weights_get_more_bits_than_a_truncation_removes_at_no_cost(bits):
     precision, ranges = calibrate(graph, weights, images, bits), measure(graph, weights, images)
     plan, usual = schedule(graph, precision), schedule(graph, Precision(bits, precision.fraction, dict.fromkeys(weights, 16)))
     assert precision.of_weights("2") > max(16, precision.of_weights("0"))
-    assert (plan.cost.offline, plan.cost.messages) == (usual.cost.offline, usual.cost.messages)
-    assert plan.cost.total("online") <= usual.cost.total("online")
+    assert plan.cost == usual.cost  # what inspect predicts of other weights stays true, to the byte
     deciding = {step.name: step for step in plan.steps}["3"]
     assert deciding.protocol.cut.shift == 16 and deciding.result.fraction > precision.fraction
     assert min(left for _, left in room(plan, ranges).values()) >= 2

@@ -239,6 +239,9 @@ class _Scheduler:
         geometry: dict[str, Any] = {key: tuple(a[key]) for key in ("stride", "padding", "dilation")}
         protocol = Linear(self.op, shape, weight_shape(self.graph, node), groups=a["groups"], bits=self.bits, **geometry)
         self._append(LinearStep, node, node.name, [source], Value(shape, RAW, value.fraction + own, self.bits), 1, protocol=protocol)
+        # what an average brought and no truncation has removed goes too
+        removed = MAX_TRUNCATION + value.fraction - self.settled[source]
+        self.settled[node.name] = max(self.fraction, value.fraction + own - removed)
 
     def _relu(self, node: Node, clip: float | None = None) -> None:
         (source,) = self._inputs(node)
@@ -318,6 +321,7 @@ class _Scheduler:
         value = self.values[source]
         result = Value(self._shape(node), value.form, value.fraction, value.bits)
         self._append(LocalStep, node, node.name, [source], result, 0, apply=partial(_first, apply))
+        self.settled[node.name] = self.settled[source]
 
     def _output(self, node: Node) -> None:
         (source,) = self._inputs(node)
@@ -326,11 +330,13 @@ class _Scheduler:
         value = self.values[source]
         if self.batch * node.shape[0] * math.prod(node.attrs.get("resize", [])[:2]) > MOST_ELEMENTS:
             raise InputError(f"{node.name}: resized, the result has more than {MOST_ELEMENTS:,} numbers for {self.batch} images at once")
+        # the low bits that do not count are as many whatever the weights' bits, and so are the bytes
+        shift = value.fraction - self.settled[source]
         if self.reveal == LABEL:
-            argmax = Argmax(self.op, value.shape, self.bits, max(0, value.fraction - self.fraction))
+            argmax = Argmax(self.op, value.shape, self.bits, shift)
             self._append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
             return
-        protocol = Output(self.op, _elements(value), self.bits, max(0, value.fraction - self.fraction))
+        protocol = Output(self.op, _elements(value), self.bits, shift)
         self._append(OutputStep, node, node.name, [source], value, 1, protocol=protocol)
 
 
