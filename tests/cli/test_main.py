@@ -1,7 +1,9 @@
 """The command line within this process: what it says, and its exit status."""
 
+import contextlib
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +240,20 @@ def test_failures_are_one_line_and_with_debug_a_traceback(config, monkeypatch, c
     assert main.status(["run", config, "--input", "a.png", "--debug"]) == status
     shown = capsys.readouterr().err.splitlines()
     assert any(text.startswith("Traceback") for text in shown) and shown[-1] == line
+
+
+def test_what_comes_of_an_interruption_is_told_as_one(config, monkeypatch, capsys):
+    """A callback of a C library swallows it, and something fails for want of what the callback should have made."""
+
+    def fail(*_, **__):
+        with contextlib.suppress(KeyboardInterrupt):
+            main._interrupt(signal.SIGINT, None)
+        raise RuntimeError("no compiled object yet")
+
+    monkeypatch.setattr(main, "_interruptions", [])
+    monkeypatch.setattr("threepc.tasks.run.load_model", fail)
+    assert main.status(["run", config, "--input", "a.png"]) == 130
+    assert capsys.readouterr().err == "threepc: interrupted\n"
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)

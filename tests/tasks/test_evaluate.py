@@ -150,5 +150,14 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     with pytest.raises(InputError, match="another version"):
         module.Store(folder, {"version": 1})
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to"):
+    with pytest.raises(InputError, match=r"file cannot be made: .* is no folder$"):
         module.Store(tmp_path / "file", {})
+    assert module.Store(tmp_path / "new", {}).lines == {} and not (tmp_path / "new").exists()
+
+
+def test_no_images_are_no_evaluation(tmp_path):
+    cifar10(tmp_path / "data", 2)
+    config = classifier(tmp_path, "cifar", 10, resize=False)
+    with pytest.raises(InputError, match="CIFAR10: there are no images to evaluate"):
+        evaluate(options(tmp_path, config, images=0), Display())
+    assert not (tmp_path / "results").exists()

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -64,10 +65,28 @@ def threepc() -> None:
     """Secure three-party inference: a client's images, a server's network, and a provider that helps both and sees neither."""
 
 
+_interruptions: list[int] = []
+"""Signals that asked this process to end."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything started is ended and cleared away
+    for number in (signal.SIGINT, signal.SIGTERM):  # alike: everything started is ended and cleared away
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job hears no Ctrl-C
+            signal.signal(number, _interrupt)
+    sys.unraisablehook = _tell_unless_interrupted
     sys.exit(status(arguments))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interruptions.append(number)
+    signal.default_int_handler(number, frame)
+
+
+def _tell_unless_interrupted(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python's own, but for an interruption that a callback of a C library swallows: `_fail` tells what comes of that."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
 def status(arguments: list[str] | None = None) -> int:
@@ -84,10 +103,10 @@ def status(arguments: list[str] | None = None) -> int:
         command = context.command_path if context else "threepc"
         message = error.format_message().rstrip(".")
         return _fail(f"{message[:1].lower()}{message[1:]}: see '{command} --help'", 2, settings)
-    except ThreepcError as error:
-        return _fail(str(error), error.exit_status, settings)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130, settings)
+    except ThreepcError as error:
+        return _fail(str(error), error.exit_status, settings)
     except BrokenPipeError:
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a line
@@ -95,6 +114,8 @@ def status(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, exit_status: int, settings: dict[str, bool]) -> int:
+    if _interruptions:  # whatever came of it
+        message, exit_status = "interrupted", 130
     if settings["debug"]:
         traceback.print_exc()
     click.echo(f"threepc: {' '.join(message.split())}", err=True)

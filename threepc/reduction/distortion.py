@@ -18,6 +18,7 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from joblib.externals.loky import get_reusable_executor
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.stats import spearmanr
@@ -180,7 +181,12 @@ class _Workers:
                 stack.callback(ray.shutdown)
                 register_ray()
             stack.enter_context(joblib.parallel_config(backend=self.backend, n_jobs=self.jobs))
-            yield
+            try:
+                yield
+            except BaseException:  # loky's processes would outlive this one for a while
+                if self.backend == "loky":
+                    get_reusable_executor().shutdown(kill_workers=True)
+                raise
 
     def run(self, tasks: list[Any]) -> Iterator[float]:
         """The results of joblib.delayed tasks as they end."""

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from threepc.errors import InputError
-from threepc.files import parse_json, read_json, write_atomically
+from threepc.errors import InputError, RunError
+from threepc.files import check_writable, parse_json, read_json, write_atomically
 from threepc.images.card import ModelCard
 from threepc.images.read import preprocess
 from threepc.images.segmentation import pixel_labels
@@ -91,6 +91,8 @@ def evaluate_assembled(
     """`evaluate` for a model and data that are loaded already."""
     order = [int(i) for i in np.random.default_rng(0).permutation(len(data))[: options.images]]
     wanted = {PLAIN: set(order), TWIN: set(order[: options.simulated]), SECURE: set(order[: options.secure])}
+    if not order:
+        raise InputError(f"{data.name}: there are no images to evaluate")
     store = Store(options.results, _manifest(assembled, data))
     missing = [i for i in order if any(i in wanted[way] and way not in store.lines.get(i, {}) for way in wanted)]
     ways = _Ways(assembled, options)
@@ -288,18 +290,13 @@ class Store:
     """The results folder: `lines` by image index, of all runs so far of the same manifest."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Open or make it. Raises InputError where it holds results of another model, precision, spec or dataset, or cannot be written."""
+        """Read what is there. Raises InputError where that is of another model, precision, spec or dataset, or nothing can be written."""
         self.manifest = manifest
         self.lines: dict[int, dict[str, Any]] = {}
-        self._path = folder / "results.jsonl"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {folder}: {error.strerror}") from None
-        pinned = folder / "manifest.json"
-        if pinned.exists():
-            self._compare(pinned)
-        write_atomically(pinned, (json.dumps(manifest, indent=1) + "\n").encode())
+        self._path, self._pinned = folder / "results.jsonl", folder / "manifest.json"
+        check_writable(folder, is_directory=True)
+        if self._pinned.exists():
+            self._compare(self._pinned)
         if self._path.exists():
             self._read()
 
@@ -325,11 +322,13 @@ class Store:
     def append(self, lines: Sequence[dict[str, Any]]) -> None:
         """Add the results of a batch, and keep what earlier runs know of the same images. On the disk when this returns."""
         merged = [self.lines.get(line["index"], {}) | line for line in lines]
+        if not self._pinned.exists():
+            write_atomically(self._pinned, (json.dumps(self.manifest, indent=1) + "\n").encode())
         try:
             with self._path.open("ab") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in merged).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InputError(f"cannot write {self._path}: {error.strerror}") from None
+            raise RunError(f"cannot write {self._path}: {error.strerror}") from None
         self.lines |= {line["index"]: line for line in merged}
