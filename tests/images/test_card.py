@@ -97,9 +97,18 @@ def test_a_wrong_value_of_the_card_itself_is_refused(key, value):
         ModelCard.from_json(json.dumps(data))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"name": "x"}', "[" * 100_000, '{"mean": NaN}'])
-def test_anything_but_such_an_object_is_refused(text):
-    with pytest.raises(InputError, match="model card"):
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "not JSON: Expecting value"),
+        ("[" * 100_000, "not JSON: nested too deeply"),
+        ('{"mean": NaN}', "not JSON: NaN is no number"),
+        (CARD.to_json().replace('"name":', '"name":"x","name":'), "not JSON: the key 'name' occurs twice"),
+        *((text, "must be a JSON object with exactly the keys") for text in ("[]", "{}", "null", '{"name": "x"}')),
+    ],
+)
+def test_anything_but_such_an_object_is_refused(text, reason):
+    with pytest.raises(InputError, match=f"^model card: {reason}"):
         ModelCard.from_json(text)
 
 

@@ -143,8 +143,14 @@ def test_a_segmentation_checkpoint_with_an_auxiliary_head_loads(tiny_segmentor, 
 
 
 def test_nothing_pretrained_is_fetched(tiny, monkeypatch):
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("fetches weights"))
-    build(tiny(", init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth')"), "tiny", None, 0)
+    fetched = []
+    monkeypatch.setattr("mmcv.runner.checkpoint.load_url", lambda *args, **kwargs: fetched.append(args) or {"state_dict": {}})
+    config = tiny(", init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth')")
+    build(config, "tiny", None, 0)
+    assert not fetched
+    monkeypatch.setattr("threepc.mmlab.build._pretrained", lambda _: False)
+    build(config, "tiny", None, 0)
+    assert fetched  # so that what would fetch is what is watched
 
 
 @pytest.mark.parametrize(

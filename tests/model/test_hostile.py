@@ -32,7 +32,7 @@ def small() -> PublicModel:
     graph, _ = net.output(x)
     relu, clip, _ = (node.name for node in graph.nodes if node.kind in ("relu", "clip"))
     sizes = {relu: ((1, 1), (2, 3), (1, 0), (0, 1)), clip: ((6, 5), (1, 1), (4, 4), (0, 1))}
-    return PublicModel(graph, Precision(48, 16, {"conv1": 12}), sizes, CARD)
+    return PublicModel(graph, Precision(48, 16, {"conv1": 20}, input_fraction=14), sizes, CARD)
 
 
 def run(model: PublicModel, batch: int = 1) -> None:
