@@ -180,18 +180,21 @@ MUTATIONS = (
     ),
     # Sessions
     _mutation(
-        "k_SP is a constant", SERVER, ("channels, key = [online], new_key()", "channels, key = [online], bytes(16)"), tests=(SECRECY,)
+        "k_SP is a constant",
+        SERVER,
+        ("channels, key = offered.public, [online], new_key()", "channels, key = offered.public, [online], bytes(16)"),
+        tests=(SECRECY,),
     ),
     _mutation(
         "k_SP is the weights' key",
         SERVER,
-        ("channels, key = [online], new_key()", "channels, key = [online], self._weight_key"),
+        ("channels, key = offered.public, [online], new_key()", "channels, key = offered.public, [online], offered.key"),
         tests=(SECRECY,),
     ),
     _mutation(
         "the weights' key is a constant",
-        SERVER,
-        ("self._weight_key = model.public, new_key()", "self._weight_key = model.public, bytes(16)"),
+        "threepc/party/offered.py",
+        ("self.public, self.key = model.public, new_key()", "self.public, self.key = model.public, bytes(16)"),
         tests=(SECRECY,),
     ),
     _mutation("k_CP is a constant", CLIENT, ("self._attempt, key = 0, new_key()", "self._attempt, key = 0, bytes(16)"), tests=(SECRECY,)),

@@ -1,9 +1,7 @@
 """Sessions between three parties: that they run, and that whatever goes wrong ends them everywhere, with a reason."""
 
-import contextlib
 import dataclasses
 import json
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -345,65 +343,3 @@ def test_a_client_without_its_second_connection(connector):
             if says_so:
                 online.send_control("opened", {})
             refused(online, match)
-
-
-# Who dies
-
-
-class Mortal(MemoryConnector):
-    """All connections of one party close when the client sends its `moment`-th message in an inference."""
-
-    def __init__(self, victim, moment):
-        super().__init__()
-        self.victim, self.left, self.ends, self.armed = victim, moment, {"client": [], "server": [], "provider": []}, False
-
-    def connect(self, role, tell=None):
-        mine = super().connect(role)
-        # the server connects to the provider; whatever else is connected, the client does
-        caller = "client" if role == "server" or self.ends["provider"] else "server"
-        self.ends[caller].append(mine)
-        self.ends[role].append(mine._other)
-        send = mine.send
-        if caller == "client":
-            mine.send = lambda frames: self.strike() or send(frames)
-        return mine
-
-    def strike(self):
-        if self.armed:
-            self.left -= 1
-            if self.left == 0:
-                for end in self.ends[self.victim]:
-                    end.close()
-
-
-@pytest.mark.parametrize("moment", (1, 2, 4, 7, 10, 12))
-@pytest.mark.parametrize("victim", ("client", "server", "provider"))
-def test_a_death_in_the_middle_ends_everything(victim, moment, caplog):
-    """`serving` sees to it that every thread of every party ends, long before a timeout."""
-    connector = Mortal(victim, moment)
-    with serving(connector, MODEL, Options(timeout=300.0)):
-        session = ClientSession(connector, Options(timeout=300.0))
-        connector.armed = True
-        ended = "closed the connection|was closed on this side|ended the session"
-        # the provider may have done all its work already: then its death is noticed by the next inference
-        may_answer = contextlib.nullcontext() if victim == "provider" else pytest.raises(RunError, match=ended)
-        with contextlib.suppress(RunError), may_answer:
-            session.infer(images())
-        with pytest.raises(RunError, match=ended):
-            session.infer(images())
-    assert "session ended" in caplog.text
-
-
-def test_reasons_carry_no_values(connector, caplog, monkeypatch):
-    """An error that is not threepc's own is told by its type alone: its text may quote what a party computed with."""
-
-    def explode(*_):
-        raise ZeroDivisionError("secret 12345")
-
-    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
-    with caplog.at_level(logging.DEBUG), serving(connector, MODEL, OPTIONS):
-        session = ClientSession(connector, OPTIONS)
-        monkeypatch.setattr("threepc.protocol.input_output.Input.serve", explode)
-        with pytest.raises(RunError, match="the server ended the session: ZeroDivisionError in this party") as caught:
-            session.infer(images())
-    assert "12345" not in str(caught.value) + caplog.text

@@ -392,9 +392,8 @@ def _run_estimate(setting: _Setting, name: str, images: tuple[int, int]) -> floa
     network, everything, patches = _inputs(setting)
     by_name = dict(zip((node.name for node in relu_nodes(network.graph)), patches, strict=True))
     sums = estimated_distortion(network, everything[slice(*images)], by_name)
-    store.write_arrays(
-        Path(setting.folder, "parts", f"{name}.npz"), {f"layer{index}": values for index, values in enumerate(sums.values())}
-    )
+    layers = {f"layer{index}": values for index, values in enumerate(sums.values())}
+    store.write_arrays(Path(setting.folder, "parts", f"{name}.npz"), layers)
     return images[1] - images[0]
 
 
