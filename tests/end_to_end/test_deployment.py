@@ -158,7 +158,7 @@ def test_a_server_with_another_key_is_not_believed(deployment, here, tmp_path):
     keys = client_folder(deployment[0].parent, tmp_path)
     generate(tmp_path / "other", ["server"])
     (tmp_path / "other" / "server.public").replace(keys / "server.public")
-    with pytest.raises(api.RunError, match=r"the server at tcp://.* its public key here is"):
+    with pytest.raises(api.RunError, match=r"the server at tcp://.* cannot read what is encrypted for its public key here"):
         api.Client(keys).predict("one.png")
 
 
