@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from threepc.errors import InputError
 from threepc.graph import relu_spec
+from threepc.graph.ir import Graph, Node
 from threepc.graph.relu_spec import patch_counts
 
 LAYERS = {"relu": [[2, 3], [1, 0], [0, 1]], "clip": [[1, 1], [5, 7], [5, 1], [2, 2]]}
@@ -39,9 +40,21 @@ def test_patch_counts(height, width, rows, columns):
 
 
 def test_uniform_is_clipped_and_fits(small_graph):
-    spec = relu_spec.uniform(small_graph, 6, 4)
-    relu_spec.check(spec, small_graph)
-    assert spec.layers["relu"].tolist() == [[5, 4]] * 3
+    pool = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0], "dilation": [1, 1]}
+    pooled = Graph(
+        (
+            Node("input", "input", (), (2, 8, 8)),
+            Node("large", "relu", ("input",), (2, 8, 8)),
+            Node("pool", "maxpool", ("large",), (2, 4, 4), pool),
+            Node("small", "relu", ("pool",), (2, 4, 4)),
+            Node("output", "output", ("small",), (2, 4, 4)),
+        )
+    )
+    spec = relu_spec.uniform(pooled, 6, 3)
+    relu_spec.check(spec, pooled)
+    assert {name: patches.tolist() for name, patches in spec.layers.items()} == {"large": [[6, 3]] * 2, "small": [[4, 3]] * 2}
+    with pytest.raises(InputError, match="the patch 6x4 is larger than every map of this network: at most 5x7"):
+        relu_spec.uniform(small_graph, 6, 4)
     assert sum(relu_spec.drelus(relu_spec.uniform(small_graph, 1, 0), small_graph).values()) == 0
     with pytest.raises(InputError, match="no patch size"):
         relu_spec.uniform(small_graph, 0, 4)

@@ -245,10 +245,7 @@ MUTATIONS = (
     _mutation(
         "all low bits of the output are opened",
         SCHEDULE,
-        (
-            "protocol = Output(self.op, _elements(value), self.bits, max(0, value.fraction - self.fraction))",
-            "protocol = Output(self.op, _elements(value), self.bits, 0)",
-        ),
+        ("protocol = Output(self.op, _elements(value), self.bits, shift)", "protocol = Output(self.op, _elements(value), self.bits, 0)"),
         tests=("tests/plan/test_schedule.py", PROTOCOL),
     ),
     _mutation(
