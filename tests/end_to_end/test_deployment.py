@@ -229,6 +229,7 @@ def test_parties_that_die_in_the_middle(threepc, tmp_path):
 
     def busy_client():
         client = threepc("client", "--deployment", path, "--input", *["one.png"] * 100)
+        server.wait_for(r"session [0-9a-f]{8}: client client at")  # of this session, behind what is left of the one before
         server.wait_for(r"1 image\(s\) in")
         return client
 

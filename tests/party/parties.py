@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import numpy as np
 import torch
@@ -73,11 +74,11 @@ def serving(connector: MemoryConnector, model: ServedModel | None, options: Opti
 
 def sessions_end(others: set[threading.Thread], seconds: float = 20.0) -> None:
     """Wait for all threads but `others` and those of kernels. Raises StillRunsError naming one that does not end."""
-    for thread in set(threading.enumerate()) - others:
-        if not thread.name.startswith("tiles"):
-            thread.join(seconds)
-            if thread.is_alive():
-                raise StillRunsError(f"{thread.name} still runs")
+    until = time.monotonic() + seconds
+    while left := [t for t in set(threading.enumerate()) - others if not t.name.startswith("tiles")]:
+        if time.monotonic() > until:
+            raise StillRunsError(f"{left[0].name} still runs")
+        time.sleep(0.005)  # not join, which refuses a thread that is only about to start
 
 
 class Stranger:

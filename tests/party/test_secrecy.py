@@ -13,6 +13,7 @@ from threepc.errors import RunError
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector, ZmqConnector
+from threepc.party.offered import OfferedModel
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
@@ -45,7 +46,7 @@ def of_one_session(opened, options=OPTIONS):
     with serving(connector, MODEL, options), ClientSession(connector, options) as session:
         session.infer(images())
     keys = {module: [key for _, key in streams] for module, streams in opened.items()}
-    (client,), (weight, server) = keys["client"], keys["server"]
+    (client,), (weight,), (server,) = keys["client"], keys["offered"], keys["server"]
     assert sorted(keys["provider"]) == sorted([client, server, weight]), "the provider shares one key with each, and knows the weights'"
     return client, server, weight
 
@@ -63,7 +64,8 @@ def test_sessions_of_one_server_share_the_weights_key_alone(opened):
             with ClientSession(connector, OPTIONS) as session:
                 session.infer(images())
     one, two = (key for _, key in opened["client"])
-    weight, first, second = (key for _, key in opened["server"])
+    (weight,) = (key for _, key in opened["offered"])
+    first, second = (key for _, key in opened["server"])
     assert len({one, two, weight, first, second}) == 5
 
 
@@ -95,8 +97,7 @@ def test_equal_layers_travel_under_different_masks():
     first, second = (node.name for node in graph.nodes if node.kind == "conv")
     weights[second] = {key: value.copy() for key, value in weights[first].items()}
     model = ServedModel(PublicModel(graph, Precision(), None, CARD), weights)
-    parties = [ServerParty(model, MemoryConnector(), OPTIONS) for _ in range(2)]
-    messages = [message.tobytes() for party in parties for message in party._masked.values()]
+    messages = [message.tobytes() for offered in (OfferedModel(model), OfferedModel(model)) for message in offered.masked.values()]
     assert len(messages) == 4
     assert len(set(messages)) == 4
     blocks = np.concatenate([np.frombuffer(m[: len(m) // 16 * 16], "V16") for m in messages])
