@@ -14,6 +14,13 @@ LEFT_OUT = {
     "tests/graph/test_mmlab_networks.py": "every block of MMLab's networks, imported and compared",
     "tests/reduction/test_finetune.py": "training with MMLab's loops",
     "tests/kernels/test_options.py": "kernels compiled for other processors",
+    "tests/model/test_hostile.py": "models that a hostile server describes, in large numbers",
+    "tests/party/test_sessions.py::test_no_server": "a client that waits for a whole minute",
+    "tests/party/test_waiting.py": "clients that wait in a queue",
+    "tests/protocol/test_streams.py": "every block of the streams of whole inferences",
+    "tests/transport/test_attacks.py": "floods over sockets",
+    "tests/transport/test_diagnosis.py": "peers over sockets that are something else",
+    "tests/transport/test_silence.py": "hosts that vanish",
     "tests/transport/test_zmq.py": "parties that are killed, over sockets",
 }
 """What `launch/test.sh --fast` does not run, and what that is; every room keeps tests of its own."""
@@ -24,7 +31,7 @@ hypothesis.settings.register_profile("fast", deadline=None, print_blob=True, max
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="less than a minute's tests: tests/conftest.py names what is left out")
+    parser.addoption("--fast", action="store_true", help="the tests for every save: tests/conftest.py names what is left out")
 
 
 def pytest_configure(config: pytest.Config) -> None:

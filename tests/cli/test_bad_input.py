@@ -35,7 +35,7 @@ def everything(folder: Path) -> dict[str, bytes | None]:
         (["evaluate", "{config}", "--results", "new", "--images", "0"], "'0' is neither a number of images from 1 on nor 'all'"),
         (["evaluate", "{config}", "--results", "new"], "small names no dataset"),
         (["spec", "uniform", "999x999", "{config}", "--output", "new/s.json"], "larger than every map of this network: at most 4x5"),
-        (["spec", "uniform", "4x6", "{config}", "--output", "new/s.json"], "the patch 4x6 is larger than every map of this network"),
+        (["spec", "uniform", "5x6", "{config}", "--output", "new/s.json"], "the patch 5x6 is larger than every map of this network"),
         (["spec", "uniform", "2x2", "{config}", "--output", "pipe"], "pipe cannot be written"),
         (["knapsack", "none", "--output", "new/s.json", "--ratio", "nan"], "'nan' is not a number"),
         (["knapsack", "none", "--output", "new/s.json", "--ratio", "0.5"], "none is no folder of a distortion run"),

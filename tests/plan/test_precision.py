@@ -20,7 +20,7 @@ def test_default_of_every_ring_compares_all_that_is_left(bits):
 
 @pytest.mark.parametrize("bits", (0, 16, 33, 63, 128))
 def test_other_rings_are_refused(bits):
-    with pytest.raises(InputError, match="ring: must be one of 64, 48, 40, 32"):
+    with pytest.raises(InputError, match=r"ring: must be one of 64, 48, 40, 32"):
         Precision(bits)
     with pytest.raises(InputError, match=f"^ring: must be one of 64, 48, 40, 32, not {bits}$"):
         Precision.default(bits)

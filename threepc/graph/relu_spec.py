@@ -171,7 +171,7 @@ def uniform(graph: Graph, height: int, width: int, model: str = "") -> ReluSpec:
     if not layers:
         raise InputError("this network has no ReLU, so there is nothing for a relu spec to say")
     most = [max(node.shape[axis] for node in relu_nodes(graph)) for axis in (1, 2)]
-    if height > most[0] or width > most[1]:
+    if height > most[0] and width > most[1]:
         raise InputError(f"the patch {height}x{width} is larger than every map of this network: at most {most[0]}x{most[1]}")
     return ReluSpec(model, layers, {"method": "uniform", "patch": [height, width]}, f"uniform {height}x{width}")
 
