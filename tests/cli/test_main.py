@@ -242,6 +242,26 @@ def test_failures_are_one_line_and_with_debug_a_traceback(config, monkeypatch, c
     assert any(text.startswith("Traceback") for text in shown) and shown[-1] == line
 
 
+SWALLOWED = """
+import ctypes, signal, time
+from threepc.cli import main
+
+def command(*_, **__):
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()
+    time.sleep(60)
+
+main.threepc.main = command
+main.main([])
+"""
+
+
+def test_an_interruption_that_a_callback_swallows_is_sent_again():
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], check=False, capture_output=True, text=True, timeout=30, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert (done.returncode, done.stderr) == (130, "threepc: interrupted\n")
+
+
 def test_what_comes_of_an_interruption_is_told_as_one(config, monkeypatch, capsys):
     """A callback of a C library swallows it, and something fails for want of what the callback should have made."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import traceback
 from importlib import import_module
 from types import FrameType
@@ -74,8 +75,11 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # alike: everything started is ended and cleared away
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job hears no Ctrl-C
             signal.signal(number, _interrupt)
-    sys.unraisablehook = _tell_unless_interrupted
-    sys.exit(status(arguments))
+    sys.unraisablehook = _tell_or_interrupt_again
+    try:
+        sys.exit(status(arguments))
+    except KeyboardInterrupt:  # once more, while the first was told
+        sys.exit(130)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -83,10 +87,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.default_int_handler(number, frame)
 
 
-def _tell_unless_interrupted(unraisable: sys.UnraisableHookArgs) -> None:
-    """Python's own, but for an interruption that a callback of a C library swallows: `_fail` tells what comes of that."""
+def _tell_or_interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python's own hook, but for an interruption within a callback of a C library, which ends nothing there: it is sent once more."""
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
+        return
+    again = threading.Timer(0.1, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    again.daemon = True
+    again.start()
 
 
 def status(arguments: list[str] | None = None) -> int:
