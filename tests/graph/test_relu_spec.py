@@ -53,8 +53,8 @@ def test_uniform_is_clipped_and_fits(small_graph):
     spec = relu_spec.uniform(pooled, 6, 3)
     relu_spec.check(spec, pooled)
     assert {name: patches.tolist() for name, patches in spec.layers.items()} == {"large": [[6, 3]] * 2, "small": [[4, 3]] * 2}
-    with pytest.raises(InputError, match="the patch 6x4 is larger than every map of this network: at most 5x7"):
-        relu_spec.uniform(small_graph, 6, 4)
+    with pytest.raises(InputError, match="the patch 6x8 is larger than every map of this network: at most 5x7"):
+        relu_spec.uniform(small_graph, 6, 8)
     assert sum(relu_spec.drelus(relu_spec.uniform(small_graph, 1, 0), small_graph).values()) == 0
     with pytest.raises(InputError, match="no patch size"):
         relu_spec.uniform(small_graph, 0, 4)

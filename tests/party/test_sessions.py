@@ -326,7 +326,7 @@ def test_no_provider(connector, caplog):
 def test_no_client_at_the_provider(connector, caplog):
     """A client that talks to the server alone: the provider waits for it only so long, and says why it ends."""
     client = Stranger(connector)
-    with serving(connector, MODEL, SHORT):
+    with serving(connector, MODEL, OPTIONS, provider=False), serving(connector, None, SHORT):  # it is the provider that gives up
         online = client.greet("server", purpose="online")
         online.receive_control("model")
         client.greet("server", purpose="offline")
