@@ -207,3 +207,12 @@ def test_bad_labels_are_refused(tmp_path, text, message):
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(InputError, match=message):
         load_labels(tmp_path / "labels.json", ["a.png"], ModelCard("net", PLAIN, classes=("cat", "dog")))
+
+
+@pytest.mark.parametrize("header", (b"{'descr': '<f4', 'shape': (2, 3, 6, 6), } 6, 6), }", b"{'descr': \0 }", b"{'descr': '<f4',\n (("))
+def test_a_header_that_is_no_python_is_refused(tmp_path, header):
+    """Inputs that fuzzing found: numpy reads the header as Python, and raises what the parser or the tokenizer does."""
+    path = tmp_path / "odd.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64))
+    with pytest.raises(InputError, match=r"odd\.npy is not a \.npy file of numbers"):
+        load_images([path], PLAIN)

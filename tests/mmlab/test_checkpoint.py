@@ -149,3 +149,24 @@ def test_missing_and_not_finite(tmp_path, trained):
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(InputError, match="NaN or infinity: 1 such tensors"):
         load_checkpoint(network(), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (b"q\x08X\x03\x00\x00\x00cpu", b"q\x08X\x03\x00\x00\x00\xff\xff\xff"),
+        (b"tq\nQK\x00", b"K\x01QK\x00"),
+        (b"_rebuild_tensor_v2\nq\x05((", b"_rebuild_tensor_v2\nq\x05(}"),
+    ],
+)
+def test_damage_that_fuzzing_found_is_refused(tmp_path, old, new):
+    """A changed pickle within a whole archive: torch's unpickler raises errors of many kinds."""
+    path = tmp_path / "damaged.pth"
+    torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, path)
+    data = path.read_bytes()
+    at = data.index(b"data.pkl")
+    found = data.find(old[:6], at)
+    assert found > 0
+    path.write_bytes(data[:found] + new + data[found + len(new) :])
+    with pytest.raises(InputError, match=r"damaged\.pth (is|holds)"):
+        load_checkpoint(nn.Linear(2, 2), path)

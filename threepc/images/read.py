@@ -141,10 +141,10 @@ def _load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     _require_file(path)
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, RecursionError) as error:
-        raise InputError(f"{path} is not a .npy file of numbers ({' '.join(str(error).split())})") from None
     except (MemoryError, OverflowError) as error:
         raise InputError(f"{path} says that it holds more than memory does, or is damaged ({error})") from None
+    except Exception as error:  # noqa: BLE001 - numpy reads the header as Python: a damaged one may raise whatever its tokenizer and parser do
+        raise InputError(f"{path} is not a .npy file of numbers ({' '.join(str(error).split())})") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(f"{path} does not hold one array of real numbers")
     if array.shape[-3:] != shape or array.ndim not in (3, 4) or array.size == 0:
