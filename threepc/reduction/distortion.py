@@ -100,21 +100,17 @@ def measure(  # noqa: PLR0913 - each is an option of `threepc distortion`, given
     layers = list(relu_nodes(graph))
     patches = [candidates(*node.shape[1:]) for node in layers]
     path = Path(folder)
-    manifest: dict[str, Any] = {
-        "version": store.VERSION,
-        "model": model,
-        "graph": graph.fingerprint(),
-        "weights": store.content_hash(*(weights[name][key] for name in sorted(weights) for key in ("weight", "bias"))),
-        "images": {"count": len(images), "sha256": store.content_hash(images)},
-        "method": method,
-        "tf32": tf32,
-        "skip_dominated": skip_dominated,
-        "check": check,
-        "layers": [
-            {"name": node.name, "kind": node.kind, "shape": list(node.shape), "patches": found.tolist()}
-            for node, found in zip(layers, patches, strict=True)
-        ],
-    }
+    kinds = zip(layers, patches, strict=True)
+    chosen = {"method": method, "tf32": tf32, "skip_dominated": skip_dominated, "check": check}
+    manifest: dict[str, Any] = (
+        {"version": store.VERSION, "model": model, "graph": graph.fingerprint()}
+        | chosen
+        | {
+            "weights": store.content_hash(*(weights[name][key] for name in sorted(weights) for key in ("weight", "bias"))),
+            "images": {"count": len(images), "sha256": store.content_hash(images)},
+            "layers": [{"name": n.name, "kind": n.kind, "shape": list(n.shape), "patches": found.tolist()} for n, found in kinds],
+        }
+    )
     store.open_folder(path, manifest)
     write_atomically(path / "graph.json", graph.to_json().encode())
     if (path / "distortion.npz").exists():
