@@ -92,14 +92,12 @@ def measure(  # noqa: PLR0913 - each is an option of `threepc distortion`, given
     allows its shorter products. `skip_dominated` F, exact only: leave out candidates whose estimate is F times that of another one
     which costs no more.
 
-    Raises InputError for no or unsuitable images, a network without ReLU, a backend that is not there, a folder of another run; RunError
-    for a full disk.
+    Raises InputError for unsuitable images, no ReLU, a backend that is not there, a folder of another run; RunError for a full disk.
     """
     _check(graph, images, method, skip_dominated, jobs, device)
     workers = _Workers(jobs, backend, scheduler)
-    layers = list(relu_nodes(graph))
+    layers, path = list(relu_nodes(graph)), Path(folder)
     patches = [candidates(*node.shape[1:]) for node in layers]
-    path = Path(folder)
     kinds = zip(layers, patches, strict=True)
     chosen = {"method": method, "tf32": tf32, "skip_dominated": skip_dominated, "check": check}
     manifest: dict[str, Any] = (
