@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from threepc.graph.ir import Graph, Node, Weights, infer_shape, weight_shape
+from threepc.graph.ir import Graph, Node, Weights, weight_shape
+from threepc.graph.kinds import infer_shape
 
 
 class Builder:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import InputError
-from threepc.graph.ir import Graph, Node, check_weights, infer_shape, relu_names, weight_shape
+from threepc.graph.ir import Graph, Node, check_weights, relu_names, weight_shape
+from threepc.graph.kinds import infer_shape
 
 CONV = {"kernel": [3, 3], "stride": [2, 2], "padding": [1, 1, 1, 1], "dilation": [1, 1], "groups": 1}
 POOL = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0], "dilation": [1, 1]}

@@ -14,8 +14,8 @@ from threepc.graph.ir import Graph, Node, weight_shape
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel
 from threepc.party.in_process import ThreeRoles, share_weights
-from threepc.plan import schedule
 from threepc.plan.precision import Precision
+from threepc.plan.scheduler import MOST_OPS
 from threepc.prf import OP_BITS, new_key
 
 CARD = ModelCard("small", Preprocessing((6, 5)))
@@ -168,7 +168,7 @@ def test_a_result_that_is_resized_beyond_memory_is_refused():
 
 
 def test_a_plans_addresses_fit_a_stream():
-    assert schedule.MOST_OPS <= 1 << OP_BITS
+    assert MOST_OPS <= 1 << OP_BITS
 
 
 MUTATIONS = (

@@ -36,7 +36,7 @@ def _mutation(name: str, file: str, *changes: tuple[str, str], tests: tuple[str,
 PRF, RUNS, GATE = "threepc/prf.py", "threepc/kernels/runs.py", "threepc/kernels/gate.py"
 DECISIONS, COMPARISON = "threepc/kernels/decisions.py", "threepc/kernels/comparison.py"
 IN_OUT, LINEAR, ROLES = "threepc/protocol/input_output.py", "threepc/protocol/linear.py", "threepc/protocol/roles.py"
-CHANNEL, LISTENER, SCHEDULE = "threepc/transport/channel.py", "threepc/transport/zmq_listener.py", "threepc/plan/schedule.py"
+CHANNEL, LISTENER, LAYERS = "threepc/transport/channel.py", "threepc/transport/zmq_listener.py", "threepc/plan/layers.py"
 SERVER, PROVIDER, CLIENT = "threepc/party/server.py", "threepc/party/provider.py", "threepc/party/client.py"
 
 MUTATIONS = (
@@ -244,8 +244,8 @@ MUTATIONS = (
     # What is opened, and to whom
     _mutation(
         "all low bits of the output are opened",
-        SCHEDULE,
-        ("protocol = Output(self.op, _elements(value), self.bits, shift)", "protocol = Output(self.op, _elements(value), self.bits, 0)"),
+        LAYERS,
+        ("protocol = Output(at.op, elements(value), at.bits, shift)", "protocol = Output(at.op, elements(value), at.bits, 0)"),
         tests=("tests/plan/test_schedule.py", PROTOCOL),
     ),
     _mutation(

@@ -8,11 +8,12 @@ import pytest
 
 from tests.graph.building import Builder
 from tests.protocol.harness import CP, SP, WEIGHTS, RecordedKeystream, Trio, network_trio, run_network
+from threepc.choices import LABEL, LOGITS
 from threepc.kernels import keystream, runs
 from threepc.kernels.keystream import BLOCK_BYTES
 from threepc.kernels.packing import TILE
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import LABEL, LOGITS, schedule
+from threepc.plan.schedule import schedule
 from threepc.prf import Purpose
 
 ALL_PURPOSES = {"CP": set(Purpose) - {Purpose.WEIGHT}, "SP": {Purpose.OPENING, Purpose.DECISION}}

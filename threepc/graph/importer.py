@@ -20,9 +20,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
-from threepc.graph.ir import Graph, Node, Weights, check_weights, infer_shape
+from threepc.graph.calls import Operation, Value
+from threepc.graph.ir import Graph, Node, Weights, check_weights
+from threepc.graph.kinds import infer_shape
 from threepc.graph.modes import evaluating
-from threepc.graph.operations import OPERATIONS, SUPPORTED, VIEWS, Operation, Value
+from threepc.graph.operations import OPERATIONS, SUPPORTED, VIEWS
 from threepc.graph.passes import fold_affine, sweep
 
 _INPUT = "input"
@@ -203,7 +205,7 @@ class _Importer:
 
 
 class _FxCall:
-    """`operations.Call` for one node of torch's graph."""
+    """`calls.Call` for one node of torch's graph."""
 
     def __init__(self, importer: _Importer, node: fx.Node) -> None:
         self._importer = importer

@@ -2,30 +2,12 @@
 
 All three parties hold the same Graph; the client and the provider get it from the server and do not trust it, so
 `Graph` checks everything about itself whenever one is built: kinds, names, order, attributes and their ranges, and every shape
-against `infer_shape`. Weights travel apart (`Weights`) and are known to the server only. No torch here.
-
-=======  ==========================================================================================================
-kind     attributes (plain JSON values)
-=======  ==========================================================================================================
-input    none
-conv     kernel [h, w], stride [h, w], padding [top, left, bottom, right], dilation [h, w], groups
-         weight (O, C / groups, h, w) and bias (O,) in `Weights`; a linear layer is a 1x1 convolution of a (C, 1, 1) map
-relu     none
-clip     max: float; min(max(x, 0), max)
-maxpool  kernel, stride, padding, dilation; padded cells never win
-avgpool  kernel, stride, padding, divisor: float; the sum of each window over zero padding, divided by divisor
-add      none; two or more inputs of one shape
-concat   none; two or more inputs, along channels
-reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
-resize   size [h, w]; broadcasts a (C, 1, 1) map
-output   optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
-=======  ==========================================================================================================
+against `infer_shape`. Weights travel apart (`Weights`) and are known to the server only. No torch here. kinds.py lists the kinds.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -34,75 +16,23 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.files import parse_json
+from threepc.graph.kinds import (
+    ATTRIBUTES,
+    KINDS,
+    MAX_ELEMENTS,
+    MAX_JSON,
+    MAX_NAME,
+    MAX_NODES,
+    MAX_SIDE,
+    OPTIONAL,
+    SEVERAL_INPUTS,
+    Shape,
+    infer_shape,
+)
 
-Shape = tuple[int, int, int]
 Weights = dict[str, dict[str, np.ndarray]]
 
 VERSION = 1
-# Limits on what a stranger's graph may ask for. The largest network we know of (DeepLab at 1024 x 2048) stays far below them.
-MAX_NODES = 10_000
-MAX_NAME = 256
-MAX_JSON = 16 << 20
-MAX_SIDE = 1 << 16
-MAX_KERNEL = 1 << 10
-MAX_ELEMENTS = 1 << 28
-MAX_DIVISOR = float(MAX_SIDE * MAX_SIDE)
-
-
-def _integer(value: Any, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise InputError(f"must be an integer from {low} to {high}")
-
-
-def _integers(count: int, low: int, high: int) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if type(value) is not list or len(value) != count or any(type(v) is not int or not low <= v <= high for v in value):
-            raise InputError(f"must be a list of {count} integers from {low} to {high}")
-
-    return check
-
-
-def _positive_float(value: Any) -> None:
-    if type(value) is not float or not (math.isfinite(value) and value > 0):
-        raise InputError("must be a finite, positive float")
-
-
-def _divisor(value: Any) -> None:
-    if type(value) is not float or not 1 <= value <= MAX_DIVISOR:
-        raise InputError(f"must be a float from 1 to {MAX_DIVISOR:g}")
-
-
-def _groups(value: Any) -> None:
-    _integer(value, 1, MAX_ELEMENTS)
-
-
-def _output_resize(value: Any) -> None:
-    if type(value) is not list or len(value) != 3 or type(value[2]) is not bool:
-        raise InputError("must be a list [height, width, align_corners]")
-    _integers(2, 1, MAX_SIDE)(value[:2])
-
-
-_pair = _integers(2, 1, MAX_SIDE)
-_kernel = _integers(2, 1, MAX_KERNEL)
-_padding = _integers(4, 0, MAX_SIDE)
-
-_ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
-    "input": {},
-    "conv": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair, "groups": _groups},
-    "relu": {},
-    "clip": {"max": _positive_float},
-    "maxpool": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair},
-    "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _divisor},
-    "add": {},
-    "concat": {},
-    "reshape": {},
-    "resize": {"size": _pair},
-    "output": {"resize": _output_resize},
-}
-_OPTIONAL = {("output", "resize")}
-_SEVERAL_INPUTS = {"add", "concat"}
-
-KINDS = tuple(_ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -205,72 +135,6 @@ def check_weights(graph: Graph, weights: Weights) -> None:
                 raise InputError(f"weights: {key} of {name!r} holds infinite or undefined numbers; repair the checkpoint")
 
 
-def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], channels: int | None = None) -> Shape:
-    """The output shape of a node whose attributes have been checked.
-
-    Parameters: `inputs`, the (C, H, W) of each input; `channels`, a convolution's output channels (its weight is not at hand).
-    Raises InputError where the operation is not defined on these shapes.
-    """
-    first = inputs[0]
-    match kind:
-        case "relu" | "clip" | "output":
-            return first
-        case "conv":
-            return _divided(first[0], channels or 0, attrs["groups"]), *_windows(first, attrs)
-        case "maxpool" | "avgpool":
-            if kind == "maxpool":
-                _check_no_empty_window(first, attrs)
-            return first[0], *_windows(first, attrs)
-        case "add":
-            if {*inputs} != {first}:
-                raise InputError(f"inputs: their shapes differ: {', '.join(map(str, inputs))}")
-            return first
-        case "concat":
-            if {shape[1:] for shape in inputs} != {first[1:]}:
-                raise InputError(f"inputs: their heights or widths differ: {', '.join(map(str, inputs))}")
-            return sum(shape[0] for shape in inputs), first[1], first[2]
-        case "reshape":
-            return math.prod(first), 1, 1
-        case "resize":
-            if first[1:] != (1, 1):
-                raise InputError(f"inputs: only a 1x1 map can be broadcast, not {first[1]}x{first[2]}")
-            return first[0], attrs["size"][0], attrs["size"][1]
-    raise InputError(f"kind: {kind!r} has no shape rule")
-
-
-def _divided(inputs: int, outputs: int, groups: int) -> int:
-    if inputs % groups or outputs % groups or not outputs:
-        raise InputError(f"groups: must divide the {inputs} input channels and the {outputs} output channels")
-    return outputs
-
-
-def _windows(shape: Shape, attrs: dict[str, Any]) -> tuple[int, int]:
-    top, left, bottom, right = attrs["padding"]
-    padded, sizes = (shape[1] + top + bottom, shape[2] + left + right), []
-    if shape[0] * math.prod(padded) > MAX_ELEMENTS:
-        raise InputError(f"padding: the padded map would have more than {MAX_ELEMENTS} elements")
-    for size, kernel, stride, spread in zip(padded, attrs["kernel"], attrs["stride"], attrs.get("dilation", [1, 1]), strict=True):
-        reach = spread * (kernel - 1) + 1
-        if reach > size:
-            raise InputError(f"kernel: reaches over {reach} cells, the padded map has {size}")
-        sizes.append((size - reach) // stride + 1)
-    return sizes[0], sizes[1]
-
-
-def _check_no_empty_window(shape: Shape, attrs: dict[str, Any]) -> None:
-    # The maximum of padding alone would be minus infinity. Only windows that hang over an edge can hold no real cell.
-    out = _windows(shape, attrs)
-    for axis in (0, 1):
-        size, kernel, stride, spread = shape[axis + 1], attrs["kernel"][axis], attrs["stride"][axis], attrs["dilation"][axis]
-        before = attrs["padding"][axis]
-        if max(before, attrs["padding"][axis + 2]) > spread * (kernel - 1):
-            raise InputError("padding: a max-pooling window would hold padding only")
-        start = np.arange(out[axis]) * stride - before
-        first = start + spread * np.maximum(0, -(start // spread))
-        if ((first >= size) | (first > start + spread * (kernel - 1))).any():
-            raise InputError("padding: a max-pooling window would hold padding only")
-
-
 def _check(nodes: tuple[Node, ...]) -> None:
     if not 2 <= len(nodes) <= MAX_NODES:
         raise InputError(f"graph: must have from 2 to {MAX_NODES} nodes")
@@ -291,13 +155,13 @@ def _check(nodes: tuple[Node, ...]) -> None:
 
 
 def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
-    if type(node.kind) is not str or node.kind not in _ATTRIBUTES:
+    if type(node.kind) is not str or node.kind not in ATTRIBUTES:
         raise InputError(f"kind: {_shown(node.kind)} is none of {', '.join(KINDS)}")
     if inner and node.kind in ("input", "output"):
         raise InputError(f"kind: a second node of kind {node.kind}")
     _check_attributes(node)
     _check_shape(node.shape)
-    few, many = (0, 0) if node.kind == "input" else (2, MAX_NODES) if node.kind in _SEVERAL_INPUTS else (1, 1)
+    few, many = (0, 0) if node.kind == "input" else (2, MAX_NODES) if node.kind in SEVERAL_INPUTS else (1, 1)
     if type(node.inputs) is not tuple or not few <= len(node.inputs) <= many:
         raise InputError(f"inputs: a node of kind {node.kind} has {few if few == many else f'at least {few}'}")
     for name in node.inputs:
@@ -321,12 +185,12 @@ def _shown(value: Any) -> str:
 
 
 def _check_attributes(node: Node) -> None:
-    allowed = _ATTRIBUTES[node.kind]
+    allowed = ATTRIBUTES[node.kind]
     if type(node.attrs) is not dict or not node.attrs.keys() <= allowed.keys():
         raise InputError(f"attrs: must be an object with the keys {', '.join(allowed) or 'none'}")
     for key, check in allowed.items():
         if key not in node.attrs:
-            if (node.kind, key) in _OPTIONAL:
+            if (node.kind, key) in OPTIONAL:
                 continue
             raise InputError(f"{key}: is missing")
         try:

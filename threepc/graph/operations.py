@@ -5,53 +5,18 @@ changes nothing. It refuses (`Call.refuse`) what has no secure protocol.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from threepc.graph.ir import Shape
+from threepc.graph.calls import Call, Operation, Value
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6 and hardtanh and clamp from 0, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over (2, 3), "
     "add, cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
 )
-
-
-@dataclass(frozen=True)
-class Value:
-    """An activation: the node that computes it, its shape for one image, and the shape torch gives it (which may lack H and W).
-
-    `resize` is a bilinear resize [height, width, align_corners] still to be done, possible only if nothing but the output follows.
-    """
-
-    node: str
-    shape: Shape
-    torch_shape: tuple[int, ...]
-    resize: list[Any] | None = None
-
-
-class Call(Protocol):
-    """One operation of the exported graph. Arguments are named as in the operation's schema, defaults filled in."""
-
-    arguments: dict[str, Any]
-    torch_shape: tuple[int, ...]
-    dtype: torch.dtype | None
-
-    def refuse(self, reason: str) -> NoReturn:
-        """Raise InputError: module '...' uses torch...., {reason}."""
-
-    def activation(self, argument: Any, rank: int | None = None) -> Value:
-        """The activation behind an argument; refuses constants and, if `rank` is given, a tensor of another rank."""
-
-    def constant(self, argument: Any) -> np.ndarray | None:
-        """The float64 value of a parameter or buffer; None for None. Refuses anything computed from them."""
-
-    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
-        """Add a node to the graph."""
 
 
 def _pair(value: Any) -> list[int]:
@@ -248,14 +213,6 @@ def _nearest(call: Call) -> Value:
 
 def _broadcast(call: Call, x: Value, size: list[int]) -> Value:
     return replace(x, torch_shape=call.torch_shape) if list(x.shape[1:]) == size else call.emit("resize", [x], {"size": size})
-
-
-@dataclass(frozen=True)
-class Operation:
-    """How to import an operation, and the torch class whose modules do nothing else (so that a node can bear the module's name)."""
-
-    convert: Callable[[Call], Value]
-    modules: type | tuple[type, ...] = ()
 
 
 # By name in torch's aten library, without overload; `name_` (in place) is looked up as `name`.

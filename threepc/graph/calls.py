@@ -1,0 +1,51 @@
+"""What an operation's importing function is given, and what it gives back."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import torch
+
+from threepc.graph.kinds import Shape
+
+
+@dataclass(frozen=True)
+class Value:
+    """An activation: the node that computes it, its shape for one image, and the shape torch gives it (which may lack H and W).
+
+    `resize` is a bilinear resize [height, width, align_corners] still to be done, possible only if nothing but the output follows.
+    """
+
+    node: str
+    shape: Shape
+    torch_shape: tuple[int, ...]
+    resize: list[Any] | None = None
+
+
+class Call(Protocol):
+    """One operation of the exported graph. Arguments are named as in the operation's schema, defaults filled in."""
+
+    arguments: dict[str, Any]
+    torch_shape: tuple[int, ...]
+    dtype: torch.dtype | None
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise InputError: module '...' uses torch...., {reason}."""
+
+    def activation(self, argument: Any, rank: int | None = None) -> Value:
+        """The activation behind an argument; refuses constants and, if `rank` is given, a tensor of another rank."""
+
+    def constant(self, argument: Any) -> np.ndarray | None:
+        """The float64 value of a parameter or buffer; None for None. Refuses anything computed from them."""
+
+    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
+        """Add a node to the graph."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How to import an operation, and the torch class whose modules do nothing else (so that a node can bear the module's name)."""
+
+    convert: Callable[[Call], Value]
+    modules: type | tuple[type, ...] = ()

@@ -1,0 +1,163 @@
+"""What each kind of node adds to a plan: one function a kind, listed in LAYERS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from threepc.choices import LABEL
+from threepc.errors import InputError
+from threepc.graph.ir import Node, weight_shape
+from threepc.plan.precision import MAX_TRUNCATION
+from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
+from threepc.protocol import summands
+from threepc.protocol.argmax import Argmax
+from threepc.protocol.input_output import Input, Output
+from threepc.protocol.linear import Linear
+from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Value
+from threepc.protocol.summands import Summand
+
+OUTPUT_BITS = 8
+"""Bits above the point that a result keeps when its fraction grows by an average's divisor."""
+
+
+def _input(at: Scheduler, node: Node) -> None:
+    shape = at.shape(node)
+    at.append(
+        InputStep, node, node.name, [], Value(shape, REDUCED, at.precision.of_input, at.bits), 1, protocol=Input(at.op, shape, at.bits)
+    )
+
+
+def _conv(at: Scheduler, node: Node) -> None:
+    (source,) = at.inputs(node)
+    value, own = at.values[source], at.precision.of_weights(node.name)
+    fits = value.fraction + own + OUTPUT_BITS <= at.bits - 2
+    if value.form != REDUCED or (value.fraction != at.settled[source] and not (fits and at.ends_here(node))):
+        source = at.reduce(source)
+        value = at.values[source]
+    a, shape = node.attrs, at.shape(node)
+    geometry: dict[str, Any] = {key: tuple(a[key]) for key in ("stride", "padding", "dilation")}
+    protocol = Linear(at.op, shape, weight_shape(at.graph, node), groups=a["groups"], bits=at.bits, **geometry)
+    at.append(LinearStep, node, node.name, [source], Value(shape, RAW, value.fraction + own, at.bits), 1, protocol=protocol)
+    # what an average brought and no truncation has removed goes too
+    removed = MAX_TRUNCATION + value.fraction - at.settled[source]
+    at.settled[node.name] = max(at.fraction, value.fraction + own - removed)
+
+
+def _relu(at: Scheduler, node: Node, clip: float | None = None) -> None:
+    (source,) = at.inputs(node)
+    value = at.values[source]
+    cut = at.opened(source)
+    low_bit, width = at.precision.comparison(cut.kept_bits)
+    unit, fraction = 1 << low_bit, at.settled[source]
+    if clip is not None and not at.draft and clip * 2**fraction >= 1 << (cut.kept_bits - 2):
+        raise InputError(f"{node.name}: a clip at {clip:g} is beyond the numbers of a ring of {at.bits} bits: make it a relu")
+    bound = None if clip is None else round(clip * 2**fraction / unit) * unit
+    relu = Relu(at.op, value.shape, cut, at.bits, low_bit, width, at.sizes.get(node.name), bound)
+    at.append(ReluStep, node, node.name, [source], Value(value.shape, REDUCED, fraction, at.bits), OPS, protocol=relu)
+
+
+def _clip(at: Scheduler, node: Node) -> None:
+    _relu(at, node, node.attrs["max"])
+
+
+def _maxpool(at: Scheduler, node: Node) -> None:
+    (source,) = at.inputs(node)
+    value = at.values[source]
+    cut = at.opened(source)
+    a = node.attrs
+    try:
+        pool = MaxPool(at.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits)
+    except ValueError as error:
+        raise InputError(f"{node.name}: {error}; use less padding") from None
+    result = Value(at.shape(node), CUT, at.settled[source], cut.kept_bits)
+    at.append(MaxPoolStep, node, node.name, [source], result, pool.ops, protocol=pool, cut=cut)
+
+
+def _add(at: Scheduler, node: Node) -> None:
+    names, lefts, value = at.aligned(node)
+    at.append(LocalStep, node, node.name, names, value, 0, apply=partial(summands.add, lefts=lefts))
+
+
+def _concat(at: Scheduler, node: Node) -> None:
+    names, lefts, value = at.aligned(node)
+    shapes = [at.values[n].shape for n in names]
+    at.append(LocalStep, node, node.name, names, value, 0, apply=partial(summands.concat, lefts=lefts, shapes=shapes))
+
+
+def _avgpool(at: Scheduler, node: Node) -> None:
+    (source,) = at.inputs(node)
+    a, divisor = node.attrs, node.attrs["divisor"]
+    power = max(0, math.ceil(math.log2(divisor)))
+    value = at.values[source]
+    grows_too_long = value.fraction + power - at.settled[source] > MAX_TRUNCATION  # for the truncation that comes some time
+    if value.form == CUT or (divisor != 2**power and value.form == RAW) or grows_too_long:
+        source = at.reduce(source)
+    value = at.values[source]
+    # a sum of n values, read with log2(n) more fractional bits, is their average
+    averaged = Value(at.shape(node), value.form, value.fraction + power, at.bits)
+    geometry = {key: a[key] for key in ("kernel", "stride", "padding")}
+    pool = partial(_first, summands.window_sums, shape=averaged.shape, **geometry)
+    name = at.append(LocalStep, node, node.name, [source], averaged, 0, apply=pool)
+    if divisor != 2**power:
+        source = at.reduce(name)
+        factor = round(2 ** (at.fraction + power) / divisor)
+        scaled = Value(averaged.shape, RAW, at.values[source].fraction + at.fraction, at.bits)
+        at.append(LocalStep, node, f"{name}/scale", [source], scaled, 0, apply=partial(_first, summands.multiply, factor=factor))
+
+
+def _reshape(at: Scheduler, node: Node) -> None:
+    _in_place(at, node, partial(summands.reshape, shape=at.shape(node)))
+
+
+def _resize(at: Scheduler, node: Node) -> None:
+    _in_place(at, node, partial(summands.broadcast, shape=at.shape(node)))
+
+
+def _in_place(at: Scheduler, node: Node, apply: Callable[[Summand], Summand]) -> None:
+    (source,) = at.inputs(node)
+    value = at.values[source]
+    result = Value(at.shape(node), value.form, value.fraction, value.bits)
+    at.append(LocalStep, node, node.name, [source], result, 0, apply=partial(_first, apply))
+    at.settled[node.name] = at.settled[source]
+
+
+def _output(at: Scheduler, node: Node) -> None:
+    (source,) = at.inputs(node)
+    if at.values[source].form == CUT:
+        source = at.reduce(source)
+    value = at.values[source]
+    if at.batch * node.shape[0] * math.prod(node.attrs.get("resize", [])[:2]) > MOST_ELEMENTS:
+        raise InputError(f"{node.name}: resized, the result has more than {MOST_ELEMENTS:,} numbers for {at.batch} images at once")
+    # the low bits that do not count are as many whatever the weights' bits, and so are the bytes
+    shift = value.fraction - at.settled[source]
+    if at.reveal == LABEL:
+        argmax = Argmax(at.op, value.shape, at.bits, shift)
+        at.append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
+        return
+    protocol = Output(at.op, elements(value), at.bits, shift)
+    at.append(OutputStep, node, node.name, [source], value, 1, protocol=protocol)
+
+
+def _first(apply: Callable[..., Summand], inputs: Sequence[Summand], **arguments: Any) -> Summand:
+    return apply(inputs[0], **arguments)
+
+
+LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
+    "input": _input,
+    "conv": _conv,
+    "relu": _relu,
+    "clip": _clip,
+    "maxpool": _maxpool,
+    "avgpool": _avgpool,
+    "add": _add,
+    "concat": _concat,
+    "reshape": _reshape,
+    "resize": _resize,
+    "output": _output,
+}
+"""By kind. A kind with a protocol of its own may have its function in another module of this room."""

@@ -1,0 +1,116 @@
+"""A plan as it grows: one step after the other, with the form and the scale that every value has. layers.py says what each kind of node adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from threepc.errors import InputError
+from threepc.graph import relu_spec
+from threepc.graph.ir import Graph, Node
+from threepc.graph.relu_spec import Sizes
+from threepc.kernels.gate import Cut
+from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.steps import CUT, RAW, REDUCED, ReluStep, Step, Value
+
+# Limits on what a stranger's model may ask for, so that nothing is allocated for more; far above what the largest networks take.
+MOST_OPS = 1 << 16
+"""Addresses in the parties' streams; one has 24 bits for them."""
+MOST_ELEMENTS = 1 << 30
+"""Of one value, over the batch."""
+
+
+def elements(value: Value) -> int:
+    """Numbers of one value, over the batch."""
+    n, c, h, w = value.shape
+    return n * c * h * w
+
+
+class Scheduler:
+    """The plan so far: its steps, and for every node the value that stands for it."""
+
+    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str, draft: bool) -> None:
+        self.draft = draft
+        self.graph, self.precision, self.sizes, self.batch, self.reveal = graph, precision, sizes, batch, reveal
+        self.readers = graph.consumers()
+        self.bits, self.fraction = precision.bits, precision.fraction
+        self.steps: list[Step] = []
+        self.op = 0
+        self.held: dict[str, str] = {}  # node name -> name of the value that stands for it
+        self.values: dict[str, Value] = {}
+        self.settled: dict[str, int] = {}  # the fractional bits that a value has once it is truncated, by its name
+
+    # The pieces
+
+    def inputs(self, node: Node) -> list[str]:
+        """Names of the values that stand for a node's inputs."""
+        return [self.held[name] for name in node.inputs]
+
+    def shape(self, node: Node) -> tuple[int, int, int, int]:
+        """A node's result, over the batch."""
+        return (self.batch, *node.shape)
+
+    def append(
+        self, make: Callable[..., Step], node: Node, name: str, sources: list[str], value: Value, ops: int, kind: str = "", **own: Any
+    ) -> str:
+        """Add a step whose result stands for the node from now on; returns the result's name. Raises InputError for one beyond the limits."""
+        inputs = tuple(self.values[s] for s in sources)
+        if value.form == RAW:  # a truncation removes 16 bits at most: what weights of many bits bring beyond stays
+            self.settled[name] = max(self.fraction, value.fraction - MAX_TRUNCATION)
+        else:
+            self.settled[name] = max((self.settled[s] for s in sources), default=value.fraction)
+        if name in self.values:
+            raise InputError(f"{name}: the name of two steps; rename the module")
+        if value.fraction > self.bits - 2:
+            raise InputError(f"{name}: {value.fraction} fractional bits do not fit a ring of {self.bits} bits")
+        if elements(value) > MOST_ELEMENTS:
+            raise InputError(f"{name}: {elements(value):,} numbers for {self.batch} images at once; at most {MOST_ELEMENTS:,} are possible")
+        if self.op + ops > MOST_OPS:
+            raise InputError(f"{name}: the model takes more than {MOST_OPS:,} protocols")
+        self.steps.append(make(name, kind or node.kind, self.op, tuple(sources), inputs, value, **own))
+        self.op += ops
+        self.values[name] = value
+        self.held[node.name] = name
+        return name
+
+    def opened(self, name: str) -> Cut:
+        """The cut that brings a value to its settled fraction. Raises InputError where a gate cannot lift what remains."""
+        value = self.values[name]
+        shift = value.fraction - self.settled[name]
+        if not 0 <= shift <= MAX_TRUNCATION or (value.form == RAW and shift == 0):
+            raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {MAX_TRUNCATION}")
+        if value.form == CUT:
+            return Cut(value.bits, 0, value.bits)
+        # as many bits are lifted as a product's truncation removes, unless an average of very many values removes more
+        lifted = shift if value.form == RAW else max(shift, min(self.fraction, MAX_TRUNCATION))
+        return Cut(value.bits, shift, self.bits - lifted)
+
+    def reduce(self, name: str) -> str:
+        """A value in reduced form at its settled fraction; any other is truncated once, for all that read it later."""
+        value = self.values[name]
+        if value.form == REDUCED and value.fraction == self.settled[name]:
+            return name
+        readers = [n for n, held in self.held.items() if held == name]
+        through = (relu_spec.IDENTITY,) * value.shape[1]
+        relu = Relu(self.op, value.shape, self.opened(name), self.bits, 0, 1, sizes=through)
+        result = Value(value.shape, REDUCED, self.settled[name], self.bits)
+        node = self.graph[readers[0]]
+        truncated = self.append(ReluStep, node, f"{name}/truncation", [name], result, OPS, kind="truncation", protocol=relu)
+        self.held.update(dict.fromkeys(readers, truncated))
+        return truncated
+
+    def ends_here(self, node: Node) -> bool:
+        """Whether nothing but the output reads a node, flattened or not."""
+        return all(reader.kind == "output" or (reader.kind == "reshape" and self.ends_here(reader)) for reader in self.readers[node.name])
+
+    def aligned(self, node: Node) -> tuple[list[str], list[int], Value]:
+        """Inputs of a sum or concatenation, the shifts that bring them to one scale, and the result's description."""
+        for name in self.inputs(node):
+            if self.values[name].form == CUT and name in self.held.values():
+                self.reduce(name)
+        names = self.inputs(node)
+        values = [self.values[n] for n in names]
+        fraction = max(v.fraction for v in values)
+        form = REDUCED if all(v.form == REDUCED for v in values) else RAW
+        return names, [fraction - v.fraction for v in values], Value(self.shape(node), form, fraction, self.bits)
