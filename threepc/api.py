@@ -251,6 +251,6 @@ class Client:
     def _open(self) -> RetryingClient:
         if self._session is None:
             connect = partial(three_hosts.open_client, self._deployment, self._name, self._threads, model=self._model)
-            self._session = RetryingClient(connect, self._retries)
+            self._session = RetryingClient(connect, self._retries, reopens=True)
             self.card = self._session.session.model.card
         return self._session

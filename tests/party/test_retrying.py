@@ -89,6 +89,33 @@ def test_another_model_in_between_is_no_answer():
     asking.close()
 
 
+@pytest.mark.parametrize("retries, reopens", [(0, False), (0, True), (1, False)])
+def test_a_session_that_ends_behind_its_answer(retries, reopens, monkeypatch):
+    """It is begun anew only by who says so; who does not hears what ended it, and waits for nobody."""
+    connector, said = MemoryConnector(), []
+    with (
+        serving(connector, MODEL, OPTIONS) as parties,
+        RetryingClient(lambda: ClientSession(connector, OPTIONS), retries, said.append, reopens=reopens) as asking,
+    ):
+        first = asking.session
+
+        def vanish(*_):
+            raise RunError("it went away", "lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(parties[0].observation, "inferred", vanish)
+            logits, record = asking.infer(images())
+        assert_close(MODEL, images(), logits)
+        assert record.incomplete == "the server ended the session: it went away"
+        if retries or reopens:
+            assert_close(MODEL, images(), asking.infer(images())[0])
+        else:
+            with pytest.raises(RunError, match=r"^this session is over: the server ended the session: it went away$"):
+                asking.infer(images())
+        assert (asking.session is not first) == bool(retries or reopens)
+        assert said == []
+
+
 def test_a_kind_that_is_none_is_a_refusal():
     one, two = (Channel(end, ("server", "client")) for end in memory.pair())
     one.abort("enough", "surely lost")

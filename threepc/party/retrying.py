@@ -27,9 +27,16 @@ class RetryingClient:
     answer is the same up to the rounding that a secure run has.
     """
 
-    def __init__(self, connect: Callable[[], ClientSession], retries: int, tell: Callable[[str], None] = log.warning) -> None:
-        """connect: opens a session; retries: how often one inference, or the first session, is tried again. Raises RunError as it does."""
+    def __init__(
+        self, connect: Callable[[], ClientSession], retries: int, tell: Callable[[str], None] = log.warning, *, reopens: bool = False
+    ) -> None:
+        """connect: opens a session; retries: how often one inference, or the first session, is tried again. Raises RunError as it does.
+
+        reopens: begin a new session, too, where the one before gave its last answer and then lost a party, which is no retry. Without it and
+        without retries the next inference says what ended that session.
+        """
         self._connect, self._retries, self._tell = connect, retries, tell
+        self._reopens = reopens or retries > 0
         self.session = self._try(connect)
 
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
@@ -37,7 +44,7 @@ class RetryingClient:
         return self._try(lambda: self._current().infer(images, separate))
 
     def _current(self) -> ClientSession:
-        if self.session.has_ended:
+        if self.session.has_ended and self._reopens:
             before = self.session.model
             self.session = self._connect()
             if self.session.model.fingerprint != before.fingerprint:
