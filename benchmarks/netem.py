@@ -34,7 +34,7 @@ from threepc.party import deployment, keygen, three_hosts
 from threepc.party.one_host import ROLES, memory_settings
 from threepc.party.warmup import warm_up
 from threepc.tasks.observe import log_to_output
-from threepc.tasks.provide import Watching, serve_until_signal
+from threepc.tasks.provide import serve_until_signal
 
 PRESETS = ("lan", "lan10", "wan", "wan352")
 OWN_PRESET = "benchmark"
@@ -208,11 +208,11 @@ def party(role: str, folder: Path) -> None:
     agreed = deployment.load(folder / deployment.FILE_NAME)
     log_to_output()
     if role == "provider":
-        serve_until_signal(three_hosts.open_provider(agreed), agreed, Watching())
+        serve_until_signal(three_hosts.open_provider(agreed), agreed, grace=30.0)
     elif role == "server":
         with (folder / "model.npz").open("rb") as file:
             server = three_hosts.open_server(agreed, ServedModel.read(file))
-        serve_until_signal(server, agreed, Watching())
+        serve_until_signal(server, agreed, grace=30.0)
     else:
         with three_hosts.open_client(agreed) as session:
             image = np.zeros((1, *session.model.graph.input.shape), np.float32)

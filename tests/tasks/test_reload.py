@@ -115,7 +115,7 @@ import sys, threading
 sys.path[:] = {path!r}
 from threepc.party.deployment import load
 from threepc.party.observation import Observation
-from threepc.tasks.provide import Watching, log_to_output, serve_until_signal
+from threepc.tasks.provide import log_to_output, serve_until_signal
 
 class Party:
     role, address = "server", "tcp://192.0.2.1:7001"
@@ -130,7 +130,7 @@ class Party:
         self.ended.set()
 
 log_to_output()
-serve_until_signal(Party(), load({file!r}), Watching())
+serve_until_signal(Party(), load({file!r}), grace=30.0)
 """
 
 

@@ -105,7 +105,7 @@ class ListeningParty(ABC):
     def serve(self) -> None:
         """Accept connections until `stop`; one thread for each. One thread at a time serves, and another one that wants to waits."""
         with self._serving:
-            if self.is_loaded():
+            if self.is_loaded() and self.observation.state == "loading":
                 self.observation.state = "ready"
             self._serve()
 

@@ -14,6 +14,7 @@ from threepc.console import Display
 from threepc.party import three_hosts
 from threepc.party.deployment import Deployment, load
 from threepc.party.listening import ListeningParty
+from threepc.party.observation import Observation
 from threepc.party.session import log
 from threepc.party.warmup import warm_up
 from threepc.tasks.observe import log_to_output, watched
@@ -36,19 +37,23 @@ def provide(path: Path | str, threads: int, watching: Watching, display: Display
     """`threepc provider`: deal until interrupted."""
     deployment = load(path)
     deployment.key_pair("provider")
-    with display.stage("preparing kernels") as progress:
-        warm_up(deployment.precision, progress)
     log_to_output(watching.log_format)
-    serve_until_signal(three_hosts.open_provider(deployment, threads), deployment, watching)
+    observation = Observation("provider")
+    with watched(observation, watching.observe):  # it says "loading" while the kernels are prepared
+        with display.stage("preparing kernels") as progress:
+            warm_up(deployment.precision, progress)
+        party = three_hosts.open_provider(deployment, threads)
+        party.observation = observation
+        serve_until_signal(party, deployment, watching.grace)
 
 
 def serve_until_signal(
-    party: ListeningParty, deployment: Deployment, watching: Watching, look_besides: Callable[[bool], None] = lambda _: None
+    party: ListeningParty, deployment: Deployment, grace: float, look_besides: Callable[[bool], None] = lambda _: None
 ) -> None:
     """Announce the address and serve until SIGINT or SIGTERM, then finish what runs and end all sessions; a second signal ends at once.
 
     Meanwhile the clients of deployment.yaml are read again when it changes and, unless a person started this in a terminal, on SIGHUP.
-    look_besides: called as often, with whether a signal asked for it.
+    grace: as `Watching` has it. look_besides: called as often, with whether a signal asked for it.
     """
     waiting, ended = os.pipe()  # a signal may come at any point of the program, where waking a pipe is safe and a lock is not
     reload = Reload(deployment, party)
@@ -75,18 +80,17 @@ def serve_until_signal(
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, look)
     thread = threading.Thread(target=serve, name="serve", daemon=True)
     try:
-        with watched(party.observation, watching.observe):
-            thread.start()
-            log.info("the %s listens at %s", party.role, party.address)
-            while b"x" not in (said := _read(waiting, LOOKS_EVERY_S)):
-                reload.look(asked=bool(said))
-                look_besides(bool(said))
-            if party.observation.counts().active:
-                log.info("stopping: inferences that run have %g s to end; another signal ends them at once", watching.grace)
-            if left := party.drain(watching.grace):
-                log.warning("%d inference(s) did not end within %g s", left, watching.grace)
-            party.stop()
-            thread.join()
+        thread.start()
+        log.info("the %s listens at %s", party.role, party.address)
+        while b"x" not in (said := _read(waiting, LOOKS_EVERY_S)):
+            reload.look(asked=bool(said))
+            look_besides(bool(said))
+        if party.observation.counts().active:
+            log.info("stopping: inferences that run have %g s to end; another signal ends them at once", grace)
+        if left := party.drain(grace):
+            log.warning("%d inference(s) did not end within %g s", left, grace)
+        party.stop()
+        thread.join()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,7 +9,7 @@ from threepc.console import Display
 from threepc.party import three_hosts
 from threepc.party.deployment import load
 from threepc.tasks.models import ModelOptions, Models
-from threepc.tasks.observe import log_to_output
+from threepc.tasks.observe import log_to_output, watched
 from threepc.tasks.provide import Watching, serve_until_signal
 
 
@@ -30,7 +30,7 @@ def serve(options: ServerOptions, display: Display) -> None:
     log_to_output(options.watching.log_format)
     party = three_hosts.open_server(deployment, None, options.threads)  # an address in use is told before anything is loaded
     look = lambda _: None
-    with party.served():
+    with party.served(), watched(party.observation, options.watching.observe):  # both from now on: while it loads, they say so
         if isinstance(options.model, Path):
             models = Models(options.model, lambda model: model.load(deployment, display))
             party.offer_all(models.offered)
@@ -39,4 +39,4 @@ def serve(options: ServerOptions, display: Display) -> None:
             served = options.model.load(deployment, display)
             with display.stage("masking the weights"):
                 party.load(served)
-    serve_until_signal(party, deployment, options.watching, look)
+        serve_until_signal(party, deployment, options.watching.grace, look)
