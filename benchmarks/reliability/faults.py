@@ -66,7 +66,7 @@ def _cell(stage: Stage, victim: str, fault: str, moment: str, after: int) -> Cel
     seconds = time.monotonic() - struck
     if status is None:
         client.signal(signal.SIGKILL)
-    _recover(stage, victim, process)
+    _recover(stage, victim, fault, process)
     stage.right()  # what this client wrote, if it still did, goes
     following = stage.client("client")
     return Cell(victim, fault, moment, status, client.said, seconds, following.end(60) == 0 and stage.right())
@@ -94,7 +94,7 @@ def _strike(stage: Stage, process: Process, victim: str, fault: str, after: int)
     return time.monotonic()
 
 
-def _recover(stage: Stage, victim: str, process: Process) -> None:
+def _recover(stage: Stage, victim: str, fault: str, process: Process) -> None:
     for proxy in stage.proxies.values():
         if proxy.silent:
             proxy.silent = False
@@ -102,9 +102,8 @@ def _recover(stage: Stage, victim: str, process: Process) -> None:
     if victim == "client":
         return
     process.signal(signal.SIGCONT)
-    time.sleep(0.2)
-    if process.process.poll() is not None:
-        process.end()
+    if fault in ("kill", "stop"):
+        process.end(60)
         stage.start(victim)
 
 
