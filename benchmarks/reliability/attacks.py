@@ -20,7 +20,7 @@ from benchmarks.reliability.stage import PARTIES, Stage
 from threepc.errors import ThreepcError
 from threepc.party.deployment import Deployment, load
 from threepc.party.session import new_session
-from threepc.party.three_hosts import _connector
+from threepc.party.three_hosts import connector_of
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
 from threepc.transport.framing import PROTOCOL_VERSION
@@ -116,12 +116,13 @@ def unread(stage: Stage, name: str, stop: threading.Event) -> None:
 
 
 def _channel(deployment: Deployment, name: str) -> Channel:
-    return Channel(_connector(deployment, "attacker").connect(name), ("client", name), timeout=5)
+    return Channel(connector_of(deployment, "attacker", deployment.client_pair("attacker")).connect(name), ("client", name), timeout=5)
 
 
 @contextlib.contextmanager
 def _connections(stage: Stage, name: str, count: int) -> Iterator[list[Connection]]:
-    connector, made = _connector(load(stage.deployment), "attacker"), []
+    deployment, made = load(stage.deployment), []
+    connector = connector_of(deployment, "attacker", deployment.client_pair("attacker"))
     for _ in range(count):
         with contextlib.suppress(ThreepcError):
             made.append(connector.connect(name))

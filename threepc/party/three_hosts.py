@@ -26,7 +26,7 @@ def open_client(
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
-    connector = _connector(deployment, name, deployment.client_pair(name))
+    connector = connector_of(deployment, name, deployment.client_pair(name))
     options = _options(deployment, deployment.budgets.client, threads)
     return ClientSession(connector, dataclasses.replace(options, tell=tell, model=model))
 
@@ -36,7 +36,7 @@ def open_server(deployment: Deployment, model: ServedModel | None, threads: int 
 
     Raises InputError for its keys, for weights that do not fit the ring, for an address in use, and where queries cannot be counted.
     """
-    connector = _connector(deployment, "server")
+    connector = connector_of(deployment, "server")
     party = ServerParty(model, connector, _options(deployment, max(deployment.budgets.client, deployment.budgets.provider), threads))
     party.authorise(deployment.authorised("server"), deployment.name_of)
     party.queries = QueryCounts(state_file(deployment.path), deployment.queries)
@@ -45,13 +45,13 @@ def open_server(deployment: Deployment, model: ServedModel | None, threads: int 
 
 def open_provider(deployment: Deployment, threads: int = 1) -> ProviderParty:
     """A provider that listens. Raises InputError for its keys and for an address in use."""
-    connector = _connector(deployment, "provider")
+    connector = connector_of(deployment, "provider")
     party = ProviderParty(connector, _options(deployment, deployment.budgets.provider, threads))
     party.authorise(deployment.authorised("provider"), deployment.name_of)
     return party
 
 
-def _connector(deployment: Deployment, name: str, keys: KeyPair | None = None) -> ZmqConnector:
+def connector_of(deployment: Deployment, name: str, keys: KeyPair | None = None) -> ZmqConnector:
     """How the party `name` listens, at its own address if it has one, and reaches the others, at theirs."""
     parties = {"server": deployment.server, "provider": deployment.provider}
     addresses = {role: party.listen if role == name else party.address for role, party in parties.items()}
