@@ -164,11 +164,11 @@ def test_a_server_with_another_key_is_not_believed(deployment, here, tmp_path):
 
 def test_a_client_cannot_pass_for_the_server(deployment, here):
     """The provider knows the server by its key, and deals to nobody else in its name."""
-    from threepc.party.three_hosts import _connector
+    from threepc.party.three_hosts import connector_of
     from threepc.transport.channel import PROTOCOL_VERSION, Channel
 
     path, parties = deployment
-    channel = Channel(_connector(load(path), "client").connect("provider"), ("server", "provider"), timeout=20)
+    channel = Channel(connector_of(load(path), "client").connect("provider"), ("server", "provider"), timeout=20)
     with channel:
         channel.send_control(
             "hello", {"version": PROTOCOL_VERSION, "role": "server", "session": "00" * 8, "model": {}}, [bytes(16), bytes(16)]
