@@ -63,6 +63,16 @@ def test_json_round_trip_of_any_card(size, mean, std, resize, name):
         ("backend", "torch"),
         ("backend", []),
         ("backend", {}),
+        ("stretched", [256, 256]),
+        ("stretched", [256]),
+        ("stretched", "ab"),
+        ("stretched", [True, 256]),
+        ("crop_padding", 32),
+        ("crop_padding", -1),
+        ("crop_padding", 3.0),
+        ("multiple", 32),
+        ("multiple", 0),
+        ("multiple", True),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
@@ -130,6 +140,33 @@ def test_the_largest_input_that_pixels_become():
     assert Preprocessing((4, 4), (300.0,), (2.0,)).largest_input == 150.0
 
 
+def test_what_came_later_is_not_in_the_text_of_a_card_that_does_not_use_it():
+    assert not any(key in CARD.to_json() for key in ("multi_label", "stretched", "crop_padding", "multiple"))
+    for card in (
+        ModelCard("a", Preprocessing((8, 8), resize="centre", crop_padding=3), multi_label=True),
+        ModelCard("b", Preprocessing((8, 8), resize="stretch", stretched=(9, 12))),
+        ModelCard("c", Preprocessing((8, 16), resize="fit", multiple=4)),
+    ):
+        assert ModelCard.from_json(card.to_json()) == card
+    with pytest.raises(InputError, match=r"^model card: multi_label must be true or false$"):
+        ModelCard("a", Preprocessing((8, 8)), multi_label=1)
+
+
+@pytest.mark.parametrize(
+    "fields, key",
+    [
+        ({"resize": "stretch", "stretched": (8, 7)}, "stretched"),
+        ({"resize": "stretch", "stretched": (8, 10**6)}, "stretched"),
+        ({"resize": "stretch", "stretched": (9, 9, 9)}, "stretched"),
+        ({"resize": "fit", "multiple": 3}, "multiple"),
+        ({"resize": "centre", "crop_padding": 10**6}, "crop_padding"),
+    ],
+)
+def test_what_belongs_to_one_way_to_resize_is_checked_in_it(fields, key):
+    with pytest.raises(InputError, match=f"^model card: {key} must be"):
+        Preprocessing((8, 8), **fields)
+
+
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(InputError, match=r"^model card: not JSON: NaN is no number$"):
         ModelCard.from_json(CARD.to_json().replace("1.0,2.0,3.0", "NaN,2.0,3.0"))
@@ -140,6 +177,8 @@ def test_numbers_that_are_not_finite_are_refused():
 def test_another_size_keeps_the_share_that_is_cut_out():
     assert CARD.preprocessing.with_size((97, 131)).short_edge == 150
     assert CARD.preprocessing.with_size((97, 131)).shape == (3, 97, 131)
+    assert Preprocessing((40, 40), resize="centre", crop_padding=8).with_size((20, 20)).crop_padding == 4
+    assert Preprocessing((40, 20), resize="stretch", stretched=(50, 30)).with_size((20, 41)).stretched == (25, 62)
     exact = Preprocessing((32, 32))
     assert exact.with_size((48, 40)) == dataclasses.replace(exact, size=(48, 40))
 

@@ -8,11 +8,13 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
 
 from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
-from threepc.images.read import load_images, load_labels, read_image
+from threepc.images.read import load_images, load_labels, preprocess, read_image, resized_size
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
@@ -44,14 +46,13 @@ def through_mmcls(config, path):
         "mmcls:resnet50_8xb32_in1k",  # resizes with OpenCV
         "mmcls:mobilenet-v2_8xb32_in1k",  # resizes with Pillow
         "mmcls:resnet50_8xb256-rsb-a1-600e_in1k",  # Pillow, bicubic, 236 pixels
-        "mmcls:resnet50_8xb8_cub",  # a square of 510, 448 cut out
+        "mmcls:resnet50_8xb8_cub",  # a square of 600, 448 cut out
+        "mmcls:efficientnet-b1_8xb32_in1k",  # cuts a part of the shorter edge out and resizes that, with OpenCV
+        "mmcls:resnest50_32xb64_in1k",  # with Pillow
     ],
 )
 def test_inputs_are_those_of_mmcls(name, photos):
     config = read_config(name)
-    if name == "mmcls:resnet50_8xb8_cub":  # stretches to a square larger than the crop, which threepc does not have
-        config.data.test.pipeline[1].size = 448
-        config.data.test.pipeline.pop(2)
     preprocessing = classifier_preprocessing(config)
     ours = load_images(photos, preprocessing)
     assert ours.dtype == np.float32 and ours.flags.c_contiguous
@@ -70,6 +71,37 @@ def test_inputs_are_those_of_mmsegmentation_and_padded(photos):
     assert ours.shape == (3, 512, 512) and (height, width) == (342, 512)
     np.testing.assert_allclose(ours[:, :height], theirs, rtol=0, atol=2e-6)
     assert not ours[:, height:].any()
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30), st.integers(0, 40))
+def test_the_centre_is_what_mmcls_cuts_out(height, width, side, padding):
+    from mmcls.datasets.pipelines import CenterCrop
+
+    assume(side / (side + padding) * min(height, width) >= 1)  # mmcls fails where less than a pixel is left
+    image = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+    crop = CenterCrop(side, efficientnet_style=True, crop_padding=padding, interpolation="nearest")
+    theirs = crop({"img": image})["img"].transpose(2, 0, 1)
+    ours = preprocess(image, Preprocessing((side, side), to_rgb=False, resize="centre", crop_padding=padding, interpolation="nearest"))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_of_the_smallest_images_a_pixel_is_left():
+    for shape in ((1, 1), (1, 9), (9, 1)):
+        image = np.full((*shape, 3), 7, np.uint8)
+        assert (preprocess(image, Preprocessing((2, 2), resize="centre", crop_padding=30)) == 7).all()
+
+
+def test_fitted_images_are_made_multiples_as_in_mmsegmentation(photos):
+    from mmseg.datasets.pipelines import Compose
+
+    config = read_config("mmseg:fpn_poolformer_s12_8x4_512x512_40k_ade20k")
+    config.data.test.pipeline[1].img_scale = (512, 512)
+    theirs = Compose(config.data.test.pipeline)({"img_prefix": None, "img_info": {"filename": str(photos[0])}})["img"][0].numpy()
+    preprocessing = segmentor_preprocessing(config)
+    ours = load_images(photos[:1], preprocessing)[0]
+    assert theirs.shape[1:] == (352, 512) == resized_size((427, 640), preprocessing)
+    np.testing.assert_allclose(ours[:, :352], theirs, rtol=0, atol=2e-6)
+    assert not ours[:, 352:].any()
 
 
 def test_cifar_images_are_taken_red_first_as_mmcls_stores_them(tmp_path):

@@ -46,8 +46,12 @@ def test_padding_takes_no_part():
     assert not pixel_labels(classes, card_of((32, 32)), (50, 100)).any()
 
 
-def test_a_cut_image_is_refused():
-    preprocessing = Preprocessing((32, 32), resize="short_edge", short_edge=40)
+@pytest.mark.parametrize(
+    "fields",
+    [{"resize": "short_edge", "short_edge": 40}, {"resize": "centre", "crop_padding": 4}, {"resize": "stretch", "stretched": (40, 40)}],
+)
+def test_a_cut_image_is_refused(fields):
+    preprocessing = Preprocessing((32, 32), **fields)
     with pytest.raises(InputError, match="preprocessing cuts off a part of the image"):
         pixel_labels(np.zeros((4, 4), int), ModelCard("net", preprocessing, segmentation=True), (50, 60))
 

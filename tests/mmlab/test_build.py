@@ -11,6 +11,7 @@ from threepc.mmlab.configs import read_config
 import_mmlab()
 
 from mmcv import Config  # noqa: E402
+from mmseg.models.builder import HEADS  # noqa: E402
 
 TINY = """
 from threepc.mmlab.configs import packaged
@@ -94,6 +95,60 @@ def test_logits_are_those_of_mmsegmentation_before_its_resize(tiny_segmentor):
     images = torch.randn(1, 3, 64, 64)
     resized = torch.nn.functional.interpolate(module(images), size=(64, 64), mode="bilinear", align_corners=card.align_corners)
     torch.testing.assert_close(resized, segmentor.encode_decode(images, None).detach())
+
+
+@pytest.mark.parametrize("name", ["resnet50_8xb16-mixup_cifar10", "vgg16_8xb16_voc"])
+def test_multi_label_heads_give_logits_before_their_sigmoid(name):
+    from mmcls.models import build_classifier
+
+    config = read_config(f"mmcls:{name}")
+    if "cifar" in name:
+        config.model.backbone.update(depth=18, stem_channels=8, base_channels=8)
+        config.model.head.in_channels = 64
+    else:
+        config.model.backbone.update(depth=11)
+        config.data.test.pipeline[1].size, config.data.test.pipeline[2].crop_size = (32, -1), 32
+    module, card = build(config, name, None, 0, size=(224, 224) if "voc" in name else None)
+    classifier = build_classifier(config.model).eval()
+    classifier.load_state_dict(module.state_dict())
+    images = torch.randn(2, *card.preprocessing.shape)
+    said = classifier.simple_test(images, None, post_process=False).detach()
+    torch.testing.assert_close(module(images).sigmoid(), said)
+    assert card.multi_label == ("voc" in name)  # CIFAR's images have one class each, whatever the loss
+
+
+def test_a_cascade_gives_the_logits_of_its_last_head(tiny_segmentor):
+    from mmseg.models import build_segmentor
+
+    settings = tiny_segmentor.model
+    head = settings.decode_head
+    refining = dict(type="FCNHead", in_channels=80, channels=8, num_convs=1, num_classes=150, norm_cfg=dict(type="BN"))
+    settings.update(type="CascadeEncoderDecoder", num_stages=2, decode_head=[refining, head])
+    HEADS.register_module(name="AddingHead", module=_adding(HEADS.get(head.type)), force=True)
+    head.type = "AddingHead"
+    module, card = build(tiny_segmentor, "tiny", None, 0)
+    settings.pretrained = settings.auxiliary_head = None
+    settings.backbone.norm_cfg.type = head.norm_cfg.type = "BN"
+    with known_warnings_silenced():
+        segmentor = build_segmentor(settings).eval()
+    segmentor.load_state_dict(module.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    resized = torch.nn.functional.interpolate(module(images), size=(64, 64), mode="bilinear", align_corners=card.align_corners)
+    torch.testing.assert_close(resized, segmentor.encode_decode(images, None).detach())
+
+
+def _adding(head: type) -> type:
+    """A decode head of a cascade: adds the map of the one before."""
+
+    def forward_test(self, inputs, previous, img_metas, test_cfg):
+        return self.forward(inputs) + previous
+
+    return type("AddingHead", (head,), {"forward_test": forward_test})
+
+
+def test_points_that_depend_on_the_image_are_refused_by_name():
+    with pytest.raises(InputError, match=r"^net: PointHead refines those points of which the map itself is least sure"):
+        build(read_config("mmseg:pointrend_r50_512x512_160k_ade20k"), "net", None, 0)
 
 
 @pytest.mark.parametrize("task", ["classifier", "segmentor"])

@@ -21,6 +21,8 @@ IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375), "
         ("resnet50_8xb32_in1k", Preprocessing((224, 224), **IMAGENET, resize="short_edge", short_edge=256)),
         ("mobilenet-v2_8xb32_in1k", Preprocessing((224, 224), **IMAGENET, resize="short_edge", short_edge=256, backend="pillow")),
         ("resnet18_8xb16_cifar10", Preprocessing((32, 32), (125.307, 122.961, 113.8575), (51.5865, 50.847, 51.255), True)),
+        ("efficientnet-b0_8xb32_in1k", Preprocessing((224, 224), **IMAGENET, resize="centre", crop_padding=32, interpolation="bicubic")),
+        ("resnet50_8xb8_cub", Preprocessing((448, 448), **IMAGENET, resize="stretch", stretched=(600, 600))),
         ("lenet5_mnist", Preprocessing((32, 32), (33.46,), (78.87,), resize="stretch")),
     ],
 )
@@ -53,7 +55,7 @@ def test_without_normalisation_pixels_stay_as_files_hold_them():
 @pytest.mark.parametrize(
     "step",
     [
-        dict(type="CenterCrop", crop_size=240, efficientnet_style=True),
+        dict(type="LoadImageFromFile", color_type="grayscale"),
         dict(type="Pad", size_divisor=32),
         dict(type="Albu", transforms=[]),
         dict(type="Resize", size=(256, -1), adaptive_side="long"),
@@ -77,8 +79,22 @@ def test_a_config_that_does_not_say_the_size_is_refused():
         classifier_preprocessing(Config(dict(model=dict(type="ImageClassifier"))))
 
 
-def test_resizing_to_multiples_is_refused_for_segmentation():
+def test_two_crops_one_after_the_other_are_refused():
+    crop = dict(type="CenterCrop", crop_size=240, efficientnet_style=True)
+    with pytest.raises(InputError, match=r"test pipeline has CenterCrop\(crop_size=240, efficientnet_style=True\)"):
+        classifier_preprocessing(config_of(dict(type="LoadImageFromFile"), dict(type="Resize", size=256), crop))
+
+
+def test_a_network_of_grey_images_may_read_them_so():
+    config = config_of(dict(type="LoadImageFromFile", color_type="grayscale"), dict(type="Resize", size=(20, 30)))
+    assert classifier_preprocessing(config, channels=1).shape == (1, 20, 30)
+
+
+def test_resizing_to_multiples_is_known_for_segmentation():
     config = read_config("mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug")
-    config.data.test.pipeline[1].transforms.insert(1, dict(type="ResizeToMultiple", size_divisor=32))
+    transforms = config.data.test.pipeline[1].transforms
+    transforms.insert(1, dict(type="ResizeToMultiple", size_divisor=16))
+    assert segmentor_preprocessing(config).multiple == 16
+    transforms[1]["interpolation"] = "nearest"
     with pytest.raises(InputError, match="ResizeToMultiple"):
         segmentor_preprocessing(config)

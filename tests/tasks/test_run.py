@@ -30,6 +30,14 @@ def small():
     net.model_card = ModelCard("small", Preprocessing((8, 10), (127.5,) * 3, (64.0,) * 3))
     return net
 
+def several():
+    """Of which an image may show any number of four things."""
+    net = small()
+    net.model_card = ModelCard("several", net.model_card.preprocessing, classes=("ear", "eye", "lip", "nose"), multi_label=True)
+    with torch.no_grad():
+        net[-1].bias.copy_(torch.tensor([-30.0, 3.0, -30.0, 5.0]))
+    return net
+
 def raw():
     """As open_nsfw: takes pixels of 0 to 255, and has first weights of a thousandth."""
     net = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
@@ -165,3 +173,16 @@ def test_the_layer_that_loses_most_is_named_beside_a_wrong_result(folder, displa
     shown = capsys.readouterr().out
     assert "Layer that loses most against the real numbers: 0, " in shown and "--layers shows all" in shown
     assert len([line for line in shown.splitlines() if line.split()[1:2] and line.split()[1] in STEP_KINDS]) == 10
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_image_may_have_several_classes(folder, display, batch, capsys):
+    outcome = run(options("one.png", "inputs.npy", factory="several", batch=batch, compare=True), display)
+    first, second = outcome.report["results"]
+    assert first["image"] == "one.png" and first["labels"] == second["labels"] == [3, 1]
+    assert first["classes"] == ["nose", "eye"] and 1 > first["probabilities"][0] > first["probabilities"][1] > 0.5
+    assert outcome.report["argmax_equal"] and "accuracy" not in outcome.report
+    show(outcome)
+    assert capsys.readouterr().out.count("1 eye, 3 nose") == 4  # both images, secure and plaintext
+    one = run(options("one.png", factory="several", settings=Settings(reveal="label")), display)
+    assert one.report["results"] == [{"image": "one.png", "label": 3, "class": "nose"}]

@@ -5,7 +5,6 @@ The server reads it from the model's config and sends it in the handshake; the c
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ LONGEST_TEXT = 1000
 LARGEST_NUMBER = 1e9
 """Of means and deviations, in the units of 8-bit pixels; no deviation is below its reciprocal."""
 
-RESIZE_RULES = ("exact", "stretch", "short_edge", "fit")
+RESIZE_RULES = ("exact", "stretch", "short_edge", "fit", "centre")
 INTERPOLATIONS = {
     "cv2": ("nearest", "bilinear", "bicubic", "area", "lanczos"),
     "pillow": ("nearest", "bilinear", "bicubic", "box", "lanczos", "hamming"),
@@ -48,10 +47,13 @@ class Preprocessing:
         network of grey images, three for colours.
     to_rgb: a colour network takes red first (False: blue first, as OpenCV reads).
     resize: "exact" - the image must have exactly the input's size;
-            "stretch" - resize to the input's size, whatever the aspect ratio;
+            "stretch" - resize to the input's size, whatever the aspect ratio; or to `stretched`, and cut `size` out of the centre;
             "short_edge" - resize the shorter edge to `short_edge` pixels, keep the aspect ratio, cut `size` out of the centre;
-            "fit" - keep the aspect ratio, make it as large as fits, pad at the right and at the bottom with zeros (after normalisation).
+            "fit" - keep the aspect ratio, make it as large as fits, pad at the right and at the bottom with zeros (after normalisation);
+            "centre" - cut s / (s + `crop_padding`) of the shorter edge out of the centre, for both sides s of `size`, and resize that to `size`.
     interpolation, backend: of the resize; backend "cv2" or "pillow", whose "bilinear" are not the same when an image shrinks.
+    stretched: (H, W) in pixels, or () where nothing is cut off.
+    multiple: of this many pixels each side of an image that is fitted is made, by a second resize; it divides both sides of `size`.
     """
 
     size: tuple[int, int]
@@ -62,9 +64,12 @@ class Preprocessing:
     short_edge: int = 0
     interpolation: str = "bilinear"
     backend: str = "cv2"
+    stretched: tuple[int, int] | tuple[()] = ()
+    crop_padding: int = 0
+    multiple: int = 1
 
     def __post_init__(self) -> None:
-        for key in ("size", "mean", "std"):
+        for key in ("size", "mean", "std", "stretched"):
             value = getattr(self, key)
             _require(type(value) in (list, tuple), key, "a list of numbers")
             object.__setattr__(self, key, tuple(value))
@@ -75,14 +80,32 @@ class Preprocessing:
         _require(positive, "std", "as many positive numbers as mean has")
         _require(type(self.to_rgb) is bool, "to_rgb", "true or false")
         _require(self.resize in RESIZE_RULES, "resize", f"one of {', '.join(RESIZE_RULES)}")
+        self._check_rule()
+        _require(self.backend in tuple(INTERPOLATIONS), "backend", "cv2 or pillow")
+        allowed = INTERPOLATIONS[self.backend]
+        _require(self.interpolation in allowed, "interpolation", f"one of {', '.join(allowed)}")
+
+    def _check_rule(self) -> None:
+        """What belongs to one way to resize alone."""
         if self.resize == "short_edge":
             needed = f"an integer from the larger side of size to {LARGEST_SIDE}"
             _require(type(self.short_edge) is int and max(self.size) <= self.short_edge <= LARGEST_SIDE, "short_edge", needed)
         else:
             _require(type(self.short_edge) is int and self.short_edge == 0, "short_edge", "0 unless resize is short_edge")
-        _require(self.backend in tuple(INTERPOLATIONS), "backend", "cv2 or pillow")
-        allowed = INTERPOLATIONS[self.backend]
-        _require(self.interpolation in allowed, "interpolation", f"one of {', '.join(allowed)}")
+        if self.stretched:
+            pairs = zip(self.size, self.stretched, strict=False)
+            holds = len(self.stretched) == 2 and all(type(long) is int and side <= long <= LARGEST_SIDE for side, long in pairs)
+            _require(holds, "stretched", f"two integers from the sides of size to {LARGEST_SIDE}")
+            _require(self.resize == "stretch", "stretched", "empty unless resize is stretch")
+        _require(
+            type(self.crop_padding) is int and 0 <= self.crop_padding <= LARGEST_SIDE,
+            "crop_padding",
+            f"an integer from 0 to {LARGEST_SIDE}",
+        )
+        _require(self.resize == "centre" or self.crop_padding == 0, "crop_padding", "0 unless resize is centre")
+        _require(type(self.multiple) is int and self.multiple >= 1, "multiple", "a positive integer")
+        _require(self.multiple == 1 or self.resize == "fit", "multiple", "1 unless resize is fit")
+        _require(not any(side % self.multiple for side in self.size), "multiple", "a divisor of both sides of size")
 
     @property
     def channels(self) -> int:
@@ -100,11 +123,16 @@ class Preprocessing:
         return max(max(abs(mean), abs(255 - mean)) / std for mean, std in zip(self.mean, self.std, strict=True))
 
     def with_size(self, size: tuple[int, int]) -> "Preprocessing":
-        """The same for another input size (H, W); a short edge grows or shrinks along, so that the crop keeps its share of the image."""
-        short_edge = 0
-        if self.resize == "short_edge":
-            short_edge = math.ceil(self.short_edge * max(size) / max(self.size))
-        return dataclasses.replace(self, size=size, short_edge=short_edge)
+        """The same for another input size (H, W); what is cut out grows or shrinks along, and keeps its share of the image."""
+        new, old = max(size), max(self.size)
+        stretched = self.stretched and (_grown(self.stretched[0], size[0], self.size[0]), _grown(self.stretched[1], size[1], self.size[1]))
+        short_edge, padding = _grown(self.short_edge, new, old), round(self.crop_padding * new / old)
+        return dataclasses.replace(self, size=size, short_edge=short_edge, stretched=stretched, crop_padding=padding)
+
+
+def _grown(length: int, new: int, old: int) -> int:
+    """length * new / old, rounded up."""
+    return -(-length * new // old)
 
 
 @dataclass(frozen=True)
@@ -118,6 +146,7 @@ class ModelCard:
     align_corners: of that resize, as in `torch.nn.functional.interpolate`.
     palette: red, green, blue (0 to 255) of each class, or () where unknown.
     input_limit: the largest absolute value of an input, normalised, that the model's scales are made for; None where that is unknown.
+    multi_label: an image has any number of the classes, each that the sigmoid of its own logit says; otherwise it has one.
     """
 
     name: str
@@ -127,11 +156,12 @@ class ModelCard:
     align_corners: bool = False
     palette: tuple[tuple[int, int, int], ...] = ()
     input_limit: float | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         _require(is_text(self.name), "name", f"a printable text of at most {LONGEST_TEXT} characters")
         _require(type(self.preprocessing) is Preprocessing, "preprocessing", "an object")
-        for key in ("segmentation", "align_corners"):
+        for key in ("segmentation", "align_corners", "multi_label"):
             _require(type(getattr(self, key)) is bool, key, "true or false")
         for key in ("classes", "palette"):
             value = getattr(self, key)
@@ -148,20 +178,28 @@ class ModelCard:
         return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
 
     def to_json(self) -> str:
-        """Canonical JSON text: equal cards give equal texts. A card without an input_limit has the text that it had before there was one."""
-        fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "input_limit" or value is not None}
+        """Canonical JSON text: equal cards give equal texts. What came to cards later is left out where it says nothing."""
+        fields = dataclasses.asdict(self)
+        for kind, part in ((ModelCard, fields), (Preprocessing, fields["preprocessing"])):
+            for field in dataclasses.fields(kind):
+                if field.name in _LATER[kind] and part[field.name] == field.default:
+                    del part[field.name]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
         """Read a card from an untrusted source; InputError names the key that is wrong."""
-        fields = _exact_keys(parse_json(text, "model card"), cls, "model card", optional=("input_limit",))
+        fields = _exact_keys(parse_json(text, "model card"), cls, "model card")
         fields["preprocessing"] = Preprocessing(**_exact_keys(fields["preprocessing"], Preprocessing, "model card: preprocessing"))
         return cls(**fields)
 
 
-def _exact_keys(data: Any, kind: type, where: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+_LATER: dict[type, tuple[str, ...]] = {ModelCard: ("input_limit", "multi_label"), Preprocessing: ("stretched", "crop_padding", "multiple")}
+"""Keys that cards without them, of earlier versions, may lack."""
+
+
+def _exact_keys(data: Any, kind: type, where: str) -> dict[str, Any]:
     keys = {field.name for field in dataclasses.fields(kind)}
-    if type(data) is not dict or not keys - set(optional) <= set(data) <= keys:
+    if type(data) is not dict or not keys - set(_LATER[kind]) <= set(data) <= keys:
         raise InputError(f"{where}: must be a JSON object with exactly the keys {', '.join(sorted(keys))}")
     return dict(data)

@@ -74,17 +74,15 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing, source: str = "t
 
     Raises InputError naming `source` where the model wants an exact size and the image does not have it.
     """
-    height, width = preprocessing.size
-    if preprocessing.resize == "exact":
-        if image.shape[:2] != preprocessing.size:
-            have = f"{image.shape[1]}x{image.shape[0]}"
-            raise InputError(f"{source} has {have} pixels, but the model takes exactly {width}x{height} (width x height); resize it first")
-    else:
-        image = _resize(image, resized_size(image.shape[:2], preprocessing), preprocessing)
-    if preprocessing.resize == "short_edge":
-        top = round((image.shape[0] - height) / 2)
-        left = round((image.shape[1] - width) / 2)
-        image = image[top : top + height, left : left + width]
+    if preprocessing.resize == "exact" and image.shape[:2] != preprocessing.size:
+        have, (height, width) = f"{image.shape[1]}x{image.shape[0]}", preprocessing.size
+        raise InputError(f"{source} has {have} pixels, but the model takes exactly {width}x{height} (width x height); resize it first")
+    if preprocessing.resize == "centre":
+        image = _centre(image, *(side / (side + preprocessing.crop_padding) * min(image.shape[:2]) for side in preprocessing.size))
+    for size in _sizes(image.shape[:2], preprocessing):
+        image = _resize(image, size, preprocessing)
+    if preprocessing.resize != "fit":
+        image = _centre(image, *preprocessing.size)
     if image.ndim == 2:
         image = image[:, :, None]
     elif preprocessing.to_rgb:
@@ -95,16 +93,31 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing, source: str = "t
     return out
 
 
+def _centre(image: np.ndarray, height: float, width: float) -> np.ndarray:
+    """The centre of an image, cut as mmcls does, which drops fractions of a pixel."""
+    spans = []
+    for size, wanted in zip(image.shape[:2], (height, width), strict=True):
+        first = max(0, round((size - wanted) / 2))
+        spans.append(slice(first, max(first, int(min(size, first + wanted) - 1)) + 1))
+    return image[spans[0], spans[1]]
+
+
 def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     """(H, W) that an image of `size` (H, W) is resized to, before any cropping or padding."""
+    return _sizes(size, preprocessing)[-1]
+
+
+def _sizes(size: tuple[int, int], preprocessing: Preprocessing) -> list[tuple[int, int]]:
+    """The sizes (H, W) that an image of `size` is resized to, one after the other; before any padding, and before cropping to the input's size."""
     height, width = size
     if preprocessing.resize == "short_edge":  # rounds as mmcls does
         short = preprocessing.short_edge
-        return (int(short * height / width), short) if width < height else (short, int(short * width / height))
+        return [(int(short * height / width), short) if width < height else (short, int(short * width / height))]
     if preprocessing.resize == "fit":  # rounds as mmcv does
         scale = min(preprocessing.size[0] / height, preprocessing.size[1] / width)
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-    return preprocessing.size
+        fitted, multiple = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))), preprocessing.multiple
+        return [fitted, (-(-fitted[0] // multiple) * multiple, -(-fitted[1] // multiple) * multiple)]
+    return [preprocessing.stretched or preprocessing.size]
 
 
 def load_labels(path: str | Path, images: Sequence[str | Path], card: ModelCard) -> list[int]:

@@ -66,7 +66,7 @@ def write_overlay(path: str | Path, image: np.ndarray, labels: np.ndarray, card:
 
 def _axes(output_size: Sequence[int], preprocessing: Preprocessing, image_size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
     """For rows and columns: pixels of the output, of the network's input, of the image within that, and of the image itself."""
-    if preprocessing.resize == "short_edge":
+    if preprocessing.resize in ("short_edge", "centre") or preprocessing.stretched:
         raise InputError("a segmentation whose preprocessing cuts off a part of the image cannot be laid over it")
     return list(zip(output_size, preprocessing.size, resized_size(image_size, preprocessing), image_size, strict=True))
 

@@ -14,17 +14,21 @@ from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
 from threepc.mmlab.random_weights import initialise
 
+SEGMENTOR_KINDS = ("EncoderDecoder", "CascadeEncoderDecoder")
+
 
 class ClassifierLogits(nn.Module):
-    """An mmcls classifier without its softmax: (N, C, H, W) to logits (N, K)."""
+    """An mmcls classifier without its softmax or sigmoid: (N, C, H, W) to logits (N, K)."""
 
     def __init__(self, classifier: Any) -> None:
         super().__init__()
+        from mmcls.models.heads import MultiLabelClsHead
+
         self.backbone: Any = classifier.backbone
         if classifier.with_neck:
             self.neck: Any = classifier.neck
         self.head: Any = classifier.head
-        self._no_activation = {"sigmoid": False} if hasattr(classifier.head, "thr") else {"softmax": False}
+        self._no_activation = {"sigmoid" if isinstance(self.head, MultiLabelClsHead) else "softmax": False}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of images."""
@@ -35,7 +39,7 @@ class ClassifierLogits(nn.Module):
 
 
 class SegmentorLogits(nn.Module):
-    """An mmsegmentation encoder and decoder before its resize to the image: (N, 3, H, W) to the decode head's logits (N, K, h, w)."""
+    """An mmsegmentation encoder and decoder, or cascade of these, before the resize to the image: (N, 3, H, W) to logits (N, K, h, w)."""
 
     def __init__(self, segmentor: Any) -> None:
         super().__init__()
@@ -43,13 +47,19 @@ class SegmentorLogits(nn.Module):
         if segmentor.with_neck:
             self.neck: Any = segmentor.neck
         self.decode_head: Any = segmentor.decode_head
+        self._test_cfg = segmentor.test_cfg
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of images."""
+        """Logits of images, the last head's."""
         features = self.backbone(images)
         if hasattr(self, "neck"):
             features = self.neck(features)
-        return self.decode_head(features)
+        cascade = isinstance(self.decode_head, nn.ModuleList)
+        first, *others = self.decode_head if cascade else [self.decode_head]
+        logits = first.forward_test(features, None, self._test_cfg)
+        for head in others:
+            logits = head.forward_test(features, logits, None, self._test_cfg)
+        return logits
 
 
 def build(
@@ -62,6 +72,7 @@ def build(
     Raises InputError for a model type, layer or transform that is not known, and as `load_checkpoint` does.
     """
     import_mmlab()
+    from mmcls.datasets import MultiLabelDataset
     from mmcls.models import CLASSIFIERS
     from mmseg.models import SEGMENTORS
 
@@ -72,23 +83,27 @@ def build(
         wrapper: type[nn.Module] = ClassifierLogits
         settings.pop("train_cfg", None)
         preprocessing = classifier_preprocessing(config, settings["backbone"].get("in_channels", 3), size)
-    elif kind == "EncoderDecoder":
+    elif kind in SEGMENTOR_KINDS:
+        if any(_type(head) == "PointHead" for head in _listed(settings.get("decode_head"))):
+            raise InputError(
+                f"{name}: PointHead refines those points of which the map itself is least sure: places that depend on the image"
+            )
         registry, wrapper = SEGMENTORS, SegmentorLogits
         settings.pop("auxiliary_head", None)
         preprocessing = segmentor_preprocessing(config, size)
     else:
-        supported = "ImageClassifier of mmcls and EncoderDecoder of mmsegmentation are"
+        supported = "ImageClassifier of mmcls, EncoderDecoder and CascadeEncoderDecoder of mmsegmentation are"
         raise InputError(f"{name}: model type {kind!r} is not supported ({supported})")
     settings["pretrained"] = None
     model = _construct(registry, settings, name, seed)
-    segmentation = kind == "EncoderDecoder"
+    segmentation = kind in SEGMENTOR_KINDS
     if checkpoint is None:
         any_size = segmentation or any(isinstance(module, nn.AdaptiveAvgPool2d) for module in model.modules())
         initialise(model, wrapper(model), seed, preprocessing.shape, any_size)
         meta = {}
     else:
         meta = load_checkpoint(model, checkpoint, ignore=("auxiliary_head.",))
-    head = model.decode_head if segmentation else model.head
+    head = _listed(model.decode_head)[-1] if segmentation else model.head
     outputs = getattr(head, "num_classes", None) or getattr(model.backbone, "num_classes", None)
     dataset = _dataset_class(config, segmentation)
     palette = _labels((meta.get("PALETTE"), getattr(dataset, "PALETTE", None)), outputs, _is_colour) if segmentation else ()
@@ -99,8 +114,17 @@ def build(
         segmentation=segmentation,
         align_corners=bool(getattr(head, "align_corners", False)),
         palette=tuple(map(tuple, palette)),
+        multi_label=dataset is not None and issubclass(dataset, MultiLabelDataset),
     )
     return wrapper(model).eval().requires_grad_(False), card
+
+
+def _listed(heads: Any) -> list[Any]:
+    return list(heads) if isinstance(heads, list | tuple | nn.ModuleList) else [heads]
+
+
+def _type(settings: Any) -> Any:
+    return settings.get("type") if isinstance(settings, dict) else None
 
 
 def _plain(settings: Any) -> Any:
@@ -128,7 +152,7 @@ def _construct(registry: Any, settings: dict[str, Any], name: str, seed: int) ->
         raise
     except Exception as error:
         raise InputError(f"{name}: the model cannot be built: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    if not hasattr(model, "decode_head" if settings["type"] == "EncoderDecoder" else "head"):
+    if not hasattr(model, "decode_head" if settings["type"] in SEGMENTOR_KINDS else "head"):
         raise InputError(f"{name}: the model has no head, so it has no logits")
     return model
 

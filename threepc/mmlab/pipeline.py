@@ -7,7 +7,7 @@ from threepc.errors import InputError
 from threepc.images.card import Preprocessing
 
 # transforms that move no pixel at test time
-_NEUTRAL = {"LoadImageFromFile", "RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf", "Normalize"}
+_NEUTRAL = {"RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf", "Normalize"}
 _CIFAR = {"CIFAR10": (32, 32), "CIFAR100": (32, 32)}  # datasets whose images come as arrays, red first, not as files
 
 
@@ -33,10 +33,15 @@ def classifier_preprocessing(config: Any, channels: int = 3, size: tuple[int, in
                     fields |= {"resize": "short_edge", "short_edge": height}
                 else:
                     raise _unsupported(step)
-            case "CenterCrop" if not step.get("efficientnet_style") and fields["resize"] != "stretch":
+            case "CenterCrop" if step.get("efficientnet_style") and fields["resize"] == "exact":
                 own_size = _pair(step["crop_size"])
-            case other if other not in _NEUTRAL:
-                raise _unsupported(step)
+                fields |= {"resize": "centre", "crop_padding": step.get("crop_padding", 32), **_interpolation(step)}
+            case "CenterCrop" if not step.get("efficientnet_style"):
+                if fields["resize"] == "stretch" and own_size != _pair(step["crop_size"]):
+                    fields["stretched"] = own_size
+                own_size = _pair(step["crop_size"])
+            case _:
+                _require_neutral(step, channels)
     wanted = own_size or size
     if wanted is None:
         raise InputError(
@@ -52,17 +57,24 @@ def segmentor_preprocessing(config: Any, size: tuple[int, int] | None = None) ->
     """The preprocessing of an mmsegmentation config.
 
     Its networks take any size; threepc runs them at one: `size` (H, W), or the crop they were trained with. An image is made as large
-    as fits, keeping its aspect ratio as mmsegmentation does, and padded. Raises InputError as `classifier_preprocessing` does.
+    as fits, keeping its aspect ratio as mmsegmentation does, in sides of a multiple where the config wants that, and padded. Raises InputError as `classifier_preprocessing` does.
     """
     _, steps = _test_data(config)
+    multiple = 1
     for step in steps:
-        resizes = step["type"] == "Resize" and step.get("keep_ratio", True)
-        if not resizes and step["type"] not in _NEUTRAL | {"MultiScaleFlipAug"}:
-            raise _unsupported(step)
+        match step["type"]:
+            case "ResizeToMultiple" if step.get("interpolation") in (None, "bilinear") and isinstance(step.get("size_divisor", 32), int):
+                multiple = step.get("size_divisor", 32)
+            case "Resize" if step.get("keep_ratio", True):
+                multiple = 1
+            case "MultiScaleFlipAug":
+                pass
+            case _:
+                _require_neutral(step, 3)
     size = size or config.get("model").get("test_cfg", {}).get("crop_size") or _training_crop(config)
     if size is None:
         raise InputError("the config does not say the size of the network's input (no crop_size); give it with --size")
-    return Preprocessing(size=_pair(size), resize="fit", **_normalisation(steps, 3, from_files=True))
+    return Preprocessing(size=_pair(size), resize="fit", multiple=multiple, **_normalisation(steps, 3, from_files=True))
 
 
 def _test_data(config: Any) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
@@ -83,6 +95,13 @@ def _normalisation(steps: Sequence[Mapping[str, Any]], channels: int, from_files
     mean = tuple(float(v) for v in normalise.get("mean", (0.0,) * channels))
     std = tuple(float(v) for v in normalise.get("std", (1.0,) * channels))
     return {"mean": mean, "std": std, "to_rgb": len(mean) == 1 or swaps == from_files}
+
+
+def _require_neutral(step: Mapping[str, Any], channels: int) -> None:
+    """Raise InputError for a transform that is none of those above and changes pixels."""
+    kinds = ("color", "grayscale" if channels == 1 else "color")  # a grey network's client reads files in grey in any case
+    if step["type"] not in _NEUTRAL and not (step["type"] == "LoadImageFromFile" and step.get("color_type", "color") in kinds):
+        raise _unsupported(step)
 
 
 def _interpolation(step: Mapping[str, Any]) -> dict[str, str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Comparison:
     """Secure outputs against those of PyTorch in the clear, for the same inputs.
 
-    classes: PyTorch's argmaxes, (N,) or (N, h, w). agreement: for each image the share of argmaxes that are equal. errors: for each the
+    classes: PyTorch's, as `classes` gives them. agreement: for each image the share of these that are equal. errors: for each the
     largest difference of outputs, None where only labels were revealed. largest: the largest plaintext output. seconds: of PyTorch.
     """
 
@@ -77,7 +77,7 @@ class Outcome:
 
     @property
     def classes(self) -> np.ndarray:
-        """(N,), or (N, h, w) for maps."""
+        """(N,), or (N, h, w) for maps, or bool (N, K) where an image has any number of the K classes."""
         return classes(self.model, self.outputs)
 
     def refuse_outside(self) -> None:
@@ -96,13 +96,19 @@ class Outcome:
 
 
 def classes(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
-    """The argmaxes (N, ...) of a network's outputs."""
-    return outputs if model.reveal == "label" else outputs.argmax(axis=1)
+    """The argmaxes (N, ...) of a network's outputs; of logits of several classes an image those that are likely, bool (N, K)."""
+    return outputs if model.reveal == "label" else _decided(model, outputs)
+
+
+def _decided(model: PublicModel, logits: np.ndarray) -> np.ndarray:
+    several = model.card.multi_label and model.reveal == "logits"
+    decided: np.ndarray = logits >= 0 if several else logits.argmax(axis=1)
+    return decided
 
 
 def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: float) -> Comparison:
     """Compare a network's outputs with PyTorch's (N, K, ...) for the same images."""
-    count, expected = len(secure), plain.argmax(axis=1)
+    count, expected = len(secure), _decided(model, plain)
     found = classes(model, secure)
     errors = None
     if model.reveal == "logits":
@@ -116,6 +122,8 @@ def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: 
 
 def class_fields(outcome: Outcome) -> dict[str, Any]:
     """For the report: `results`, one entry an image, and `accuracy` where truth is known; nothing unless there is one class an image."""
+    if outcome.classes.dtype == bool:
+        return {"results": [_several(outcome, index, name) for index, name in enumerate(outcome.inputs.names)]}
     if outcome.classes.ndim != 1:
         return {}
     entries = []
@@ -128,6 +136,18 @@ def class_fields(outcome: Outcome) -> dict[str, Any]:
         entries.append(entry)
     right = [entry["label"] == entry.get("truth") for entry in entries]
     return {"results": entries} | ({"accuracy": sum(right) / len(right)} if outcome.inputs.truths else {})
+
+
+def _several(outcome: Outcome, index: int, name: str) -> dict[str, Any]:
+    """The classes of one image, the likeliest first, with the sigmoids of their logits."""
+    labels, logits = likely(outcome.classes[index], outcome.outputs[index]), outcome.outputs[index]
+    entry = {"image": name, "labels": labels, "classes": [outcome.card.class_name(label) for label in labels]}
+    return entry | {"probabilities": [float(1 / (1 + np.exp(-logits[label]))) for label in labels]}
+
+
+def likely(chosen: np.ndarray, logits: np.ndarray) -> list[int]:
+    """The indices that are true in `chosen` (K,), those of the largest logits (K,) first."""
+    return [int(index) for index in np.argsort(-logits, kind="stable") if chosen[index]]
 
 
 def class_text(card: ModelCard, index: int) -> str:
