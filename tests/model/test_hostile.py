@@ -12,6 +12,7 @@ from tests.graph.building import Builder
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, weight_shape
 from threepc.images.card import ModelCard, Preprocessing
+from threepc.model import limits, served
 from threepc.model.served import PublicModel
 from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan.precision import Precision
@@ -149,6 +150,47 @@ POOL = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1, 1, 1]}
 def test_a_graph_that_a_plan_cannot_hold_is_refused(model, message):
     with pytest.raises(InputError, match=message):
         PublicModel.from_plain(model.to_plain())
+
+
+def depthwise(stride: int) -> PublicModel:
+    """A depthwise convolution of a map of one pixel, whose stride passes over what is not there."""
+    net = Builder(4, 1, 1)
+    net.node("output", net.node("conv", "input", channels=4, **CONV | {"stride": [stride, stride], "groups": 4}))
+    return PublicModel(Graph(tuple(net.nodes)), Precision(), None, CARD)
+
+
+WIDE = CONV | {"kernel": [1023, 1023], "padding": [511] * 4}
+AVERAGE = {"kernel": [4097, 4097], "stride": [1, 1], "padding": [2048] * 4, "divisor": 1.0}
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (
+            chain(("a", "conv", WIDE), ("b", "conv", WIDE), shape=(1, 4096, 4096)),
+            "^b: up to here 35,1.* multiplications for 1 images at once",
+        ),
+        (chain(("a", "avgpool", AVERAGE), shape=(1, 4096, 4096)), "^a: up to here 281,.* multiplications for 1 images at once"),
+        (depthwise(1 << 16), "^conv1: stride, kernel and dilation reach over 4,294,967,296 cells; at most 67,108,864 are possible"),
+    ],
+)
+def test_work_beyond_what_one_inference_may_take_is_refused_before_it_is_planned(model, message, monkeypatch):
+    monkeypatch.setattr(served, "schedule", lambda *_: pytest.fail("it was planned"))
+    with pytest.raises(InputError, match=message):
+        PublicModel.from_plain(model.to_plain())
+
+
+def test_work_grows_with_the_batch():
+    model = chain(("a", "conv", CONV | {"kernel": [255, 255], "padding": [127] * 4}), shape=(1, 1024, 1024))
+    most = limits.MOST_PRODUCTS // (255 * 255 * 1024 * 1024)
+    limits.check_work(model.graph, most)
+    with pytest.raises(InputError, match=f"multiplications for {most + 1} images at once; at most 17,592,186,044,416 are possible"):
+        model.plan(most + 1)
+
+
+def test_a_stride_beyond_a_small_map_is_no_harm():
+    """As networks for large images have it on small ones."""
+    run(PublicModel.from_plain(depthwise(2).to_plain()))
 
 
 def test_a_batch_that_a_plan_cannot_hold_is_refused():

@@ -16,6 +16,7 @@ from threepc.graph.ir import Graph, Weights, check_weights
 from threepc.graph.relu_spec import Sizes, patch_sizes
 from threepc.images.card import ModelCard
 from threepc.images.resize import bilinear
+from threepc.model.limits import check_work
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, fingerprint, schedule
 
@@ -41,12 +42,19 @@ class PublicModel:
         return f"{self.card.name}@{self.fingerprint[:12]}"
 
     def plan(self, batch: int) -> Plan:
-        """The steps for a batch; those last asked for are kept. Raises InputError, naming the layer, for what ring or window cannot hold."""
+        """The steps for a batch; those last asked for are kept.
+
+        Raises InputError, naming the layer, for what ring or window cannot hold, and for more work than one inference may take.
+        """
         return self._plans(batch)
 
     @cached_property
     def _plans(self) -> Callable[[int], Plan]:
-        return lru_cache(maxsize=4)(lambda batch: schedule(self.graph, self.precision, self.sizes, batch, self.reveal))
+        def make(batch: int) -> Plan:
+            check_work(self.graph, batch)
+            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal)
+
+        return lru_cache(maxsize=4)(make)
 
     def facts(self, images: int, relu_spec: str | None) -> dict[str, Any]:
         """What a report says of the model, under its stable names. relu_spec: where the spec came from."""

@@ -1,0 +1,35 @@
+"""How much work a stranger's model may make, so that nothing is computed for more. What may be allocated for it, its plan limits."""
+
+from __future__ import annotations
+
+import math
+
+from threepc.errors import InputError
+from threepc.graph.ir import Graph, Node
+
+MOST_PRODUCTS = 1 << 44
+"""Of one inference, over the batch: multiplications of convolutions, additions of averages. Half an hour at 10^10 a second; ResNet-50 takes 2^32 an image."""
+MOST_COPIED = 1 << 26
+"""Words of a padded channel, which a depthwise convolution copies, with the cells that its stride passes over."""
+
+
+def check_work(graph: Graph, batch: int) -> None:
+    """Raises InputError, naming the layer, where `batch` images at once take more than these."""
+    products = 0
+    for node in graph.nodes:
+        if node.kind not in ("conv", "avgpool"):
+            continue
+        channels = graph[node.inputs[0]].shape[0] // node.attrs["groups"] if node.kind == "conv" else 1
+        products += batch * math.prod(node.shape) * channels * math.prod(node.attrs["kernel"])
+        if products > MOST_PRODUCTS:
+            most = f"at most {MOST_PRODUCTS:,} are possible"
+            raise InputError(f"{node.name}: up to here {products:,} multiplications for {batch} images at once; {most}")
+        if node.kind == "conv" and channels == 1 and _copied(node) > MOST_COPIED:
+            raise InputError(
+                f"{node.name}: stride, kernel and dilation reach over {_copied(node):,} cells; at most {MOST_COPIED:,} are possible"
+            )
+
+
+def _copied(node: Node) -> int:
+    axes = zip(node.shape[1:], *(node.attrs[key] for key in ("stride", "kernel", "dilation")), strict=True)
+    return math.prod(stride * (out + dilation * (kernel - 1) // stride) for out, stride, kernel, dilation in axes)
