@@ -62,3 +62,28 @@ def test_mmlab_imports_without_a_warning_and_leaves_no_placeholder():
     # FutureWarning and the like at start-up of foreign packages would end the process
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "imported\n", "")
+
+
+def test_a_torchvision_of_another_build_of_torch_is_imported_without_its_compiled_operations(tmp_path):
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text("""if True:
+        import warnings
+        import torch
+        @torch.library.register_fake("torchvision::absent")
+        def absent(boxes): return boxes
+        warnings.warn("Failed to load image Python extension: undefined symbol")
+        loaded = True
+    """)
+    code = "from threepc.mmlab import compat; assert compat.import_torchvision(); import torchvision; print(torchvision.loaded)"
+    run = [sys.executable, "-W", "error", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"]
+    result = subprocess.run(run, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
+
+
+def test_any_other_failure_of_torchvision_is_told(tmp_path, monkeypatch):
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('broken on purpose')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(RuntimeError, match=r"^broken on purpose$"):
+        compat.import_torchvision()

@@ -26,8 +26,8 @@ _NUMPY_SCALARS: list[Any] = [
 def load_checkpoint(module: nn.Module, path: str | Path, ignore: Collection[str] = ()) -> dict[str, Any]:
     """Load the checkpoint at `path` into `module`; every parameter and buffer must be there, with its shape, and no others.
 
-    path: a state dict, or a dict that holds one under "state_dict" (as MMLab saves it). Names may start with "module." (as
-        DistributedDataParallel saves them).
+    path: a state dict, or a dict that holds one under "state_dict" (as MMLab saves it), or a `.safetensors` file. Names may start with
+        "module." (as DistributedDataParallel saves them).
     ignore: prefixes of names that may be there although the module does not have them, such as "auxiliary_head.".
     Returns the checkpoint's "meta" (MMLab: CLASSES, PALETTE, ...), or {}.
     Raises InputError: missing or unreadable file, one that needs other classes to be unpickled, or one of another model.
@@ -60,6 +60,8 @@ def load_checkpoint(module: nn.Module, path: str | Path, ignore: Collection[str]
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         with warnings.catch_warnings():
             # said of files that are no checkpoints, which are refused below
@@ -78,6 +80,18 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise InputError(f"checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict")
     return checkpoint
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise InputError(f"checkpoint {path}: the package safetensors is not installed; pip install 'threepc[timm]' installs it") from None
+    try:
+        tensors: Mapping[str, Any] = load_file(path)
+        return tensors
+    except Exception as error:  # of a damaged file
+        raise InputError(f"checkpoint {path} is damaged or not a safetensors file") from error
 
 
 def _is_entry(name: Any, value: Any) -> bool:

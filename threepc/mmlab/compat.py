@@ -4,7 +4,8 @@ mmcv 1.7 imports torchvision only to list the addresses of its pretrained models
 operations, only for losses and heads that ResNet, MobileNet and DeepLab do not use. Where one is absent, a placeholder stands in
 for it while MMLab is imported: whatever is taken from it raises `InputError`, naming itself and the package to install, when it is
 really called. Where they are installed (torchvision; mmcv-full), nothing is replaced. The placeholders are withdrawn afterwards, so
-that nobody else takes the missing packages for present: torch, for one, looks for torchvision.
+that nobody else takes the missing packages for present: torch, for one, looks for torchvision. A torchvision that was made for another
+build of torch has no compiled operations; it is imported without them.
 
 The packages are no longer maintained, and warn of that and of what does not concern inference; exactly the warnings listed here are
 silenced, only while the packages are imported and their models built.
@@ -14,6 +15,7 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import re
 import sys
 import types
 import warnings
@@ -44,9 +46,34 @@ def import_mmlab() -> None:
             raise InputError(f"the package {package} is not installed; launch/setup.sh installs mmcv, mmcls and mmsegmentation")
     with known_warnings_silenced():
         importlib.import_module("mmcv")
+        import_torchvision()
         with _placeholder("torchvision", "torchvision", "torchvision"), _placeholder("mmcv.ops", "mmcv._ext", "mmcv-full"):
             for name in MMLAB_MODULES:
                 importlib.import_module(name)
+
+
+def import_torchvision() -> bool:
+    """Import torchvision where it is installed, and say whether it is.
+
+    Its compiled operations (non-maximum suppression and such, which no network of ours uses) do not load beside a torch of another build:
+    PyPI has one build of torchvision, for CUDA, and many machines a torch for CPUs. It then fails to import, because it describes
+    operations that are not there; these are declared here, without an implementation, so that the rest of it can be used.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return False
+    import torch
+
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Failed to load image Python extension", UserWarning)
+                importlib.import_module("torchvision")
+            return True
+        except RuntimeError as error:
+            missing = re.fullmatch(r"operator torchvision::(\w+) does not exist", str(error))
+            if missing is None:
+                raise
+            torch.library.define(f"torchvision::{missing[1]}", "(Tensor boxes) -> Tensor")
 
 
 @contextlib.contextmanager

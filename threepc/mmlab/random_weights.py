@@ -23,18 +23,28 @@ def initialise(model: Any, forward: nn.Module, seed: int, shape: tuple[int, int,
     model: has MMLab's `init_weights`. forward: calls it. seed: the same one gives the same weights; torch's own state is untouched.
     shape: (C, H, W) of the network's input. any_size: it takes other sizes too, so that a smaller one will do here.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    with torch.random.fork_rng(devices=[]), quiet("mmcv"), torch.no_grad():  # mmcv reports every parameter's initialisation
+    with torch.random.fork_rng(devices=[]), quiet("mmcv"):  # mmcv reports every parameter's initialisation
         torch.manual_seed(seed)
         model.init_weights()
+        settle(forward, shape, any_size)
+
+
+def settle(module: nn.Module, shape: tuple[int, int, int], any_size: bool) -> None:
+    """Give the batch norms of a network with random weights the statistics of random images, drawn from torch's generator as it stands.
+
+    shape: (C, H, W) of the network's input. any_size: it takes other sizes too, so that a smaller one will do here.
+    """
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    if not norms:
+        return
+    channels, height, width = shape
+    if any_size:
+        height, width = min(height, CALIBRATION_SIDE), min(width, CALIBRATION_SIDE)
+    with torch.no_grad():
         for norm in norms:
             if not norm.weight.any():
                 nn.init.constant_(norm.weight, RESIDUAL_GAMMA)
-        if norms:
-            channels, height, width = shape
-            if any_size:
-                height, width = min(height, CALIBRATION_SIDE), min(width, CALIBRATION_SIDE)
-            _calibrate(norms, forward.eval(), _random_images(channels, height, width))
+        _calibrate(norms, module.eval(), _random_images(channels, height, width))
 
 
 def _calibrate(norms: list[nn.BatchNorm2d], forward: nn.Module, images: torch.Tensor) -> None:

@@ -3,12 +3,13 @@
 CONFIG is one of
 
 - `mmcls:NAME` or `mmseg:NAME`, a config that ships with those packages;
+- `timm:NAME` or `torchvision:NAME`, a network of those packages, with the preprocessing that they state for it;
 - the path of an MMLab config file;
 - `package.module:factory`, any function without arguments that returns a torch module of one input, images (N, C, H, W), and one
   output. The module may say how images become its input and what its outputs mean by an attribute `model_card`, a `ModelCard`;
   without one, threepc assumes what most networks for ImageNet take: 224 x 224 pixels, red first, ImageNet's mean and deviation.
 
-All three run the Python code that they name: a CONFIG is trusted code of whoever operates the server. Checkpoints are not code, and
+All run the Python code that they name: a CONFIG is trusted code of whoever operates the server. Checkpoints are not code, and
 are not trusted.
 """
 
@@ -28,6 +29,7 @@ from threepc.images.card import ModelCard, Preprocessing
 from threepc.mmlab.build import build
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.configs import PACKAGES, read_config, suggestions
+from threepc.model import packages
 
 IMAGENET = Preprocessing(
     size=(224, 224), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), to_rgb=True, resize="short_edge", short_edge=256
@@ -84,13 +86,18 @@ def load_model(config: str, checkpoint: str | Path | None = None, seed: int = 0,
     if config.partition(":")[0] in PACKAGES or Path(config).suffix in (".py", ".json", ".yaml", ".yml"):
         name = config if config.partition(":")[0] in PACKAGES else Path(config).stem
         module, card = build(read_config(config), name, checkpoint, seed, size)
+    elif config.partition(":")[0] in packages.PACKAGES:
+        module, card = packages.build(config, checkpoint, seed, size)
     elif _FACTORY.fullmatch(config):
         module, card = _call_factory(config, checkpoint, seed)
         is_factory, assumed = True, getattr(module, "model_card", None) is None
         if size is not None:
             card = replace(card, preprocessing=card.preprocessing.with_size(size))
     else:
-        hint = suggestions(config) or "; it is mmcls:NAME, mmseg:NAME, the path of an MMLab config file, or package.module:factory"
+        hint = (
+            suggestions(config)
+            or "; it is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, the path of an MMLab config file, or package.module:factory"
+        )
         raise InputError(f"unknown config {config}{hint}")
     return LoadedModel(module, card, checkpoint is None, is_factory and checkpoint is None, assumed)
 
