@@ -161,7 +161,9 @@ def _average(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int
 def _add(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int) -> Step:
     others = [i for i, value in enumerate(values) if value.shape == values[index].shape]
     other = draw(st.sampled_from(others))
-    function = draw(st.sampled_from([lambda a, b: a + b, torch.add, lambda a, b: sum([a, b, a])]))
+    function = draw(
+        st.sampled_from([lambda a, b: a + b, torch.add, lambda a, b: sum([a, b, a]), lambda a, b: b - a, lambda a, b: a.add(b, alpha=-1)])
+    )
     return lambda net, values: function(values[index], values[other])
 
 

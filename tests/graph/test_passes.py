@@ -111,6 +111,15 @@ def test_sums_of_sums_are_merged():
     assert [node.name for node in graph.nodes if node.kind == "add"] == ["add/4"]
 
 
+def test_differences_are_merged_with_their_signs():
+    def forward(self, x):
+        return self.conv(x) - (x - (F.relu(x) - x))
+
+    graph = same_after(merge_additions, *imported(forward, conv=nn.Conv2d(3, 3, 1)))
+    (total,) = [node for node in graph.nodes if node.kind == "add"]
+    assert (total.inputs, total.attrs) == (("conv", "input", "relu", "input"), {"signs": [1, -1, 1, -1]})
+
+
 def test_a_sum_with_another_reader_is_not_merged():
     def forward(self, x):
         y = x + x

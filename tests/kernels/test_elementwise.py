@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threepc.kernels.elementwise import add_shifted, scale, shift_left, sum_windows
+from threepc.kernels.elementwise import add_multiple, add_shifted, scale, shift_left, sum_windows
 from threepc.kernels.gate import Cut
-from threepc.protocol.summands import add, broadcast, concat, cut_summand, multiply, reshape, window_sums
+from threepc.protocol.summands import add, add_signed, broadcast, concat, cut_summand, multiply, reshape, window_sums
 
 WORDS = (np.uint32, np.uint64)
 
@@ -23,6 +23,9 @@ def test_shifts_and_scales(word, count, left, seed):
     out = y.copy()
     add_shifted(out, x, left)
     assert np.array_equal(out, y + (x << word(left)))
+    out = y.copy()
+    add_multiple(out, x, factor)
+    assert np.array_equal(out, y + x * factor)
     shift_left(x, left, out)
     assert np.array_equal(out, x << word(left))
     scale(x, factor, out)
@@ -53,6 +56,7 @@ def test_tensor_operations_with_missing_summands(word):
     x, y = random_words(rng, (2, 3, 4, 5), word), random_words(rng, (2, 1, 4, 5), word)
     assert np.array_equal(add([x, None, x], [0, 3, 2]), x + (x << word(2)))
     assert np.array_equal(add([None, x], [5, 1]), x << word(1))
+    assert np.array_equal(add_signed([x, None, x], [-4, 3, 1]), x * word(0) - x * word(3))
     joined = concat([x, None, y], [1, 0, 0], [(2, 3, 4, 5), (2, 2, 4, 5), (2, 1, 4, 5)])
     assert np.array_equal(joined, np.concatenate([x << word(1), np.zeros((2, 2, 4, 5), word), y], axis=1))
     assert np.array_equal(multiply(x, 77), x * word(77))
@@ -61,6 +65,7 @@ def test_tensor_operations_with_missing_summands(word):
     assert np.array_equal(window_sums(x, (4, 5), (1, 1), [0] * 4, (2, 3, 1, 1)), x.sum((2, 3), dtype=word)[:, :, None, None])
     for nothing in (
         add([None, None], [0, 1]),
+        add_signed([None, None], [1, -1]),
         concat([None, None], [0, 0], [(1, 1, 1, 1)] * 2),
         multiply(None, 3),
         reshape(None, (1,)),

@@ -105,6 +105,14 @@ def test_relu_and_clip_of_reduced_values(bits):
     check(*net.output(net.concat(net.relu(x), net.clip(x, 2.0))), bits)
 
 
+@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+def test_differences_of_raw_and_reduced_values(bits):
+    net = Builder(3, 8, 9)
+    x, y = net.conv("input", 4), net.relu(net.conv("input", 4))
+    first, second = net.node("add", y, x, signs=[1, -1]), net.node("add", net.relu(x), y, x, signs=[-1, 1, -1])
+    check(*net.output(net.conv(net.relu(net.node("add", first, second, signs=[-1, -1])), 3)), bits, tolerance=0.02 if bits < 48 else 0.005)
+
+
 @pytest.mark.parametrize("bits", (64, 48))
 @pytest.mark.parametrize("order", (0, 1))
 def test_concatenation_of_raw_reduced_and_pooled(bits, order):

@@ -33,7 +33,7 @@ class Everything(nn.Module):
 
     def forward(self, x):
         x = self.stem(x)
-        y = self.depthwise(x) + x
+        y = x - self.depthwise(x)
         z = self.grouped(y)
         x = torch.cat([self.pool(z), self.pool(x + y)], dim=1)
         return self.head(self.average(self.dense(x)).flatten(1))

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from threepc.errors import InputError
 from threepc.graph.block_relu import BlockReLU
-from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.ir import Graph, Node, Weights, signs
 from threepc.graph.relu_spec import Sizes
 from threepc.images.resize import bilinear
 
@@ -79,7 +79,8 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
             sums: torch.Tensor = functional.avg_pool2d(x, attrs["kernel"], attrs["stride"], padding, divisor_override=1)
             return sums.div(attrs["divisor"])
         case "add":
-            return sum(inputs[1:], x)
+            terms = [value if sign > 0 else -value for value, sign in zip(inputs, signs(node), strict=True)]
+            return sum(terms[1:], terms[0])
         case "concat":
             return torch.cat(inputs, dim=1)
         case "reshape":

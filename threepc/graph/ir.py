@@ -8,6 +8,7 @@ against `infer_shape`. Weights travel apart (`Weights`) and are known to the ser
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -112,6 +113,18 @@ class Graph:
 def relu_names(graph: Graph) -> list[tuple[str, int, tuple[int, int]]]:
     """The graph's relu and clip nodes as (name, channels, (height, width)), in order: the layers a relu spec is keyed by."""
     return [(n.name, n.shape[0], (n.shape[1], n.shape[2])) for n in graph.nodes if n.kind in ("relu", "clip")]
+
+
+def signs(node: Node) -> list[int]:
+    """1 or -1 for each input of an add node."""
+    given: list[int] = node.attrs.get("signs", [1] * len(node.inputs))
+    return given
+
+
+def signed(of_inputs: Iterable[int]) -> dict[str, Any]:
+    """The attributes of an add node whose inputs have these signs."""
+    given = list(of_inputs)
+    return {"signs": given} if -1 in given else {}
 
 
 def weight_shape(graph: Graph, node: Node) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ relu     none
 clip     max: float; min(max(x, 0), max)
 maxpool  kernel, stride, padding, dilation; padded cells never win
 avgpool  kernel, stride, padding, divisor: float; the sum of each window over zero padding, divided by divisor
-add      none; two or more inputs of one shape
+add      optionally signs: 1 or -1 for each input, not all 1; two or more inputs of one shape, added or subtracted
 concat   none; two or more inputs, along channels
 reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
@@ -67,6 +67,11 @@ def _groups(value: Any) -> None:
     _integer(value, 1, MAX_ELEMENTS)
 
 
+def _signs(value: Any) -> None:
+    if type(value) is not list or len(value) > MAX_NODES or any(type(v) is not int or v not in (1, -1) for v in value) or -1 not in value:
+        raise InputError("must be a list of 1 and -1, with at least one -1")
+
+
 def _output_resize(value: Any) -> None:
     if type(value) is not list or len(value) != 3 or type(value[2]) is not bool:
         raise InputError("must be a list [height, width, align_corners]")
@@ -84,13 +89,13 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "clip": {"max": _positive_float},
     "maxpool": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair},
     "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _divisor},
-    "add": {},
+    "add": {"signs": _signs},
     "concat": {},
     "reshape": {},
     "resize": {"size": _pair},
     "output": {"resize": _output_resize},
 }
-OPTIONAL = {("output", "resize")}
+OPTIONAL = {("output", "resize"), ("add", "signs")}
 SEVERAL_INPUTS = {"add", "concat"}
 
 KINDS = tuple(ATTRIBUTES)
@@ -113,9 +118,7 @@ def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], chann
                 _check_no_empty_window(first, attrs)
             return first[0], *_windows(first, attrs)
         case "add":
-            if {*inputs} != {first}:
-                raise InputError(f"inputs: their shapes differ: {', '.join(map(str, inputs))}")
-            return first
+            return _sum(inputs, attrs.get("signs", inputs))
         case "concat":
             if {shape[1:] for shape in inputs} != {first[1:]}:
                 raise InputError(f"inputs: their heights or widths differ: {', '.join(map(str, inputs))}")
@@ -127,6 +130,14 @@ def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], chann
                 raise InputError(f"inputs: only a 1x1 map can be broadcast, not {first[1]}x{first[2]}")
             return first[0], attrs["size"][0], attrs["size"][1]
     raise InputError(f"kind: {kind!r} has no shape rule")
+
+
+def _sum(inputs: Sequence[Shape], signs: Sequence[Any]) -> Shape:
+    if {*inputs} != {inputs[0]}:
+        raise InputError(f"inputs: their shapes differ: {', '.join(map(str, inputs))}")
+    if len(signs) != len(inputs):
+        raise InputError(f"signs: must be one for each of the {len(inputs)} inputs")
+    return inputs[0]
 
 
 def _divided(inputs: int, outputs: int, groups: int) -> int:

@@ -12,10 +12,11 @@ import numpy as np
 from torch import nn
 
 from threepc.graph.calls import Call, Operation, Value
+from threepc.graph.ir import signed
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6 and hardtanh and clamp from 0, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over (2, 3), "
-    "add, cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
+    "add, sub, cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
 )
 
 
@@ -168,11 +169,21 @@ def _add(call: Call) -> Value:
     if isinstance(right, (int, float)) and right == 0:
         return _same(call)  # sum([...]) starts from 0
     values = [call.activation(left), call.activation(right)]
-    if call.arguments["alpha"] != 1:
-        call.refuse(f"with alpha={call.arguments['alpha']}; only 1 is supported")
+    return _sum(call, values, call.arguments["alpha"])
+
+
+def _sub(call: Call) -> Value:
+    values = [call.activation(call.arguments["self"]), call.activation(call.arguments["other"])]
+    return _sum(call, values, -call.arguments["alpha"])
+
+
+def _sum(call: Call, values: list[Value], factor: float) -> Value:
+    """The first value and `factor` times the second."""
+    if factor not in (1, -1):
+        call.refuse(f"with alpha={call.arguments['alpha']}; only 1 and -1 are supported")
     if any(value.torch_shape != call.torch_shape for value in values):
         call.refuse(f"of shapes {values[0].torch_shape} and {values[1].torch_shape}; only tensors of one shape can be added")
-    return call.emit("add", values)
+    return call.emit("add", values, signed([1, int(factor)]))
 
 
 def _cat(call: Call) -> Value:
@@ -231,6 +242,7 @@ OPERATIONS = {
     "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, nn.AdaptiveAvgPool2d),
     "mean": Operation(_mean),
     "add": Operation(_add),
+    "sub": Operation(_sub),
     "cat": Operation(_cat),
     "concat": Operation(_cat),
     "concatenate": Operation(_cat),

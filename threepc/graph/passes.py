@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.ir import Graph, Node, Weights, signed, signs
 
 
 def sweep(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
@@ -40,22 +40,24 @@ def standard_passes(graph: Graph, weights: Weights, blocks: frozenset[str] = fro
 
 
 def merge_additions(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
-    """add(add(a, b), c) becomes add(a, b, c) where the inner sum has no other reader."""
+    """add(add(a, b), c) becomes add(a, b, c), with the terms' signs, where the inner sum has no other reader."""
     readers = graph.consumers()
     terms = {
-        node.name: node.inputs
+        node.name: tuple(zip(node.inputs, signs(node), strict=True))
         for node in graph.nodes
         if node.kind == "add" and len(readers[node.name]) == 1 and readers[node.name][0].kind == "add"
     }
 
-    def flat(name: str) -> tuple[str, ...]:
-        return sum((flat(term) for term in terms[name]), ()) if name in terms else (name,)
+    def flat(name: str, sign: int) -> list[tuple[str, int]]:
+        return [part for term, own in terms[name] for part in flat(term, sign * own)] if name in terms else [(name, sign)]
 
-    nodes = (
-        replace(node, inputs=sum((flat(name) for name in node.inputs), ())) if node.kind == "add" else node
-        for node in graph.nodes
-        if node.name not in terms
-    )
+    nodes = []
+    for node in graph.nodes:
+        if node.kind == "add" and node.name not in terms:
+            parts = [part for term, sign in zip(node.inputs, signs(node), strict=True) for part in flat(term, sign)]
+            nodes.append(replace(node, inputs=tuple(name for name, _ in parts), attrs=signed(sign for _, sign in parts)))
+        elif node.name not in terms:
+            nodes.append(node)
     return Graph(tuple(nodes)), dict(weights)
 
 

@@ -12,6 +12,13 @@ def add_shifted(out, x, left):
 
 
 @kernel
+def add_multiple(out, x, factor):
+    """out += x * factor; flat arrays of one word type, factor a word of it."""
+    for i in range(out.shape[0]):
+        out[i] += x[i] * factor
+
+
+@kernel
 def shift_left(x, left, out):
     """out = x << left; flat arrays of one word type."""
     word = out.dtype.type

@@ -9,7 +9,7 @@ from typing import Any
 
 from threepc.choices import LABEL
 from threepc.errors import InputError
-from threepc.graph.ir import Node, weight_shape
+from threepc.graph.ir import Node, signs, weight_shape
 from threepc.plan.precision import MAX_TRUNCATION
 from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
 from threepc.protocol import summands
@@ -80,7 +80,11 @@ def _maxpool(at: Scheduler, node: Node) -> None:
 
 def _add(at: Scheduler, node: Node) -> None:
     names, lefts, value = at.aligned(node)
-    at.append(LocalStep, node, node.name, names, value, 0, apply=partial(summands.add, lefts=lefts))
+    if "signs" in node.attrs:
+        apply = partial(summands.add_signed, factors=[sign << left for sign, left in zip(signs(node), lefts, strict=True)])
+    else:
+        apply = partial(summands.add, lefts=lefts)
+    at.append(LocalStep, node, node.name, names, value, 0, apply=apply)
 
 
 def _concat(at: Scheduler, node: Node) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from threepc.kernels.elementwise import add_shifted, scale, shift_left, sum_windows
+from threepc.kernels.elementwise import add_multiple, add_shifted, scale, shift_left, sum_windows
 from threepc.kernels.gate import Cut, add_cut
 from threepc.ring import word_of
 
@@ -28,6 +28,25 @@ def add(inputs: Sequence[Summand], lefts: Sequence[int]) -> Summand:
     for x, left in rest:
         add_shifted(out.reshape(-1), x.reshape(-1), left)
     return out
+
+
+def add_signed(inputs: Sequence[Summand], factors: Sequence[int]) -> Summand:
+    """Sum of x * factor over all inputs; factors: public integers."""
+    present = [(x, factor) for x, factor in zip(inputs, factors, strict=True) if x is not None]
+    if not present:
+        return None
+    (first, factor), *rest = present
+    out = np.empty(first.shape, first.dtype)
+    scale(first.reshape(-1), _word(first, factor), out.reshape(-1))
+    for x, factor in rest:
+        add_multiple(out.reshape(-1), x.reshape(-1), _word(x, factor))
+    return out
+
+
+def _word(x: np.ndarray, number: int) -> np.unsignedinteger:
+    """A number, which may be negative, as a word of an array's type."""
+    word: np.unsignedinteger = x.dtype.type(number & np.iinfo(x.dtype).max)
+    return word
 
 
 def concat(inputs: Sequence[Summand], lefts: Sequence[int], shapes: Sequence[tuple[int, int, int, int]]) -> Summand:
@@ -49,7 +68,7 @@ def multiply(x: Summand, factor: int) -> Summand:
     if x is None:
         return None
     out = np.empty(x.shape, x.dtype)
-    scale(x.reshape(-1), x.dtype.type(factor), out.reshape(-1))
+    scale(x.reshape(-1), _word(x, factor), out.reshape(-1))
     return out
 
 

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from threepc.graph.clear import operate, padded
-from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.ir import Graph, Node, Weights, signs
 
 Range = tuple[int, int]
 
@@ -189,17 +189,18 @@ class Suffix:
         start, _ = step.output
         total: torch.Tensor | None = None
         partial = []
-        for name, channels, values in zip(step.node.inputs, step.inputs, inputs, strict=True):
+        for name, sign, channels, values in zip(step.node.inputs, signs(step.node), step.inputs, inputs, strict=True):
             if channels == step.output and values is not None:
-                total = values if total is None else total + values
-                continue
-            base = self._rows(name, samples, step.output)
-            total = base if total is None else total + base
-            if channels is not None and values is not None:
-                partial.append((slice(channels[0] - start, channels[1] - start), values, base))
+                term = values
+            else:
+                term = base = self._rows(name, samples, step.output)
+                if channels is not None and values is not None:
+                    partial.append((slice(channels[0] - start, channels[1] - start), sign, values, base))
+            term = term if sign > 0 else -term
+            total = term if total is None else total + term
         whole = cast("torch.Tensor", total)  # a sum has inputs
-        for where, changed, base in partial:
-            whole[:, where] += changed - base[:, where]
+        for where, sign, changed, base in partial:
+            whole[:, where] += sign * (changed - base[:, where])
         return whole
 
     def _concat(self, step: _Step, inputs: list[torch.Tensor | None], samples: torch.Tensor) -> torch.Tensor:
