@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -109,6 +110,8 @@ def test_what_has_no_report_yet():
         ({"example_input": np.zeros((1, 3, 11, 13))}, "example_input must be a float tensor"),
         ({"example_input": torch.zeros(1, 3, 11, 13), "ring": 32}, "chooses scales with images"),
         ({"example_input": torch.full((1, 3, 11, 13), float("nan"))}, "gives values that are not finite numbers"),
+        ({"example_input": torch.zeros(1, 3, 11, 13, dtype=torch.int32)}, "example_input must be a float tensor"),
+        ({"calibration": np.zeros((1, 3, 11, 13))}, "calibration must be a dense tensor of real numbers, not a ndarray"),
         ({"relu_spec": "none.json"}, "cannot read the relu spec none.json"),
     ],
 )
@@ -134,17 +137,44 @@ def test_a_bad_call_leaves_three_processes_usable():
     with threepc.local(model, IMAGES[:1], out_of_range="warn") as secure:
         for images, reason in (
             (torch.full((1, 3, 11, 13), float("nan")), "not a finite number"),
+            (torch.full((1, 3, 11, 13), 1e300, dtype=torch.float64), "not a finite number"),
+            (torch.full((1, 3, 11, 13), 1e6), "does not fit a ring of 48 bits"),
             (IMAGES[:0], "an inference takes 1 to [0-9]+ images at once, not 0"),
+            (IMAGES[:1].expand(10**6, 3, 11, 13), "an inference takes 1 to [0-9]+ images at once, not 1000000"),
+            (IMAGES[..., :12], r"shape \(N, 3, 11, 13\), not \(3, 3, 11, 12\)"),
+            (IMAGES.to(torch.complex64), "images must be a dense tensor of real numbers, not a tensor of torch.complex64"),
+            (IMAGES.to_sparse(), "images must be a dense tensor of real numbers"),
         ):
-            with pytest.raises(threepc.InputError, match=reason):
+            with (
+                warnings.catch_warnings(action="ignore"),
+                pytest.raises(threepc.InputError, match=reason),
+            ):  # of values beyond the example's
                 secure(images)
             torch.testing.assert_close(secure(IMAGES), plain(model, IMAGES), rtol=0, atol=0.01)
+        assert secure(IMAGES.bfloat16()).dtype == torch.bfloat16
+    with pytest.raises(threepc.RunError, match=r"^this session is over: it was closed$"):
+        secure(IMAGES)
 
 
-def test_threads_may_call_one_model():
+def test_an_interrupted_call_gives_its_answer_to_no_later_one(monkeypatch):
+    with threepc.local(network(), IMAGES[:1]) as secure:
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(secure._parties, "_hear", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                secure(IMAGES)
+        with pytest.raises(threepc.RunError, match=r"^this session is over: KeyboardInterrupt$"):
+            secure(IMAGES)
+
+
+@pytest.mark.parametrize("transport", ["memory", "ipc"])
+def test_threads_may_call_one_model(transport):
     model = network()
     expected = plain(model, IMAGES)
-    with threepc.local(model, IMAGES, transport="memory") as secure, ThreadPoolExecutor(3) as pool:
+    with threepc.local(model, IMAGES, transport=transport) as secure, ThreadPoolExecutor(3) as pool:
         outputs = list(pool.map(secure, [IMAGES[index : index + 1] for index in range(3)]))
     torch.testing.assert_close(torch.cat(outputs), expected, rtol=0, atol=0.01)
 

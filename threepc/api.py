@@ -55,7 +55,7 @@ class SecureModel:
             what = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
             wanted = f"(N, {', '.join(map(str, public.graph.input.shape))})"
             raise InputError(f"images must be a tensor of shape {wanted}, not {what}{_conversion(images)}")
-        pixels = images.detach().cpu().numpy().astype(np.float32)
+        pixels = _real_numbers(images, "images")
         check_range(pixels, public.card, self._out_of_range, _warn)
         with self._one_at_a_time:
             outputs, self._record = self._parties.infer(pixels, separate)
@@ -73,6 +73,17 @@ class SecureModel:
             raise InputError("there is no report before the first inference")
         assembled, parties = self._assembled, self._parties
         return report(assembled.public, self._record, self._images, assembled.spec_source, parties.setup_links, parties.setup_seconds)
+
+
+def _real_numbers(tensor: object, what: str) -> np.ndarray:
+    """A tensor's numbers as float32. Raises InputError for what is no tensor of real numbers."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor) or tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta:
+        kind = f"a tensor of {tensor.dtype}, {tensor.layout}" if isinstance(tensor, torch.Tensor) else f"a {type(tensor).__name__}"
+        raise InputError(f"{what} must be a dense tensor of real numbers, not {kind}")
+    numbers: np.ndarray = tensor.detach().to("cpu", torch.float32).numpy()
+    return numbers
 
 
 def _conversion(images: object) -> str:
@@ -126,11 +137,11 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     from threepc.model.assemble import Settings, assemble
     from threepc.plan.calibration import NARROWEST
 
-    if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4:
+    if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4 or not example_input.is_floating_point():
         raise InputError("example_input must be a float tensor (N, C, H, W)")
     height, width = example_input.shape[2:]
     card = ModelCard(type(model).__name__, Preprocessing((height, width), (0.0,) * 3, (1.0,) * 3))
-    scales = (example_input if calibration is None else calibration).detach().cpu().numpy()
+    scales = _real_numbers(example_input if calibration is None else calibration, "calibration")
     if not scales.any() and ring != NARROWEST:
         scales = np.random.default_rng(0).standard_normal(scales.shape)  # a shape without numbers: those of most networks' inputs
     else:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -71,6 +72,28 @@ def test_the_python_client_keeps_a_session(deployment, here):
         assert client.card.classes == ("ant", "bee", "cow", "dog") and client.report["images"] == 1
     assert first.shape == (1, 4) and both.shape == (2, 4) and ready.shape == (1, 4)
     np.testing.assert_allclose(both[0], first[0], atol=0.005 * np.abs(first).max())
+
+
+def test_a_bad_call_leaves_the_session_and_threads_share_it(deployment, here):
+    names = ["one.png", "two.png"] * 2
+    with api.Client(deployment[0]) as client:
+        expected = [client.predict(name) for name in names[:2]]
+        kept = client._session
+        for images, reason in (
+            (np.full((1, 3, 8, 10), np.nan, np.float32), "not a finite number"),
+            (np.full((1, 3, 8, 10), 1e30, np.float32), "holds values up to 1e\\+30"),
+            (np.zeros((0, 3, 8, 10), np.float32), "an inference takes 1 to"),
+            (np.zeros((8, 10, 3), np.uint8), r"of uint8 pixels \(H, W, 3\): PIL.Image.fromarray"),
+            ([], "no image given"),
+            ("missing.png", "missing.png does not exist"),
+        ):
+            with pytest.raises(api.InputError, match=reason):
+                client.predict(images)
+            assert client.predict("two.png").shape == (1, 4) and client._session is kept
+        with ThreadPoolExecutor(4) as pool:
+            for found, index in zip(pool.map(client.predict, names), (0, 1, 0, 1), strict=True):
+                np.testing.assert_allclose(found, expected[index], atol=0.005 * np.abs(expected[index]).max())
+        assert client._session is kept
 
 
 def test_the_python_client_opens_a_session_by_itself(deployment, here):

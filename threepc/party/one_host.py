@@ -53,7 +53,7 @@ class ThreeProcesses:
     ) -> None:
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `choices.NETWORKS`. Raises RunError when a party does not start."""
         check_transport(transport, network)
-        self._timeout = timeout
+        self._timeout, self._ended = timeout, ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._channels: dict[str, Channel] = {}
         self._open = contextlib.ExitStack()
@@ -121,6 +121,17 @@ class ThreeProcesses:
 
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """As `ClientSession.infer`, in the client's process; images are float32."""
+        if self._ended:
+            raise RunError(f"this session is over: {self._ended}")
+        try:
+            return self._infer(images, separate)
+        except InputError:
+            raise
+        except BaseException as error:  # of an interrupted call the answer is still to come: it is no later call's
+            self._ended = str(error) or type(error).__name__
+            raise
+
+    def _infer(self, images: np.ndarray, separate: bool) -> tuple[np.ndarray, Record]:
         pixels, channel = np.ascontiguousarray(images, np.float32), self._channels["client"]
         channel.send_control("infer", {"shape": pixels.shape, "separate": separate})
         channel.send(0, [pixels.view(np.uint32)], "online")
@@ -130,6 +141,7 @@ class ThreeProcesses:
 
     def close(self) -> None:
         """End the three processes and remove their directory."""
+        self._ended = self._ended or "it was closed"
         for role in ("client", "server", "provider"):
             if role in self._channels:
                 with contextlib.suppress(RunError):
