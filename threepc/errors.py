@@ -1,5 +1,7 @@
 """The two ways a command can fail: the user's input (exit status 2) or the run itself (exit status 1)."""
 
+from collections.abc import Sequence
+
 KINDS = ("silent", "lost", "ended by peer", "stopped", "refused")
 """Of failed runs, in a word, see `RunError`."""
 
@@ -11,9 +13,16 @@ class ThreepcError(Exception):
 
 
 class InputError(ThreepcError):
-    """Bad input: a file, an option, a model or a value. Nothing has been sent when it is raised."""
+    """Bad input: a file, an option, a model or a value. Nothing has been sent when it is raised.
+
+    details: lines below the message, where one line cannot say it all; they are part of the error's text.
+    """
 
     exit_status = 2
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__("\n  ".join([message, *details]))
+        self.lines = (message, *details)
 
 
 class RunError(ThreepcError):

@@ -20,6 +20,20 @@ def unsupported():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net.model_card = ModelCard("unsupported", Preprocessing((6, 7)))
     return net
+
+class Sorts(nn.Module):
+    def forward(self, x):
+        return x.sort(1)[0].cumsum(2)
+
+def sorts():
+    net = nn.Sequential(Sorts(), Sorts())
+    net.model_card = ModelCard("sorts", Preprocessing((6, 7)))
+    return net
+
+def fails():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(5, 5))
+    net.model_card = ModelCard("fails", Preprocessing((6, 7)))
+    return net
 """
 
 

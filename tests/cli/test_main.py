@@ -179,6 +179,19 @@ def test_a_config_of_something_else(config, refused):
     assert "config none.py does not exist" in refused("inspect", "none.py")
 
 
+def test_all_that_stands_in_a_networks_way_is_told_in_a_line_each(config, capsys):
+    assert main.status(["inspect", config.replace("small", "sorts")]) == 2
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("threepc: 4 operations of 2 kinds cannot be computed securely; supported: conv2d")
+    where = "which has no secure protocol: 2 times, in module '0', module '1'"
+    assert lines == [f"  torch.sort, {where}", f"  torch.cumsum, {where}"]
+
+
+def test_what_a_network_itself_raises(config, refused):
+    said = refused("inspect", config.replace("small", "fails"))
+    assert said.startswith("threepc: the network itself fails on a tensor of shape (1, 3, 6, 7): RuntimeError: mat1 and mat2")
+
+
 def test_wrong_words(refused):
     assert "no such command 'rum'" in refused("rum").lower()
     assert refused("run") == "threepc: missing argument 'CONFIG': see 'threepc run --help'"

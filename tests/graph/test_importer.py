@@ -74,6 +74,24 @@ def test_nodes_are_named_after_modules_and_calls():
     assert sorted(weights) == ["fc", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1", "layer1.1.conv2"]
 
 
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        scale = torch.zeros(len(weight), dtype=x.dtype)
+        scale[1:] = 0.5
+        first, second = (weight / (weight.std((1, 2, 3), keepdim=True) + 1e-5)).split([1, 1])
+        scale.add_(1)
+        return F.conv2d(x, torch.cat([second, first]) * scale[:, None, None, None], self.bias, padding=self.padding)
+
+
+@pytest.mark.parametrize("conv", [Standardised(3, 2, 3), nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 2, 3))])
+def test_what_depends_on_parameters_alone_is_computed_at_import(conv):
+    model = randomize(nn.Sequential(conv, nn.ReLU()))
+    graph, weights = import_module(model, X)
+    assert kinds(graph) == ["input", "conv", "relu", "output"]
+    assert_same_function(model, graph, weights, X)
+
+
 def test_names_and_graph_do_not_depend_on_batch_values_or_mode():
     model = Small()
     model.train()

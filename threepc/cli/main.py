@@ -6,12 +6,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 
 import click
 
-from threepc.errors import ThreepcError
+from threepc.errors import InputError, ThreepcError
 
 COMMANDS = {
     "run": "threepc.cli.run",
@@ -98,7 +99,7 @@ def _tell_or_interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def status(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status. Errors are one line on standard error, with --debug after a traceback."""
+    """Run the command line; the exit status. Errors are one line on standard error (a refused network has one for each kind of operation), with --debug after a traceback."""
     settings = {"debug": False}
     try:
         threepc.main(arguments, prog_name="threepc", standalone_mode=False, obj=settings)
@@ -114,19 +115,21 @@ def status(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130, settings)
     except ThreepcError as error:
-        return _fail(str(error), error.exit_status, settings)
+        message, *details = error.lines if isinstance(error, InputError) else (str(error),)
+        return _fail(message, error.exit_status, settings, details)
     except BrokenPipeError:
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a line
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows the traceback", 1, settings)
 
 
-def _fail(message: str, exit_status: int, settings: dict[str, bool]) -> int:
+def _fail(message: str, exit_status: int, settings: dict[str, bool], details: Sequence[str] = ()) -> int:
     if _interruptions:  # whatever came of it
-        message, exit_status = "interrupted", 130
+        message, exit_status, details = "interrupted", 130, ()
     if settings["debug"]:
         traceback.print_exc()
-    click.echo(f"threepc: {' '.join(message.split())}", err=True)
+    for start, line in (("threepc: ", message), *(("  ", detail) for detail in details)):
+        click.echo(f"{start}{' '.join(line.split())}", err=True)
     return exit_status
 
 

@@ -1,6 +1,7 @@
 """What an operation's importing function is given, and what it gives back."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -23,6 +24,13 @@ class Value:
     resize: list[Any] | None = None
 
 
+def node_shape(dimensions: Sequence[int]) -> Shape:
+    """The (C, H, W) of a node that holds a tensor of these dimensions for one image: (C,), (C, L) as rows of height 1, (C, H, W), or more."""
+    channels, *others = (*dimensions, 1)[: max(1, len(dimensions))]
+    *middle, width = others or [1]
+    return (channels, 1, width) if not middle else (channels, middle[0], math.prod(middle[1:]) * width)
+
+
 class Call(Protocol):
     """One operation of the exported graph. Arguments are named as in the operation's schema, defaults filled in."""
 
@@ -33,11 +41,14 @@ class Call(Protocol):
     def refuse(self, reason: str) -> NoReturn:
         """Raise InputError: module '...' uses torch...., {reason}."""
 
+    def follow(self) -> NoReturn:
+        """Raise FollowsError: an argument comes from what was refused, and nothing can be said of it."""
+
     def activation(self, argument: Any, rank: int | None = None) -> Value:
         """The activation behind an argument; refuses constants and, if `rank` is given, a tensor of another rank."""
 
     def constant(self, argument: Any) -> np.ndarray | None:
-        """The float64 value of a parameter or buffer; None for None. Refuses anything computed from them."""
+        """The float64 value of a parameter, a buffer or what was computed from them; None for None."""
 
     def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
         """Add a node to the graph."""

@@ -20,12 +20,14 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
-from threepc.graph.calls import Operation, Value
+from threepc.graph.calls import Operation, Value, node_shape
+from threepc.graph.constants import Constants
 from threepc.graph.ir import Graph, Node, Weights, check_weights
 from threepc.graph.kinds import infer_shape
-from threepc.graph.modes import evaluating
-from threepc.graph.operations import OPERATIONS, SUPPORTED, VIEWS
+from threepc.graph.modes import evaluating, outputs_of
+from threepc.graph.operations import OPERATIONS, VIEWS
 from threepc.graph.passes import fold_affine, sweep
+from threepc.graph.refusals import NO_PROTOCOL, FollowsError, Refusals, RefusedError
 
 _INPUT = "input"
 _OUTPUT = "output"
@@ -42,7 +44,7 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
     Returns the graph and the float64 weights of its conv nodes. Nodes are named after modules: `layer1.0.conv1`, `layer1.0.relu/1`
     and `/2` for a module called twice, `layer1.0.add` for an operation written in the forward of `layer1.0`.
 
-    Raises InputError, naming the module and the operation, for anything that has no secure protocol.
+    Raises InputError, naming module and operation of all that has no secure protocol, or what the network's own forward raised.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
@@ -63,6 +65,7 @@ def _export(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
     except InputError:
         raise
     except Exception as error:
+        outputs_of(model, example)  # raises where the network fails by itself
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"torch.export cannot trace the model on one tensor of shape {tuple(example.shape)}: {reason}") from error
 
@@ -101,6 +104,10 @@ class _Tensor:
         self.value = value
 
 
+UNKNOWN = Value("", (1, 1, 1), ())
+"""Stands for results of refused operations that are no tensors of images."""
+
+
 class _Importer:
     """The state of one import: tensors seen so far and nodes made so far."""
 
@@ -114,8 +121,9 @@ class _Importer:
         self.nodes: list[Node] = []
         self.weights: Weights = {}
         self.batch_norms: set[str] = set()
-        self.constants = _constants(program)
+        self.constants = Constants(program)
         self.names = self._name_nodes()
+        self.refusals = Refusals()
 
     def run(self) -> tuple[Graph, Weights]:
         result = self._single_output()
@@ -126,7 +134,8 @@ class _Importer:
                 self.nodes.append(Node(self.names[node], "input", (), shape[1:]))
                 self._define(node, _Tensor(Value(self.names[node], shape[1:], shape)))
             elif node.op == "call_function" and node in live:
-                self._convert(node)
+                self._convert_or_note(node)
+        self.refusals.tell()
         value = self._read(result)
         attrs = {} if value.resize is None else {"resize": value.resize}
         self.nodes.append(Node(self.names[self.program.graph.output_node()], "output", (value.node,), value.shape, attrs))
@@ -143,15 +152,37 @@ class _Importer:
             raise InputError("the model returns one of its own parameters; it must return a tensor computed from its input")
         return node
 
+    def _convert_or_note(self, node: fx.Node) -> None:
+        """A refusal is noted, and the import goes on with a result of which only the shape is known, so that all refusals are found."""
+        try:
+            self._convert(node)
+        except RefusedError as error:
+            self.refusals.add(error)
+            self._define_unknown(node)
+        except FollowsError:
+            self._define_unknown(node)
+
+    def _define_unknown(self, node: fx.Node) -> None:
+        results = node.meta.get("val")
+        shape = tuple(results.shape) if isinstance(results, torch.Tensor) else ()
+        of_input = any(source in self.tensors for source in node.all_input_nodes)
+        known = of_input and shape[:1] == (self.batch,) and len(shape) >= 2
+        self._define(node, _Tensor(Value("", node_shape(shape[1:]), shape) if known else UNKNOWN))
+
     def _convert(self, node: fx.Node) -> None:
         call = _FxCall(self, node)
         operation = _operation(node)
         if call.operation in _ASSERTIONS:
             return
         if not any(source in self.tensors for source in node.all_input_nodes):
-            call.refuse("on parameters alone; store the result as a parameter (torch.nn.utils.parametrize.remove_parametrizations)")
+            self.constants.evaluate(node, call)
+            return
+        if call.operation in ("getitem", "copy") and any(
+            self.tensors[s].value is UNKNOWN for s in node.all_input_nodes if s in self.tensors
+        ):
+            call.follow()
         if operation is None:
-            call.refuse(f"which has no secure protocol; supported: {SUPPORTED}")
+            call.refuse(NO_PROTOCOL)
         value = operation.convert(call)
         channels, height, width = (value.shape[0], *value.resize[:2]) if value.resize else value.shape
         ranks = (2, 3, 4) if height == width == 1 else (4,)
@@ -220,12 +251,17 @@ class _FxCall:
             self.arguments[argument.name] = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, default)
 
     def refuse(self, reason: str) -> NoReturn:
-        raise InputError(f"{_where(_module_path(self._node))} uses {_torch_name(self.operation)}, {reason}")
+        raise RefusedError(_where(_module_path(self._node)), _torch_name(self.operation), reason)
+
+    def follow(self) -> NoReturn:
+        raise FollowsError(f"{_torch_name(self.operation)} of what was refused")
 
     def activation(self, argument: Any, rank: int | None = None) -> Value:
         if not isinstance(argument, fx.Node) or argument not in self._importer.tensors:
             self.refuse("with a constant or a parameter where threepc needs a tensor computed from the input")
         value = self._importer._read(argument)
+        if value is UNKNOWN:
+            self.follow()
         if value.resize is not None and (self.operation not in VIEWS or self.torch_shape != value.torch_shape):
             self.refuse("after a bilinear resize; one that does not start from a 1x1 map can only be the network's last operation")
         if rank is not None and len(value.torch_shape) != rank:
@@ -235,7 +271,9 @@ class _FxCall:
     def constant(self, argument: Any) -> np.ndarray | None:
         if argument is None:
             return None
-        tensor = self._importer.constants.get(argument) if isinstance(argument, fx.Node) else None
+        if isinstance(argument, fx.Node) and argument in self._importer.tensors and self._importer._read(argument) is UNKNOWN:
+            self.follow()
+        tensor = self._importer.constants.get(argument)
         if tensor is None:
             self.refuse("with a weight that depends on the input; only constant weights are supported")
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
@@ -255,12 +293,6 @@ class _FxCall:
         if self.operation == "batch_norm":
             importer.batch_norms.add(name)
         return Value(name, shape, self.torch_shape)
-
-
-def _constants(program: ExportedProgram) -> dict[fx.Node, torch.Tensor]:
-    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
-    stored = {**program.constants, **program.state_dict}
-    return {node: stored[targets[node.name]] for node in program.graph.nodes if targets.get(node.name) in stored}
 
 
 def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:

@@ -15,6 +15,7 @@ from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.importer import import_module
+from threepc.graph.modes import outputs_of
 from threepc.graph.passes import standard_passes
 from threepc.images.card import ModelCard
 from threepc.images.read import load_images
@@ -124,8 +125,7 @@ def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
 def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> torch.Tensor:
     """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: outputs (N, K) or (N, K, h, w)."""
     module = assembled.plaintext()
-    with torch.no_grad():
-        outputs = [module(part) for part in torch.split(images, batch)]
+    outputs = [outputs_of(module, part) for part in torch.split(images, batch)]
     if not all(torch.isfinite(output).all() for output in outputs):
         raise InputError("the plaintext network itself gives NaN or infinity for these images")
     return torch.cat(outputs)
