@@ -14,7 +14,7 @@ import pytest
 from tests.transport.conftest import CLIENT, PATIENCE, SERVER
 from threepc.errors import RunError
 from threepc.transport.keys import KeyPair
-from threepc.transport.wires import SLACK_BYTES
+from threepc.transport.wires import CONTROL_BYTES
 from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
 
@@ -126,7 +126,7 @@ def test_memory_is_not_filled_without_a_key(listener, name, allowed):
 def test_memory_is_not_filled_with_what_nobody_reads(listener, name):
     before = resident()
     with attacked(listener, name), another(listener) as client:
-        assert largest(6) < before + SLACK_BYTES + 300 * MEBIBYTE  # what arrives between two looks comes on top
+        assert largest(6) < before + CONTROL_BYTES + 100 * MEBIBYTE  # what arrives between two looks comes on top
         client.send([b"still served"])
         assert client.receive(PATIENCE)[0] == b"still served"
 

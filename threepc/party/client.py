@@ -89,11 +89,12 @@ class ClientSession:
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
         self._offline = self._open(connector, "server")
         self._offline.send_control("hello", hello | {"purpose": "offline"})
+        setup = sum(step.protocol.mask_bytes for step in self.model.plan(1).linear)
+        for channel in self._channels:
+            channel.connection.allow(max(setup, self._options.budget))
         self._online.send_control("opened", {})
         for channel in self._channels:
             channel.session = session
-        setup = sum(step.protocol.mask_bytes for step in self.model.plan(1).linear)
-        self._offline.connection.allow(max(setup, self._options.budget))
         for step in self.model.plan(1).linear:
             (message,) = self._offline.receive(step.op, [(np.uint8, (step.protocol.mask_bytes,))])
             self._weights[step.op] = step.protocol.client_weights(KernelArgument(message).array)
@@ -149,9 +150,9 @@ class ClientSession:
             ahead.join()
             dealt = self._provider.receive_control("dealt")
         prepared = time.perf_counter()
-        self._online.send_control("infer", {"attempt": attempt, "batch": plan.batch})
-        self._online.attempt = attempt
         try:
+            self._online.send_control("infer", {"attempt": attempt, "batch": plan.batch})
+            self._online.attempt = attempt
             logits = inference.infer(role, plan, words, ahead)
         except RunError:
             ahead.join()  # what went wrong there comes first

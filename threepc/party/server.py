@@ -135,6 +135,7 @@ class ServerParty(ListeningParty):
                     raise RunError("the two connections of a session are of two different keys")
             for channel in channels:
                 channel.session = session
+                channel.connection.allow(self._options.budget)
             offline.meter = online.meter
             for op, message in offered.masked.items():
                 offline.send(op, [message], "setup")

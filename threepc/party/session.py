@@ -105,7 +105,6 @@ def new_session() -> bytes:
 
 def open_channel(connection: Connection, here: str, there: str, options: Options, meter: Meter) -> Channel:
     """A channel on a new connection, before its session is known."""
-    connection.allow(options.budget)
     return Channel(connection, (here, there), meter=meter, shaper=options.shaper(here, there), timeout=options.timeout)
 
 

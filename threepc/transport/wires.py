@@ -23,10 +23,12 @@ PIECE_BYTES = 1 << 20
 CURVE_BYTES = 8 + 8 + 16 + 1  # command name, nonce, authenticator and inner flags around each piece
 
 SLACK_BYTES = 64 << 20
-"""May wait unread on every connection, beyond what its session allows: control messages, and what lies in the kernel's buffers."""
+"""May wait unread on a connection in a session, beyond what that allows: control messages, and what lies in the kernel's buffers."""
+CONTROL_BYTES = 8 << 20
+"""May wait unread on a connection that is in no session, or whose peer says nothing but control messages."""
 FRAME_BYTES = 1 << 10
 """What a frame takes beyond its content while it waits."""
-WATCH_MS = 100
+WATCH_MS = 25
 GREETING_S, FAREWELL_S = 12.0, 60.0
 """How long a peer may take until it has proved its key and said hello, and to hang up once it was told goodbye."""
 
@@ -44,7 +46,7 @@ class Wire:
     host: str = ""
     until: float = field(default_factory=lambda: time.monotonic() + GREETING_S)
     """When it will be cut, in seconds of time.monotonic; infinite for a peer that is welcome."""
-    allowed: int = SLACK_BYTES
+    allowed: int = CONTROL_BYTES
     """Bytes that may wait unread."""
     read: int = 0
     """Bytes of the messages that somebody has received, as on the wire."""
@@ -145,8 +147,10 @@ class Wires:
         return wire
 
     def part(self, wire: Wire) -> None:
-        """Its peer was told goodbye, and should hang up."""
+        """Its peer was told goodbye, and should hang up. What has come until now is nobody's any more."""
         wire.until = time.monotonic() + FAREWELL_S
+        wire.read, wire.delivered, wire.taken = self._probe.received(wire.descriptor), 0, 0
+        wire.allowed = CONTROL_BYTES
 
     def cut(self, wire: Wire, note_events: Callable[[], None]) -> None:
         """End a wire, unless `note_events` tells that it has ended."""

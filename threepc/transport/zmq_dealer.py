@@ -210,6 +210,7 @@ class DealerConnection(Connection):
         zmq_sockets.send_frames(socket, zmq_sockets.HELLO, self._encrypted)
         if self._encrypted:
             self.wire = Wire(descriptor)
+            self.allow(0)
             _watch.add(self)
 
     def check(self, probe: Probe) -> None:

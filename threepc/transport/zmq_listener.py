@@ -65,8 +65,8 @@ class AcceptedConnection(QueuedConnection):
 
     def _take(self, timeout: float | None) -> list[memoryview] | None:
         frames = self._listener.turns.get(self._incoming, timeout)
-        if frames is not None and self.wire is not None:
-            self.wire.take(frames)
+        if frames is not None and (wire := self.wire) is not None:
+            wire.take(frames)
         return frames
 
 
@@ -208,6 +208,7 @@ class Listener:
                 self._dismissed.add(connection.identity)
                 if connection.wire is not None:
                     self._wires.part(connection.wire)
+                    connection.wire = None
                 self._reaches(connection.identity, zmq_sockets.goodbye(reason))
         self.turns.wake()
 
@@ -316,6 +317,8 @@ class Listener:
         descriptor = int(frames[0].get(zmq.SRCFD))
         if self._encrypted:
             connection.wire = self._wires.greet(descriptor)
+            if peer in self._unlimited:
+                connection.allow(0)
         self._register(identity, descriptor)
         if len(frames) > 1 or len(frames[0]) > 0:
             self.dismiss(connection, "did not understand the greeting")
