@@ -24,6 +24,7 @@ from threepc.party.session import Options
 from threepc.party.warmup import warm_up
 from threepc.plan.precision import Precision
 from threepc.prf import new_key
+from threepc.protocol.linear import Linear
 from threepc.ring import word_of
 
 MODEL = small_model()
@@ -90,8 +91,10 @@ def test_the_refusal_says_what_to_do():
 
 
 @pytest.mark.parametrize("tight", ("client", "server", "provider"))
-def test_every_party_refuses_a_batch_beyond_its_memory(tight):
+def test_every_party_refuses_a_batch_beyond_its_memory(tight, monkeypatch):
+    """So the largest message that a party makes or takes is bounded, too: it is among what a batch needs."""
     connector, little = MemoryConnector(), dataclasses.replace(OPTIONS, memory=needed(PUBLIC.plan(4)))
+    work = {"client": "prepare", "server": "serve", "provider": "deal"}[tight]
     with serving(connector, MODEL, OPTIONS) as parties:
         for party in parties:
             if party.role == tight:
@@ -99,11 +102,24 @@ def test_every_party_refuses_a_batch_beyond_its_memory(tight):
         with ClientSession(connector, little if tight == "client" else OPTIONS) as session:
             assert_close(MODEL, images(4), session.infer(images(4))[0])
             kind = InputError if tight == "client" else RunError
-            with pytest.raises(kind, match=f"but the {tight} has 0 MB for a session: send at most 4 at once"):
-                session.infer(images(5))
+            with monkeypatch.context() as patch:
+                patch.setattr(inference, work, lambda *_: pytest.fail("it began"))
+                with pytest.raises(kind, match=f"but the {tight} has 0 MB for a session: send at most 4 at once"):
+                    session.infer(images(5))
             if tight == "client":
                 assert session.largest_batch == 4
                 assert_close(MODEL, images(1), session.infer(images(1))[0])
+
+
+@pytest.mark.parametrize("tight", ("client", "provider"))
+def test_weights_beyond_a_party_s_memory_are_refused_before_they_come(tight, monkeypatch):
+    connector, little = MemoryConnector(), dataclasses.replace(OPTIONS, memory=1000)
+    monkeypatch.setattr(Linear, {"client": "client_weights", "provider": "provider_weights"}[tight], lambda *_: pytest.fail("they came"))
+    with serving(connector, MODEL, OPTIONS) as parties:
+        if tight == "provider":
+            parties[1]._options = little
+        with pytest.raises(RunError, match=rf"the model's weights take 0 MB, but the {tight} has 0 MB: see budgets\.memory$"):
+            ClientSession(connector, little if tight == "client" else OPTIONS)
 
 
 @pytest.mark.parametrize(

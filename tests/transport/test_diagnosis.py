@@ -16,6 +16,7 @@ import zmq
 from tests.transport.conftest import CLIENT, PATIENCE, SERVER
 from threepc.errors import RunError
 from threepc.transport import zmq_dealer, zmq_sockets
+from threepc.transport.wires import WATCH_MS, Probe
 from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
 
@@ -213,3 +214,43 @@ def test_a_process_with_too_many_files_open_is_refused_and_lives(tcp):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert (done.stdout, done.returncode) == ("True True\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("reads", ("listener", "dealer"))
+def test_who_leaves_too_much_unread_says_so(tcp, reads):
+    dealer, accepted = tcp.pair()
+    sender, reader = (dealer, accepted) if reads == "listener" else (accepted, dealer)
+    with sender, reader:
+        for _ in range(80):
+            sender.send([bytes(1 << 20)])
+        wait_for(lambda: reader.has_ended)
+        with pytest.raises(RunError, match=r"sent more than the 64 MiB that may wait to be read here$"):
+            receive_to_the_end(reader)
+        told = "ends the connection: more was sent than may wait to be read there" if reads == "listener" else "closed the connection"
+        with pytest.raises(RunError, match=told):
+            sender.receive(PATIENCE)
+
+
+def receive_to_the_end(connection):
+    while True:
+        connection.receive(PATIENCE)
+
+
+@pytest.mark.parametrize("reads", ("listener", "dealer"))
+def test_as_much_as_is_allowed_may_stay_unread(tcp, reads):
+    dealer, accepted = tcp.pair()
+    sender, reader = (dealer, accepted) if reads == "listener" else (accepted, dealer)
+    with sender, reader, contextlib.closing(Probe()) as probe:
+        reader.allow(80 << 20)
+        for _ in range(80):
+            sender.send([bytes(1 << 20)])
+        wait_for(lambda: probe.received(reader.wire.descriptor) > 80 << 20)
+        time.sleep(3 * WATCH_MS / 1000)
+        assert sum(len(reader.receive(PATIENCE)[0]) for _ in range(80)) == 80 << 20
+
+
+def wait_for(holds):
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)

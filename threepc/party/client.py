@@ -17,7 +17,7 @@ from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.connector import Connector
-from threepc.party.memory import check_batch, largest_batch
+from threepc.party.memory import check_batch, check_weights, largest_batch
 from threepc.party.offered import is_meant
 from threepc.party.pacing import PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
@@ -85,6 +85,7 @@ class ClientSession:
         if not is_meant(self.model, self._options.model):
             raise RunError(f"the server answers with {printable(self.model.called)}, and not with {self._options.model}")
         self._options.accept(self.model)
+        check_weights(self.model, self._options.memory, "the client")
         self._provider = self._open(connector, "provider")
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
         self._offline = self._open(connector, "server")

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from threepc.errors import InputError
+from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
 from threepc.protocol.steps import Value
@@ -62,6 +62,13 @@ def check_batch(model: PublicModel, batch: int, memory: int, whose: str) -> Plan
     most = largest_batch(model, memory)
     cure = f"send at most {most} at once" if most else "raise budgets.memory in deployment.yaml"
     raise InputError(f"a batch of {batch} takes {needs / 1e6:,.0f} MB, but {whose} has {memory / 1e6:,.0f} MB for a session: {cure}")
+
+
+def check_weights(model: PublicModel, memory: int, whose: str) -> None:
+    """Raises RunError where a model's masked weights, which every session with it needs, do not fit in the bytes of `whose` memory."""
+    takes = sum(math.prod(step.protocol.weight_shape) for step in model.plan(1).linear) * word_of(model.precision.bits)().nbytes
+    if takes > memory:
+        raise RunError(f"the model's weights take {takes / 1e6:,.0f} MB, but {whose} has {memory / 1e6:,.0f} MB: see budgets.memory")
 
 
 def _bytes(value: Value) -> int:

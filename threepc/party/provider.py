@@ -12,6 +12,7 @@ from threepc.model.served import PublicModel
 from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.listening import GREETING_TIMEOUT, LOOK_S, ListeningParty
+from threepc.party.memory import check_weights
 from threepc.party.pacing import PacedSender
 from threepc.party.record import by_link, difference
 from threepc.party.session import Options, ending_together, key_text, next_request, requested, session_field, text_field
@@ -94,6 +95,7 @@ class ProviderParty(ListeningParty):
             if server_hello.fields.get("client") != key_text(client.connection.peer):
                 raise RunError("the client that reached the server has another key than the one that reached the provider")
             self._options.accept(model)
+            check_weights(model, self._options.memory, "the provider")
             for channel in (client, server):
                 channel.session = session
             streams = Keystream(keys[0]), Keystream(keys[1])

@@ -56,7 +56,8 @@ class Channel:
 
     `session` (8 bytes), `attempt`, `meter` and `timeout` may be set at any time: session and attempt go into every message and
     must be the same at both ends (control messages of any attempt are read); `timeout` (seconds, None for ever) is the
-    default of the receiving methods. One thread at a time sends and one at a time receives; `abort` and `close` are for any thread.
+    default of the receiving methods. Who lets more than 64 MiB wait unread over TCP says so before, by `connection.allow`, or the
+    connection ends in a line that says it. One thread at a time sends and one at a time receives; `abort` and `close` are for any thread.
     """
 
     def __init__(
