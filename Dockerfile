@@ -45,7 +45,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
 FROM ${PYTHON} AS runtime
 RUN groupadd --system --gid 10001 threepc \
     && useradd --system --uid 10001 --gid threepc --home-dir /tmp --shell /usr/sbin/nologin threepc \
-    && install --directory --owner=threepc --group=threepc --mode=0700 /var/cache/threepc
+    && install --directory --owner=threepc --group=threepc --mode=0700 /var/cache/threepc /var/lib/threepc
 ENV PATH=/opt/threepc/bin:$PATH THREEPC_CACHE=/var/cache/threepc HOME=/tmp OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 WORKDIR /data
 ENTRYPOINT ["threepc"]

@@ -117,6 +117,22 @@ def test_containers_of_compose_are_closed():
         assert f"../keys/{name}:/keys:ro" in service["volumes"]  # its own keys, and no other's
 
 
+def test_what_the_server_counts_outlives_its_container():
+    (deployment,) = documents(ROOT / "deploy/kubernetes/server.yaml", "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (place,) = [variable["value"] for variable in container["env"] if variable["name"] == "STATE_DIRECTORY"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == place]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+    claims = [claim["metadata"]["name"] for claim in documents(ROOT / "deploy/kubernetes/server.yaml", "PersistentVolumeClaim")]
+    assert not mount.get("readOnly") and volume["persistentVolumeClaim"] == {"claimName": mount["name"]} and mount["name"] in claims
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    server = compose["services"]["server"]
+    place = server["environment"]["STATE_DIRECTORY"]
+    (name,) = [volume.removesuffix(f":{place}") for volume in server["volumes"] if volume.endswith(f":{place}")]
+    assert name in compose["volumes"] and f" {place}" in DOCKERFILE  # made there, so that it belongs to the user of the containers
+
+
 def copied() -> list[str]:
     """The paths of the checkout that the Dockerfile copies."""
     lines = re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE)
