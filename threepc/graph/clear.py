@@ -10,6 +10,7 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.block_relu import BlockReLU
 from threepc.graph.ir import Graph, Node, Weights, signs
+from threepc.graph.moves import Moves, cells
 from threepc.graph.relu_spec import Sizes
 from threepc.images.resize import bilinear
 
@@ -83,6 +84,8 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
             return sum(terms[1:], terms[0])
         case "concat":
             return torch.cat(inputs, dim=1)
+        case "gather":
+            return moved(x, attrs["moves"])
         case "reshape":
             return x.reshape(len(x), -1, 1, 1)
         case "resize":
@@ -90,6 +93,23 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
         case "output":
             return x
     raise AssertionError(f"no rule to evaluate {node.kind}")
+
+
+def moved(x: torch.Tensor, moves: Moves) -> torch.Tensor:
+    """x (N, ...) with every image moved, as moves.py says."""
+    for move in moves:
+        name, where = move[0], move[1]
+        if name == "reshape":
+            x = x.reshape(len(x), *where)
+        elif name == "permute":
+            x = x.permute(0, *(axis + 1 for axis in where))
+        else:
+            chosen = torch.from_numpy(cells(move, x.shape[where + 1])).to(x.device)
+            x = x.index_select(where + 1, chosen.clamp(min=0))
+            if (chosen < 0).any():
+                x = x.movedim(where + 1, -1) * (chosen >= 0)
+                x = x.movedim(-1, where + 1)
+    return x
 
 
 def padded(x: torch.Tensor, padding: list[int], value: float, kernel: list[int] | None = None) -> tuple[torch.Tensor, list[int]]:

@@ -20,12 +20,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
-from threepc.graph.calls import Operation, Value, node_shape
+from threepc.graph.calls import Value, node_shape
 from threepc.graph.constants import Constants
+from threepc.graph.fx_nodes import module_path, operation_name, operation_of, schema, torch_name, where
 from threepc.graph.ir import Graph, Node, Weights, check_weights
 from threepc.graph.kinds import infer_shape
 from threepc.graph.modes import evaluating, outputs_of
-from threepc.graph.operations import OPERATIONS, VIEWS
+from threepc.graph.operations import VIEWS
 from threepc.graph.passes import fold_affine, sweep
 from threepc.graph.refusals import NO_PROTOCOL, FollowsError, Refusals, RefusedError
 
@@ -171,7 +172,7 @@ class _Importer:
 
     def _convert(self, node: fx.Node) -> None:
         call = _FxCall(self, node)
-        operation = _operation(node)
+        operation = operation_of(node)
         if call.operation in _ASSERTIONS:
             return
         if not any(source in self.tensors for source in node.all_input_nodes):
@@ -189,7 +190,7 @@ class _Importer:
         if len(call.torch_shape) not in ranks or call.torch_shape != (self.batch, channels, height, width)[: len(call.torch_shape)]:
             call.refuse(f"giving a tensor of shape {call.torch_shape}; threepc needs (N, C, H, W) or (N, C) with the batch first")
         of_self = self.tensors.get(node.all_input_nodes[0])
-        if of_self is not None and _schema(node).is_mutable:
+        if of_self is not None and schema(node).is_mutable:
             self.tensors[node] = of_self
             of_self.assign(value)
         elif of_self is not None and call.operation in VIEWS:
@@ -228,11 +229,11 @@ class _Importer:
         return names
 
     def _base_name(self, node: fx.Node) -> str:
-        module, operation = self.model.get_submodule(_module_path(node)), _operation(node)
+        module, operation = self.model.get_submodule(module_path(node)), operation_of(node)
         path: str = self.paths[id(module)]
         if operation is not None and path and isinstance(module, operation.modules):
             return path
-        return ".".join(filter(None, (path, _operation_name(node))))
+        return ".".join(filter(None, (path, operation_name(node))))
 
 
 class _FxCall:
@@ -241,20 +242,20 @@ class _FxCall:
     def __init__(self, importer: _Importer, node: fx.Node) -> None:
         self._importer = importer
         self._node = node
-        self.operation = _operation_name(node)
+        self.operation = operation_name(node)
         result = node.meta.get("val")
         self.torch_shape = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
         self.dtype: torch.dtype | None = getattr(result, "dtype", None)
         self.arguments: dict[str, Any] = {}
-        for index, argument in enumerate(_schema(node).arguments if _schema(node) else ()):
+        for index, argument in enumerate(schema(node).arguments if schema(node) else ()):
             default = argument.default_value if argument.has_default_value() else None
             self.arguments[argument.name] = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, default)
 
     def refuse(self, reason: str) -> NoReturn:
-        raise RefusedError(_where(_module_path(self._node)), _torch_name(self.operation), reason)
+        raise RefusedError(where(module_path(self._node)), torch_name(self.operation), reason)
 
     def follow(self) -> NoReturn:
-        raise FollowsError(f"{_torch_name(self.operation)} of what was refused")
+        raise FollowsError(f"{torch_name(self.operation)} of what was refused")
 
     def activation(self, argument: Any, rank: int | None = None) -> Value:
         if not isinstance(argument, fx.Node) or argument not in self._importer.tensors:
@@ -297,7 +298,7 @@ class _FxCall:
 
 def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
     """What the result depends on. An operation in place counts always: it may change a tensor that is read later."""
-    pending = [result, *(node for node in graph.nodes if _schema(node) and _schema(node).is_mutable)]
+    pending = [result, *(node for node in graph.nodes if schema(node) and schema(node).is_mutable)]
     live: set[fx.Node] = set()
     while pending:
         node = pending.pop()
@@ -305,34 +306,3 @@ def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
             live.add(node)
             pending.extend(node.all_input_nodes)
     return live
-
-
-def _schema(node: fx.Node) -> Any:
-    """What torch's own operation takes and returns; None for anything else."""
-    return getattr(node.target, "_schema", None)
-
-
-def _operation_name(node: fx.Node) -> str:
-    full: str = _schema(node).name if _schema(node) else getattr(node.target, "__name__", str(node.target))
-    name = full.rpartition("::")[2]
-    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
-
-
-def _operation(node: fx.Node) -> Operation | None:
-    return OPERATIONS.get(_operation_name(node)) if _schema(node) and _schema(node).name.startswith("aten::") else None
-
-
-def _module_path(node: fx.Node) -> str:
-    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {"": ("", None)}
-    return list(stack.values())[-1][0]
-
-
-def _where(path: str) -> str:
-    return f"module {path!r}" if path else "the model's own forward"
-
-
-def _torch_name(operation: str) -> str:
-    if operation.startswith("upsample_"):
-        return f"torch.nn.functional.interpolate ({operation.removeprefix('upsample_')})"
-    homes = {"torch": torch, "torch.nn.functional": nn.functional, "torch.Tensor": torch.Tensor}
-    return next((f"{home}.{operation}" for home, namespace in homes.items() if hasattr(namespace, operation)), f"aten.{operation}")

@@ -12,11 +12,14 @@ maxpool  kernel, stride, padding, dilation; padded cells never win
 avgpool  kernel, stride, padding, divisor: float; the sum of each window over zero padding, divided by divisor
 add      optionally signs: 1 or -1 for each input, not all 1; two or more inputs of one shape, added or subtracted
 concat   none; two or more inputs, along channels
+gather   moves: what moves.py says; its input's cells, rearranged, dropped, repeated, or zeros
 reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
 output   optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
 =======  ==========================================================================================================
 """
+
+# ruff: noqa: ARG001 - the rules of all kinds are given the same
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.graph.moves import moved_shape
 
 Shape = tuple[int, int, int]
 
@@ -72,6 +76,11 @@ def _signs(value: Any) -> None:
         raise InputError("must be a list of 1 and -1, with at least one -1")
 
 
+def _moves(value: Any) -> None:
+    if type(value) is not list or not all(type(move) is list for move in value):
+        raise InputError("must be a list of moves")
+
+
 def _output_resize(value: Any) -> None:
     if type(value) is not list or len(value) != 3 or type(value[2]) is not bool:
         raise InputError("must be a list [height, width, align_corners]")
@@ -91,6 +100,7 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _divisor},
     "add": {"signs": _signs},
     "concat": {},
+    "gather": {"moves": _moves},
     "reshape": {},
     "resize": {"size": _pair},
     "output": {"resize": _output_resize},
@@ -107,35 +117,57 @@ def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], chann
     Parameters: `inputs`, the (C, H, W) of each input; `channels`, a convolution's output channels (its weight is not at hand).
     Raises InputError where the operation is not defined on these shapes.
     """
+    if kind not in _SHAPES:
+        raise InputError(f"kind: {kind!r} has no shape rule")
+    return _SHAPES[kind](inputs, attrs, channels or 0)
+
+
+def _same(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    return inputs[0]
+
+
+def _convolved(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    return _divided(inputs[0][0], channels, attrs["groups"]), *_windows(inputs[0], attrs)
+
+
+def _maxima(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    _check_no_empty_window(inputs[0], attrs)
+    return inputs[0][0], *_windows(inputs[0], attrs)
+
+
+def _averages(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    return inputs[0][0], *_windows(inputs[0], attrs)
+
+
+def _concatenated(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
     first = inputs[0]
-    match kind:
-        case "relu" | "clip" | "output":
-            return first
-        case "conv":
-            return _divided(first[0], channels or 0, attrs["groups"]), *_windows(first, attrs)
-        case "maxpool" | "avgpool":
-            if kind == "maxpool":
-                _check_no_empty_window(first, attrs)
-            return first[0], *_windows(first, attrs)
-        case "add":
-            return _sum(inputs, attrs.get("signs", inputs))
-        case "concat":
-            if {shape[1:] for shape in inputs} != {first[1:]}:
-                raise InputError(f"inputs: their heights or widths differ: {', '.join(map(str, inputs))}")
-            return sum(shape[0] for shape in inputs), first[1], first[2]
-        case "reshape":
-            return math.prod(first), 1, 1
-        case "resize":
-            if first[1:] != (1, 1):
-                raise InputError(f"inputs: only a 1x1 map can be broadcast, not {first[1]}x{first[2]}")
-            return first[0], attrs["size"][0], attrs["size"][1]
-    raise InputError(f"kind: {kind!r} has no shape rule")
+    if {shape[1:] for shape in inputs} != {first[1:]}:
+        raise InputError(f"inputs: their heights or widths differ: {', '.join(map(str, inputs))}")
+    return sum(shape[0] for shape in inputs), first[1], first[2]
 
 
-def _sum(inputs: Sequence[Shape], signs: Sequence[Any]) -> Shape:
+def _gathered(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    sizes = moved_shape(inputs[0], attrs["moves"])
+    if len(sizes) != 3:
+        raise InputError(f"moves: give {len(sizes)} dimensions, not channels, height and width")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _flat(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    return math.prod(inputs[0]), 1, 1
+
+
+def _broadcast(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    first = inputs[0]
+    if first[1:] != (1, 1):
+        raise InputError(f"inputs: only a 1x1 map can be broadcast, not {first[1]}x{first[2]}")
+    return first[0], attrs["size"][0], attrs["size"][1]
+
+
+def _sum(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
     if {*inputs} != {inputs[0]}:
         raise InputError(f"inputs: their shapes differ: {', '.join(map(str, inputs))}")
-    if len(signs) != len(inputs):
+    if len(attrs.get("signs", inputs)) != len(inputs):
         raise InputError(f"signs: must be one for each of the {len(inputs)} inputs")
     return inputs[0]
 
@@ -171,3 +203,18 @@ def _check_no_empty_window(shape: Shape, attrs: dict[str, Any]) -> None:
         first = start + spread * np.maximum(0, -(start // spread))
         if ((first >= size) | (first > start + spread * (kernel - 1))).any():
             raise InputError("padding: a max-pooling window would hold padding only")
+
+
+_SHAPES: dict[str, Callable[[Sequence[Shape], dict[str, Any], int], Shape]] = {
+    "conv": _convolved,
+    "relu": _same,
+    "clip": _same,
+    "maxpool": _maxima,
+    "avgpool": _averages,
+    "add": _sum,
+    "concat": _concatenated,
+    "gather": _gathered,
+    "reshape": _flat,
+    "resize": _broadcast,
+    "output": _same,
+}

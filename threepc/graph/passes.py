@@ -100,7 +100,7 @@ def fold_average(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     weights = dict(weights)
 
     def final_readers(name: str) -> list[Node]:
-        return [last for r in readers[name] for last in (final_readers(r.name) if r.kind in ("reshape", "resize") else [r])]
+        return [last for r in readers[name] for last in (final_readers(r.name) if r.kind in ("reshape", "resize", "gather") else [r])]
 
     nodes = list(graph.nodes)
     for index, node in enumerate(nodes):

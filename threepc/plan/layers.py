@@ -118,6 +118,10 @@ def _reshape(at: Scheduler, node: Node) -> None:
     _in_place(at, node, partial(summands.reshape, shape=at.shape(node)))
 
 
+def _gather(at: Scheduler, node: Node) -> None:
+    _in_place(at, node, partial(summands.gather, moves=node.attrs["moves"]))
+
+
 def _resize(at: Scheduler, node: Node) -> None:
     _in_place(at, node, partial(summands.broadcast, shape=at.shape(node)))
 
@@ -160,6 +164,7 @@ LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
     "avgpool": _avgpool,
     "add": _add,
     "concat": _concat,
+    "gather": _gather,
     "reshape": _reshape,
     "resize": _resize,
     "output": _output,

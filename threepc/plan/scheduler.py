@@ -102,7 +102,10 @@ class Scheduler:
 
     def ends_here(self, node: Node) -> bool:
         """Whether nothing but the output reads a node, flattened or not."""
-        return all(reader.kind == "output" or (reader.kind == "reshape" and self.ends_here(reader)) for reader in self.readers[node.name])
+        return all(
+            reader.kind == "output" or (reader.kind in ("reshape", "gather") and self.ends_here(reader))
+            for reader in self.readers[node.name]
+        )
 
     def aligned(self, node: Node) -> tuple[list[str], list[int], Value]:
         """Inputs of a sum or concatenation, the shifts that bring them to one scale, and the result's description."""

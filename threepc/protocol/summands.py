@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from threepc.graph.moves import Moves, apply
 from threepc.kernels.elementwise import add_multiple, add_shifted, scale, shift_left, sum_windows
 from threepc.kernels.gate import Cut, add_cut
 from threepc.ring import word_of
@@ -89,6 +90,11 @@ def window_sums(
 def reshape(x: Summand, shape: tuple[int, int, int, int]) -> Summand:
     """The same elements in another shape."""
     return None if x is None else x.reshape(shape)
+
+
+def gather(x: Summand, moves: Moves) -> Summand:
+    """Cells moved as graph/moves.py says."""
+    return None if x is None else apply(x, moves)
 
 
 def broadcast(x: Summand, shape: tuple[int, int, int, int]) -> Summand:

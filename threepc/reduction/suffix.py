@@ -81,6 +81,8 @@ def _reach_of(graph: Graph, node: Node, ranges: dict[str, Range]) -> Range:
         groups, channels = node.attrs["groups"], graph[node.inputs[0]].shape[0]
         per_group, outputs = channels // groups, node.shape[0] // groups
         return found[0][0] // per_group * outputs, (-(-found[0][1] // per_group)) * outputs
+    if node.kind == "gather":
+        return 0, node.shape[0]
     if node.kind == "reshape":
         pixels = math.prod(graph[node.inputs[0]].shape[1:])
         return found[0][0] * pixels, found[0][1] * pixels
@@ -163,6 +165,8 @@ class Suffix:
         if node.kind == "concat":
             return self._concat(step, inputs, samples)
         changed = [values for values in inputs if values is not None]
+        if node.kind == "gather":
+            changed = [self._completed(node.inputs[0], changed[0], cast("Range", step.inputs[0]), samples)]
         return self._convolve(step, changed[0], samples) if node.kind == "conv" else self.network.operate(node, changed)
 
     def _convolve(self, step: _Step, values: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
@@ -224,6 +228,8 @@ def _frontier(graph: Graph, relu: str) -> set[str]:
             continue
         if node.kind == "conv" and ranges[node.inputs[0]] != (0, graph[node.inputs[0]].shape[0]):
             needed |= {node.inputs[0], node.name}
+        if node.kind == "gather":
+            needed.add(node.inputs[0])
         if node.kind == "add":
             needed |= {name for name in node.inputs if ranges.get(name) != (0, node.shape[0])}
         if node.kind == "concat" and sum(name in ranges for name in node.inputs) > 1:
