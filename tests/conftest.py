@@ -1,5 +1,9 @@
 """Settings of all tests: one torch thread, hypothesis without deadlines, since a first call may compile a kernel, and `--fast`."""
 
+import os
+import shutil
+import tempfile
+
 import hypothesis
 import pytest
 import torch
@@ -25,6 +29,8 @@ LEFT_OUT = {
 }
 """What `launch/test.sh --fast` does not run, and what that is; every room keeps tests of its own."""
 
+os.environ["THREEPC_WEIGHTS"] = tempfile.mkdtemp(prefix="threepc-weights-")  # no test reads or fills the user's own
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("threepc", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("fast", deadline=None, print_blob=True, max_examples=20)
@@ -36,6 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("fast" if config.getoption("fast") else "threepc")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["THREEPC_WEIGHTS"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -188,7 +188,8 @@ class Client:
     deployment: a deployment.yaml or its folder. name: of the client's key files beside it. out_of_range: "refuse" images that are larger
     than the server's model is made for, or "warn" and go on. retries: how often a batch is asked for again, in a new session with new keys,
     after a party was lost, silent or being stopped; what a party refuses is never tried again. model: NAME or
-    NAME@FINGERPRINT of one of the server's models, by default its first. Raises InputError for a malformed file.
+    NAME@FINGERPRINT of one of the server's models, by default its first. cache: keep the server's masked weights on disk for later sessions.
+    Raises InputError for a malformed file.
     """
 
     def __init__(
@@ -200,7 +201,9 @@ class Client:
         *,
         retries: int = 1,
         model: str = "",
+        cache: bool = True,
     ) -> None:
+        self._cache = cache
         self._out_of_range, self._retries, self._model = out_of_range, retries, model
         self._deployment, self._name, self._threads = load(deployment), name, threads
         self._deployment.key_pair(name)
@@ -261,7 +264,7 @@ class Client:
 
     def _open(self) -> RetryingClient:
         if self._session is None:
-            connect = partial(three_hosts.open_client, self._deployment, self._name, self._threads, model=self._model)
+            connect = partial(three_hosts.open_client, self._deployment, self._name, self._threads, model=self._model, cache=self._cache)
             self._session = RetryingClient(connect, self._retries, reopens=True)
             self.card = self._session.session.model.card
         return self._session

@@ -213,6 +213,12 @@ def status(address: str, as_json: bool) -> None:
     show_default=True,
     help="Try again so often, in a new session, when a party is lost, silent or being stopped.",
 )
+@click.option(
+    "--cache/--no-cache",
+    default=True,
+    show_default=True,
+    help="Keep the server's masked weights on disk, so that the next session starts without them. They stay masked.",
+)
 def client(deployment: Path, images: tuple[Path, ...], phases: str, **options: Any) -> None:
     """Classify or segment images with the server and the provider of a deployment."""
     from threepc.cli.show_run import show

@@ -79,7 +79,9 @@ class ClientSession:
         self._online = self._open(connector, "server")
         self._online.send_control("hello", hello | {"purpose": "online", "model": self._options.model})
         try:
-            self.model = PublicModel.from_plain(self._hear_model().fields)
+            heard = self._hear_model()
+            digest = text_field(heard, "weights")
+            self.model = PublicModel.from_plain({key: value for key, value in heard.fields.items() if key != "weights"})
         except InputError as error:
             raise RunError(f"the server's description of its model is malformed: {error}") from None
         if not is_meant(self.model, self._options.model):
@@ -90,15 +92,22 @@ class ClientSession:
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
         self._offline = self._open(connector, "server")
         self._offline.send_control("hello", hello | {"purpose": "offline"})
-        setup = sum(step.protocol.mask_bytes for step in self.model.plan(1).linear)
+        sizes = {step.op: step.protocol.mask_bytes for step in self.model.plan(1).linear}
         for channel in self._channels:
-            channel.connection.allow(max(setup, self._options.budget))
-        self._online.send_control("opened", {})
+            channel.connection.allow(max(sum(sizes.values()), self._options.budget))
+        cache = self._options.weight_cache
+        kept = None if cache is None else cache.read(digest, list(sizes.values()))
+        self._online.send_control("opened", {} if kept is None else {"weights": digest})
         for channel in self._channels:
             channel.session = session
-        for step in self.model.plan(1).linear:
-            (message,) = self._offline.receive(step.op, [(np.uint8, (step.protocol.mask_bytes,))])
+        received = []
+        for index, step in enumerate(self.model.plan(1).linear):
+            message = kept[index] if kept is not None else self._offline.receive(step.op, [(np.uint8, (sizes[step.op],))])[0]
             self._weights[step.op] = step.protocol.client_weights(KernelArgument(message).array)
+            if cache is not None and kept is None:
+                received.append(message)
+        if cache is not None and kept is None:
+            cache.keep(digest, received)
         warm_up(self.model.precision)
         self._online.receive_control("ready")  # first: the server hears of a provider that fails, the provider not of a server
         if self._provider.receive_control("ready").fields.get("fingerprint") != self.model.fingerprint:

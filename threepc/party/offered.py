@@ -11,6 +11,7 @@ import numpy as np
 from threepc.errors import InputError, RunError
 from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import PublicModel, ServedModel
+from threepc.party.weight_cache import digest_of
 from threepc.prf import Keystream, new_key
 
 
@@ -18,7 +19,7 @@ class OfferedModel:
     """A model as its server holds it: weights encoded, masked and packed once.
 
     key: of the weights' mask, made here; it goes to the provider with each session. By op: the weights as kernels take them, the biases, and
-    the masked weights for clients.
+    the masked weights for clients, in the order of the steps. digest: of these, by which a client knows them again.
     """
 
     def __init__(self, model: ServedModel) -> None:
@@ -34,6 +35,7 @@ class OfferedModel:
             self.masked[step.op] = step.protocol.mask_weights(mask, words)
             self.weights[step.op] = step.protocol.server_weights(words)
         mask.erase()
+        self.digest = digest_of(self.masked.values())
 
 
 class Offer:

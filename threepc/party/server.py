@@ -124,8 +124,8 @@ class ServerParty(ListeningParty):
                     "client": key_text(online.connection.peer),
                 }
                 provider.send_control("hello", hello, [key, offered.key])
-                online.send_control("model", model)
-                online.receive_control("opened")  # waiting here, the server hears of a client that goes away instead
+                online.send_control("model", model | {"weights": offered.digest})
+                opened = online.receive_control("opened")  # waiting here, the server hears of a client that goes away instead
                 try:
                     offline = arriving.get(timeout=self._options.timeout)
                 except queue.Empty:
@@ -137,8 +137,9 @@ class ServerParty(ListeningParty):
                 channel.session = session
                 channel.connection.allow(self._options.budget)
             offline.meter = online.meter
-            for op, message in offered.masked.items():
-                offline.send(op, [message], "setup")
+            if opened.fields.get("weights") != offered.digest:
+                for op, message in offered.masked.items():
+                    offline.send(op, [message], "setup")
             warm_up(public.precision)
             if text_field(provider.receive_control("ready"), "fingerprint") != public.fingerprint:
                 raise RunError("the provider confirmed another model")

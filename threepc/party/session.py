@@ -8,11 +8,11 @@ To set up, once:
     C -> S   hello    version, role, session, purpose "online", model: NAME, NAME@FINGERPRINT or "" for the server's first
     S -> C   waiting  for, any number of times: the server loads its model, has no place yet, or waits for the provider
     S -> P   hello    version, role, session, model, the public key of C + the keys of S with P and of the weights' mask
-    S -> C   model    graph, precision, sizes, card, reveal
+    S -> C   model    graph, precision, sizes, card, reveal, weights: the SHA-256 of all masked weights
     C -> P   hello    version, role, session, fingerprint of the model + the key of C with P
     C -> S   hello    version, role, session, purpose "offline": from here on this is the second connection
-    C -> S   opened   on the first connection
-    S -> C            [the masked weights of every linear layer, on the second connection]
+    C -> S   opened   on the first connection; weights: that digest again, where the client has them from an earlier session
+    S -> C            [the masked weights of every linear layer, on the second connection, unless the client has them]
     P -> S   ready    fingerprint
     P -> C   ready    fingerprint
     S -> C   ready    on the first connection
@@ -48,6 +48,7 @@ from threepc.choices import NETWORKS
 from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
 from threepc.party.memory import DEFAULT_MEMORY, check_batch
+from threepc.party.weight_cache import WeightCache
 from threepc.plan.schedule import Plan
 from threepc.prf import ATTEMPT_BITS
 from threepc.transport.channel import Channel
@@ -70,7 +71,7 @@ class Options:
     memory: bytes that one inference may take at this party, by `memory.needed`. model: which one a client asks for, as `Offer.find` takes it.
     idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the
     simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another party's that this one is
-    not willing to run.
+    not willing to run. weight_cache: where a client keeps the masked weights of models that it has seen, None for nowhere.
     """
 
     timeout: float = 60.0
@@ -82,6 +83,7 @@ class Options:
     accept: Callable[[PublicModel], None] = lambda _: None
     idle: float | None = None
     tell: Callable[[str], None] = log.info
+    weight_cache: WeightCache | None = None
 
     @classmethod
     def simulating(cls, network: str, timeout: float, budget: int, threads: int) -> Options:

@@ -14,21 +14,27 @@ from threepc.party.provider import ProviderParty
 from threepc.party.queries import QueryCounts, state_file
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, log
+from threepc.party.weight_cache import WeightCache
 from threepc.transport.keys import KeyPair
 
 
 def open_client(
-    deployment: Deployment, name: str = "client", threads: int = 1, tell: Callable[[str], None] = log.info, model: str = ""
+    deployment: Deployment,
+    name: str = "client",
+    threads: int = 1,
+    tell: Callable[[str], None] = log.info,
+    model: str = "",
+    cache: bool = True,
 ) -> ClientSession:
     """Connect as the client whose key files are called `name`, and set a session up; `tell` hears for whom the client waits.
 
-    model: which one it asks for, as `Offer.find` takes it.
+    model: which one it asks for, as `Offer.find` takes it. cache: keep the masked weights on disk for later sessions, see `WeightCache`.
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
     connector = connector_of(deployment, name, deployment.client_pair(name))
     options = _options(deployment, deployment.budgets.client, threads)
-    return ClientSession(connector, dataclasses.replace(options, tell=tell, model=model))
+    return ClientSession(connector, dataclasses.replace(options, tell=tell, model=model, weight_cache=WeightCache(tell) if cache else None))
 
 
 def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1) -> ServerParty:

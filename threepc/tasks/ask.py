@@ -37,6 +37,7 @@ class ClientOptions:
     report: Path | None = None
     resume: Path | None = None
     retries: int = 0
+    cache: bool = True
 
 
 def ask(options: ClientOptions, display: Display) -> Outcome:
@@ -51,7 +52,7 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
-        connect = partial(three_hosts.open_client, deployment, options.name, options.threads, tell, options.model)
+        connect = partial(three_hosts.open_client, deployment, options.name, options.threads, tell, options.model, options.cache)
         client = RetryingClient(connect, options.retries, display.warn)
     with client:
         model = client.session.model
