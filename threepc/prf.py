@@ -55,6 +55,8 @@ class Purpose(IntEnum):
     """t and p, the pads of both branches of a gate, and w, those of its lift."""
     IDENTITY = 5
     """E and M_C, by which a truncation without a decision is lifted to the ring."""
+    LOOKUP = 7
+    """C's half of a one-hot choice and of what P deals with it, and the pads of the coefficients that are opened."""
     WEIGHT = 8
     """L_W, the mask of a layer's weights; under a key that S makes for these weights when it starts, and shares with P."""
 
