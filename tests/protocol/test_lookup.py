@@ -30,10 +30,9 @@ def reduced(rng, values, bits):
 
 
 def exact(protocol, h, t):
-    """Numbers of 2^(2 low) y by Python's integers: of row h and a distance t from it, flat."""
-    c0, c1, c2 = protocol.table
-    low, rows = protocol.low, protocol.rows
-    return [(c0[h % rows] << 2 * low) + (c1[h % rows] * t << low) + c2[h % rows] * t * t for h, t in zip(h, t, strict=True)]
+    """2^(2 low) y of row h and a distance t from it, int64: coefficients and distances of 14 bits cannot overflow."""
+    c0, c1, c2 = (np.array(row)[h % protocol.rows] for row in protocol.table)
+    return (c0 << 2 * protocol.low) + (c1 * t << protocol.low) + c2 * t * t
 
 
 def either(protocol, got, opened):
@@ -41,10 +40,8 @@ def either(protocol, got, opened):
     right = np.zeros(got.size, bool)
     for below in (0, 1):
         h = (opened >> protocol.low) + below
-        wanted = exact(protocol, h.tolist(), (opened - (h << protocol.low)).tolist())
-        floor = np.array([signed(np.array([(w >> protocol.dropped) % (1 << 64)], np.uint64), protocol.kept_bits)[0] for w in wanted])
-        difference = signed((got - floor).astype(np.uint64), protocol.kept_bits)
-        right |= (difference == 0) | (difference == 1)
+        floor = exact(protocol, h, opened - (h << protocol.low)) >> protocol.dropped
+        right |= signed((got - floor).astype(np.uint64), protocol.kept_bits) >> 1 == 0
     return right
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from threepc.kernels.emitter import at, emitted, number
 from threepc.kernels.keystream import BLOCK_BYTES, draw
 from threepc.kernels.options import inline, kernel
-from threepc.kernels.packing import TILE, Tiles, pack, unpack
+from threepc.kernels.packing import TILE, pack, unpack
 
 RUN = 1024
 COEFFICIENTS = 3
@@ -22,20 +22,33 @@ _ONE = np.uint64(1)
 
 
 class Layout(NamedTuple):
-    """Bits of a lookup. index: k, of a row's number; low: of an element within a row; total: L, of the sums; dropped: of a sum before it is sent."""
+    """What is public about a lookup: bits and rows.
+
+    index: k, bits of a row's number; low: bits of an element within a row; total: L, bits of the sums; dropped: bits of a sum that are not sent.
+    table: uint64, flat: for each coefficient the rows 0, -1, -2, ... modulo 2^k, twice.
+    """
 
     index: int
     low: int
     total: int
     dropped: int
+    table: np.ndarray
 
 
-class Pads(NamedTuple):
-    """What is drawn for the elements of a run. choice: C's half of the one-hot bits; words: C's halves of what is dealt; pads: of the coefficients."""
+class Drawn(NamedTuple):
+    """What C and P draw for the elements of a run. choice: C's half of the one-hot bits; words: C's halves of what is dealt; pads: of coefficients."""
 
     choice: np.ndarray
     words: np.ndarray
     pads: np.ndarray
+
+
+class Space(NamedTuple):
+    """Scratch of a run, flat uint64: room for `Drawn`; for the server's pads, or the sums over C's bits; for DEALT words an element."""
+
+    drawn: Drawn
+    sums: np.ndarray
+    work: np.ndarray
 
 
 @inline
@@ -76,36 +89,33 @@ def _sum_chosen(emit, chosen, table, rows, words, out):
         return sums
 
     _, sums = emit.repeat(number(0), words, 1, [emit.zero(lanes)] * COEFFICIENTS, step)
-    for i, total in enumerate(sums):
+    for i in range(COEFFICIENTS):
         width = lanes
         while width > 1:
             width //= 2
-            total = builder.add(emit.shuffle(total, total, range(width)), emit.shuffle(total, total, range(width, 2 * width)))
-        builder.store(builder.extract_element(total, number(0)), emit.shift(out, i))
+            halves = (emit.shuffle(sums[i], sums[i], range(first, first + width)) for first in (0, width))
+            sums[i] = builder.add(*halves)
+        builder.store(builder.extract_element(sums[i], number(0)), emit.shift(out, i))
 
 
 @inline
-def _choose(x, choice, table, layout, sums):
-    """sums[3 p + i] = over all j with bit j set in element p's `choice`, row A_hi - j of coefficient i. x: opened words A; choice: flat words.
-
-    table: flat, for each coefficient the rows 0, -1, -2, ... modulo 2^k, twice.
-    """
+def _choose(x, choice, layout, sums):
+    """sums[3 p + i] = over all j with bit j set in element p's `choice`, row A_hi - j of coefficient i. x: opened words A; choice: flat words."""
     words, rows = _choice_words(layout), 1 << layout.index
     for p in range(x.shape[0]):
         first = (-(np.int64(x[p]) >> layout.low)) & (rows - 1)
-        _sum_chosen(at(choice, p * words), at(table, first), 2 * rows, words, at(sums, COEFFICIENTS * p))
+        _sum_chosen(at(choice, p * words), at(layout.table, first), 2 * rows, words, at(sums, COEFFICIENTS * p))
 
 
 @inline
-def _draw_client(stream, begin, count, layout, scratch):
+def _draw_client(stream, begin, count, layout, room):
     """What C and P draw for the run of `count` elements from `begin` on."""
-    choice, words = scratch.choice[: count * _choice_words(layout)], scratch.words[: DEALT * count]
-    pads = scratch.pads[: COEFFICIENTS * count]
+    choice, words, pads = room.choice[: count * _choice_words(layout)], room.words[: DEALT * count], room.pads[: COEFFICIENTS * count]
     block = begin * 8 * (_choice_words(layout) + DEALT + COEFFICIENTS) // BLOCK_BYTES
     block = draw(stream, block, choice)
     block = draw(stream, block, words)
     draw(stream, block, pads)
-    return Pads(choice, words, pads)
+    return Drawn(choice, words, pads)
 
 
 @inline
@@ -114,14 +124,14 @@ def _draw_server(stream, begin, pads):
 
 
 @kernel
-def deal_lookups(r, d, layout, client_stream, server_stream, tiles, scratch, server_pads, work, message):
-    """P: pack the server's halves, with -d in the constant. r, d: words, the whole run; scratch: `Pads`; server_pads, work: scratch."""
+def deal_lookups(r, d, layout, client_stream, server_stream, tiles, space, message):
+    """P: pack the server's halves, with -d in the constant. r, d: words, the whole run."""
     size, words = (1 << layout.index) + DEALT * layout.total, _choice_words(layout)
     up1, up0 = np.uint64(layout.low), np.uint64(2 * layout.low)
     for begin in range(tiles.first * TILE, min(tiles.last * TILE, tiles.count), RUN):
         end = min(begin + RUN, tiles.count)
         count = end - begin
-        drawn, own = _draw_client(client_stream, begin, count, layout, scratch), server_pads[: COEFFICIENTS * count]
+        drawn, own, work = _draw_client(client_stream, begin, count, layout, space.drawn), space.sums[: COEFFICIENTS * count], space.work
         _draw_server(server_stream, begin, own)
         part = _part(message, begin, end, size)
         choice = part[: count * 8 * words].view(np.uint64)
@@ -195,28 +205,29 @@ def _evaluate(x, sums, words, layout, work):
 
 
 @kernel
-def serve_choices(x, table, layout, dealt, server_stream, tiles, sums, work, message):
-    """S: its halves of the coefficients under its pads, kept in sums (the whole run) and packed into message. dealt: P's message; work: scratch."""
+def serve_choices(x, layout, dealt, server_stream, tiles, sums, space, message):
+    """S: its halves of the coefficients under its pads, kept in sums (the whole run) and packed into message. dealt: P's message."""
     size, words, bits = (1 << layout.index) + DEALT * layout.total, _choice_words(layout), _opened_bits(layout)
     for begin in range(tiles.first * TILE, min(tiles.last * TILE, tiles.count), RUN):
         end = min(begin + RUN, tiles.count)
         count = end - begin
         choice, own = _part(dealt, begin, end, size)[: count * 8 * words].view(np.uint64), sums[3 * begin : 3 * end]
-        _choose(x[begin:end], choice, table, layout, own)
-        _draw_server(server_stream, begin, work[: 3 * count])
-        _pack_masked(own, work[: 3 * count], ~np.uint64(0), layout, count, work[3 * RUN :], _part(message, begin, end, bits))
+        _choose(x[begin:end], choice, layout, own)
+        pads = space.sums[: COEFFICIENTS * count]
+        _draw_server(server_stream, begin, pads)
+        _pack_masked(own, pads, ~np.uint64(0), layout, count, space.work, _part(message, begin, end, bits))
 
 
 @kernel
-def infer_lookups(x, table, layout, received, client_stream, tiles, scratch, work, message):
-    """C: its halves of the coefficients under its pads, and v, packed into message; received: the server's halves. scratch: `Pads`; work: scratch."""
+def infer_lookups(x, layout, received, client_stream, tiles, space, message):
+    """C: its halves of the coefficients under its pads, and v, packed into message; received: the server's halves."""
     bits, kept = _opened_bits(layout), layout.total - layout.dropped
     for begin in range(tiles.first * TILE, min(tiles.last * TILE, tiles.count), RUN):
         end = min(begin + RUN, tiles.count)
         count = end - begin
-        drawn = _draw_client(client_stream, begin, count, layout, scratch)
-        sums, row, part = work[: 3 * count], work[3 * RUN :], _part(message, begin, end, bits + kept)
-        _choose(x[begin:end], drawn.choice, table, layout, sums)
+        drawn = _draw_client(client_stream, begin, count, layout, space.drawn)
+        sums, row, part = space.sums[: COEFFICIENTS * count], space.work, _part(message, begin, end, bits + kept)
+        _choose(x[begin:end], drawn.choice, layout, sums)
         _pack_masked(sums, drawn.pads, np.uint64(0), layout, count, row, part)
         _add_received(sums, layout, count, row, _part(received, begin, end, bits))
         _evaluate(x[begin:end], sums, drawn.words, layout, row[:count])
@@ -233,21 +244,21 @@ def _drop(values, rounding, layout):
 
 
 @kernel
-def serve_lookups(x, layout, sums, dealt, received, tiles, scratch, work, u):
-    """S: u, without padding, from its masked halves `sums` of the coefficients and C's message. scratch: DEALT rows; work: scratch."""
+def serve_lookups(x, layout, sums, dealt, received, tiles, space, u):
+    """S: u, without padding, from its masked halves `sums` of the coefficients and C's message."""
     bits, kept, word = _opened_bits(layout), layout.total - layout.dropped, u.dtype.type
     size, words = (1 << layout.index) + DEALT * layout.total, _choice_words(layout)
     for begin in range(tiles.first * TILE, min(tiles.last * TILE, tiles.count), RUN):
         end = min(begin + RUN, tiles.count)
         count = end - begin
         material, theirs = _part(dealt, begin, end, size)[count * 8 * words :], _part(received, begin, end, bits + kept)
-        own, row, step = sums[3 * begin : 3 * end], work[:count], count // 8 * layout.total
+        own, row, halves, step = sums[3 * begin : 3 * end], space.work[:count], space.drawn.words, count // 8 * layout.total
         for i in range(DEALT):
-            unpack(material[i * step : (i + 1) * step], count, layout.total, scratch[i * count : (i + 1) * count])
+            unpack(material[i * step : (i + 1) * step], count, layout.total, halves[i * count : (i + 1) * count])
         _add_received(own, layout, count, row, theirs)
-        _evaluate(x[begin:end], own, scratch, layout, row)
+        _evaluate(x[begin:end], own, halves, layout, row)
         _drop(row, (_ONE << np.uint64(layout.dropped)) - _ONE, layout)
-        v = scratch[:count]
+        v = halves[:count]
         unpack(theirs[count // 8 * bits :], count, kept, v)
         for p in range(min(end, u.shape[0]) - begin):
             u[begin + p] = word(row[p] + v[p])

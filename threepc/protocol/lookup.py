@@ -24,7 +24,7 @@ import numpy as np
 from threepc.kernels import lookup as kernels
 from threepc.kernels.gate import Cut
 from threepc.kernels.keystream import Source
-from threepc.kernels.lookup import COEFFICIENTS, DEALT, RUN, Layout, Pads
+from threepc.kernels.lookup import COEFFICIENTS, DEALT, RUN, Drawn, Layout, Space
 from threepc.kernels.packing import TILE, packed_bytes, padded
 from threepc.prf import Purpose
 from threepc.protocol.cost import Cost
@@ -52,8 +52,10 @@ class Lookup:
 
     @cached_property
     def layout(self) -> Layout:
-        """All bits, as kernels take them."""
-        return Layout(self.rows.bit_length() - 1, self.low, self.total, self.dropped)
+        """All that is public, as kernels take it."""
+        backwards = np.roll(np.array(self.table, np.int64)[:, ::-1], 1, axis=1)
+        table = np.ascontiguousarray(np.concatenate([backwards, backwards], axis=1)).reshape(-1).view(np.uint64)
+        return Layout(self.rows.bit_length() - 1, self.low, self.total, self.dropped, table)
 
     @property
     def rows(self) -> int:
@@ -79,12 +81,6 @@ class Lookup:
     @cached_property
     def _opening(self) -> Opening:
         return Opening(self.op, self.count, self.cut)
-
-    @cached_property
-    def _table(self) -> np.ndarray:
-        """The table as kernels take it: for each coefficient the rows 0, -1, -2, ..., twice."""
-        backwards = np.roll(np.array(self.table, np.int64)[:, ::-1], 1, axis=1)
-        return np.ascontiguousarray(np.concatenate([backwards, backwards], axis=1)).reshape(-1).view(np.uint64)
 
     @property
     def _coefficient_bytes(self) -> int:
@@ -121,13 +117,10 @@ class Lookup:
     def _server_stream(self, open_stream: OpenStream) -> Source:
         return open_stream(self.op, Purpose.LOOKUP, self.count, 8 * TILE * COEFFICIENTS)
 
-    def _pads(self) -> Pads:
-        """Room for what C and P draw for a run."""
-        words = (self._choice_words, DEALT, COEFFICIENTS)
-        return Pads(*(scratch(f"lookup {i}", size * RUN, np.uint64) for i, size in enumerate(words)))
-
-    def _work(self) -> np.ndarray:
-        return scratch("lookup work", DEALT * RUN, np.uint64)
+    def _space(self) -> Space:
+        sizes = (self._choice_words, DEALT, COEFFICIENTS, COEFFICIENTS, DEALT)
+        choice, words, pads, sums, work = (scratch(f"lookup {i}", size * RUN, np.uint64) for i, size in enumerate(sizes))
+        return Space(Drawn(choice, words, pads), sums, work)
 
     def deal(self, provider: Provider, z: np.ndarray) -> None:
         """P: deal to the server; its summand of the result is zero. z: zeros (N, C, H, W)."""
@@ -135,12 +128,7 @@ class Lookup:
         d = draw_words(provider, provider.with_client, self.op, Purpose.ACTIVATION, self.count, self.word)
         message, own = np.empty(self._dealt_bytes, np.uint8), self._client_stream(provider.with_client)
         theirs = self._server_stream(provider.with_server)
-
-        def work(tiles: kernels.Tiles) -> None:
-            pads = scratch("lookup pads", COEFFICIENTS * RUN, np.uint64)
-            kernels.deal_lookups(r, d, self.layout, own, theirs, tiles, self._pads(), pads, self._work(), message)
-
-        provider.each_part(self.count, work)
+        provider.each_part(self.count, lambda tiles: kernels.deal_lookups(r, d, self.layout, own, theirs, tiles, self._space(), message))
         provider.send_offline(self.op, message)
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
@@ -154,11 +142,7 @@ class Lookup:
         packed, received = client.receive_online(self.op, self._opening.message_bytes, self._coefficient_bytes)
         x, stream = self._opening.infer(client, packed), self._client_stream(client.with_provider)
         message = np.empty(self._coefficient_bytes + self._value_bytes, np.uint8)
-
-        def work(tiles: kernels.Tiles) -> None:
-            kernels.infer_lookups(x, self._table, self.layout, received, stream, tiles, self._pads(), self._work(), message)
-
-        client.each_part(self.count, work)
+        client.each_part(self.count, lambda tiles: kernels.infer_lookups(x, self.layout, received, stream, tiles, self._space(), message))
         client.send_online(self.op, message)
 
     def serve(self, server: Server, z: np.ndarray) -> np.ndarray:
@@ -168,17 +152,10 @@ class Lookup:
         x, packed = self._opening.serve(server, z.reshape(-1), half)
         stream, sums = self._server_stream(server.with_provider), np.empty(COEFFICIENTS * padded(self.count), np.uint64)
         message, u = np.empty(self._coefficient_bytes, np.uint8), np.empty(self.count, self.word)
-
-        def choose(tiles: kernels.Tiles) -> None:
-            kernels.serve_choices(x, self._table, self.layout, dealt, stream, tiles, sums, self._work(), message)
-
-        server.each_part(self.count, choose)
+        server.each_part(
+            self.count, lambda tiles: kernels.serve_choices(x, self.layout, dealt, stream, tiles, sums, self._space(), message)
+        )
         server.send_online(self.op, packed, message)
         (received,) = server.receive_online(self.op, self._coefficient_bytes + self._value_bytes)
-
-        def finish(tiles: kernels.Tiles) -> None:
-            words = scratch("lookup 1", DEALT * RUN, np.uint64)
-            kernels.serve_lookups(x, self.layout, sums, dealt, received, tiles, words, self._work(), u)
-
-        server.each_part(self.count, finish)
+        server.each_part(self.count, lambda tiles: kernels.serve_lookups(x, self.layout, sums, dealt, received, tiles, self._space(), u))
         return u.reshape(self.shape)
