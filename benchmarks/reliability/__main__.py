@@ -69,9 +69,13 @@ def soak(output: Path | None, minutes: float, faults: bool) -> None:
 @click.option("--inputs", default=1_000_000, show_default=True, help="In all, over every target.")
 @click.option("--seed", default=0, show_default=True)
 @click.pass_obj
-def fuzz(output: Path | None, inputs: int, seed: int) -> None:
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Add inputs that break something to this folder.")
+def fuzz(output: Path | None, inputs: int, seed: int, keep: Path | None) -> None:
     """Malformed input for everything that reads what others write."""
-    _tell(output, fuzzing.markdown(fuzzing.fuzz(inputs, seed)))
+    results = fuzzing.fuzz(inputs, seed)
+    if keep:
+        fuzzing.keep(results, keep)
+    _tell(output, fuzzing.markdown(results))
 
 
 if __name__ == "__main__":

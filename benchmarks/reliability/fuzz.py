@@ -1,15 +1,17 @@
 """Fuzzing: everything that reads what others write, on valid documents with mutations; only the package's own refusals may come out.
 
-Each target runs in a process of its own, so that a crash of native code is counted and its input kept. `KEPT` holds inputs that once
-broke something; tests try them again.
+Each target runs in a process of its own, so that a crash of native code is counted and its input kept. The folder corpus/ beside this file
+holds inputs that once broke something, by target; every run begins with them, and tests try them again.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import multiprocessing
 import random
+import re
 import tempfile
 import time
 import traceback
@@ -21,8 +23,10 @@ from typing import Any
 
 from benchmarks.reliability import fuzz_targets
 from threepc.errors import ThreepcError
+from threepc.files import write_atomically
 from threepc.transport.framing import MalformedError
 
+CORPUS = Path(__file__).parent / "corpus"
 LONGEST_S = 5.0
 """A reader that takes longer over one small input hangs."""
 NASTY: tuple[object, ...] = (
@@ -142,9 +146,9 @@ def _alone(name: str, count: int, seed: int) -> Found:
 
 def _run(name: str, count: int, seed: int, folder: str, sender: Connection) -> None:
     target, chance, found = fuzz_targets.TARGETS[name], random.Random(seed), Found(name)  # noqa: S311 - chooses mutations, nothing secret
-    seeds, read = target.seeds(), target.reader(Path(folder))
+    seeds, read, again = target.seeds(), target.reader(Path(folder)), kept(name)
     for number in range(count):
-        data = mutated(chance.choice(seeds), chance)
+        data = again[number] if number < len(again) else mutated(chance.choice(seeds + again), chance)
         if target.native:
             (Path(folder) / "begun").write_bytes(data)
             (Path(folder) / "count").write_text(str(number + 1))
@@ -162,6 +166,23 @@ def _run(name: str, count: int, seed: int, folder: str, sender: Connection) -> N
         if len(found.bad) >= 20:
             break
     sender.send(found)
+
+
+def kept(target: str) -> list[bytes]:
+    """The inputs of the corpus for a target, in the order of their names."""
+    return [path.read_bytes() for path in sorted((CORPUS / folder_of(target)).glob("*"))]
+
+
+def folder_of(target: str) -> str:
+    """The folder of a target's inputs in a corpus."""
+    return re.sub("[^a-z]+", "_", target).strip("_")
+
+
+def keep(results: list[Found], corpus: Path) -> None:
+    """Add what went wrong to a corpus: a file for each input, called by the beginning of its SHA-256."""
+    for result in results:
+        for _, data in result.bad:
+            write_atomically(corpus / folder_of(result.target) / hashlib.sha256(data).hexdigest()[:12], data)
 
 
 def markdown(results: list[Found]) -> str:

@@ -93,11 +93,17 @@ def _read_model(folder: Path) -> Read:
 
 
 def _read_nested(key: str) -> Callable[[Path], Read]:
+    """Graph or card alone, with what else the models have: refused where it fits none of them."""
+
     def reader(folder: Path) -> Read:
-        document = json.loads(_models()[0])
+        first, second = map(json.loads, _models())
 
         def read(data: bytes) -> object:
-            return PublicModel.from_plain(document | {key: data.decode(errors="replace")}).plan(1)
+            nested = {key: data.decode(errors="replace")}
+            try:
+                return PublicModel.from_plain(first | nested).plan(1)
+            except InputError:
+                return PublicModel.from_plain(second | nested).plan(1)
 
         return read
 
