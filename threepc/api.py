@@ -104,7 +104,7 @@ def _warn(line: str) -> None:
 
 @contextmanager
 def local(  # noqa: PLR0913 - what users may choose; all but the first five by name
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     example_input: torch.Tensor,
     relu_spec: ReluSpec | str | Path | None = None,
     ring: int = 48,
@@ -120,7 +120,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     timeout: float = 120.0,
     budget: int | None = None,
 ) -> Iterator[SecureModel]:
-    """Client, server and provider on this machine, around a torch module: a demonstration and a test bed, not privacy.
+    """Client, server and provider on this machine, around a torch module or an ONNX file: a demonstration and a test bed, not privacy.
 
     example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40 or 32 bits.
     transport: "ipc" or "tcp" for three processes, "memory" for threads of this one. network: a simulated one, "lan", "lan10", "wan" or
@@ -135,12 +135,16 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
 
     from threepc.graph.modes import evaluating
     from threepc.model.assemble import Settings, assemble
+    from threepc.model.onnx_file import load as load_onnx
     from threepc.plan.calibration import NARROWEST
 
+    name = Path(model).stem if isinstance(model, str | Path) else type(model).__name__
+    if isinstance(model, str | Path):
+        model, _ = load_onnx(Path(model))
     if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4 or not example_input.is_floating_point():
         raise InputError("example_input must be a float tensor (N, C, H, W)")
     height, width = example_input.shape[2:]
-    card = ModelCard(type(model).__name__, Preprocessing((height, width), (0.0,) * 3, (1.0,) * 3))
+    card = ModelCard(name, Preprocessing((height, width), (0.0,) * 3, (1.0,) * 3))
     scales = _real_numbers(example_input if calibration is None else calibration, "calibration")
     if not scales.any() and ring != NARROWEST:
         scales = np.random.default_rng(0).standard_normal(scales.shape)  # a shape without numbers: those of most networks' inputs

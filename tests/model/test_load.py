@@ -98,7 +98,10 @@ def test_what_a_factory_may_not_do(factories):
     [
         ("resnet50_8xb32_in1", "unknown config resnet50_8xb32_in1; did you mean mmcls:resnet50_8xb32_in1k or"),
         ("", "unknown config"),
-        ("a/b", "it is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, the path of an MMLab config file, or package.module:factory"),
+        (
+            "a/b",
+            "it is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, the path of an MMLab config or an ONNX file, or package.module:factory",
+        ),
         ("mmcls:", "mmcls has no config ''"),
         ("nowhere/net.py", "config nowhere/net.py does not exist"),
     ],

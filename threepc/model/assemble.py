@@ -143,7 +143,7 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
         height, width = loaded.preprocessing.size
         lines.append(
             f"{loaded.name} has no model_card: images are prepared as most networks for ImageNet take them ({height}x{width}, ImageNet's mean"
-            " and deviation); set the module's attribute model_card to a threepc.card.ModelCard to say otherwise"
+            f" and deviation); {loaded.card_advice} to say otherwise"
         )
     return [*lines, *_ranges_lines(assembled, settings)]
 
