@@ -79,7 +79,7 @@ class OnnxNetwork(nn.Module):
         values: dict[str, Any] = {self._input: images}
         for node, name in self._steps:
             operands = [values.get(operand) for operand in node.input]
-            known = [self._constants.get(operand, value) for operand, value in zip(node.input, operands, strict=True)]
+            known: list[Any] = [self._constants.get(operand, value) for operand, value in zip(node.input, operands, strict=True)]
             if node.op_type == "Shape":
                 results: Any = _shape(node, known[0])
             elif not any(isinstance(value, torch.Tensor) for value in known):
