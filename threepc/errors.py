@@ -40,3 +40,24 @@ class RunError(ThreepcError):
     def may_pass(self) -> bool:
         """Whether a new session may fare better: somebody was lost, silent or being stopped, and nobody refused anything."""
         return (self.cause or self.kind) in ("silent", "lost", "stopped")
+
+
+EXTRAS = {
+    "torch": "server",
+    "mmcls": "mmlab",
+    "mmseg": "mmlab",
+    "mmcv": "mmlab",
+    "scipy": "reduce",
+    "joblib": "reduce",
+    "matplotlib": "reduce",
+    "prometheus_client": "observe",
+}
+"""Package that some commands need -> the extra of threepc that installs it."""
+
+
+def missing(package: str) -> InputError:
+    """What to raise where a package of EXTRAS is not installed: a line that says how to install it."""
+    install = f"pip install 'threepc[{EXTRAS[package]}]'"
+    if package == "mmcv":  # it builds with old setuptools alone, so that no extra can name it
+        install = f"MMCV_WITH_OPS=0 pip install --no-build-isolation 'setuptools<80' mmcv==1.7.2, then {install}"
+    return InputError(f"the package {package} is needed for this and is not installed: {install}")

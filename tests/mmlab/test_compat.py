@@ -36,7 +36,7 @@ def test_a_placeholder_is_withdrawn_and_never_replaces_what_is_there():
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(compat, "MMLAB_MODULES", ("mmcls.no_such_part",))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mmcls" else True)
-    with pytest.raises(InputError, match=r"the package mmcls is not installed; launch/setup.sh"):
+    with pytest.raises(InputError, match=r"the package mmcls is needed for this and is not installed: pip install .threepc\[mmlab\]"):
         compat.import_mmlab()
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 import click
 
-from threepc.errors import InputError, ThreepcError
+from threepc.errors import EXTRAS, InputError, ThreepcError, missing
 
 COMMANDS = {
     "run": "threepc.cli.run",
@@ -120,6 +120,9 @@ def status(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a line
+        package = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if package in EXTRAS:
+            return _fail(str(missing(package)), InputError.exit_status, settings)
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows the traceback", 1, settings)
 
 

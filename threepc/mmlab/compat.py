@@ -21,7 +21,7 @@ import types
 import warnings
 from collections.abc import Iterator
 
-from threepc.errors import InputError
+from threepc.errors import InputError, missing
 
 MMLAB_MODULES = ("mmcls.models", "mmcls.datasets", "mmseg.models", "mmseg.datasets")
 
@@ -43,7 +43,7 @@ def import_mmlab() -> None:
         return
     for package in ("mmcv", "mmcls", "mmseg"):
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"the package {package} is not installed; launch/setup.sh installs mmcv, mmcls and mmsegmentation")
+            raise missing(package)
     with known_warnings_silenced():
         importlib.import_module("mmcv")
         import_torchvision()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from threepc.errors import InputError
+from threepc.errors import InputError, missing
 from threepc.mmlab.compat import import_mmlab
 
 PACKAGES = ("mmcls", "mmseg")
@@ -83,7 +83,7 @@ def _close_leftovers(error: BaseException) -> None:
 def _packaged_files(package: str) -> dict[str, Path]:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise InputError(f"the package {package} is not installed; launch/setup.sh installs it")
+        raise missing(package)
     root = Path(spec.origin).parent / ".mim" / "configs"
     return {path.stem: path for path in sorted(root.glob("*/*.py")) if path.parent.name != "_base_"}
 

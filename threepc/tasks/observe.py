@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from threepc.errors import InputError, RunError
+from threepc.errors import InputError, RunError, missing
 from threepc.party.observation import Observation
 from threepc.party.session import log
 from threepc.transport.framing import printable
@@ -83,7 +83,7 @@ def watched(observation: Observation, address: str | None) -> Iterator[None]:
     try:
         from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
     except ImportError:
-        raise InputError("--observe needs prometheus_client: pip install 'threepc[observe]'") from None
+        raise missing("prometheus_client") from None
     registry = CollectorRegistry()
     registry.register(Collector(observation))
     ProcessCollector(registry=registry)
