@@ -350,3 +350,13 @@ def test_a_debug_seed_fixes_every_bit(config, capsys, refused, tmp_path):
         assert "NOT PRIVATE" in captured.err and "not private" in captured.out
     one, two, other = ((tmp_path / folder / "logits.npy").read_bytes() for folder in ("one", "two", "other"))
     assert one == two != other
+
+
+def test_the_doctor_says_a_line_for_each_thing(capsys, tmp_path):
+    assert main.status(["doctor", "--deployment", str(tmp_path / "nowhere"), "--json"]) == 1
+    captured = capsys.readouterr()
+    findings = json.loads(captured.out)
+    assert all(finding.keys() == {"what", "state", "found", "todo"} for finding in findings)
+    assert captured.err.splitlines()[-1] == "threepc: wrong: deployment"
+    assert main.status(["doctor"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:4]] == ["Python", "packages"]

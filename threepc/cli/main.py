@@ -23,6 +23,7 @@ COMMANDS = {
     "provider": "threepc.cli.parties",
     "client": "threepc.cli.parties",
     "status": "threepc.cli.parties",
+    "doctor": "threepc.cli.doctor",
     "inspect": "threepc.cli.inspect",
     "simulate": "threepc.cli.run",
     "evaluate": "threepc.cli.evaluate",

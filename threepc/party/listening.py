@@ -15,6 +15,7 @@ from threepc.party.queries import QueryCounts
 from threepc.party.session import WAITING_S, Options, close_all, kind_of, log, open_channel
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection
+from threepc.transport.framing import PROTOCOL_VERSION
 from threepc.transport.meter import Meter
 
 GREETING_TIMEOUT = 10.0
@@ -164,6 +165,11 @@ class ListeningParty(ABC):
         except BaseException as error:
             close_all([channel], f"{type(error).__name__} in this party")  # no text: it might quote a value
             raise
+
+    def _tell_version(self, channel: Channel) -> None:
+        """Answer a peer that asks for nothing else; a peer of another version has been told by the channel."""
+        channel.send_control("version", {"version": PROTOCOL_VERSION})
+        channel.close()
 
     @abstractmethod
     def _greet(self, channel: Channel) -> None:

@@ -63,6 +63,9 @@ class ProviderParty(ListeningParty):
             raise RunError("a greeting of an unknown role")
         if not self._connector.is_known(role, channel.connection.peer):
             raise RunError(f"a party calls itself the {role}, but its key is not that of a {role}")
+        if hello.fields.get("purpose") == "version":
+            self._tell_version(channel)
+            return
         channel.link = ("provider", role)
         other = "server" if role == "client" else "client"
         with self._lock:

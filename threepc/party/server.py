@@ -93,6 +93,8 @@ class ServerParty(ListeningParty):
             full = f"it serves {SESSIONS} sessions already, and this one is number"
             with self._places.taken(channel.connection.peer, lambda number: tell(f"{full} {number} in the queue"), LOOK_S):
                 self._session(session, channel, offered, tell)
+        elif purpose == "version":
+            self._tell_version(channel)
         else:
             raise RunError("a connection for an unknown purpose")
 

@@ -32,6 +32,11 @@ To end:
     C -> S   bye
     C -> P   bye
 
+To learn whether a party that listens is there, accepts this key and speaks the same version, on a connection for nothing else:
+
+    C or S -> S or P   hello    version, role, session, purpose "version"
+    S or P -> C or S   version  version
+
 Any party may say `abort` with a reason instead, on all its connections at once; whoever hears it ends the session with the same reason.
 """
 

@@ -13,9 +13,11 @@ from threepc.party.deployment import Deployment
 from threepc.party.provider import ProviderParty
 from threepc.party.queries import QueryCounts, state_file
 from threepc.party.server import ServerParty
-from threepc.party.session import Options, log
+from threepc.party.session import Options, log, new_session, number_field, open_channel
 from threepc.party.weight_cache import WeightCache
+from threepc.transport.framing import PROTOCOL_VERSION
 from threepc.transport.keys import KeyPair
+from threepc.transport.meter import Meter
 
 
 def open_client(
@@ -55,6 +57,21 @@ def open_provider(deployment: Deployment, threads: int = 1) -> ProviderParty:
     party = ProviderParty(connector, _options(deployment, deployment.budgets.provider, threads))
     party.authorise(deployment.authorised("provider"), deployment.name_of)
     return party
+
+
+def ask_version(deployment: Deployment, name: str, role: str, timeout: float) -> int:
+    """The protocol version of the server or the provider, asked with the key of the party `name`, within about `timeout` seconds.
+
+    Raises InputError for its keys, RunError when nobody answers, when a key is not accepted, and for another version.
+    """
+    connector = dataclasses.replace(connector_of(deployment, name), timeout=timeout)
+    own = "server" if name == "server" else "client"
+    channel = open_channel(connector.connect(role), own, role, Options(timeout), Meter())
+    try:
+        channel.send_control("hello", {"version": PROTOCOL_VERSION, "role": own, "session": new_session().hex(), "purpose": "version"})
+        return number_field(channel.receive_control("version"), "version")
+    finally:
+        channel.close()
 
 
 def connector_of(deployment: Deployment, name: str, keys: KeyPair | None = None) -> ZmqConnector:
