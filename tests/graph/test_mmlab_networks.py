@@ -83,7 +83,7 @@ def test_densenet_whose_batch_norms_come_first():
 
 def test_squeeze_and_excitation_is_refused():
     model, x = build(type="SEResNet", depth=50)
-    with pytest.raises(InputError, match=r"module 'backbone.layer1.0.se_layer.conv2.activate' uses torch.sigmoid, which has no secure"):
+    with pytest.raises(InputError, match="16 times, in module"):
         import_module(model, x)
 
 

@@ -13,15 +13,18 @@ from threepc.graph.kinds import Shape
 
 @dataclass(frozen=True)
 class Value:
-    """An activation: the node that computes it, its shape for one image, and the shape torch gives it (which may lack H and W).
+    """An activation: the node that computes it, that node's shape for one image, and the shape of the tensor in torch.
 
-    `resize` is a bilinear resize [height, width, align_corners] still to be done, possible only if nothing but the output follows.
+    The tensor's cells are those of the node in C order, after `moves` (moves.py) that no node does yet; a node that does them will bear
+    `name`. `resize` is a bilinear resize [height, width, align_corners] still to be done, possible only if nothing but the output follows.
     """
 
     node: str
     shape: Shape
     torch_shape: tuple[int, ...]
     resize: list[Any] | None = None
+    moves: tuple[list[Any], ...] = ()
+    name: str = ""
 
 
 def node_shape(dimensions: Sequence[int]) -> Shape:
@@ -34,8 +37,11 @@ def node_shape(dimensions: Sequence[int]) -> Shape:
 class Call(Protocol):
     """One operation of the exported graph. Arguments are named as in the operation's schema, defaults filled in."""
 
+    operation: str
+    name: str
     arguments: dict[str, Any]
     torch_shape: tuple[int, ...]
+    torch_shapes: list[tuple[int, ...]]
     dtype: torch.dtype | None
 
     def refuse(self, reason: str) -> NoReturn:
@@ -45,7 +51,16 @@ class Call(Protocol):
         """Raise FollowsError: an argument comes from what was refused, and nothing can be said of it."""
 
     def activation(self, argument: Any, rank: int | None = None) -> Value:
-        """The activation behind an argument; refuses constants and, if `rank` is given, a tensor of another rank."""
+        """The activation behind an argument as a node of the tensor's own shape; refuses constants and, if `rank` is given, another rank."""
+
+    def view(self, argument: Any) -> Value:
+        """The activation behind an argument, perhaps with moves that no node does yet; refuses constants."""
+
+    def moved(self, value: Value) -> Value:
+        """The value after its moves, by a node that does them all."""
+
+    def integers(self, argument: Any) -> list[int] | None:
+        """A constant tensor of whole numbers in one dimension, None for anything else."""
 
     def constant(self, argument: Any) -> np.ndarray | None:
         """The float64 value of a parameter, a buffer or what was computed from them; None for None."""
@@ -58,5 +73,5 @@ class Call(Protocol):
 class Operation:
     """How to import an operation, and the torch class whose modules do nothing else (so that a node can bear the module's name)."""
 
-    convert: Callable[[Call], Value]
+    convert: Callable[[Call], Value | list[Value]]
     modules: type | tuple[type, ...] = ()

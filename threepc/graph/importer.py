@@ -7,11 +7,12 @@ and names follow modules. Operations in place are followed by hand (`_Tensor`); 
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from threepc.graph.fx_nodes import module_path, operation_name, operation_of, sc
 from threepc.graph.ir import Graph, Node, Weights, check_weights
 from threepc.graph.kinds import infer_shape
 from threepc.graph.modes import evaluating, outputs_of
+from threepc.graph.moves import moved_shape, simplified
 from threepc.graph.operations import VIEWS
 from threepc.graph.passes import fold_affine, sweep
 from threepc.graph.refusals import NO_PROTOCOL, FollowsError, Refusals, RefusedError
@@ -119,6 +121,8 @@ class _Importer:
         # A module registered in several places goes by its first name, as in named_modules().
         self.paths = {id(module): path for path, module in model.named_modules()}
         self.tensors: dict[fx.Node, _Tensor] = {}
+        self.parts: dict[fx.Node, list[Value]] = {}  # of operations that give several tensors
+        self.moved: dict[tuple[Any, ...], Value] = {}
         self.nodes: list[Node] = []
         self.weights: Weights = {}
         self.batch_norms: set[str] = set()
@@ -137,7 +141,10 @@ class _Importer:
             elif node.op == "call_function" and node in live:
                 self._convert_or_note(node)
         self.refusals.tell()
-        value = self._read(result)
+        value = self.done(self._read(result))
+        ranks = (2, 3, 4) if value.shape[1:] == (1, 1) else (4,)
+        if len(value.torch_shape) not in ranks:
+            raise InputError(f"the model returns a tensor of shape {value.torch_shape}; threepc needs (N, C, H, W) or (N, C)")
         attrs = {} if value.resize is None else {"resize": value.resize}
         self.nodes.append(Node(self.names[self.program.graph.output_node()], "output", (value.node,), value.shape, attrs))
         return Graph(tuple(self.nodes)), self.weights
@@ -178,6 +185,10 @@ class _Importer:
         if not any(source in self.tensors for source in node.all_input_nodes):
             self.constants.evaluate(node, call)
             return
+        of_self = self.tensors.get(node.all_input_nodes[0])
+        if call.operation == "getitem" and (whole := node.all_input_nodes[0]) in self.parts:
+            self.tensors[node] = self.tensors[whole].view(self.parts[whole][cast("int", node.args[1])])
+            return
         if call.operation in ("getitem", "copy") and any(
             self.tensors[s].value is UNKNOWN for s in node.all_input_nodes if s in self.tensors
         ):
@@ -185,11 +196,11 @@ class _Importer:
         if operation is None:
             call.refuse(NO_PROTOCOL)
         value = operation.convert(call)
-        channels, height, width = (value.shape[0], *value.resize[:2]) if value.resize else value.shape
-        ranks = (2, 3, 4) if height == width == 1 else (4,)
-        if len(call.torch_shape) not in ranks or call.torch_shape != (self.batch, channels, height, width)[: len(call.torch_shape)]:
-            call.refuse(f"giving a tensor of shape {call.torch_shape}; threepc needs (N, C, H, W) or (N, C) with the batch first")
-        of_self = self.tensors.get(node.all_input_nodes[0])
+        if isinstance(value, list):
+            self.parts[node] = [replace(part, name=f"{call.name}.{index}") for index, part in enumerate(value)]
+            value = call.view(node.all_input_nodes[0])
+        elif call.torch_shape[:1] != (self.batch,) or _cells(value) != math.prod(call.torch_shape[1:]):
+            call.refuse(f"giving a tensor of shape {call.torch_shape}; threepc needs the batch as first dimension, and apart")
         if of_self is not None and schema(node).is_mutable:
             self.tensors[node] = of_self
             of_self.assign(value)
@@ -201,6 +212,20 @@ class _Importer:
     def _define(self, node: fx.Node, tensor: _Tensor) -> None:
         tensor.sharing.append(tensor)
         self.tensors[node] = tensor
+
+    def done(self, value: Value) -> Value:
+        """The value by a node of the tensor's own shape, after all its moves. The same moves are made once."""
+        if value.resize is not None:
+            return value
+        shape = node_shape(value.torch_shape[1:])
+        if not value.node or (value.shape == shape and not value.moves):
+            return replace(value, shape=shape, moves=())
+        key = (value.node, shape, str(value.moves))
+        if key not in self.moved:
+            moves = simplified(value.shape, [*value.moves, ["reshape", list(shape)]])
+            self.nodes.append(Node(value.name, "gather", (value.node,), shape, {"moves": moves}))
+            self.moved[key] = Value(value.name, shape, value.torch_shape)
+        return replace(self.moved[key], torch_shape=value.torch_shape)
 
     def _read(self, node: fx.Node) -> Value:
         value = self.tensors[node].value
@@ -242,9 +267,12 @@ class _FxCall:
     def __init__(self, importer: _Importer, node: fx.Node) -> None:
         self._importer = importer
         self._node = node
+        self.name = importer.names[node]
         self.operation = operation_name(node)
         result = node.meta.get("val")
-        self.torch_shape = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
+        results = result if isinstance(result, (list, tuple)) else [result]
+        self.torch_shapes = [tuple(one.shape) for one in results if isinstance(one, torch.Tensor)]
+        self.torch_shape = self.torch_shapes[0] if isinstance(result, torch.Tensor) else ()
         self.dtype: torch.dtype | None = getattr(result, "dtype", None)
         self.arguments: dict[str, Any] = {}
         for index, argument in enumerate(schema(node).arguments if schema(node) else ()):
@@ -258,6 +286,15 @@ class _FxCall:
         raise FollowsError(f"{torch_name(self.operation)} of what was refused")
 
     def activation(self, argument: Any, rank: int | None = None) -> Value:
+        value = self.view(argument)
+        if rank is not None and len(value.torch_shape) != rank:
+            self.refuse(f"on a tensor of shape {value.torch_shape}; threepc needs one of {rank} dimensions")
+        return self.moved(value)
+
+    def moved(self, value: Value) -> Value:
+        return self._importer.done(value)
+
+    def view(self, argument: Any) -> Value:
         if not isinstance(argument, fx.Node) or argument not in self._importer.tensors:
             self.refuse("with a constant or a parameter where threepc needs a tensor computed from the input")
         value = self._importer._read(argument)
@@ -265,9 +302,14 @@ class _FxCall:
             self.follow()
         if value.resize is not None and (self.operation not in VIEWS or self.torch_shape != value.torch_shape):
             self.refuse("after a bilinear resize; one that does not start from a 1x1 map can only be the network's last operation")
-        if rank is not None and len(value.torch_shape) != rank:
-            self.refuse(f"on a tensor of shape {value.torch_shape}; threepc needs one of {rank} dimensions")
         return value
+
+    def integers(self, argument: Any) -> list[int] | None:
+        tensor = self._importer.constants.get(argument)
+        if tensor is None or tensor.dtype not in (torch.int64, torch.int32) or tensor.dim() != 1:
+            return None
+        numbers: list[int] = tensor.tolist()
+        return numbers
 
     def constant(self, argument: Any) -> np.ndarray | None:
         if argument is None:
@@ -282,7 +324,7 @@ class _FxCall:
         return tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
 
     def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
-        importer, inputs, name = self._importer, list(inputs), self._importer.names[self._node]
+        importer, inputs, name = self._importer, list(inputs), self.name
         channels = weights["weight"].shape[0] if weights else None
         try:
             shape = infer_shape(kind, [value.shape for value in inputs], attrs or {}, channels)
@@ -294,6 +336,12 @@ class _FxCall:
         if self.operation == "batch_norm":
             importer.batch_norms.add(name)
         return Value(name, shape, self.torch_shape)
+
+
+def _cells(value: Value) -> int:
+    if value.resize is not None:
+        return value.shape[0] * int(value.resize[0]) * int(value.resize[1])
+    return math.prod(moved_shape(value.shape, list(value.moves)))
 
 
 def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:

@@ -44,6 +44,15 @@ def moved_shape(shape: Sequence[int], moves: Any) -> tuple[int, ...]:
     return sizes
 
 
+def are_bounded(shape: Sequence[int], moves: Sequence[list[Any]]) -> bool:
+    """Whether a node may have these moves."""
+    try:
+        moved_shape(shape, list(moves))
+    except InputError:
+        return False
+    return True
+
+
 def _moved(sizes: tuple[int, ...], move: Any) -> tuple[int, ...]:
     match move:
         case ["reshape", [*wanted]] if len(wanted) <= MAX_RANK and all(_is_from(size, 1, MAX_COUNT) for size in wanted):
@@ -69,6 +78,24 @@ def _bounded(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _is_from(value: Any, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
+
+
+def simplified(shape: Sequence[int], moves: Sequence[list[Any]]) -> list[list[Any]]:
+    """Fewer moves that do the same to a tensor of `shape`: neighbours that are reshapes or permutations become one, and what does nothing goes."""
+    kept: list[tuple[tuple[int, ...], list[Any]]] = []
+    sizes = tuple(shape)
+    for move in moves:
+        before, joined = sizes, move
+        if kept and kept[-1][1][0] == move[0] == "reshape":
+            before, _ = kept.pop()
+        elif kept and kept[-1][1][0] == move[0] == "permute":
+            before, (_, order) = kept.pop()
+            joined = ["permute", [order[axis] for axis in move[1]]]
+        sizes = _moved(before, joined)
+        same = sizes == before and (joined[0] == "reshape" or joined[-1] == list(range(len(before))) or joined[2:4] == [0, 1])
+        if not same:
+            kept.append((before, joined))
+    return [move for _, move in kept]
 
 
 def apply(x: np.ndarray, moves: Moves) -> np.ndarray:

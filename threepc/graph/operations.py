@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from threepc.graph import rearrange
 from threepc.graph.calls import Call, Operation, Value
 from threepc.graph.ir import signed
 
@@ -26,7 +27,7 @@ def _pair(value: Any) -> list[int]:
 
 
 def _same(call: Call) -> Value:
-    return replace(call.activation(call.arguments["self"]), torch_shape=call.torch_shape)
+    return replace(call.view(call.arguments["self"]), torch_shape=call.torch_shape)
 
 
 def _cast(call: Call) -> Value:
@@ -39,7 +40,7 @@ def _dropout(call: Call) -> Value:
     if call.arguments["train"]:
         call.refuse("in training mode; drop only while training (training=self.training)")
     x = call.arguments["input"] if "input" in call.arguments else call.arguments["self"]  # the latter where it works in place
-    return replace(call.activation(x), torch_shape=call.torch_shape)
+    return replace(call.view(x), torch_shape=call.torch_shape)
 
 
 def _conv2d(call: Call) -> Value:
@@ -186,25 +187,6 @@ def _sum(call: Call, values: list[Value], factor: float) -> Value:
     return call.emit("add", values, signed([1, int(factor)]))
 
 
-def _cat(call: Call) -> Value:
-    values = [call.activation(argument) for argument in call.arguments["tensors"]]
-    if call.arguments["dim"] % len(call.torch_shape) != 1:
-        call.refuse(f"along dimension {call.arguments['dim']}; only channels (dimension 1) can be concatenated")
-    return values[0] if len(values) == 1 else call.emit("concat", values)
-
-
-def _reshape(call: Call) -> Value:
-    x = call.activation(call.arguments["self"])
-    batch, channels, height, width = x.torch_shape[0], *x.shape
-    # A vector may have its trailing dimensions of 1 or not: (N, C), (N, C, 1) and (N, C, 1, 1) are one Graph shape.
-    vector = height == width == 1 and call.torch_shape in ((batch, channels), (batch, channels, 1))
-    if vector or call.torch_shape == (batch, *x.shape):
-        return replace(x, torch_shape=call.torch_shape)
-    if call.torch_shape != (batch, channels * height * width, 1, 1)[: max(2, len(call.torch_shape))]:
-        call.refuse(f"from {x.torch_shape} to {call.torch_shape}; only flattening everything but the batch is supported")
-    return call.emit("reshape", [x])
-
-
 def _bilinear(call: Call) -> Value:
     x, size = call.activation(call.arguments["input"], rank=4), list(call.torch_shape[2:])
     align, factors = bool(call.arguments["align_corners"]), call.arguments.get("scale_factors")
@@ -215,19 +197,13 @@ def _bilinear(call: Call) -> Value:
     return replace(x, torch_shape=call.torch_shape, resize=[*size, align])
 
 
-def _nearest(call: Call) -> Value:
-    x, size = call.activation(call.arguments["input"], rank=4), list(call.torch_shape[2:])
-    if x.shape[1:] != (1, 1) and list(x.shape[1:]) != size:
-        call.refuse(f"from {x.shape[1]}x{x.shape[2]}; only a 1x1 map can be resized by nearest neighbour")
-    return _broadcast(call, x, size)
-
-
 def _broadcast(call: Call, x: Value, size: list[int]) -> Value:
     return replace(x, torch_shape=call.torch_shape) if list(x.shape[1:]) == size else call.emit("resize", [x], {"size": size})
 
 
 # By name in torch's aten library, without overload; `name_` (in place) is looked up as `name`.
 OPERATIONS = {
+    **rearrange.REARRANGEMENTS,
     "conv2d": Operation(_conv2d, nn.Conv2d),
     "batch_norm": Operation(_batch_norm, nn.modules.batchnorm._BatchNorm),
     "linear": Operation(_linear, nn.Linear),
@@ -243,16 +219,7 @@ OPERATIONS = {
     "mean": Operation(_mean),
     "add": Operation(_add),
     "sub": Operation(_sub),
-    "cat": Operation(_cat),
-    "concat": Operation(_cat),
-    "concatenate": Operation(_cat),
-    "flatten": Operation(_reshape, nn.Flatten),
-    "view": Operation(_reshape),
-    "reshape": Operation(_reshape),
-    "squeeze": Operation(_reshape),
-    "unsqueeze": Operation(_reshape),
     "upsample_bilinear2d": Operation(_bilinear, nn.Upsample),
-    "upsample_nearest2d": Operation(_nearest, nn.Upsample),
     "dropout": Operation(_dropout, nn.Dropout),
     "feature_dropout": Operation(_dropout, (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)),
     "alpha_dropout": Operation(_dropout, nn.AlphaDropout),
@@ -265,9 +232,6 @@ OPERATIONS = {
 }
 
 # Results of these may share memory with their input, so that a later operation in place on one changes the other.
-VIEWS = frozenset(
-    (
-        "flatten", "view", "reshape", "squeeze", "unsqueeze", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout",
-        "to", "contiguous", "detach", "alias",
-    )
-)  # fmt: skip
+VIEWS = rearrange.VIEWS | {
+    "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "to", "contiguous", "detach", "alias",
+}  # fmt: skip
