@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-_PROGRESS = re.compile(r"[^:]+( \.\.\.|: .+)|connecting to .+( \.\.\.|: (waiting for|the server has this client wait:) .+)")
+_PROGRESS = re.compile(r"[^:]+( \.\.\.|: .+)|connecting to .+: (waiting for|the server has this client wait) .+")
 
 
 def failure(lines: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.product import Product
 from threepc.protocol.relu import Relu
 from threepc.ring import Ring
 
@@ -97,6 +98,31 @@ def relus() -> dict[str, Relu]:
 def test_bytes_of_the_table(name, relu):
     declared = without_zeros(relu.cost)
     assert relu_by_the_table(relu) == Cost(declared.offline, declared.online, declared.setup), name
+
+
+PRODUCTS = {"spread": ((2, 3, 5, 7), (2, 3, 1, 1)), "same": ((2, 3, 5, 7),) * 2, "square": ((2, 3, 5, 7),)}
+
+
+@pytest.mark.parametrize("factors", PRODUCTS.values(), ids=PRODUCTS)
+def test_bytes_of_the_table_for_products(factors):
+    for bits, (shift, kept) in CUTS.items():
+        protocol = Product(0, factors, (2, 3, 5, 7), Cut(bits, shift, kept))
+        sizes = [int(np.prod(factor)) for factor in factors]
+        counts = {"element": protocol.count, "factor": sizes[0], "second factor": sizes[1] if len(sizes) > 1 else 0}
+        table = cost_of_the_table({"product"}, counts, bits=bits, kept=kept)
+        assert table == Cost(protocol.cost.offline, protocol.cost.online)
+
+
+def test_streams_of_the_table_for_products():
+    protocol, trio = Product(0, ((1, 1, 8, 8),) * 2, (1, 1, 8, 8), Cut(48, 16, 32)), Trio()
+    nothing = [np.zeros((1, 1, 8, 8), np.uint64)] * 2
+    protocol.deal(trio.provider, nothing)
+    protocol.prepare(trio.client, nothing)
+    trio.together(lambda server: protocol.serve(server, nothing), protocol.infer)
+    for pair in ("CP", "SP"):
+        named = {purpose for key, purpose in purposes({"product"}) if key == pair}
+        for holder in (pair, pair[::-1]):
+            assert {Purpose(purpose).name for purpose, _ in trio.streams[holder].drawn} == named
 
 
 def test_bytes_of_the_table_for_inputs_outputs_and_weights():

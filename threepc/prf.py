@@ -55,6 +55,8 @@ class Purpose(IntEnum):
     """t and p, the pads of both branches of a gate, and w, those of its lift."""
     IDENTITY = 5
     """E and M_C, by which a truncation without a decision is lifted to the ring."""
+    PRODUCT = 6
+    """Of a product of two hidden values: s_x and s_y, the masks of its factors, of S and P; t, w and beta, the pads of C's answer, of C and P."""
     LOOKUP = 7
     """C's half of a one-hot choice and of what P deals with it, and the pads of the coefficients that are opened."""
     WEIGHT = 8

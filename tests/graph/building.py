@@ -56,6 +56,15 @@ class Builder:
         """A sum."""
         return self.node("add", *inputs)
 
+    def multiply(self, x: str, y: str, **attrs: float) -> str:
+        """A product of two hidden values."""
+        return self.node("multiply", x, y, **attrs)
+
+    def hardswish(self, x: str) -> str:
+        """x * clamp(x + b, 0, 2 b) with b = 3 / sqrt(6), of x + b."""
+        root = 6**0.5
+        return self.multiply(x, self.clip(x, root), offset=-3 / root)
+
     def concat(self, *inputs: str) -> str:
         """A concatenation of channels."""
         return self.node("concat", *inputs)
@@ -92,6 +101,18 @@ def mobile():
         y = net.conv(net.clip(net.conv(y, 16, 3, groups=16)), 8, 1)
         x = net.add(x, y) if i else y
     return net.output(net.conv(net.avgpool(net.clip(net.conv(x, 24, 1))), 7, 1))
+
+
+def gated():
+    """MobileNetV3-like: hardswish, squeeze-and-excite gates, a map for all channels, a square, and a product of matrices."""
+    net = Builder(3, 15, 13, seed=3)
+    x = net.hardswish(net.conv("input", 6, stride=2))
+    gate = net.clip(net.conv(net.relu(net.conv(net.avgpool(x), 4, 1)), 6, 1), 1.0)
+    x = net.hardswish(net.conv(net.multiply(net.relu(net.conv(x, 6)), gate), 5))
+    x = net.multiply(net.clip(net.conv(x, 1, 1), 1.0), net.conv(x, 7, 1))
+    x = net.node("matmul", x, net.maxpool(x, 2, 1))
+    x = net.conv(x, 6, 1)
+    return net.output(net.conv(net.avgpool(net.multiply(x, x)), 5, 1))
 
 
 def branching():

@@ -167,6 +167,23 @@ def _add(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int) ->
     return lambda net, values: function(values[index], values[other])
 
 
+def _multiply(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int) -> Step:
+    """By itself, a tensor of the same shape, one number a channel, or one map for all channels."""
+    x = values[index]
+    others = [i for i, value in enumerate(values) if value.shape == x.shape]
+    other = draw(st.sampled_from(others))
+    functions = [
+        lambda a, b: a * b, torch.mul, lambda a, b: a.square(), lambda a, b: a**2, lambda a, b: a * b.mean((2, 3), keepdim=True),
+        lambda a, b: F.adaptive_avg_pool2d(a, 1) * b,
+    ]  # fmt: skip
+    function = draw(st.sampled_from(functions))
+    return lambda net, values: function(values[index], values[other])
+
+
+def _hard(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int) -> Step:
+    return _part(net, draw(st.sampled_from([nn.Hardswish, nn.Hardsigmoid]))(), index)
+
+
 def _cat(draw: st.DrawFn, net: Steps, values: list[torch.Tensor], index: int) -> Step:
     others = [i for i, value in enumerate(values) if value.shape[2:] == values[index].shape[2:] and value.shape[1] < 20]
     chosen = draw(st.lists(st.sampled_from(others or [index]), min_size=1, max_size=3))
@@ -202,5 +219,5 @@ def _head(draw: st.DrawFn, net: Steps, values: list[torch.Tensor]) -> Step:
 
 _STEPS = {
     "conv": _conv, "norm": _norm, "relu": _relu, "inplace": _inplace, "clip": _clip, "max": _max,
-    "average": _average, "add": _add, "cat": _cat, "nothing": _nothing, "broadcast": _broadcast,
+    "average": _average, "add": _add, "multiply": _multiply, "hard": _hard, "cat": _cat, "nothing": _nothing, "broadcast": _broadcast,
 }  # fmt: skip

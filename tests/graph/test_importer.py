@@ -160,6 +160,72 @@ def test_ways_to_write_relu6(clip):
 
 
 @pytest.mark.parametrize(
+    "square",
+    [torch.square, lambda x: x**2, lambda x: x * x, lambda x: torch.pow(x, 2), lambda x: x.clone().mul_(x), lambda x: (x**1).square()],
+)
+def test_ways_to_write_squares(square):
+    graph, _ = import_module(Wrapped(lambda self, x: square(x)), X)
+    assert [(n.kind, n.inputs) for n in graph.nodes[1:-1]] == [("multiply", ("input", "input"))]
+
+
+def test_hard_activations_take_the_scale_of_their_polynomial_from_the_convolution_before_them():
+    model = randomize(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Hardswish(), nn.Conv2d(4, 4, 1), nn.Hardsigmoid()))
+    graph, weights = import_module(model, X)
+    assert [(n.name, n.kind, n.inputs) for n in graph.nodes[1:-1]] == [
+        ("0", "conv", ("input",)),
+        ("2/clip", "clip", ("0",)),
+        ("2", "multiply", ("0", "2/clip")),
+        ("3", "conv", ("2",)),
+        ("4", "clip", ("3",)),
+    ]
+    assert_same_function(model, graph, weights, 4 * X)
+
+
+def test_a_hardswish_of_a_sum_scales_it_by_itself():
+    model = Wrapped(lambda self, x: F.hardswish(x + self.conv(x)), conv=nn.Conv2d(3, 3, 1)).double()
+    graph, weights = import_module(model, X)
+    assert kinds(graph)[1:-1] == ["conv", "add", "conv", "clip", "multiply"]
+    assert_same_function(model, graph, weights, 4 * X)
+
+
+MATRICES = [
+    (lambda a, b: torch.matmul(a, b.transpose(2, 3)), ["gather", "matmul"]),
+    (lambda a, b: (a.flatten(2) @ b.flatten(2).transpose(1, 2)).flatten(1), ["gather", "gather", "matmul", "reshape"]),
+    (lambda a, b: torch.bmm(a.flatten(2).permute(0, 2, 1), b.flatten(2)).view(-1, 64, 8, 8), ["gather", "gather", "matmul", "gather"]),
+]
+
+
+@pytest.mark.parametrize(("product", "nodes"), MATRICES)
+def test_matrix_products_of_two_tensors(product, nodes):
+    model = Wrapped(lambda self, x: product(self.a(x), self.b(x)), a=nn.Conv2d(3, 2, 1), b=nn.Conv2d(3, 2, 1)).double()
+    graph, weights = import_module(model, X)
+    assert sorted(kinds(graph)[1:-1]) == sorted(["conv", "conv", *nodes])
+    assert_same_function(model, graph, weights, X)
+
+
+SPREAD = [
+    (lambda a, b: a * b.mean((2, 3), keepdim=True), ["avgpool"]),
+    (lambda a, b: b.mean((2, 3)).view(-1, 3, 1, 1).expand_as(a) * a, ["avgpool"]),
+    (lambda a, b: a * b[:, :1], ["gather"]),
+    (lambda a, b: a * b[:, 1:2].expand(-1, 3, -1, -1), ["gather"]),
+    (lambda a, b: a[:, :, :, :1] * b[:, :, :1], ["gather", "gather"]),
+    (lambda a, b: a * b[:, :1, :, :1], ["gather"]),  # not along neighbouring dimensions: written out
+    (lambda a, b: (a.unsqueeze(1) * b[:, :2, None]).flatten(1, 2), None),
+    (lambda a, b: (a.view(-1, 3, 8, 2, 4) * b.view(-1, 3, 8, 2, 4)[:, :, :, :1]).flatten(3), None),
+    (lambda a, b: (a.view(-1, 3, 8, 2, 4)[..., :1] * b.view(-1, 3, 8, 2, 4)[:, :, :, :1]).flatten(3), None),
+    (lambda a, b: (a.flatten(2) * b.flatten(2)[:, :, 5:6]).flatten(1), None),
+]
+
+
+@pytest.mark.parametrize(("product", "nodes"), SPREAD)
+def test_factors_are_spread_as_torch_does(product, nodes):
+    model = Wrapped(lambda self, x: product(x, self.b(x)), b=nn.Conv2d(3, 3, 1)).double()
+    graph, weights = import_module(model, X)
+    assert nodes is None or sorted(kinds(graph)[1:-1]) == sorted(["conv", *nodes, "multiply"])
+    assert_same_function(model, graph, weights, X)
+
+
+@pytest.mark.parametrize(
     "flatten", [nn.Flatten(), lambda x: x.view(x.size(0), -1), lambda x: x.reshape(len(x), -1), lambda x: torch.flatten(x, 1)]
 )
 def test_ways_to_flatten(flatten):

@@ -34,6 +34,7 @@ def _mutation(name: str, file: str, *changes: tuple[str, str], tests: tuple[str,
 
 
 PRF, RUNS, GATE = "threepc/prf.py", "threepc/kernels/runs.py", "threepc/kernels/gate.py"
+PRODUCT = "threepc/kernels/product.py"
 DECISIONS, COMPARISON = "threepc/kernels/decisions.py", "threepc/kernels/comparison.py"
 IN_OUT, LINEAR, ROLES = "threepc/protocol/input_output.py", "threepc/protocol/linear.py", "threepc/protocol/roles.py"
 CHANNEL, LISTENER, LAYERS = "threepc/transport/channel.py", "threepc/transport/zmq_listener.py", "threepc/plan/layers.py"
@@ -155,6 +156,39 @@ MUTATIONS = (
         ),
         tests=(TRANSCRIPTS,),
     ),
+    # Products
+    _mutation(
+        "a product's factors without their masks",
+        PRODUCT,
+        ("        draw(server_stream, tile * step, s[begin:end])\n", "        s[begin:end] = 0\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "the server's half of a product without its mask",
+        PRODUCT,
+        ("        draw(server_stream, tile * _blocks(r.itemsize), r)\n", "        r[:] = 0\n"),
+        ("        draw(server_stream, tile * _blocks(s.itemsize), s)\n", "        s[:] = 0\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "a product's value without its pad",
+        PRODUCT,
+        ("    draw(client_stream, block, w)\n", "    draw(client_stream, block, w)\n    t[:] = 0\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "a product's lift without the pad of the other branch",
+        PRODUCT,
+        ("    draw(client_stream, block, w)\n", "    draw(client_stream, block, w)\n    w[:] = w >> np.uint32(31) << np.uint32(31)\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "a product's carry without its mask",
+        PRODUCT,
+        ("    draw(client_stream, block, w)\n", "    draw(client_stream, block, w)\n    w[:] = w & np.uint32(0x7FFFFFFF)\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation("what a product deals without the result's mask", PRODUCT, (" - d[begin + p] - t[p]", " - t[p]"), tests=(TRANSCRIPTS,)),
     # Input, output, weights
     _mutation("the image without its mask", IN_OUT, ("(x - d).reshape(-1)", "x.reshape(-1)"), tests=(TRANSCRIPTS, "tests/protocol")),
     _mutation(

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.graph.building import Builder, branching, mobile, residual
+from tests.graph.building import Builder, branching, gated, mobile, residual
 from tests.protocol.harness import network_trio, run_network, without_zeros
 from threepc.errors import InputError
 from threepc.graph.clear import evaluate
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import fingerprint, schedule
 
-MODELS = {"residual": residual, "mobile": mobile, "branching": branching}
+MODELS = {"residual": residual, "mobile": mobile, "branching": branching, "gated": gated}
 
 
 def check(graph, weights, bits=48, batch=1, sizes=None, tolerance=0.005, precision=None, seed=0, threads=1):

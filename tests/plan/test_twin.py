@@ -50,7 +50,7 @@ def served(network, bits, sizes=None, window=None, reveal="logits"):
 
 
 @pytest.mark.parametrize("bits", RINGS)
-@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching])
+@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated])
 def test_secure_run_and_twin_agree_at_every_step(network, bits):
     model = served(network(), bits)
     run = debug.trace(model, images_for(model.public.graph, 2))
@@ -63,7 +63,7 @@ def test_secure_run_and_twin_agree_at_every_step(network, bits):
 
 @settings(max_examples=12)
 @given(
-    network=st.sampled_from([building.residual, building.mobile, building.branching]),
+    network=st.sampled_from([building.residual, building.mobile, building.branching, building.gated]),
     bits=st.sampled_from(RINGS),
     seed=st.integers(0, 2**16),
     window=st.sampled_from([None, (16, 28), (17, 29), (10, 27)]),
@@ -77,7 +77,7 @@ def test_they_agree_for_block_relus_windows_and_labels(network, bits, seed, wind
 
 
 @pytest.mark.parametrize("bits", RINGS)
-@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching])
+@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated])
 def test_drawn_results_are_distributed_as_those_of_parties_in_threads(network, bits):
     model, count = served(network(), bits), 256
     plan, images = model.public.plan(count), np.repeat(images_for(model.public.graph, 1, seed=20), count, axis=0)

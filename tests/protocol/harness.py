@@ -69,7 +69,8 @@ class Trio(ThreeRoles):
         phases: dict[str, dict[str, int]] = {"offline": {}, "online": {}, "setup": {}}
         for ((sender, receiver), phase, _), count in counts.items():
             link = f"{sender}->{receiver}"
-            phases[phase][link] = phases[phase].get(link, 0) + count.bytes
+            if count.bytes:
+                phases[phase][link] = phases[phase].get(link, 0) + count.bytes
         return Cost(**phases, messages=sum(count.messages for (_, phase, _), count in counts.items() if phase == "online"))
 
 

@@ -6,7 +6,7 @@ The statistical tests use fresh keys, see uniformity.py.
 import numpy as np
 import pytest
 
-from tests.graph.building import Builder, mobile, residual
+from tests.graph.building import Builder, gated, mobile, residual
 from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
 from tests.protocol.uniformity import COUNT, assert_uniform, bits_of, combined_bits, drawn_bits, received_bits
 from threepc import prf
@@ -20,6 +20,7 @@ from threepc.protocol.argmax import Argmax
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.product import Product
 from threepc.protocol.relu import Relu
 from threepc.ring import word_of
 
@@ -87,6 +88,48 @@ def test_truncation_shows_nobody_anything(bits, value):
     assert_uniform(np.concatenate([dealt, offline, reply, bits_of(u.reshape(-1), bits)]), known)
 
 
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("square", (False, True))
+@pytest.mark.parametrize("bits", (48, 32))
+def test_product_shows_nobody_anything(bits, square, value):
+    """The same factors in every element, without any mask of their own: all that pads the messages is the product's."""
+    (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
+    word, factors = word_of(bits), 1 if square else 2
+    u, nothing = [np.full(shape, v).astype(word) for v in (VALUES[value], 3)][:factors], [np.zeros(shape, word)] * factors
+    protocol, trio = Product(0, (shape,) * factors, shape, Cut(bits, shift, cut)), Trio()
+    protocol.deal(trio.provider, nothing)
+    protocol.prepare(trio.client, nothing)
+    result, _ = trio.together(lambda server: protocol.serve(server, u), protocol.infer)
+    mine = received_bits(trio.online[0].sent, (bits,))
+    at_client = received_bits(trio.online[1].sent, (bits,), (cut,))
+    assert at_client.shape[0] == factors * bits + cut
+    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
+    dealt, known = (
+        received_bits(trio.dealt[0].sent, (bits, bits - cut)),
+        np.concatenate([at_client, drawn_bits(trio.streams["SP"], bits)]),
+    )
+    assert dealt.shape[0] == 2 * bits - cut and mine.shape[0] == bits + 1
+    assert_uniform(np.concatenate([dealt, mine, bits_of(result.reshape(-1), bits)]), known)
+    for combine in (np.add, np.subtract):
+        assert_uniform(combined_bits(combine, trio.dealt[0].sent + trio.online[0].sent, (bits, bits - cut), (bits,)), known)
+        if not square:
+            assert_uniform(combined_bits(combine, trio.online[1].sent, (bits,), (cut,)), drawn_bits(trio.streams["CP"], bits))
+
+
+def test_product_of_factors_of_few_elements_shows_nobody_anything():
+    """A factor a channel, whose message is of its own length, against a map; what both parties receive for the map."""
+    bits, (shift, cut), shape = 48, CUTS[48], (1, 8192, 1, 2)
+    u, nothing = [np.full(s, 5, np.uint64) for s in (shape, (1, 8192, 1, 1))], [np.zeros(s, np.uint64) for s in (shape, (1, 8192, 1, 1))]
+    protocol, trio = Product(0, (shape, (1, 8192, 1, 1)), shape, Cut(bits, shift, cut)), Trio()
+    protocol.deal(trio.provider, nothing)
+    protocol.prepare(trio.client, nothing)
+    trio.together(lambda server: protocol.serve(server, u), protocol.infer)
+    words = np.empty(COUNT, np.uint64)
+    _, _, (_, factor, _) = trio.online[1].sent[0]
+    unpack(factor.view(np.uint8), COUNT, bits, words)
+    assert_uniform(bits_of(words, bits), None)
+
+
 def test_pooling_shows_nobody_anything():
     """Pairs of equal, and of opposite, numbers; two comparisons a result would not fit one tile, so one."""
     cut, shape = 32, (1, 1, 128, 128)
@@ -145,7 +188,7 @@ def test_masked_weights_show_the_client_nothing(bits):
 
 # The same keys, different inputs
 
-NETWORKS = {"residual": (residual, None), "mobile": (mobile, None), "blocks": (residual, (2, 3))}
+NETWORKS = {"residual": (residual, None), "mobile": (mobile, None), "gated": (gated, None), "blocks": (residual, (2, 3))}
 
 
 def run_with(images, build, patch, bits):
@@ -293,7 +336,7 @@ def test_attempts_share_no_word():
     assert len(np.unique(blocks)) == len(blocks)
 
 
-@pytest.mark.parametrize("build", (mobile, residual))
+@pytest.mark.parametrize("build", (mobile, residual, gated))
 def test_instructions_and_library_make_one_transcript(build, monkeypatch):
     """What kernels draw with the processor's instructions, and where the library draws for them, which refuses a word too many."""
     (graph, weights), sent = build(), []

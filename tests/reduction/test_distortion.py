@@ -39,6 +39,31 @@ class Everything(nn.Module):
         return self.head(self.average(self.dense(x)).flatten(1))
 
 
+class Gated(nn.Module):
+    """Products: with a number a channel, with a map for all channels, with itself, hardswish, and of matrices."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 6, 1), nn.Hardsigmoid())
+        self.map = nn.Sequential(nn.Conv2d(6, 1, 1), nn.ReLU())
+        self.swish = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Hardswish())
+        self.turned = nn.Sequential(nn.Conv2d(6, 6, (3, 1), groups=6), nn.ReLU())
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.swish(x * self.gate(x))
+        x = x * self.map(x)
+        return torch.matmul(x, self.turned(x)).mean((2, 3)) ** 2
+
+
+def test_equals_whole_forward_passes_of_products(images):
+    torch.manual_seed(2)
+    model = Gated().eval()
+    images = images[:, :, :, :11]
+    test_equals_whole_forward_passes((model, *import_module(model, images[:1])), images)
+
+
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(1)

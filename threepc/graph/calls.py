@@ -34,6 +34,11 @@ def node_shape(dimensions: Sequence[int]) -> Shape:
     return (channels, 1, width) if not middle else (channels, middle[0], math.prod(middle[1:]) * width)
 
 
+def pointwise(groups: int) -> dict[str, Any]:
+    """The attributes of a 1x1 convolution."""
+    return {"kernel": [1, 1], "stride": [1, 1], "padding": [0, 0, 0, 0], "dilation": [1, 1], "groups": groups}
+
+
 class Call(Protocol):
     """One operation of the exported graph. Arguments are named as in the operation's schema, defaults filled in."""
 
@@ -65,8 +70,11 @@ class Call(Protocol):
     def constant(self, argument: Any) -> np.ndarray | None:
         """The float64 value of a parameter, a buffer or what was computed from them; None for None."""
 
-    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
-        """Add a node to the graph."""
+    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, part: str = "", **weights: np.ndarray) -> Value:
+        """Add a node to the graph; part: what to call it where an operation takes several nodes, of which the last has the operation's name."""
+
+    def affine(self, x: Value, scale: np.ndarray, bias: np.ndarray, part: str = "") -> Value:
+        """x * scale + bias, one of each a channel: a depthwise convolution, which the one before it takes in where nothing else reads that."""
 
 
 @dataclass(frozen=True)

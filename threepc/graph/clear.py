@@ -79,11 +79,8 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
             x, padding = padded(x, attrs["padding"], 0.0, attrs["kernel"])
             sums: torch.Tensor = functional.avg_pool2d(x, attrs["kernel"], attrs["stride"], padding, divisor_override=1)
             return sums.div(attrs["divisor"])
-        case "add":
-            terms = [value if sign > 0 else -value for value, sign in zip(inputs, signs(node), strict=True)]
-            return sum(terms[1:], terms[0])
-        case "concat":
-            return torch.cat(inputs, dim=1)
+        case "add" | "concat" | "multiply" | "matmul":
+            return _joined(node, inputs)
         case "gather":
             return moved(x, attrs["moves"])
         case "reshape":
@@ -93,6 +90,17 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
         case "output":
             return x
     raise AssertionError(f"no rule to evaluate {node.kind}")
+
+
+def _joined(node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """What a node of several inputs makes of them."""
+    if node.kind == "add":
+        terms = [value if sign > 0 else -value for value, sign in zip(inputs, signs(node), strict=True)]
+        return sum(terms[1:], terms[0])
+    if node.kind == "concat":
+        return torch.cat(inputs, dim=1)
+    x, y = inputs
+    return x @ y if node.kind == "matmul" else (x + node.attrs.get("offset", 0.0)) * y
 
 
 def moved(x: torch.Tensor, moves: Moves) -> torch.Tensor:

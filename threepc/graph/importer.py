@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 
 from threepc.errors import InputError
-from threepc.graph.calls import Value, node_shape
+from threepc.graph.calls import Value, node_shape, pointwise
 from threepc.graph.constants import Constants
 from threepc.graph.fx_nodes import module_path, operation_name, operation_of, schema, torch_name, where
 from threepc.graph.ir import Graph, Node, Weights, check_weights
@@ -55,7 +55,7 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
         raise InputError("the example input must be one float tensor (N, C, H, W), none of them 0")
     program = _export(model, example)
     importer = _Importer(model, program, len(example))
-    graph, weights = fold_affine(*sweep(*importer.run()), frozenset(importer.batch_norms))
+    graph, weights = fold_affine(*sweep(*importer.run()), frozenset(importer.affine))
     check_weights(graph, weights)
     return graph, weights
 
@@ -125,7 +125,7 @@ class _Importer:
         self.moved: dict[tuple[Any, ...], Value] = {}
         self.nodes: list[Node] = []
         self.weights: Weights = {}
-        self.batch_norms: set[str] = set()
+        self.affine: set[str] = set()
         self.constants = Constants(program)
         self.names = self._name_nodes()
         self.refusals = Refusals()
@@ -323,8 +323,8 @@ class _FxCall:
             self.refuse(f"with a weight of type {tensor.dtype} and layout {tensor.layout}; threepc needs dense floats")
         return tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
 
-    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, **weights: np.ndarray) -> Value:
-        importer, inputs, name = self._importer, list(inputs), self.name
+    def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any] | None = None, part: str = "", **weights: np.ndarray) -> Value:
+        importer, inputs, name = self._importer, list(inputs), "/".join(filter(None, (self.name, part)))
         channels = weights["weight"].shape[0] if weights else None
         try:
             shape = infer_shape(kind, [value.shape for value in inputs], attrs or {}, channels)
@@ -333,9 +333,12 @@ class _FxCall:
         importer.nodes.append(Node(name, kind, tuple(value.node for value in inputs), shape, attrs or {}))
         if weights:
             importer.weights[name] = weights
-        if self.operation == "batch_norm":
-            importer.batch_norms.add(name)
         return Value(name, shape, self.torch_shape)
+
+    def affine(self, x: Value, scale: np.ndarray, bias: np.ndarray, part: str = "") -> Value:
+        value = self.emit("conv", [x], pointwise(groups=x.shape[0]), part, weight=scale[:, None, None, None], bias=bias)
+        self._importer.affine.add(value.node)
+        return value
 
 
 def _cells(value: Value) -> int:

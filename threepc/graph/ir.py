@@ -27,6 +27,7 @@ from threepc.graph.kinds import (
     MAX_SIDE,
     OPTIONAL,
     SEVERAL_INPUTS,
+    TWO_INPUTS,
     Shape,
     infer_shape,
 )
@@ -174,7 +175,8 @@ def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
         raise InputError(f"kind: a second node of kind {node.kind}")
     _check_attributes(node)
     _check_shape(node.shape)
-    few, many = (0, 0) if node.kind == "input" else (2, MAX_NODES) if node.kind in SEVERAL_INPUTS else (1, 1)
+    few = 0 if node.kind == "input" else 2 if node.kind in SEVERAL_INPUTS | TWO_INPUTS else 1
+    many = MAX_NODES if node.kind in SEVERAL_INPUTS else few
     if type(node.inputs) is not tuple or not few <= len(node.inputs) <= many:
         raise InputError(f"inputs: a node of kind {node.kind} has {few if few == many else f'at least {few}'}")
     for name in node.inputs:

@@ -13,6 +13,8 @@ avgpool  kernel, stride, padding, divisor: float; the sum of each window over ze
 add      optionally signs: 1 or -1 for each input, not all 1; two or more inputs of one shape, added or subtracted
 concat   none; two or more inputs, along channels
 gather   moves: what moves.py says; its input's cells, rearranged, dropped, repeated, or zeros
+multiply optionally offset: float; (x + offset) * y, whose sides are equal or 1
+matmul   none; the product of (rows, depth) and (depth, columns) for every channel
 reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
 output   optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
@@ -42,6 +44,7 @@ MAX_SIDE = 1 << 16
 MAX_KERNEL = 1 << 10
 MAX_ELEMENTS = 1 << 28
 MAX_DIVISOR = float(MAX_SIDE * MAX_SIDE)
+MAX_OFFSET = 2.0**16
 
 
 def _integer(value: Any, low: int, high: int) -> None:
@@ -65,6 +68,11 @@ def _positive_float(value: Any) -> None:
 def _divisor(value: Any) -> None:
     if type(value) is not float or not 1 <= value <= MAX_DIVISOR:
         raise InputError(f"must be a float from 1 to {MAX_DIVISOR:g}")
+
+
+def _offset(value: Any) -> None:
+    if type(value) is not float or not abs(value) <= MAX_OFFSET:
+        raise InputError(f"must be a float from -{MAX_OFFSET:g} to {MAX_OFFSET:g}")
 
 
 def _groups(value: Any) -> None:
@@ -101,12 +109,15 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "add": {"signs": _signs},
     "concat": {},
     "gather": {"moves": _moves},
+    "multiply": {"offset": _offset},
+    "matmul": {},
     "reshape": {},
     "resize": {"size": _pair},
     "output": {"resize": _output_resize},
 }
-OPTIONAL = {("output", "resize"), ("add", "signs")}
+OPTIONAL = {("output", "resize"), ("add", "signs"), ("multiply", "offset")}
 SEVERAL_INPUTS = {"add", "concat"}
+TWO_INPUTS = {"multiply", "matmul"}
 
 KINDS = tuple(ATTRIBUTES)
 
@@ -172,6 +183,24 @@ def _sum(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape
     return inputs[0]
 
 
+def _product(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    one, other = inputs
+    if any(a != b and 1 not in (a, b) for a, b in zip(one, other, strict=True)):
+        raise InputError(f"inputs: their shapes do not fit: {one}, {other}")
+    result = max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2])
+    for factor in inputs:
+        if factor[0] < result[0] and factor[1] == result[1] > 1 and factor[2] < result[2]:
+            raise InputError(f"inputs: a factor of {factor} is repeated along channels and columns but not along rows")
+    return result
+
+
+def _matrix_product(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    one, other = inputs
+    if one[0] != other[0] or one[2] != other[1]:
+        raise InputError(f"inputs: their shapes do not fit: {one}, {other}")
+    return one[0], one[1], other[2]
+
+
 def _divided(inputs: int, outputs: int, groups: int) -> int:
     if inputs % groups or outputs % groups or not outputs:
         raise InputError(f"groups: must divide the {inputs} input channels and the {outputs} output channels")
@@ -214,6 +243,8 @@ _SHAPES: dict[str, Callable[[Sequence[Shape], dict[str, Any], int], Shape]] = {
     "add": _sum,
     "concat": _concatenated,
     "gather": _gathered,
+    "multiply": _product,
+    "matmul": _matrix_product,
     "reshape": _flat,
     "resize": _broadcast,
     "output": _same,

@@ -12,12 +12,13 @@ import numpy as np
 from torch import nn
 
 from threepc.graph import rearrange
-from threepc.graph.calls import Call, Operation, Value
+from threepc.graph.calls import Call, Operation, Value, pointwise
 from threepc.graph.ir import signed
+from threepc.graph.product_operations import PRODUCTS
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6 and hardtanh and clamp from 0, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over (2, 3), "
-    "add, sub, cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
+    "add, sub, mul, square, matmul, hardsigmoid, hardswish, cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
 )
 
 
@@ -59,7 +60,7 @@ def _conv2d(call: Call) -> Value:
 
 def _linear(call: Call) -> Value:
     x, weight, bias = _linear_operands(call, rank=2)
-    return call.emit("conv", [x], _pointwise(groups=1), weight=weight[:, :, None, None], bias=bias)
+    return call.emit("conv", [x], pointwise(groups=1), weight=weight[:, :, None, None], bias=bias)
 
 
 def _linear_operands(call: Call, rank: int) -> tuple[Value, np.ndarray, np.ndarray]:
@@ -68,10 +69,6 @@ def _linear_operands(call: Call, rank: int) -> tuple[Value, np.ndarray, np.ndarr
         call.refuse("without a weight")
     bias = call.constant(call.arguments["bias"])
     return x, weight, np.zeros(weight.shape[0]) if bias is None else bias
-
-
-def _pointwise(groups: int) -> dict[str, Any]:
-    return {"kernel": [1, 1], "stride": [1, 1], "padding": [0, 0, 0, 0], "dilation": [1, 1], "groups": groups}
 
 
 def _batch_norm(call: Call) -> Value:
@@ -87,7 +84,7 @@ def _batch_norm(call: Call) -> Value:
     if gamma is not None:
         scale = scale * gamma
     bias = -mean * scale if beta is None else beta - mean * scale
-    return call.emit("conv", [x], _pointwise(groups=x.shape[0]), weight=scale[:, None, None, None], bias=bias)
+    return call.affine(x, scale, bias)
 
 
 def _relu(call: Call) -> Value:
@@ -229,6 +226,7 @@ OPERATIONS = {
     "clone": Operation(_same),
     "detach": Operation(_same),
     "alias": Operation(_same),
+    **PRODUCTS,
 }
 
 # Results of these may share memory with their input, so that a later operation in place on one changes the other.

@@ -17,10 +17,11 @@ def check_work(graph: Graph, batch: int) -> None:
     """Raises InputError, naming the layer, where `batch` images at once take more than these."""
     products = 0
     for node in graph.nodes:
-        if node.kind not in ("conv", "avgpool"):
+        if node.kind not in ("conv", "avgpool", "matmul"):
             continue
-        channels = graph[node.inputs[0]].shape[0] // node.attrs["groups"] if node.kind == "conv" else 1
-        products += batch * math.prod(node.shape) * channels * math.prod(node.attrs["kernel"])
+        first = graph[node.inputs[0]].shape
+        channels = first[0] // node.attrs["groups"] if node.kind == "conv" else first[2] if node.kind == "matmul" else 1
+        products += batch * math.prod(node.shape) * channels * math.prod(node.attrs.get("kernel", ()))
         if products > MOST_PRODUCTS:
             most = f"at most {MOST_PRODUCTS:,} are possible"
             raise InputError(f"{node.name}: up to here {products:,} multiplications for {batch} images at once; {most}")

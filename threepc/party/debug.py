@@ -31,7 +31,7 @@ from threepc.plan.twin import Packed, Rounding
 from threepc.prf import derive_key, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.roles import Client, Server
-from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ProductStep, ReluStep, Step, Value
 from threepc.protocol.summands import cut_summand
 
 NOT_PRIVATE = "NOT PRIVATE: --debug-seed fixes every key of this run; whoever knows the number can decrypt everything. For debugging only."
@@ -257,8 +257,12 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result: Summands, pac
             candidates = [twin.relu(step.protocol, x, Rounding(below=share)) for share in shares]
     else:
         candidates, room = [twin.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())], np.inf
+        if isinstance(step, ProductStep):
+            opened = twin.signed(candidates[0], step.result.bits)
+            room = step.protocol.cut.kept_bits - 2 - _log2(float(np.abs(opened).max(initial=0)))
     differences = [np.abs(twin.signed(result.words - candidate, step.result.bits)) for candidate in candidates]
-    return int(np.minimum.reduce(differences).max()), 0, room
+    # the summands of a product are nobody's to add up here, so it may be off by what their cuts are
+    return int(np.minimum.reduce(differences).max()), int(isinstance(step, ProductStep)), room
 
 
 def _output_error(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
-from threepc.protocol.steps import Value
+from threepc.protocol.steps import ProductStep, Value
 from threepc.ring import word_of
 
 MAX_BATCH = 1024
@@ -24,16 +24,21 @@ def needed(plan: Plan) -> int:
     """Bytes that a party holds at most for one inference, weights and what is dealt further ahead apart.
 
     These are the values that are still to be used, what travels for one step, and what is drawn and opened for it; whatever a party does at
-    a step, it holds no more than the server, to which both others send.
+    a step, it holds no more than the server, to which both others send, and what the client keeps for products.
     """
     held: dict[str, int] = {}
-    most = live = 0
+    most, live = 0, _kept(plan)
     for step, released in zip(plan.steps, plan.release, strict=True):
         held[step.name] = size = _bytes(step.result)
         live, cost = live + size, step.cost
         most = max(most, live + 2 * sum(map(_bytes, step.inputs)) + cost.total("offline") + 2 * cost.total("online"))
         live -= sum(held.pop(name) for name in released)
     return most
+
+
+def _kept(plan: Plan) -> int:
+    """What the client keeps of its offline phase for products, whose answers need it."""
+    return sum(_bytes(value) for step in plan.steps if isinstance(step, ProductStep) for value in step.inputs)
 
 
 def largest_batch(model: PublicModel, memory: int) -> int:

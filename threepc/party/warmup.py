@@ -50,7 +50,9 @@ def _tiny_graph() -> tuple[Graph, Sizes]:
         Node("sum", "add", ("block", "relu"), (3, 3, 3)),
         Node("difference", "add", ("sum", "relu"), (3, 3, 3), {"signs": [1, -1]}),
         Node("clip", "clip", ("difference",), (3, 3, 3), {"max": 6.0}),
-        Node("average", "avgpool", ("clip",), (3, 2, 2), pool | {"divisor": 9.0}),
+        Node("product", "multiply", ("clip", "difference"), (3, 3, 3)),
+        Node("attention", "matmul", ("product", "clip"), (3, 3, 3)),
+        Node("average", "avgpool", ("attention",), (3, 2, 2), pool | {"divisor": 9.0}),
         Node("concat", "concat", ("average", "average"), (6, 2, 2)),
         Node("output", "output", ("concat",), (6, 2, 2)),
     )

@@ -18,7 +18,7 @@ from threepc.graph.clear import walk
 from threepc.graph.ir import Graph, Weights
 from threepc.graph.relu_spec import IDENTITY, ZERO, Sizes
 from threepc.plan.schedule import Plan
-from threepc.protocol.steps import MaxPoolStep, OutputStep, ReluStep
+from threepc.protocol.steps import MaxPoolStep, OutputStep, ProductStep, ReluStep
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,10 @@ def bounds(plan: Plan) -> Iterator[Bound]:
     bits, nodes = plan.precision.bits, {node.name for node in plan.graph.nodes}
     for step in plan.steps:
         node = _node(nodes, step.name)
-        if step.result.bits == bits and not isinstance(step, ReluStep | OutputStep):
+        if step.result.bits == bits and not isinstance(step, ReluStep | ProductStep | OutputStep):
             yield Bound(step.name, step.name, node, False, bits - 2 - step.result.fraction)
+        if isinstance(step, ProductStep):
+            yield Bound(step.name, step.name, node, False, step.protocol.cut.kept_bits - 2 - step.result.fraction)
         if isinstance(step, ReluStep | MaxPoolStep):
             source, cut = step.sources[0], step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
             fraction = step.inputs[0].fraction - cut.shift

@@ -11,6 +11,7 @@ from threepc.choices import LABEL
 from threepc.errors import InputError
 from threepc.graph.ir import Node, signs, weight_shape
 from threepc.plan.precision import MAX_TRUNCATION
+from threepc.plan.products import multiply
 from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
 from threepc.protocol import summands
 from threepc.protocol.argmax import Argmax
@@ -165,6 +166,8 @@ LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
     "add": _add,
     "concat": _concat,
     "gather": _gather,
+    "multiply": multiply,
+    "matmul": multiply,
     "reshape": _reshape,
     "resize": _resize,
     "output": _output,

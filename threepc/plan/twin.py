@@ -31,8 +31,9 @@ from threepc.kernels.convolution import PackedWeight
 from threepc.kernels.gate import Cut
 from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
+from threepc.protocol.product import Product
 from threepc.protocol.relu import Relu
-from threepc.protocol.steps import InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Step, Value
+from threepc.protocol.steps import InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ProductStep, ReluStep, Step, Value
 from threepc.ring import word_of
 
 Packed = Mapping[str, tuple[PackedWeight, np.ndarray]]
@@ -188,6 +189,8 @@ def apply(
             return relu(step.protocol, rounding.cut(inputs[0], step.protocol.cut, provider_summand), rounding)
         case MaxPoolStep():
             return max_pool(graph, step, rounding.cut(inputs[0], step.cut, provider_summand))
+        case ProductStep():
+            return product(step.protocol, inputs[0], inputs[-1], rounding)
         case OutputStep():
             return output(step, inputs[0], rounding, provider_summand)
     raise AssertionError(f"no rule to simulate {step.kind}")
@@ -220,6 +223,13 @@ def _decided(protocol: Relu, units: np.ndarray) -> np.ndarray:
         sums = np.add.reduceat(np.add.reduceat(units[:, c], rows[::h], 1), columns[::w], 2)
         decided[:, c] = (~(sums >> protocol.width) & 1)[:, (rows // h)[:, None], columns // w]
     return decided
+
+
+def product(protocol: Product, x: np.ndarray, y: np.ndarray, rounding: Rounding) -> np.ndarray:
+    """The product of words (N, C, H, W) with its truncation, as words of the ring; every party has a summand of it."""
+    x = x + x.dtype.type(protocol.offset % 2**protocol.cut.bits)
+    cut = rounding.cut(x @ y if protocol.matrix else x * y, protocol.cut)
+    return to_words(rounding.lifted(cut, protocol.cut.kept_bits, protocol.cut.bits), protocol.cut.bits)
 
 
 def max_pool(graph: Graph, step: MaxPoolStep, x: np.ndarray) -> np.ndarray:

@@ -121,6 +121,8 @@ class Client(Peer):
     def __init__(self, attempt: int, weights: Weights, provider_key: Keystream, offline: Sender, online: Channel, threads: int = 1) -> None:
         super().__init__(attempt, weights, provider_key, online, threads)
         self.offline = offline
+        self.kept: dict[int, list[np.ndarray]] = {}
+        """By op: what `prepare` leaves to `infer`, which takes it away. The server answers an op only after its offline message, so it is there."""
 
     def send_offline(self, op: int, *parts: np.ndarray) -> None:
         """Send an offline message to the server."""

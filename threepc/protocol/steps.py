@@ -20,6 +20,7 @@ from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.product import Product
 from threepc.protocol.relu import Relu
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.summands import Summand, cut_summand
@@ -139,6 +140,32 @@ class LocalStep(Step):
 
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
         return self.apply(inputs)
+
+
+@dataclass(frozen=True)
+class ProductStep(Step):
+    """The product of two reduced values, or the square of one, to a reduced value."""
+
+    protocol: Product
+
+    @property
+    def cost(self) -> Cost:
+        return self.protocol.cost
+
+    def _arrays(self, inputs: Sequence[Summand]) -> list[np.ndarray]:
+        return [value.array(held) for value, held in zip(self.inputs, inputs, strict=True)]
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.deal(provider, self._arrays(inputs))
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.prepare(client, self._arrays(inputs))
+
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.protocol.serve(server, self._arrays(inputs))
+
+    def infer(self, client: Client) -> None:
+        self.protocol.infer(client)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,14 @@ def _reach_of(graph: Graph, node: Node, ranges: dict[str, Range]) -> Range:
             if name in ranges:
                 found.append((offset + ranges[name][0], offset + ranges[name][1]))
             offset += graph[name].shape[0]
+    if node.kind == "multiply" and any(graph[name].shape[0] < node.shape[0] for name in node.inputs if name in ranges):
+        return 0, node.shape[0]
     return min(start for start, _ in found), max(stop for _, stop in found)
+
+
+def _factors(graph: Graph, node: Node, output: Range) -> list[Range]:
+    """The channels of both factors that the channels `output` of their product need."""
+    return [output if graph[name].shape[0] == node.shape[0] else (0, 1) for name in node.inputs]
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,8 @@ class Suffix:
             return self._add(step, inputs, samples)
         if node.kind == "concat":
             return self._concat(step, inputs, samples)
+        if node.kind in ("multiply", "matmul"):
+            return self._multiply(step, inputs, samples)
         changed = [values for values in inputs if values is not None]
         if node.kind == "gather":
             changed = [self._completed(node.inputs[0], changed[0], cast("Range", step.inputs[0]), samples)]
@@ -207,6 +216,19 @@ class Suffix:
             whole[:, where] += sign * (changed - base[:, where])
         return whole
 
+    def _multiply(self, step: _Step, inputs: list[torch.Tensor | None], samples: torch.Tensor) -> torch.Tensor:
+        factors = []
+        for name, needed, channels, values in zip(
+            step.node.inputs, _factors(self.network.graph, step.node, step.output), step.inputs, inputs, strict=True
+        ):
+            if channels == needed and values is not None:
+                factors.append(values)
+                continue
+            factors.append(self._rows(name, samples, needed).clone())
+            if channels is not None and values is not None:
+                factors[-1][:, channels[0] - needed[0] : channels[1] - needed[0]] = values
+        return self.network.operate(step.node, factors)
+
     def _concat(self, step: _Step, inputs: list[torch.Tensor | None], samples: torch.Tensor) -> torch.Tensor:
         if sum(values is not None for values in inputs) == 1:
             return next(values for values in inputs if values is not None)
@@ -230,6 +252,9 @@ def _frontier(graph: Graph, relu: str) -> set[str]:
             needed |= {node.inputs[0], node.name}
         if node.kind == "gather":
             needed.add(node.inputs[0])
+        if node.kind in ("multiply", "matmul"):
+            factors = zip(node.inputs, _factors(graph, node, ranges[node.name]), strict=True)
+            needed |= {name for name, channels in factors if ranges.get(name) != channels}
         if node.kind == "add":
             needed |= {name for name in node.inputs if ranges.get(name) != (0, node.shape[0])}
         if node.kind == "concat" and sum(name in ranges for name in node.inputs) > 1:

@@ -114,7 +114,6 @@ def evaluate_assembled(
 
 
 def _inputs(samples: Sequence[Sample], card: ModelCard) -> np.ndarray:
-    """Images as the network takes them. The card's limit on inputs needs no look: an MMLab config's is never below what pixels can become."""
     return np.stack([preprocess(sample.image, card.preprocessing, sample.name) for sample in samples])
 
 
