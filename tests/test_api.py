@@ -14,12 +14,16 @@ from PIL import Image
 from torch import nn
 
 import threepc
+from tests.party import parties
 from threepc.api import _pixels
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec
 from threepc.images.card import Preprocessing
 from threepc.images.read import load_images
+from threepc.party.client import ClientSession
+from threepc.party.connector import MemoryConnector
 from threepc.party.keygen import generate
+from threepc.party.session import Options
 
 
 def network() -> nn.Module:
@@ -264,3 +268,22 @@ def test_importing_threepc_is_cheap():
     assert done.stdout.startswith("[] ") and "'local'" in done.stdout and "'Client'" in done.stdout
     with pytest.raises(AttributeError, match="no attribute 'remote'"):
         threepc.remote  # noqa: B018
+
+
+def test_a_client_without_retries_begins_a_new_session_behind_a_broken_one(tmp_path, monkeypatch):
+    """A session that lost a party behind its answer is over. Who calls `predict` again has not been told, and need not be."""
+    model, connector, options, opened = parties.small_model(), MemoryConnector(), Options(timeout=20.0), []
+    generate(tmp_path / "keys")
+    monkeypatch.setattr(
+        threepc.api.three_hosts, "open_client", lambda *_, **__: opened.append(ClientSession(connector, options)) or opened[-1]
+    )
+    with parties.serving(connector, model, options) as (server, _), threepc.Client(tmp_path / "keys", retries=0) as client:
+
+        def vanish(*_):
+            raise threepc.RunError("it went away", "lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(server.observation, "inferred", vanish)
+            parties.assert_close(model, parties.images(), client.predict(parties.images())[:, :, None, None])
+        parties.assert_close(model, parties.images(), client.predict(parties.images())[:, :, None, None])
+    assert len(opened) == 2

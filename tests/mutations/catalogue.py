@@ -319,4 +319,35 @@ MUTATIONS = (
         ("elif peer is not None and peer not in self._authorised:", "elif False:"),
         tests=("tests/transport",),
     ),
+    # What a peer may ask for
+    _mutation(
+        "a batch beyond a party's memory is begun",
+        "threepc/party/memory.py",
+        ("if (needs := needed(plan)) <= memory:", "if (needs := 0) <= memory:"),
+        tests=("tests/party/test_memory.py",),
+    ),
+    _mutation(
+        "weights beyond a party's memory are received",
+        "threepc/party/memory.py",
+        ("if takes > memory:", "if False:"),
+        tests=("tests/party/test_memory.py",),
+    ),
+    _mutation(
+        "a model may take any number of multiplications",
+        "threepc/model/limits.py",
+        ("if products > MOST_PRODUCTS:", "if False:"),
+        tests=("tests/model/test_hostile.py",),
+    ),
+    _mutation(
+        "a stride passes over any number of cells",
+        "threepc/model/limits.py",
+        ("_copied(node) > MOST_COPIED:", "False:"),
+        tests=("tests/model/test_hostile.py",),
+    ),
+    _mutation(
+        "a client that has used its images asks for more",
+        "threepc/party/queries.py",
+        ("if used + images > limit:", "if False:"),
+        tests=("tests/party/test_queries.py",),
+    ),
 )
