@@ -27,8 +27,8 @@ def deployment(threepc, tmp_path_factory):
     """A deployment.yaml whose server and provider run, and these."""
     path = write_deployment(tmp_path_factory.mktemp("deployment") / "keys")
     parties = {
-        "provider": threepc("provider", "--deployment", path),
-        "server": threepc("server", "factories:small", "--deployment", path.parent),
+        name: threepc(name, *words, "--deployment", path, "--trace", path.parent / f"{name}.json")
+        for name, words in (("provider", []), ("server", ["factories:small"]))
     }
     for running in parties.values():
         running.wait_for("listens at tcp://127.0.0.1:")
@@ -38,6 +38,16 @@ def deployment(threepc, tmp_path_factory):
     for running in parties.values():
         assert running.end() == 0
         assert not any(line.startswith("threepc: ") for line in running.errors)
+    for name in parties:
+        (role,) = timelines(path.parent / f"{name}.json")
+        assert role == name
+
+
+def timelines(path: Path) -> set[str]:
+    """Whose timelines a trace holds, steps and all."""
+    events = json.loads(path.read_text())["traceEvents"]
+    assert any(event.get("cat") == "layer" for event in events)
+    return {event["args"]["name"] for event in events if event["name"] == "process_name"}
 
 
 @pytest.fixture
@@ -50,7 +60,22 @@ def here(workplace, monkeypatch) -> Path:
 def test_a_client_gets_what_plaintext_gives(deployment, threepc, here, tmp_path):
     path, parties = deployment
     report = tmp_path / "report.json"
-    done = threepc("client", "--deployment", path, "--input", "one.png", "two.png", "--batch", 2, "--report", report, "--output", tmp_path)
+    done = threepc(
+        "client",
+        "--deployment",
+        path,
+        "--input",
+        "one.png",
+        "two.png",
+        "--batch",
+        2,
+        "--report",
+        report,
+        "--output",
+        tmp_path,
+        "--trace",
+        tmp_path / "t.json",
+    )
     assert done.end() == 0, done.errors
     module = load_model("factories:small").module
     images = np.stack([cv2.imread(name)[:, :, ::-1].transpose(2, 0, 1) for name in ("one.png", "two.png")])
@@ -59,6 +84,7 @@ def test_a_client_gets_what_plaintext_gives(deployment, threepc, here, tmp_path)
     written = json.loads(report.read_text())
     assert [entry["label"] for entry in written["results"]] == plain.argmax(axis=1).tolist()
     assert written["model"] == "small" and written["messages_online"] > 0
+    assert timelines(tmp_path / "t.json") == {"client"}
     parties["server"].wait_for(r"session [0-9a-f]{8}: 2 image\(s\) in")
     parties["provider"].wait_for(r"session [0-9a-f]{8}: dealt for 2 image\(s\) in")
 

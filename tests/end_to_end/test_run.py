@@ -53,6 +53,16 @@ def test_the_demo_classifies_ten_digits_as_plaintext_does(demo):
     assert report["max_abs_error"] < 0.005 * report["max_abs_plain"]
 
 
+def test_a_trace_has_three_timelines(threepc, tmp_path):
+    done = threepc("run", "factories:small", "--input", "one.png", "--trace", tmp_path / "t.json")
+    assert done.end() == 0, done.errors
+    assert done.lines[-1] == f"wrote {tmp_path / 't.json'}"
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    parties = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
+    assert sorted(parties.values()) == ["client", "provider", "server"]
+    assert {parties[event["pid"]] for event in events if event.get("cat") == "layer"} == set(parties.values())
+
+
 def test_the_demo_prints_seconds_and_megabytes(demo):
     done, report = demo
     for phase in ("offline", "online", "total"):

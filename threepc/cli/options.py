@@ -149,6 +149,10 @@ output_options = together(
 )
 """Where the answers and the measurements go."""
 
+trace_option = click.option(
+    "--trace", type=FILE, metavar="JSON", help="Write what went on when, layer by layer; https://ui.perfetto.dev shows it."
+)
+
 calibration_option = click.option(
     "--calibration",
     multiple=True,

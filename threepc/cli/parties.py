@@ -22,6 +22,7 @@ from threepc.cli.options import (
     output_options,
     phases_option,
     threads_option,
+    trace_option,
 )
 
 _deployment = click.option("--deployment", type=FILE, required=True, help="deployment.yaml, or the folder it lies in.")
@@ -40,6 +41,7 @@ def _watching_options(function: Function) -> Function:
         click.option(
             "--observe", metavar="[HOST:]PORT", help="Serve /healthz, /readyz, /status and /metrics there; on loopback without HOST."
         ),
+        trace_option,
     ):
         function = option(function)
     return function
@@ -141,6 +143,7 @@ def server(
     observe: str | None,
     log_format: str,
     grace: float,
+    trace: Path | None,
     **options: Any,
 ) -> None:
     """Serve a network, or those of --models, to the clients of a deployment until interrupted.
@@ -163,7 +166,7 @@ def server(
             raise InputError(f"--models: write {', '.join(given)} into {models}, for each model its own")
     else:
         raise InputError("say which network to serve: either CONFIG [CHECKPOINT], or --models YAML for several")
-    serve(ServerOptions(model, deployment, threads, Watching(observe, log_format, grace)), Display())
+    serve(ServerOptions(model, deployment, threads, Watching(observe, log_format, grace, trace)), Display())
 
 
 @click.command(cls=Command, short_help="Deal randomness to clients and server.")
@@ -200,6 +203,7 @@ def status(address: str, as_json: bool) -> None:
 @phases_option
 @out_of_range_option
 @output_options
+@trace_option
 @click.option(
     "--resume",
     type=FILE,

@@ -24,6 +24,7 @@ from threepc.cli.options import (
     threads_option,
     timeout_option,
     together,
+    trace_option,
     transport_option,
 )
 
@@ -53,6 +54,7 @@ _options_of_both = together(
 @phases_option
 @timeout_option
 @click.option("--budget", type=Positive(1e6), metavar="MB", help="Megabytes that may be dealt ahead.  [default: 512 MiB]")
+@trace_option
 @click.option("--debug-seed", type=click.IntRange(0), help="NOT PRIVATE: keys follow from this number. Needs --transport memory.")
 def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool, layers: bool, **options: Any) -> None:
     """Classify or segment images with three parties on this machine.
@@ -63,6 +65,8 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
     from threepc.tasks.run import run as run_three_parties
     from threepc.tasks.simulate import run_reproducibly
 
+    if debug_seed is not None and options["trace"] is not None:
+        raise click.UsageError("--trace: not with --debug-seed, whose run has no parties that work side by side")
     most = None if budget is None else round(budget * 1e6)
     wanted = _run_options(options, compare=compare or layers, layers=layers, separate=phases == "separate", budget=most)
     if debug_seed is None:

@@ -33,6 +33,7 @@ from threepc.party.session import (
     open_channel,
     text_field,
 )
+from threepc.party.tracing import Timeline, noting, result_of
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.plan.schedule import Plan
@@ -155,7 +156,7 @@ class ClientSession:
         self._provider.send_control("deal", {"attempt": attempt, "batch": plan.batch})
         role = Client(attempt, self._weights, self._stream, self._paced, self._online, self._options.threads)
         self._provider.attempt = self._offline.attempt = attempt
-        ahead, dealt = _Ahead(role, plan, self._channels), None
+        ahead, dealt = _Ahead(role, plan, self._channels, self._options.trace), None
         if separate:
             ahead.join()
             dealt = self._provider.receive_control("dealt")
@@ -163,7 +164,7 @@ class ClientSession:
         try:
             self._online.send_control("infer", {"attempt": attempt, "batch": plan.batch})
             self._online.attempt = attempt
-            logits = inference.infer(role, plan, words, ahead)
+            logits = inference.infer(role, plan, words, ahead, noting(self._options.trace, "online", inference.nothing))
         except RunError:
             ahead.join()  # what went wrong there comes first
             raise
@@ -233,8 +234,8 @@ def _usage(control: Control) -> dict[str, float]:
 class _Ahead:
     """The offline phase in a thread of its own; the online phase reads the input's mask and the output's share from it when it needs them."""
 
-    def __init__(self, role: Client, plan: Plan, channels: list[Channel]) -> None:
-        self._role, self._plan, self._channels = role, plan, channels
+    def __init__(self, role: Client, plan: Plan, channels: list[Channel], trace: Timeline | None) -> None:
+        self._role, self._plan, self._channels, self._trace = role, plan, channels, trace
         self._mask: Future[np.ndarray] = Future()
         self._kept: Future[np.ndarray] = Future()
         self.seconds = 0.0
@@ -243,7 +244,7 @@ class _Ahead:
     def _run(self) -> None:
         began = time.perf_counter()
         try:
-            kept = inference.prepare(self._role, self._plan, self._mask.set_result)
+            kept = inference.prepare(self._role, self._plan, self._mask.set_result, noting(self._trace, "offline", inference.nothing))
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
             for channel in self._channels:
                 channel.close()
@@ -261,9 +262,9 @@ class _Ahead:
     @property
     def mask(self) -> np.ndarray:
         """d of the input, as soon as it is drawn."""
-        return self._mask.result()
+        return result_of(self._mask, self._trace)
 
     @property
     def kept(self) -> np.ndarray:
         """What the output's opening needs, when all is prepared."""
-        return self._kept.result()
+        return result_of(self._kept, self._trace)

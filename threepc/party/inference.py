@@ -42,7 +42,7 @@ def deal(provider: Provider, plan: Plan, note: Note = nothing) -> None:
     _walk(plan, lambda step, inputs: step.deal(provider, inputs), note)
 
 
-def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None]) -> np.ndarray:
+def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None], note: Note = nothing) -> np.ndarray:
     """C, offline: the client's summands of every step. Hands the mask of the input to `on_mask` at once; returns what the output's opening needs."""
 
     def act(step: Step, inputs: list[Summand]) -> Summand:
@@ -52,7 +52,7 @@ def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None]) -
         on_mask(mask)
         return mask
 
-    return cast("np.ndarray", _walk(plan, act, nothing))  # of the output step, which never gives None
+    return cast("np.ndarray", _walk(plan, act, note))  # of the output step, which never gives None
 
 
 def serve(server: Server, plan: Plan, note: Note = nothing) -> None:

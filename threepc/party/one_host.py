@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -25,6 +27,7 @@ from threepc.party.provider import ProviderParty
 from threepc.party.record import Record
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
+from threepc.party.tracing import Timeline
 from threepc.party.warmup import warm_up
 from threepc.transport.channel import Channel
 from threepc.transport.framing import Control
@@ -50,20 +53,26 @@ class ThreeProcesses:
         threads: int = 1,
         timeout: float = 120.0,
         budget: int | None = None,
+        traced: bool = False,
     ) -> None:
-        """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `choices.NETWORKS`. Raises RunError when a party does not start."""
+        """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `choices.NETWORKS`. Raises RunError when a party does not start.
+
+        traced: note timelines, which are in `timelines` once the parties are closed.
+        """
         check_transport(transport, network)
         self._timeout, self._ended = timeout, ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._channels: dict[str, Channel] = {}
         self._open = contextlib.ExitStack()
+        self.timelines: list[Timeline] = []
         limits = {"network": network, "timeout": timeout, "budget": budget or Options().budget, "threads": threads}
+        directory = tempfile.mkdtemp(prefix="threepc-")  # mode 0700
+        self._directory = Path(directory)
         try:
-            directory = tempfile.mkdtemp(prefix="threepc-")  # mode 0700
             self._open.callback(shutil.rmtree, directory, ignore_errors=True)
             self._listener = self._open.enter_context(Listener(f"ipc://{directory}/control"))
             self._start(directory, model)
-            self._connect({"transport": transport, "options": limits})
+            self._connect({"transport": transport, "options": limits, "traced": traced})
         except BaseException:
             self.close()
             raise
@@ -150,6 +159,8 @@ class ThreeProcesses:
                 self._end(self._processes[role], STOP_TIMEOUT if role in self._channels else 0.1)
         for channel in self._channels.values():
             channel.close()
+        for written in sorted(self._directory.glob("*.trace")):
+            self.timelines.append(Timeline.from_plain(json.loads(written.read_text())))
         self._open.close()
 
     @staticmethod
@@ -170,14 +181,18 @@ class ThreeProcesses:
 class ThreeThreads:
     """The three roles as threads of this process, over the in-memory channel: for tests and debugging."""
 
-    def __init__(self, model: ServedModel, threads: int = 1, timeout: float = 120.0, budget: int | None = None) -> None:
+    def __init__(
+        self, model: ServedModel, threads: int = 1, timeout: float = 120.0, budget: int | None = None, traced: bool = False
+    ) -> None:
         options, connector = Options(timeout, budget or Options().budget, threads), MemoryConnector()
-        self._parties = [ServerParty(model, connector, options), ProviderParty(connector, options)]
+        self.timelines = [Timeline(role) for role in sorted(ROLES)] if traced else []
+        of = {timeline.role: dataclasses.replace(options, trace=timeline) for timeline in self.timelines}
+        self._parties = [ServerParty(model, connector, of.get("server", options)), ProviderParty(connector, of.get("provider", options))]
         self._threads = [threading.Thread(target=party.serve, name=type(party).__name__) for party in self._parties]
         for thread in self._threads:
             thread.start()
         try:
-            self._session = ClientSession(connector, options)
+            self._session = ClientSession(connector, of.get("client", options))
         except BaseException:
             self._stop()
             raise
@@ -215,6 +230,7 @@ def open_parties(
     threads: int = 1,
     timeout: float = 120.0,
     budget: int | None = None,
+    traced: bool = False,
 ) -> ThreeProcesses | ThreeThreads:
     """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `ThreeProcesses`.
 
@@ -223,8 +239,8 @@ def open_parties(
     check_transport(transport, network)
     warm_up(model.public.precision, progress)
     if transport == "memory":
-        return ThreeThreads(model, threads, timeout, budget)
-    return ThreeProcesses(model, transport, network, threads, timeout, budget)
+        return ThreeThreads(model, threads, timeout, budget, traced)
+    return ThreeProcesses(model, transport, network, threads, timeout, budget, traced)
 
 
 def check_transport(transport: str, network: str) -> None:

@@ -16,6 +16,7 @@ from threepc.party.memory import check_weights
 from threepc.party.pacing import PacedSender
 from threepc.party.record import by_link, difference
 from threepc.party.session import Options, ending_together, key_text, next_request, requested, session_field, text_field
+from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import KEY_BYTES, Keystream
@@ -147,7 +148,8 @@ class ProviderParty(ListeningParty):
             stream.begin_attempt(attempt)
         client.attempt = paced.channel.attempt = attempt
         before, usage, seconds = paced.channel.meter.counts(), Usage(client.session), [0.0] * len(plan.steps)
-        inference.deal(Provider(attempt, weights, *streams, paced, self._options.threads), plan, inference.noting(seconds))
+        note = noting(self._options.trace, f"session {client.session.hex()[:8]}", inference.noting(seconds))
+        inference.deal(Provider(attempt, weights, *streams, paced, self._options.threads), plan, note)
         for stream in streams:
             stream.end_attempt(attempt)
         fields = usage.fields()

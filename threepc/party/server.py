@@ -27,6 +27,7 @@ from threepc.party.session import (
     session_field,
     text_field,
 )
+from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.prf import Keystream, new_key
@@ -173,7 +174,7 @@ class ServerParty(ListeningParty):
                 seconds[index] = taken
                 charge.is_final = index >= len(plan.steps) - 2  # from the output on, the client may have the answer
 
-            inference.serve(role, plan, note)
+            inference.serve(role, plan, noting(self._options.trace, f"session {online.session.hex()[:8]}", note))
         stream.end_attempt(attempt)
         for receiver in (dealt, prepared):
             receiver.settle()

@@ -53,6 +53,7 @@ from threepc.choices import NETWORKS
 from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
 from threepc.party.memory import DEFAULT_MEMORY, check_batch
+from threepc.party.tracing import Timeline, TracedChannel
 from threepc.party.weight_cache import WeightCache
 from threepc.plan.schedule import Plan
 from threepc.prf import ATTEMPT_BITS
@@ -77,6 +78,7 @@ class Options:
     idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the
     simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another party's that this one is
     not willing to run. weight_cache: where a client keeps the masked weights of models that it has seen, None for nowhere.
+    trace: the timeline that this party's work is noted in, None for none.
     """
 
     timeout: float = 60.0
@@ -89,6 +91,7 @@ class Options:
     idle: float | None = None
     tell: Callable[[str], None] = log.info
     weight_cache: WeightCache | None = None
+    trace: Timeline | None = None
 
     @classmethod
     def simulating(cls, network: str, timeout: float, budget: int, threads: int) -> Options:
@@ -112,7 +115,11 @@ def new_session() -> bytes:
 
 def open_channel(connection: Connection, here: str, there: str, options: Options, meter: Meter) -> Channel:
     """A channel on a new connection, before its session is known."""
-    return Channel(connection, (here, there), meter=meter, shaper=options.shaper(here, there), timeout=options.timeout)
+    if options.trace is None:
+        return Channel(connection, (here, there), meter=meter, shaper=options.shaper(here, there), timeout=options.timeout)
+    channel = TracedChannel(connection, (here, there), meter=meter, shaper=options.shaper(here, there), timeout=options.timeout)
+    channel.timeline = options.trace
+    return channel
 
 
 def key_text(key: bytes | None) -> str | None:

@@ -14,6 +14,7 @@ from threepc.party.provider import ProviderParty
 from threepc.party.queries import QueryCounts, state_file
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, log, new_session, number_field, open_channel
+from threepc.party.tracing import Timeline
 from threepc.party.weight_cache import WeightCache
 from threepc.transport.framing import PROTOCOL_VERSION
 from threepc.transport.keys import KeyPair
@@ -27,34 +28,39 @@ def open_client(
     tell: Callable[[str], None] = log.info,
     model: str = "",
     cache: bool = True,
+    trace: Timeline | None = None,
 ) -> ClientSession:
     """Connect as the client whose key files are called `name`, and set a session up; `tell` hears for whom the client waits.
 
     model: which one it asks for, as `Offer.find` takes it. cache: keep the masked weights on disk for later sessions, see `WeightCache`.
+    trace: what the session notes its work in.
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
     connector = connector_of(deployment, name, deployment.client_pair(name))
     options = _options(deployment, deployment.budgets.client, threads)
-    return ClientSession(connector, dataclasses.replace(options, tell=tell, model=model, weight_cache=WeightCache(tell) if cache else None))
+    kept = WeightCache(tell) if cache else None
+    return ClientSession(connector, dataclasses.replace(options, tell=tell, model=model, weight_cache=kept, trace=trace))
 
 
-def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1) -> ServerParty:
+def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1, trace: Timeline | None = None) -> ServerParty:
     """A server that listens; without a model it has clients wait until it is given one.
 
     Raises InputError for its keys, for weights that do not fit the ring, for an address in use, and where queries cannot be counted.
     """
     connector = connector_of(deployment, "server")
-    party = ServerParty(model, connector, _options(deployment, max(deployment.budgets.client, deployment.budgets.provider), threads))
+    options = _options(deployment, max(deployment.budgets.client, deployment.budgets.provider), threads)
+    party = ServerParty(model, connector, dataclasses.replace(options, trace=trace))
     party.authorise(deployment.authorised("server"), deployment.name_of)
     party.queries = QueryCounts(state_file(deployment.path), deployment.queries)
     return party
 
 
-def open_provider(deployment: Deployment, threads: int = 1) -> ProviderParty:
+def open_provider(deployment: Deployment, threads: int = 1, trace: Timeline | None = None) -> ProviderParty:
     """A provider that listens. Raises InputError for its keys and for an address in use."""
     connector = connector_of(deployment, "provider")
-    party = ProviderParty(connector, _options(deployment, deployment.budgets.provider, threads))
+    options = _options(deployment, deployment.budgets.provider, threads)
+    party = ProviderParty(connector, dataclasses.replace(options, trace=trace))
     party.authorise(deployment.authorised("provider"), deployment.name_of)
     return party
 

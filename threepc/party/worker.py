@@ -6,21 +6,27 @@ says what to do. The process ends with the starter: at once when standard input 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import logging
 import os
 import shutil
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 
 from threepc.errors import InputError, ThreepcError
+from threepc.files import write_atomically
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import ZmqConnector
 from threepc.party.provider import ProviderParty
 from threepc.party.server import ServerParty
 from threepc.party.session import Options
+from threepc.party.tracing import Timeline
 from threepc.transport import zmq_dealer
 from threepc.transport.channel import Channel
 from threepc.transport.keys import KeyPair
@@ -38,7 +44,8 @@ def main(role: str, directory: str, model: int | None = None) -> int:
     control = Channel(zmq_dealer.connect(f"ipc://{directory}/control", name="the starter"), (role, "starter"), timeout=None)
     control.send_control("hello", {"role": role, "public": keys.public.decode()})
     try:
-        _run(role, directory, keys, control, model)
+        with contextlib.ExitStack() as ending:
+            _run(role, directory, keys, control, model, ending)
     except ThreepcError as error:
         control.send_control("failed", {"reason": str(error), "exit_status": error.exit_status})
         return error.exit_status
@@ -54,9 +61,13 @@ def _end_with_starter(directory: str) -> None:
     os._exit(1)
 
 
-def _run(role: str, directory: str, own: KeyPair, control: Channel, model: int | None) -> None:
+def _run(role: str, directory: str, own: KeyPair, control: Channel, model: int | None, ending: contextlib.ExitStack) -> None:
     told = control.receive_control("start").fields
     options, encrypted = Options.simulating(**told["options"]), told["transport"] == "tcp"
+    if told["traced"]:
+        timeline = Timeline(role)
+        options = dataclasses.replace(options, trace=timeline)
+        ending.callback(lambda: write_atomically(Path(directory, f"{role}.trace"), json.dumps(timeline.to_plain()).encode()))
     public = {name: key.encode() for name, key in told["public"].items()} if encrypted else {}
     keys = own if encrypted else None
     if role == "client":

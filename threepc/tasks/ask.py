@@ -14,6 +14,7 @@ from threepc.party.deployment import load
 from threepc.party.kept import KeptOutputs
 from threepc.party.record import report
 from threepc.party.retrying import RetryingClient
+from threepc.party.tracing import Timeline, traced
 from threepc.party.warmup import warm_up
 from threepc.tasks import results
 from threepc.tasks.inputs import check_files, load_inputs
@@ -37,11 +38,19 @@ class ClientOptions:
     report: Path | None = None
     resume: Path | None = None
     retries: int = 0
+    trace: Path | None = None
     cache: bool = True
 
 
 def ask(options: ClientOptions, display: Display) -> Outcome:
     """Run the images. Raises InputError before anything of an image is sent, RunError when a party is missing, disagrees or fails."""
+    with traced(options.trace, "client") as trace:
+        outcome = _ask(options, trace, display)
+    outcome.written.extend([options.trace] if options.trace else [])
+    return outcome
+
+
+def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Outcome:
     deployment = load(options.deployment)
     deployment.client_pair(options.name)
     with display.stage("reading the images"):
@@ -52,7 +61,7 @@ def ask(options: ClientOptions, display: Display) -> Outcome:
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
-        connect = partial(three_hosts.open_client, deployment, options.name, options.threads, tell, options.model, options.cache)
+        connect = partial(three_hosts.open_client, deployment, options.name, options.threads, tell, options.model, options.cache, trace)
         client = RetryingClient(connect, options.retries, display.warn)
     with client:
         model = client.session.model

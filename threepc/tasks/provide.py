@@ -16,6 +16,7 @@ from threepc.party.deployment import Deployment, load
 from threepc.party.listening import ListeningParty
 from threepc.party.observation import Observation
 from threepc.party.session import log
+from threepc.party.tracing import traced
 from threepc.party.warmup import warm_up
 from threepc.tasks.observe import log_to_output, watched
 from threepc.tasks.reload import LOOKS_EVERY_S, Reload
@@ -25,12 +26,13 @@ from threepc.tasks.reload import LOOKS_EVERY_S, Reload
 class Watching:
     """How a party that serves is watched and stopped. observe: [HOST:]PORT of its pages, or None; log_format: "text" or "json".
 
-    grace: seconds that inferences which run are given when the party is told to stop.
+    grace: seconds that inferences which run are given when the party is told to stop. trace: file of its timeline, or None.
     """
 
     observe: str | None = None
     log_format: str = "text"
     grace: float = 30.0
+    trace: Path | None = None
 
 
 def provide(path: Path | str, threads: int, watching: Watching, display: Display) -> None:
@@ -39,10 +41,13 @@ def provide(path: Path | str, threads: int, watching: Watching, display: Display
     deployment.key_pair("provider")
     log_to_output(watching.log_format)
     observation = Observation("provider")
-    with watched(observation, watching.observe):  # it says "loading" while the kernels are prepared
+    with (
+        traced(watching.trace, "provider") as trace,
+        watched(observation, watching.observe),
+    ):  # it says "loading" while the kernels are prepared
         with display.stage("preparing kernels") as progress:
             warm_up(deployment.precision, progress)
-        party = three_hosts.open_provider(deployment, threads)
+        party = three_hosts.open_provider(deployment, threads, trace)
         party.observation = observation
         serve_until_signal(party, deployment, watching.grace)
 

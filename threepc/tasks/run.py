@@ -19,7 +19,7 @@ from threepc.files import check_writable
 from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel
-from threepc.party import debug, one_host
+from threepc.party import debug, one_host, tracing
 from threepc.party.batches import fitting, infer_all
 from threepc.party.memory import largest_batch
 from threepc.party.record import report
@@ -56,6 +56,7 @@ class RunOptions:
     out_of_range: str = "refuse"
     output: Path | None = None
     report: Path | None = None
+    trace: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def prepare(options: RunOptions, display: Display) -> PreparedRun:
     with display.stage("reading the images"):
         check_files(options.images)
     check_writable(options.report)
+    check_writable(options.trace)
     check_writable(options.output, is_directory=True)
     with display.stage("loading the model"):
         loaded = load_model(options.config, options.checkpoint, size=options.size)
@@ -97,10 +99,18 @@ def run(options: RunOptions, display: Display) -> Outcome:
         warm_up(model.precision, progress)
     with display.stage("starting client, server and provider"):
         parties = one_host.open_parties(
-            prepared.assembled.served, options.transport, options.network, threads=options.threads, timeout=options.timeout, budget=budget
+            prepared.assembled.served,
+            options.transport,
+            options.network,
+            threads=options.threads,
+            timeout=options.timeout,
+            budget=budget,
+            traced=options.trace is not None,
         )
     with parties, display.bar("private inference", len(inputs)) as advance:
         outputs, record = infer_all(partial(parties.infer, separate=options.separate), model, inputs.batches(options.batch), advance)
+    if options.trace is not None:
+        tracing.write(options.trace, parties.timelines)
     details = report(model, record, len(inputs), prepared.assembled.spec_source, parties.setup_links, parties.setup_seconds)
     details |= {
         "transport": options.transport,
@@ -108,7 +118,9 @@ def run(options: RunOptions, display: Display) -> Outcome:
         "threads": options.threads,
         "phases": "separate" if options.separate else "overlapped",
     }
-    return make_outcome(prepared, outputs, details, options, display)
+    outcome = make_outcome(prepared, outputs, details, options, display)
+    outcome.written.extend([options.trace] if options.trace else [])
+    return outcome
 
 
 def make_outcome(prepared: PreparedRun, outputs: np.ndarray, details: dict[str, Any], options: RunOptions, display: Display) -> Outcome:

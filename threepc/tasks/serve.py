@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from threepc.console import Display
 from threepc.party import three_hosts
 from threepc.party.deployment import load
+from threepc.party.tracing import traced
 from threepc.tasks.models import ModelOptions, Models
 from threepc.tasks.observe import log_to_output, watched
 from threepc.tasks.provide import Watching, serve_until_signal
@@ -28,9 +30,13 @@ def serve(options: ServerOptions, display: Display) -> None:
     deployment = load(options.deployment)
     deployment.key_pair("server")
     log_to_output(options.watching.log_format)
-    party = three_hosts.open_server(deployment, None, options.threads)  # an address in use is told before anything is loaded
-    look = lambda _: None
-    with party.served(), watched(party.observation, options.watching.observe):  # both from now on: while it loads, they say so
+    watching = options.watching
+    with contextlib.ExitStack() as stack:
+        trace = stack.enter_context(traced(watching.trace, "server"))
+        party = three_hosts.open_server(deployment, None, options.threads, trace)  # an address in use is told before anything is loaded
+        look = lambda _: None
+        stack.enter_context(party.served())  # from now on: while it loads, it says so
+        stack.enter_context(watched(party.observation, watching.observe))
         if isinstance(options.model, Path):
             models = Models(options.model, lambda model: model.load(deployment, display))
             party.offer_all(models.offered)
@@ -39,4 +45,4 @@ def serve(options: ServerOptions, display: Display) -> None:
             served = options.model.load(deployment, display)
             with display.stage("masking the weights"):
                 party.load(served)
-        serve_until_signal(party, deployment, options.watching.grace, look)
+        serve_until_signal(party, deployment, watching.grace, look)
