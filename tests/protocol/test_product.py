@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, Trio, edges, opened, values_up_to, without_zeros
 from threepc.kernels.gate import Cut
+from threepc.kernels.product import MOST_LIFTED
 from threepc.protocol.product import Product, Shape, spread
 from threepc.ring import word_of
 
@@ -63,6 +64,18 @@ def test_product_of_any_values_is_right_to_a_unit_and_a_half(bits, threads):
     assert np.abs(error).max() < 1.5
     assert abs(error.mean()) < 8 * 0.5 / np.sqrt(error.size)
     assert trio.measured == without_zeros(protocol.cost)
+
+
+@pytest.mark.parametrize("bits", (64, 48))
+def test_as_many_bits_are_removed_as_factors_of_many_bits_bring(bits):
+    shift = MOST_LIFTED
+    rng, kept = np.random.default_rng(bits), bits - shift
+    limit = ((1 << kept - 2) - 2) << shift
+    x = values_up_to(rng, 1 << bits // 2, 5000)
+    y = factors_of(values_up_to(rng, limit, 5000)[rng.permutation(5000)], x, limit)
+    x, y = (numbers.reshape(1, 1, 100, 50) for numbers in (x, y))
+    got, _ = multiply(Product(0, (x.shape,) * 2, x.shape, Cut(bits, shift, kept)), [x, y])
+    assert np.abs(got - (x.astype(object) * y).astype(np.int64) / 2.0**shift).max() < 1.5
 
 
 @pytest.mark.parametrize("bits", CUTS)

@@ -15,6 +15,11 @@ from threepc.kernels.options import kernel
 from threepc.kernels.packing import pack, unpack
 from threepc.kernels.runs import _blocks, _bounds, _packed
 
+MOST_LIFTED = 31
+"""Bits between a cut ring and the ring at most: so many are left of a 32-bit pad beside beta."""
+
+_PAD = np.uint32((1 << MOST_LIFTED) - 1)
+
 
 class Spread(NamedTuple):
     """Where a product's element p finds its factor: at p // block * row + p % row. The same shape has block = row; block is a multiple of row."""
@@ -115,7 +120,7 @@ def open_factors(message, bits, d, tiles, opened):
 
 @kernel
 def _draw_pads(client_stream, tile, count, scratch):
-    """The tile's t, one ring word an element, and w: the pad of the other branch's lift in its lower half, beta in its top bit."""
+    """The tile's t, one ring word an element, and w: beta in its top bit, below it the pad of the other branch's lift."""
     t, w = scratch.t[:count], scratch.w[:count]
     block = draw(client_stream, tile * _blocks(t.itemsize + 4), t)
     draw(client_stream, block, w)
@@ -138,7 +143,7 @@ def deal_products(terms, d, cut, server_stream, client_stream, tiles, scratch, m
             carry = np.uint32((value >> top) & _ONE)
             chosen = carry & (w[p] >> np.uint32(31))
             t[p] = ring(ring(chosen) << up) - ring(value) - d[begin + p] - t[p]
-            w[p] = carry - chosen - chosen - (w[p] & np.uint32(0xFFFF))
+            w[p] = carry - chosen - chosen - (w[p] & _PAD)
         part = _packed(message, begin, end, 2 * bits - kept_bits)
         pack(t, count, bits, part[: count // 8 * bits])
         pack(w, count, bits - kept_bits, part[count // 8 * bits :])
@@ -175,7 +180,7 @@ def infer_products(terms, half_opened, cut, client_stream, tiles, scratch, messa
                 m, n = _lift(x[p], kept_bits, quarter, mask, ring)
                 branch = (np.uint64(n) & _ONE) ^ np.uint64(w[p] >> np.uint32(31))
                 plane |= branch << np.uint64(i)
-                pad = ring(ring(w[p] & np.uint32(0xFFFF)) << up)
+                pad = ring(ring(w[p] & _PAD) << up)
                 t[p] = m + t[p] + ring(pad & ring(ring(0) - ring(branch)))
             planes[begin // 64 + j] = plane
         pack(t, count, bits, _packed(message, begin, end, bits))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from threepc.errors import InputError
 from threepc.graph.ir import Node
 from threepc.kernels.gate import Cut
-from threepc.plan.precision import MAX_TRUNCATION
+from threepc.kernels.product import MOST_LIFTED
 from threepc.plan.scheduler import Scheduler
 from threepc.protocol.product import OPS, Product
 from threepc.protocol.steps import REDUCED, ProductStep, Value
@@ -16,8 +16,8 @@ def multiply(at: Scheduler, node: Node) -> None:
     sources = list(dict.fromkeys([at.reduce(at.held[name]) for name in node.inputs]))
     factors = [at.values[name] for name in sources]
     product = factors[0].fraction + factors[-1].fraction
-    # as with weights of many bits: what a truncation cannot remove stays
-    shift = min(max(1, product - at.fraction), MAX_TRUNCATION)
+    # unlike a product with weights, this one removes all that its factors bring: a chain of products would grow
+    shift = min(max(1, product - at.fraction), MOST_LIFTED)
     if product > at.bits - 2 and not at.draft:
         raise InputError(f"{node.name}: a product of {product} fractional bits does not fit a ring of {at.bits} bits")
     protocol = Product(
