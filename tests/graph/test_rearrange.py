@@ -139,7 +139,7 @@ def chains(draw):
     return steps
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(chains())
 def test_random_chains(steps):
     def forward(self, x):

@@ -123,7 +123,30 @@ def test_concatenation_of_raw_reduced_and_pooled(bits, order):
     check(*net.output(net.conv(net.relu(x), 3)), bits)
 
 
-FORMS = "input", "relu", "average", "average of 9", "raw average", "maxpool", "raw maxpool", "clip", "sum", "reshape"
+MOVES = [["take", 1, 6, -2, 4], ["reshape", [2, 2, 4, 8]], ["permute", [1, 0, 2, 3]], ["index", 3, [0, -1, 7, 7]], ["reshape", [4, 8, 2]]]
+RESAMPLES = {
+    "exact": {"rows": ["linear", 16, False, 0.5], "columns": []},
+    "both": {"rows": ["linear", 16, False, 0.5], "columns": ["linear", 5, True, 1.0]},
+    "rounded": {"rows": ["adaptive", 3], "columns": ["window", 4, 3, 2, 1, 1]},
+}
+
+
+@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+@pytest.mark.parametrize("last", ["gather", *RESAMPLES])
+def test_moved_and_resampled_values_of_every_form(last, bits):
+    net = Builder(3, 8, 8)
+    raw = net.conv("input", 4)
+    reduced, pooled = net.relu(raw), net.maxpool(net.conv(net.relu(raw), 4), 3, 1, 1)
+    if last == "gather":
+        made = [net.node("gather", x, moves=MOVES) for x in (raw, reduced, pooled)]
+    else:
+        made = [net.node("resample", x, **RESAMPLES[last]) for x in (raw, reduced, pooled)]
+    loss = 0.002 if last != "rounded" or bits > 40 else 0.02 if bits == 40 else 0.1
+    x = net.add(net.conv(made[1], 4), made[0], net.relu(made[2]))
+    check(*net.output(net.conv(net.relu(x), 3)), bits, tolerance=max(loss, 0.02 if bits < 48 else 0.005))
+
+
+FORMS = "input", "relu", "average", "average of 9", "raw average", "maxpool", "raw maxpool", "clip", "sum", "reshape", "gather", "resample"
 
 
 @pytest.mark.parametrize("bits", (64, 48))
@@ -142,6 +165,8 @@ def test_outputs_of_every_form(bits, last):
         "clip": lambda: net.clip(x, 1.0),
         "sum": lambda: net.add(net.relu(x), x),
         "reshape": lambda: net.flat(net.maxpool(x)),
+        "gather": lambda: net.node("gather", net.maxpool(x), moves=[["permute", [2, 0, 1]]]),
+        "resample": lambda: net.node("resample", net.maxpool(x), rows=["linear", 5, True, 1.0], columns=[]),
     }
     check(*net.output(ends[last]()), bits, batch=2)
 

@@ -1,7 +1,8 @@
 """The network in the clear, in float64: what every secure run is compared with."""
 
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from threepc.graph.block_relu import BlockReLU
 from threepc.graph.ir import Graph, Node, Weights, signs
 from threepc.graph.moves import Moves, cells
 from threepc.graph.relu_spec import Sizes
+from threepc.graph.resampling import taps
 from threepc.images.resize import bilinear
 
 
@@ -63,6 +65,8 @@ def _run(
 def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None = None, bias: torch.Tensor | None = None) -> torch.Tensor:
     """One node with plain ReLUs on (N, C, H, W) tensors, without the output's final resize. `weight` and `bias` are a conv's."""
     x, attrs = inputs[0], node.attrs
+    if node.kind in _SIZES:
+        return _SIZES[node.kind](x, attrs)
     match node.kind:
         case "relu":
             return torch.relu(x)
@@ -81,12 +85,6 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
             return sums.div(attrs["divisor"])
         case "add" | "concat" | "multiply" | "matmul":
             return _joined(node, inputs)
-        case "gather":
-            return moved(x, attrs["moves"])
-        case "reshape":
-            return x.reshape(len(x), -1, 1, 1)
-        case "resize":
-            return x.expand(-1, -1, *attrs["size"])
         case "output":
             return x
     raise AssertionError(f"no rule to evaluate {node.kind}")
@@ -101,6 +99,18 @@ def _joined(node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat(inputs, dim=1)
     x, y = inputs
     return x @ y if node.kind == "matmul" else (x + node.attrs.get("offset", 0.0)) * y
+
+
+def _resampled(x: torch.Tensor, axis: int, rule: list[Any]) -> torch.Tensor:
+    if not rule:
+        return x
+    found, weights = (torch.from_numpy(part).to(x.device) for part in taps(rule, x.shape[axis]))
+    shape = [1, 1, 1, 1]
+    shape[axis] = len(found)
+    terms = zip(found.T, weights.T.to(x.dtype), strict=True)
+    return sum(
+        (x.index_select(axis, cells) * weight.reshape(shape) for cells, weight in terms), torch.zeros((), dtype=x.dtype, device=x.device)
+    )
 
 
 def moved(x: torch.Tensor, moves: Moves) -> torch.Tensor:
@@ -127,3 +137,12 @@ def padded(x: torch.Tensor, padding: list[int], value: float, kernel: list[int] 
     if (top, left) == (bottom, right) and (kernel is None or (2 * top <= kernel[0] and 2 * left <= kernel[1])):
         return x, [top, left]
     return functional.pad(x, (left, right, top, bottom), value=value), [0, 0]
+
+
+_SIZES: dict[str, Callable[[torch.Tensor, dict[str, Any]], torch.Tensor]] = {
+    "gather": lambda x, attrs: moved(x, attrs["moves"]),
+    "reshape": lambda x, _: x.reshape(len(x), -1, 1, 1),
+    "resample": lambda x, attrs: _resampled(_resampled(x, 2, attrs["rows"]), 3, attrs["columns"]),
+    "resize": lambda x, attrs: x.expand(-1, -1, *attrs["size"]),
+}
+"""Kinds that only move or mix cells of each channel."""

@@ -213,6 +213,17 @@ class _Importer:
         tensor.sharing.append(tensor)
         self.tensors[node] = tensor
 
+    def resampled(self, value: Value) -> Value:
+        """The value after its bilinear resize, by a node that does it, because more than the output follows."""
+        height, width, aligned = cast("list[Any]", value.resize)
+        shape, key = (value.shape[0], height, width), (value.node, str(value.resize))
+        if value.node and key not in self.moved:
+            sizes = zip((height, width), value.shape[1:], strict=True)
+            rows, columns = ([] if new == old else ["linear", new, aligned, old / new] for new, old in sizes)
+            self.nodes.append(Node(value.name, "resample", (value.node,), shape, {"rows": rows, "columns": columns}))
+        self.moved.setdefault(key, Value(value.name if value.node else "", shape, value.torch_shape))
+        return self.moved[key]
+
     def done(self, value: Value) -> Value:
         """The value by a node of the tensor's own shape, after all its moves. The same moves are made once."""
         if value.resize is not None:
@@ -301,7 +312,7 @@ class _FxCall:
         if value is UNKNOWN:
             self.follow()
         if value.resize is not None and (self.operation not in VIEWS or self.torch_shape != value.torch_shape):
-            self.refuse("after a bilinear resize; one that does not start from a 1x1 map can only be the network's last operation")
+            return self._importer.resampled(value)
         return value
 
     def integers(self, argument: Any) -> list[int] | None:

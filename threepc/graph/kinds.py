@@ -17,6 +17,7 @@ multiply optionally offset: float; (x + offset) * y, whose sides are equal or 1
 matmul   none; the product of (rows, depth) and (depth, columns) for every channel
 reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
+resample  rows, columns: what resampling.py says; each row and column a weighted sum of the old ones, with public weights
 output   optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
 =======  ==========================================================================================================
 """
@@ -33,6 +34,7 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.graph.moves import moved_shape
+from threepc.graph.resampling import check_rule, resampled
 
 Shape = tuple[int, int, int]
 
@@ -113,6 +115,7 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "matmul": {},
     "reshape": {},
     "resize": {"size": _pair},
+    "resample": {"rows": check_rule, "columns": check_rule},
     "output": {"resize": _output_resize},
 }
 OPTIONAL = {("output", "resize"), ("add", "signs"), ("multiply", "offset")}
@@ -234,6 +237,11 @@ def _check_no_empty_window(shape: Shape, attrs: dict[str, Any]) -> None:
             raise InputError("padding: a max-pooling window would hold padding only")
 
 
+def _resampled(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    first = inputs[0]
+    return first[0], resampled(attrs["rows"], first[1]), resampled(attrs["columns"], first[2])
+
+
 _SHAPES: dict[str, Callable[[Sequence[Shape], dict[str, Any], int], Shape]] = {
     "conv": _convolved,
     "relu": _same,
@@ -247,5 +255,6 @@ _SHAPES: dict[str, Callable[[Sequence[Shape], dict[str, Any], int], Shape]] = {
     "matmul": _matrix_product,
     "reshape": _flat,
     "resize": _broadcast,
+    "resample": _resampled,
     "output": _same,
 }

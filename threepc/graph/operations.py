@@ -134,9 +134,17 @@ def _avg_pool2d(call: Call) -> Value:
     divisor = call.arguments["divisor_override"]
     if divisor is None:
         if hangs_over or (any(attrs["padding"]) and not call.arguments["count_include_pad"]):
-            call.refuse("whose divisor varies along the border (ceil_mode or count_include_pad=False); threepc needs a constant one")
+            return _uneven_averages(call, x, attrs)
         divisor = attrs["kernel"][0] * attrs["kernel"][1]
     return call.emit("avgpool", [x], attrs | {"divisor": float(divisor)})
+
+
+def _uneven_averages(call: Call, x: Value, attrs: dict[str, Any]) -> Value:
+    """Averages whose divisor varies along the border: ceil_mode, count_include_pad=False."""
+    name, padding = "counted" if call.arguments["count_include_pad"] else "window", _pair(call.arguments["padding"])
+    sizes = zip(call.torch_shape[2:], attrs["kernel"], attrs["stride"], padding, padding, strict=True)
+    rows, columns = ([name, *numbers] for numbers in sizes)
+    return call.emit("resample", [x], {"rows": rows, "columns": columns})
 
 
 def _adaptive_avg_pool2d(call: Call) -> Value:
@@ -144,7 +152,8 @@ def _adaptive_avg_pool2d(call: Call) -> Value:
     if x.shape[1:] == (1, 1):
         return _broadcast(call, x, size)
     if x.shape[1] % size[0] or x.shape[2] % size[1]:
-        call.refuse(f"from {x.shape[1]}x{x.shape[2]} to {size[0]}x{size[1]}; the output size must divide the map's")
+        rules = [[] if new == old else ["adaptive", new] for new, old in zip(size, x.shape[1:], strict=True)]
+        return call.emit("resample", [x], {"rows": rules[0], "columns": rules[1]})
     return _average(call, x, [x.shape[1] // size[0], x.shape[2] // size[1]])
 
 
@@ -190,8 +199,9 @@ def _bilinear(call: Call) -> Value:
     if x.shape[1:] == (1, 1) or list(x.shape[1:]) == size:
         return _broadcast(call, x, size)
     if factors and not align and any(n * f != m for n, f, m in zip(x.shape[1:], factors, size, strict=True)):
-        call.refuse("with a scale factor that gives no whole number of cells; give the size instead")
-    return replace(x, torch_shape=call.torch_shape, resize=[*size, align])
+        rows, columns = (["linear", new, False, 1 / factor] for new, factor in zip(size, factors, strict=True))
+        return call.emit("resample", [x], {"rows": rows, "columns": columns})
+    return replace(x, torch_shape=call.torch_shape, resize=[*size, align], name=call.name)
 
 
 def _broadcast(call: Call, x: Value, size: list[int]) -> Value:

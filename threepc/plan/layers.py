@@ -10,6 +10,7 @@ from typing import Any
 from threepc.choices import LABEL
 from threepc.errors import InputError
 from threepc.graph.ir import Node, signs, weight_shape
+from threepc.plan import sizes
 from threepc.plan.precision import MAX_TRUNCATION
 from threepc.plan.products import multiply
 from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
@@ -170,6 +171,7 @@ LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
     "matmul": multiply,
     "reshape": _reshape,
     "resize": _resize,
+    "resample": sizes.resample,
     "output": _output,
 }
 """By kind. A kind with a protocol of its own may have its function in another module of this room."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from threepc.graph import resampling
 from threepc.graph.moves import Moves, apply
 from threepc.kernels.elementwise import add_multiple, add_shifted, scale, shift_left, sum_windows
 from threepc.kernels.gate import Cut, add_cut
@@ -95,6 +96,15 @@ def reshape(x: Summand, shape: tuple[int, int, int, int]) -> Summand:
 def gather(x: Summand, moves: Moves) -> Summand:
     """Cells moved as graph/moves.py says."""
     return None if x is None else apply(x, moves)
+
+
+def resample(x: Summand, axes: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Summand:
+    """Sums of whole weights times cells, along one axis after the other: (axis, cells, weights), see graph/resampling.py."""
+    if x is None:
+        return None
+    for axis, cells, weights in axes:
+        x = resampling.apply(x, axis, cells, weights.astype(x.dtype))
+    return x
 
 
 def broadcast(x: Summand, shape: tuple[int, int, int, int]) -> Summand:
