@@ -12,9 +12,6 @@ SIDE = 64
 """Pixels of a classifier's input unless it says otherwise: large enough for five halvings."""
 MAP_SIDE = 128
 """Pixels of a segmentation network's input."""
-ATTENTION = "attention"
-"""What keeps a family out by its nature: products of two hidden matrices and a softmax over them."""
-DIVIDES = "a norm that divides"
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Candidate:
 
 _TIMM = (
     "resnet18 resnet34 resnet50 resnext50_32x4d wide_resnet50_2 densenet121 mobilenetv1_100 mobilenetv2_100 mobilenetv3_small_100"
-    " mobilenetv3_large_100 efficientnet_b0 efficientnet_lite0 regnetx_002 regnety_002 vgg16_bn repvgg_a0 mobileone_s0 inception_v3:96 dla34"
+    " mobilenetv3_large_100 efficientnet_b0 efficientnet_lite0 regnetx_002 regnety_002 vgg16_bn repvgg_a0 mobileone_s0 inception_v3:128 dla34"
     " hrnet_w18 darknet53 ghostnet_100 mnasnet_100 selecsls42 res2net50_26w_4s resnest14d seresnet50 convmixer_768_32 convnext_atto"
 )
 _TORCHVISION = "alexnet:96 squeezenet1_1 googlenet shufflenet_v2_x0_5"
@@ -75,6 +72,10 @@ _MMSEG = (
     " twins_svt-s_fpn_fpnhead_8x4_512x512_80k_ade20k twins_svt-s_uperhead_8x2_512x512_160k_ade20k twins_pcpvt-s_fpn_fpnhead_8x4_512x512_80k_ade20k"
     " segmenter_vit-s_linear_8x1_512x512_160k_ade20k upernet_deit-s16_512x512_160k_ade20k:512 dpt_vit-b16_512x512_160k_ade20k:512"
 )
+_ONNX = (
+    "torchvision:squeezenet1_1@9 timm:resnet18@11 mmcls:mobilenet-v2_8xb32_in1k@13 mmcls:shufflenet-v2-1x_16xb64_in1k@16"
+    " timm:mobilenetv3_small_100@17 timm:densenet121@18 timm:darknet53@20"
+)
 
 
 def _candidates(source: str, names: str, side: int) -> list[Candidate]:
@@ -91,4 +92,6 @@ CANDIDATES: tuple[Candidate, ...] = (
     *_candidates("torchvision", _TORCHVISION, SIDE),
     *_candidates("mmcls", _MMCLS, SIDE),
     *_candidates("mmseg", _MMSEG, MAP_SIDE),
+    *(Candidate(f"benchmarks.networks.mtcnn:{name}", None) for name in ("proposal", "refinement", "output")),
+    *(Candidate(f"onnx:{name}") for name in _ONNX.split()),
 )

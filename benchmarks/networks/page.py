@@ -1,0 +1,85 @@
+"""docs/networks.md, written from the results: nothing in it is typed by hand but the sentences between the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.networks.catalogue import CANDIDATES, Candidate
+from benchmarks.networks.trial import PRECISION
+from benchmarks.store import Entry
+
+RINGS = tuple(PRECISION)
+SOURCES = {
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "mmcls": "mmcls 0.25",
+    "mmseg": "mmsegmentation 0.30",
+    "benchmarks.networks.mtcnn": "MTCNN",
+    "onnx": "ONNX files",
+}
+HEAD = """\
+# Networks
+
+One network of every family, as `python -m benchmarks.networks` tried it: random weights (seeded) with batch norms that know the statistics of
+random images, one artificial image, the three parties as threads of one process. The scales were chosen with six other artificial images.
+
+**Error** is the largest difference to plaintext PyTorch, as a part of the largest logit. **Class** is the part of the places whose class is
+plaintext's, where plaintext's margin exceeds {precisions}. Seconds are of a machine that
+did other work beside; megabytes are of both phases over all links, without the masked weights that a session needs once.
+"""
+REFUSED = """\
+## What is refused
+
+Each network with all that stands in its way, as threepc says it, before a byte is sent.
+"""
+
+
+def text(entries: dict[str, Entry]) -> str:
+    """The whole page. entries: what `trial.run` gave, by CONFIG."""
+    done = [(candidate, entries[candidate.config]) for candidate in CANDIDATES if candidate.config in entries]
+    running = [pair for pair in done if "refused" not in pair[1] and "failed" not in pair[1]]
+    precisions = " or ".join(f"{100 * precision:g} % in {ring} bits" for ring, precision in PRECISION.items())
+    parts = [HEAD.format(precisions=precisions), f"{len(running)} of {len(done)} networks run.\n"]
+    for source, title in SOURCES.items():
+        rows = [_row(candidate, entry) for candidate, entry in running if candidate.source == source]
+        if rows:
+            parts += [f"## {title}\n", _table(rows)]
+    refused = [pair for pair in done if pair not in running]
+    if refused:
+        parts += [REFUSED, "\n".join(_refusal(candidate, entry) for candidate, entry in refused) + "\n"]
+    return "\n".join(parts)
+
+
+def _table(rows: Iterable[list[str]]) -> str:
+    head = ["network", "input", "messages"]
+    for ring in RINGS:
+        head += [f"{ring} bits: error", "class", "s", "MB"]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _row(candidate: Candidate, entry: Entry) -> list[str]:
+    cells = [f"`{candidate.title}`", "x".join(map(str, entry["input"])), str(entry.get(str(RINGS[0]), {}).get("messages", ""))]
+    for ring in RINGS:
+        result = entry.get(str(ring))
+        if result is None or "refused" in result:
+            cells += ["refused" if result else "", "", "", ""]
+        else:
+            cells += [f"{100 * result['error']:.2g} %", f"{100 * result['argmax']:.4g} %", f"{result['seconds']:.2g}", _megabytes(result)]
+    return cells
+
+
+def _megabytes(result: Entry) -> str:
+    size = result["bytes"] / 1e6
+    return f"{size:.1f}" if size < 100 else f"{size:.0f}"
+
+
+def _refusal(candidate: Candidate, entry: Entry) -> str:
+    told = [str(entry["failed"])] if "failed" in entry else [_without_the_supported(line) for line in entry["refused"]]
+    reasons = "; ".join(told[1:] or told)
+    return f"- `{candidate.config}`: {reasons}"
+
+
+def _without_the_supported(line: str) -> str:
+    """A refusal ends with the list of all that is supported, which is the same for all."""
+    return line.partition("; supported: ")[0]
