@@ -50,6 +50,10 @@ EXTRAS = {
     "scipy": "reduce",
     "joblib": "reduce",
     "matplotlib": "reduce",
+    "onnx": "onnx",
+    "timm": "timm",
+    "torchvision": "timm",
+    "safetensors": "timm",
     "prometheus_client": "observe",
 }
 """Package that some commands need -> the extra of threepc that installs it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from threepc.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing
 
 
 def _stage(inputs: int, outputs: int, kernel: int, pool: int) -> list[nn.Module]:

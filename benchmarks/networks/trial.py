@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import threepc
 from benchmarks.networks.catalogue import Candidate
 from benchmarks.store import Entry
+from threepc.api import local
 from threepc.errors import ThreepcError
 from threepc.graph.importer import import_module
 from threepc.model.load import LoadedModel, load_model
@@ -80,7 +80,7 @@ def _secure(loaded: LoadedModel, images: np.ndarray, ring: int) -> Entry:
     calibration, image = torch.from_numpy(images[1:]), torch.from_numpy(images[:1])
     with torch.no_grad():
         plain = _flat(loaded.module(image))
-    with threepc.local(loaded.module, image, ring=ring, transport="memory", calibration=calibration, out_of_range="warn") as secure:
+    with local(loaded.module, image, ring=ring, transport="memory", calibration=calibration, out_of_range="warn") as secure:
         outputs = _flat(secure(image))
         seconds = [secure.report["seconds"]["total"]]
         if seconds[0] < 20:

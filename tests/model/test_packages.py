@@ -75,5 +75,7 @@ def test_unknown_names_are_refused_with_the_nearest(config, said):
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else find(name, *rest))
-    with pytest.raises(InputError, match=rf"^timm:resnet18: the package {missing} is not installed; pip install 'threepc\[timm\]'"):
+    with pytest.raises(
+        InputError, match=rf"^the package {missing} is needed for this and is not installed: pip install 'threepc\[timm\]'$"
+    ):
         load_model("timm:resnet18")

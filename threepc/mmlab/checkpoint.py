@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from threepc.errors import InputError
+from threepc.errors import InputError, missing
 
 NAMES_SHOWN = 3
 # MMLab's checkpoints hold the best accuracy so far as a numpy number, in a pickle a constructor, a type and bytes: data, no code
@@ -86,7 +86,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError:
-        raise InputError(f"checkpoint {path}: the package safetensors is not installed; pip install 'threepc[timm]' installs it") from None
+        raise missing("safetensors") from None
     try:
         tensors: Mapping[str, Any] = load_file(path)
         return tensors

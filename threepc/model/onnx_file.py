@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from threepc.errors import InputError
+from threepc.errors import InputError, missing
 from threepc.images.card import ModelCard
 from threepc.model.onnx_operations import NUMBERS, OPERATIONS, prepared
 
@@ -103,7 +103,7 @@ def load(path: Path) -> tuple[nn.Module, tuple[int | None, ...]]:
         import onnx
         from onnx import inliner
     except ImportError:
-        raise InputError(f"{path}: the package onnx is not installed; pip install 'threepc[onnx]' installs it") from None
+        raise missing("onnx") from None
     if not path.is_file():
         raise InputError(f"{path} does not exist")
     try:
@@ -193,19 +193,19 @@ def _sequence(graph: Any, opset: int, constants: dict[str, np.ndarray], path: Pa
         if wanted & set(node.output):
             live.append(node)
             wanted |= set(node.input)
-    dependent, sequence, missing = {each.name for each in graph.input if each.name not in constants}, [], Counter[str]()
+    dependent, sequence, unknown = {each.name for each in graph.input if each.name not in constants}, [], Counter[str]()
     for node in reversed(live):
         if dependent & set(node.input):
             dependent |= set(node.output)
             sequence.append(node)
             if node.domain not in _STANDARD:
-                missing[f"{node.domain}.{node.op_type}"] += 1
+                unknown[f"{node.domain}.{node.op_type}"] += 1
             elif node.op_type not in OPERATIONS and node.op_type not in _OF_SHAPES:
-                missing[node.op_type] += 1
+                unknown[node.op_type] += 1
         else:
             constants |= zip(node.output, _evaluate(node, opset, [constants.get(operand) for operand in node.input]), strict=False)
-    if missing:
-        counted = ", ".join(f"{kind} ({count})" for kind, count in missing.most_common())
+    if unknown:
+        counted = ", ".join(f"{kind} ({count})" for kind, count in unknown.most_common())
         raise InputError(f"{path} has operations that threepc has no translation of: {counted}")
     return sequence
 

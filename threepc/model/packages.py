@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from threepc.errors import InputError
+from threepc.errors import InputError, missing
 from threepc.images.card import INTERPOLATIONS, ModelCard, Preprocessing, is_text
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_torchvision
@@ -36,8 +36,8 @@ def build(config: str, checkpoint: str | Path | None, seed: int, size: tuple[int
     """
     package, _, name = config.partition(":")
     if importlib.util.find_spec(package) is None or not import_torchvision():
-        missing = package if importlib.util.find_spec(package) is None else "torchvision"
-        raise InputError(f"{config}: the package {missing} is not installed; pip install 'threepc[{package}]' installs it")
+        absent = package if importlib.util.find_spec(package) is None else "torchvision"
+        raise missing(absent)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions to come, and of initialisations: what these packages warn of while they build
         torch.manual_seed(seed)
