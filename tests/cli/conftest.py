@@ -17,7 +17,7 @@ def small():
     return net
 
 def unsupported():
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net.model_card = ModelCard("unsupported", Preprocessing((6, 7)))
     return net
 

@@ -172,7 +172,7 @@ def test_a_checkpoint_of_something_else(config, refused, words, reason):
 
 
 def test_a_config_of_something_else(config, refused):
-    assert "module '1' uses torch.sigmoid, which has no secure protocol" in refused("inspect", config.replace("small", "unsupported"))
+    assert "module '1' uses torch.softmax, which has no secure protocol" in refused("inspect", config.replace("small", "unsupported"))
     assert "has no function nothing" in refused("inspect", config.replace("small", "nothing"))
     assert "unknown config nonsense" in refused("inspect", "nonsense")
     assert "mmcls has no config" in refused("inspect", "mmcls:resnet5")

@@ -112,7 +112,7 @@ def test_a_module_in_two_places_goes_by_its_first_name():
 def test_dead_calls_count_in_names_but_leave_no_node():
     def forward(self, x):
         self.relu(x)
-        torch.sigmoid(x)  # unsupported, but nothing reads it
+        torch.softmax(x, 1)  # unsupported, but nothing reads it
         return self.relu(x)
 
     graph, _ = import_module(Wrapped(forward, relu=nn.ReLU()), X)

@@ -27,15 +27,17 @@ def refused(model, message, example=X):
 
 
 def test_the_module_the_operation_and_what_is_supported_are_named():
-    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU(), nn.Sigmoid()))
-    refused(model, "module '1.1' uses torch.sigmoid, which has no secure protocol; supported: conv2d, batch_norm, linear, relu")
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.ReLU(), nn.Softmax(1)))
+    refused(model, "module '1.1' uses torch.softmax, which has no secure protocol; supported: conv2d, batch_norm, linear, relu")
 
 
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (torch.sigmoid, "uses torch.sigmoid, which has no secure protocol"),
-        (F.silu, "uses torch.nn.functional.silu, which has no secure protocol"),
+        (F.softsign, "which has no secure protocol"),
+        (F.selu, "uses torch.selu, which has no secure protocol"),
+        (lambda x: torch.ops.aten.elu(x, 1.0, 2.0), "with scale=2; only 1 has a secure protocol"),
+        (lambda x: F.softplus(x, beta=20), "with a parameter of 20, which must be a float from 0.0625 to 16"),
         (lambda x: F.softmax(x, 1), "uses torch.softmax, which has no secure protocol"),
         (lambda x: F.leaky_relu(x, 0.1), "uses torch.nn.functional.leaky_relu, which has no secure protocol"),
         (lambda x: x * 2, "uses torch.mul, with a constant or a parameter where threepc needs a tensor computed from the input"),
@@ -250,7 +252,7 @@ def test_names_that_cannot_be_printed():
 
 
 def test_the_model_is_left_as_it_was_found():
-    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid())
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Softmax(1))
     model[1].eval()
-    refused(model, "torch.sigmoid")
+    refused(model, "torch.softmax")
     assert [module.training for module in model.modules()] == [True, True, False]

@@ -68,8 +68,8 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
     if node.kind in _SIZES:
         return _SIZES[node.kind](x, attrs)
     match node.kind:
-        case "relu":
-            return torch.relu(x)
+        case "relu" | "smooth":
+            return _ACTIVATIONS[attrs.get("function", "relu")](x, attrs.get("parameter", 1.0))
         case "clip":
             return x.clamp(0, attrs["max"])
         case "conv" if weight is not None:
@@ -111,6 +111,20 @@ def _resampled(x: torch.Tensor, axis: int, rule: list[Any]) -> torch.Tensor:
     return sum(
         (x.index_select(axis, cells) * weight.reshape(shape) for cells, weight in terms), torch.zeros((), dtype=x.dtype, device=x.device)
     )
+
+
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    "relu": lambda x, _: torch.relu(x),
+    "sigmoid": lambda x, _: torch.sigmoid(x),
+    "tanh": lambda x, _: torch.tanh(x),
+    "silu": lambda x, _: functional.silu(x),
+    "gelu": lambda x, _: functional.gelu(x),
+    "gelu_tanh": lambda x, _: functional.gelu(x, approximate="tanh"),
+    "softplus": functional.softplus,
+    "mish": lambda x, _: functional.mish(x),
+    "elu": functional.elu,
+    "celu": functional.celu,
+}
 
 
 def moved(x: torch.Tensor, moves: Moves) -> torch.Tensor:

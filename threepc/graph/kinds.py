@@ -12,6 +12,7 @@ maxpool  kernel, stride, padding, dilation; padded cells never win
 avgpool  kernel, stride, padding, divisor: float; the sum of each window over zero padding, divided by divisor
 add      optionally signs: 1 or -1 for each input, not all 1; two or more inputs of one shape, added or subtracted
 concat   none; two or more inputs, along channels
+smooth   function: a name in smooth.py, parameter: float, 1 where the function has none
 gather   moves: what moves.py says; its input's cells, rearranged, dropped, repeated, or zeros
 multiply optionally offset: float; (x + offset) * y, whose sides are equal or 1
 matmul   none; the product of (rows, depth) and (depth, columns) for every channel
@@ -35,6 +36,7 @@ import numpy as np
 from threepc.errors import InputError
 from threepc.graph.moves import moved_shape
 from threepc.graph.resampling import check_rule, resampled
+from threepc.graph.smooth import PARAMETER, SMOOTH
 
 Shape = tuple[int, int, int]
 
@@ -86,6 +88,17 @@ def _signs(value: Any) -> None:
         raise InputError("must be a list of 1 and -1, with at least one -1")
 
 
+def _function(value: Any) -> None:
+    if type(value) is not str or value not in SMOOTH:
+        raise InputError(f"must be one of {', '.join(SMOOTH)}")
+
+
+def _parameter(value: Any) -> None:
+    low, high = PARAMETER
+    if type(value) is not float or not low <= value <= high:
+        raise InputError(f"must be a float from {low:g} to {high:g}")
+
+
 def _moves(value: Any) -> None:
     if type(value) is not list or not all(type(move) is list for move in value):
         raise InputError("must be a list of moves")
@@ -110,6 +123,7 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _divisor},
     "add": {"signs": _signs},
     "concat": {},
+    "smooth": {"function": _function, "parameter": _parameter},
     "gather": {"moves": _moves},
     "multiply": {"offset": _offset},
     "matmul": {},
@@ -137,6 +151,12 @@ def infer_shape(kind: str, inputs: Sequence[Shape], attrs: dict[str, Any], chann
 
 
 def _same(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    return inputs[0]
+
+
+def _activated(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    if attrs["parameter"] != 1 and not SMOOTH[attrs["function"]].free:
+        raise InputError(f"parameter: {attrs['function']} has none, so it must be 1")
     return inputs[0]
 
 
@@ -246,6 +266,7 @@ _SHAPES: dict[str, Callable[[Sequence[Shape], dict[str, Any], int], Shape]] = {
     "conv": _convolved,
     "relu": _same,
     "clip": _same,
+    "smooth": _activated,
     "maxpool": _maxima,
     "avgpool": _averages,
     "add": _sum,

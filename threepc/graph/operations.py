@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from threepc.graph import rearrange
+from threepc.graph import rearrange, smooth_operations
 from threepc.graph.calls import Call, Operation, Value, pointwise
 from threepc.graph.ir import signed
 from threepc.graph.product_operations import PRODUCTS
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6 and hardtanh and clamp from 0, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over (2, 3), "
-    "add, sub, mul, square, matmul, hardsigmoid, hardswish, cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
+    "sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, add, sub, mul, square, matmul, hardsigmoid, hardswish, cat over channels, flatten, dropout, "
+    "and a bilinear resize from 1x1 or just before the output"
 )
 
 
@@ -237,6 +238,7 @@ OPERATIONS = {
     "detach": Operation(_same),
     "alias": Operation(_same),
     **PRODUCTS,
+    **smooth_operations.OPERATIONS,
 }
 
 # Results of these may share memory with their input, so that a later operation in place on one changes the other.

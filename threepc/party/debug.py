@@ -31,7 +31,7 @@ from threepc.plan.twin import Packed, Rounding
 from threepc.prf import derive_key, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.roles import Client, Server
-from threepc.protocol.steps import InputStep, MaxPoolStep, OutputStep, ProductStep, ReluStep, Step, Value
+from threepc.protocol.steps import InputStep, LookupStep, MaxPoolStep, OutputStep, ProductStep, ReluStep, Step, Value
 from threepc.protocol.summands import cut_summand
 
 NOT_PRIVATE = "NOT PRIVATE: --debug-seed fixes every key of this run; whoever knows the number can decrypt everything. For debugging only."
@@ -244,7 +244,12 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result: Summands, pac
         return 0, 0, np.inf
     if isinstance(step, OutputStep):
         return *_output_error(step, inputs[0], result.numbers), np.inf
-    if isinstance(step, ReluStep | MaxPoolStep):
+    bound, room = 0, np.inf
+    if isinstance(step, LookupStep):
+        # a value is in its row or just below the next one, and the sum is rounded up or down
+        x, bound = inputs[0].opened(step.protocol.cut), 1
+        candidates = [twin.lookup(step.protocol, x, Rounding(below=share)) for share in (0.0, 1.0)]
+    elif isinstance(step, ReluStep | MaxPoolStep):
         cut = step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
         x = inputs[0].opened(cut)
         room = cut.kept_bits - 2 - _log2(float(np.abs(x).max(initial=0)))
@@ -256,13 +261,13 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result: Summands, pac
             shares = (0.0, 1.0) if step.protocol.low_bit else (0.0,)
             candidates = [twin.relu(step.protocol, x, Rounding(below=share)) for share in shares]
     else:
-        candidates, room = [twin.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())], np.inf
+        candidates = [twin.apply(plan.graph, step, [i.words for i in inputs], packed, Rounding())]
         if isinstance(step, ProductStep):
-            opened = twin.signed(candidates[0], step.result.bits)
+            # the summands of a product are nobody's to add up here, so it may be off by what their cuts are
+            opened, bound = twin.signed(candidates[0], step.result.bits), 1
             room = step.protocol.cut.kept_bits - 2 - _log2(float(np.abs(opened).max(initial=0)))
     differences = [np.abs(twin.signed(result.words - candidate, step.result.bits)) for candidate in candidates]
-    # the summands of a product are nobody's to add up here, so it may be off by what their cuts are
-    return int(np.minimum.reduce(differences).max()), int(isinstance(step, ProductStep)), room
+    return int(np.minimum.reduce(differences).max()), bound, room
 
 
 def _output_error(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:

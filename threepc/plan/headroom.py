@@ -6,7 +6,7 @@ Ranges are measured on the server's own images, and are the server's: no other p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +15,19 @@ from torch.nn import functional
 
 from threepc.errors import InputError
 from threepc.graph.clear import walk
-from threepc.graph.ir import Graph, Weights
+from threepc.graph.ir import Graph, Node, Weights
 from threepc.graph.relu_spec import IDENTITY, ZERO, Sizes
+from threepc.plan.pieces import pieces
+from threepc.plan.precision import FRACTION
 from threepc.plan.schedule import Plan
-from threepc.protocol.steps import MaxPoolStep, OutputStep, ProductStep, ReluStep
+from threepc.protocol.steps import LookupStep, MaxPoolStep, OutputStep, ProductStep, ReluStep
 
 
 @dataclass(frozen=True)
 class Ranges:
     """Largest absolute values, by node name: of each node's output, and of the sums on which each ReLU decides.
 
-    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too. weights: the root mean square of each layer's.
+    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too, and the steps of a smooth activation on its inputs shifted. weights: the root mean square of each layer's.
     """
 
     values: dict[str, float]
@@ -59,9 +61,12 @@ def observe(
     sizes: patches of block ReLUs, by name.
     """
     relus: dict[str, list[tuple[str, float]]] = {}
+    smooth: dict[str, list[tuple[str, float]]] = {}
     for node in graph.nodes:
         if node.kind in ("relu", "clip"):
             relus.setdefault(node.inputs[0], []).append((node.name, node.attrs.get("max", 0.0)))
+        elif node.kind == "smooth":
+            smooth.setdefault(node.inputs[0], []).append((node.name, _reach(node)))
     for pair in torch.split(torch.as_tensor(images), 2):
         for node, value in walk(graph, weights, pair, sizes, torch.float32):
             if "resize" not in node.attrs:
@@ -70,6 +75,14 @@ def observe(
                 for decided in (value, value - clip) if clip else (value,):
                     for sums in _sums(decided, (sizes or {}).get(name)):
                         yield name, True, sums
+            for name, reach in smooth.get(node.name, ()):
+                yield name, True, value.abs() + reach
+
+
+def _reach(node: Node) -> float:
+    """How far a smooth activation's steps may take its argument, beside doubling it: where its table starts and ends."""
+    table = pieces(node.attrs["function"], node.attrs["parameter"], max(FRACTION.values()))
+    return table.span + abs(table.start)
 
 
 def _sums(value: torch.Tensor, sizes: tuple[tuple[int, int], ...] | None) -> Iterator[torch.Tensor]:
@@ -103,23 +116,30 @@ def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, s
 
 def bounds(plan: Plan) -> Iterator[Bound]:
     """All that must hold for a plan to be right, in the order of its steps. A sign window that a user chose is that user's, and is no bound."""
-    bits, nodes = plan.precision.bits, {node.name for node in plan.graph.nodes}
+    bits, nodes = plan.precision.bits, {node.name: node for node in plan.graph.nodes}
+    curves = {step.name for step in plan.steps if isinstance(step, LookupStep)}  # which hold what their tables do
     for step in plan.steps:
         node = _node(nodes, step.name)
         if step.result.bits == bits and not isinstance(step, ReluStep | ProductStep | OutputStep):
-            yield Bound(step.name, step.name, node, False, bits - 2 - step.result.fraction)
+            yield Bound(step.name, step.name, node, _inner(nodes, step.name), bits - 2 - step.result.fraction)
         if isinstance(step, ProductStep):
             yield Bound(step.name, step.name, node, False, step.protocol.cut.kept_bits - 2 - step.result.fraction)
         if isinstance(step, ReluStep | MaxPoolStep):
             source, cut = step.sources[0], step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
             fraction = step.inputs[0].fraction - cut.shift
-            yield Bound(step.name, source, _node(nodes, source), False, cut.kept_bits - 2 - fraction)
+            if source not in curves:
+                yield Bound(step.name, source, _node(nodes, source), _inner(nodes, source), cut.kept_bits - 2 - fraction)
             if isinstance(step, ReluStep) and step.kind != "truncation":
                 window = step.protocol.low_bit + step.protocol.width if plan.precision.window is None else cut.kept_bits
                 yield Bound(step.name, source, node, True, min(cut.kept_bits - 2, window) - fraction)
 
 
-def _node(nodes: set[str], name: str) -> str:
+def _inner(nodes: Mapping[str, Node], name: str) -> bool:
+    """Whether a value is one that a smooth activation has on its way."""
+    return name not in nodes and nodes[_node(nodes, name)].kind == "smooth"
+
+
+def _node(nodes: Container[str], name: str) -> str:
     """The node that a step belongs to."""
     while name not in nodes:
         name = name.rpartition("/")[0]

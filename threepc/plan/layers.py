@@ -14,6 +14,7 @@ from threepc.plan import sizes
 from threepc.plan.precision import MAX_TRUNCATION
 from threepc.plan.products import multiply
 from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
+from threepc.plan.smooth import smooth
 from threepc.protocol import summands
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.input_output import Input, Output
@@ -162,6 +163,7 @@ LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
     "conv": _conv,
     "relu": _relu,
     "clip": _clip,
+    "smooth": smooth,
     "maxpool": _maxpool,
     "avgpool": _avgpool,
     "add": _add,

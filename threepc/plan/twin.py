@@ -31,9 +31,10 @@ from threepc.kernels.convolution import PackedWeight
 from threepc.kernels.gate import Cut
 from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
+from threepc.protocol.lookup import Lookup
 from threepc.protocol.product import Product
 from threepc.protocol.relu import Relu
-from threepc.protocol.steps import InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ProductStep, ReluStep, Step, Value
+from threepc.protocol.steps import InputStep, LinearStep, LocalStep, LookupStep, MaxPoolStep, OutputStep, ProductStep, ReluStep, Step, Value
 from threepc.ring import word_of
 
 Packed = Mapping[str, tuple[PackedWeight, np.ndarray]]
@@ -187,6 +188,8 @@ def apply(
             return cast("np.ndarray", step.apply(inputs))  # every summand is there
         case ReluStep():
             return relu(step.protocol, rounding.cut(inputs[0], step.protocol.cut, provider_summand), rounding)
+        case LookupStep():
+            return lookup(step.protocol, rounding.cut(inputs[0], step.protocol.cut, provider_summand), rounding)
         case MaxPoolStep():
             return max_pool(graph, step, rounding.cut(inputs[0], step.cut, provider_summand))
         case ProductStep():
@@ -212,6 +215,19 @@ def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
     if protocol.through:
         out[:, protocol.through] = rounding.lifted(x[:, protocol.through], protocol.cut.kept_bits, protocol.ring)
     return to_words(out, protocol.ring)
+
+
+def lookup(protocol: Lookup, x: np.ndarray, rounding: Rounding) -> np.ndarray:
+    """The curve of opened values x (N, C, H, W): of the row where they lie or, as chance has it, the next; cut words."""
+    low, last = protocol.low, (protocol.rows - 1) << protocol.low
+    x = x & ((1 << protocol.cut.kept_bits) - 1)
+    x = np.where(x >= last, x - (protocol.rows << low), x)
+    row = rounding.units(x, low)
+    c0, c1, c2 = (np.array(column)[row] for column in protocol.table)
+    t = x - (row << low)
+    y = (c0 << 2 * low) + (c1 * t << low) + c2 * t * t
+    y += 1 << protocol.dropped >> 1 if rounding.seed is None else rounding.drawn(protocol.dropped, x.shape)
+    return to_words(wrapped(y, protocol.total) >> protocol.dropped, protocol.kept_bits)
 
 
 def _decided(protocol: Relu, units: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ from threepc.protocol.opening import Opening, draw_words
 from threepc.protocol.roles import Client, OpenStream, Provider, Server, Word, scratch
 from threepc.ring import word_of
 
+MOST_BITS = 64
+"""Of a sum."""
+
 
 @dataclass(frozen=True)
 class Lookup:
@@ -122,7 +125,7 @@ class Lookup:
         choice, words, pads, sums, work = (scratch(f"lookup {i}", size * RUN, np.uint64) for i, size in enumerate(sizes))
         return Space(Drawn(choice, words, pads), sums, work)
 
-    def deal(self, provider: Provider, z: np.ndarray) -> None:
+    def deal(self, provider: Provider, z: np.ndarray) -> np.ndarray | None:
         """P: deal to the server; its summand of the result is zero. z: zeros (N, C, H, W)."""
         r = self._opening.deal(provider, z.reshape(-1))
         d = draw_words(provider, provider.with_client, self.op, Purpose.ACTIVATION, self.count, self.word)
@@ -130,6 +133,7 @@ class Lookup:
         theirs = self._server_stream(provider.with_server)
         provider.each_part(self.count, lambda tiles: kernels.deal_lookups(r, d, self.layout, own, theirs, tiles, self._space(), message))
         provider.send_offline(self.op, message)
+        return None
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C: send its half of the opening; its summand of the result, d. z: C's summand (N, C, H, W)."""

@@ -19,6 +19,7 @@ from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
+from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
 from threepc.protocol.relu import Relu
@@ -143,6 +144,17 @@ class LocalStep(Step):
 
 
 @dataclass(frozen=True)
+class ConstantStep(LocalStep):
+    """A public constant added by the server; the others' summands stay as they are."""
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        return inputs[0]
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return inputs[0]
+
+
+@dataclass(frozen=True)
 class ProductStep(Step):
     """The product of two reduced values, or the square of one, to a reduced value."""
 
@@ -172,7 +184,7 @@ class ProductStep(Step):
 class _ProtocolStep(Step):
     """One protocol on one value, of any form."""
 
-    protocol: Relu | MaxPool | Output | Argmax
+    protocol: Relu | MaxPool | Lookup | Output | Argmax
 
     @property
     def cost(self) -> Cost:
@@ -201,6 +213,17 @@ class ReluStep(_ProtocolStep):
     @property
     def drelus(self) -> int:
         return self.protocol.drelu.count * self.protocol.drelu.decisions
+
+    def infer(self, client: Client) -> None:
+        self.protocol.infer(client)
+
+
+@dataclass(frozen=True)
+class LookupStep(_ProtocolStep):
+    """A curve at a reduced value in a known range, in a cut ring; error: the largest of its table, a real number."""
+
+    protocol: Lookup
+    error: float
 
     def infer(self, client: Client) -> None:
         self.protocol.infer(client)

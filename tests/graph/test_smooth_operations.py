@@ -1,0 +1,30 @@
+"""Smooth activations as torch writes them."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.graph.test_importer import Wrapped, X, assert_same_function, kinds, randomize
+from threepc.graph.importer import import_module
+
+WRITTEN = [
+    (nn.Sigmoid(), ("sigmoid", 1.0)),
+    (torch.tanh, ("tanh", 1.0)),
+    (nn.SiLU(), ("silu", 1.0)),
+    (nn.SiLU(inplace=True), ("silu", 1.0)),
+    (nn.Mish(), ("mish", 1.0)),
+    (nn.GELU(), ("gelu", 1.0)),
+    (nn.GELU("tanh"), ("gelu_tanh", 1.0)),
+    (nn.Softplus(0.5), ("softplus", 0.5)),
+    (nn.ELU(0.7), ("elu", 0.7)),
+    (nn.CELU(0.7), ("celu", 0.7)),
+]
+
+
+@pytest.mark.parametrize(("activation", "attrs"), WRITTEN)
+def test_smooth_activations(activation, attrs):
+    model = randomize(Wrapped(lambda self, x: activation(self.conv(x)), conv=nn.Conv2d(3, 4, 3)))
+    graph, weights = import_module(model, X)
+    assert kinds(graph) == ["input", "conv", "smooth", "output"]
+    assert (graph.nodes[2].attrs["function"], graph.nodes[2].attrs["parameter"]) == attrs
+    assert_same_function(model, graph, weights, X)
