@@ -34,7 +34,6 @@ def test_the_module_the_operation_and_what_is_supported_are_named():
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (F.softsign, "which has no secure protocol"),
         (F.selu, "uses torch.selu, which has no secure protocol"),
         (lambda x: torch.ops.aten.elu(x, 1.0, 2.0), "with scale=2; only 1 has a secure protocol"),
         (lambda x: F.softplus(x, beta=20), "with a parameter of 20, which must be a float from 0.0625 to 16"),
