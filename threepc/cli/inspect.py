@@ -19,7 +19,8 @@ from threepc.cli.options import Command, batch_option, model_arguments, model_op
 def inspect(config: str, checkpoint: Path | None, batch: int, size: tuple[int, int] | None, as_json: bool, **options: Any) -> None:
     """Show the layers of a network with the bytes and messages that its secure inference takes.
 
-    CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
+    CONFIG is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, an MMLab config or ONNX file, or package.module:factory. Without
+    CHECKPOINT the weights are random; an ONNX file holds its own.
     """
     from threepc.cli.show_inspection import show, show_json
     from threepc.console import Display

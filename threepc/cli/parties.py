@@ -148,7 +148,8 @@ def server(
 ) -> None:
     """Serve a network, or those of --models, to the clients of a deployment until interrupted.
 
-    CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
+    CONFIG is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, an MMLab config or ONNX file, or package.module:factory. Without
+    CHECKPOINT the weights are random; an ONNX file holds its own.
     """
     from threepc.console import Display
     from threepc.errors import InputError

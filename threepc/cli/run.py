@@ -59,7 +59,8 @@ _options_of_both = together(
 def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool, layers: bool, **options: Any) -> None:
     """Classify or segment images with three parties on this machine.
 
-    CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
+    CONFIG is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, an MMLab config or ONNX file, or package.module:factory. Without
+    CHECKPOINT the weights are random; an ONNX file holds its own.
     """
     from threepc.console import Display
     from threepc.tasks.run import run as run_three_parties
@@ -82,7 +83,8 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
 def simulate(seed: int | None, **options: Any) -> None:
     """Run images through the cleartext twin: the arithmetic of a secure run, in the clear, and compare it with plaintext PyTorch.
 
-    CONFIG is mmcls:NAME, mmseg:NAME, an MMLab config file, or package.module:factory. Without CHECKPOINT the weights are random.
+    CONFIG is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, an MMLab config or ONNX file, or package.module:factory. Without
+    CHECKPOINT the weights are random; an ONNX file holds its own.
     """
     from threepc.console import Display
     from threepc.tasks.simulate import run_twin
