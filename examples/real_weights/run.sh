@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Trained networks on real photos, privately and in plaintext: EfficientNet-Lite0 names what is on twenty photos, MTCNN finds the faces.
-# Makes an environment of its own beside this file, from the package index, the first time. PYTHON=/path/to/python3.11 chooses the interpreter.
+# Makes an environment of its own in output/real_weights, from the package index, the first time. PYTHON=/path/to/python3.11 chooses the interpreter.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd "$here/../.." && pwd -P)
-venv=$here/.venv
-output=$here/output
+venv=$root/output/real_weights/.venv
+output=$root/output/real_weights
 
 if [[ ! -f $venv/ready ]]; then
+    mkdir -p "$output"
     "${PYTHON:-python3.11}" -m venv --clear "$venv"
     pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$root/launch/constraints.txt")
-    "${pip[@]}" setuptools wheel torch torchvision requests
+    "${pip[@]}" setuptools wheel torch torchvision requests tqdm
     "${pip[@]}" --no-build-isolation --editable "$root[server]"
     "${pip[@]}" --requirement "$here/requirements.txt"
     "${pip[@]}" --no-deps facenet-pytorch==2.6.0 # it asks for a torch of 2024, and needs none
@@ -19,9 +20,8 @@ if [[ ! -f $venv/ready ]]; then
 fi
 
 cd "$here"
-mkdir -p "$output"
 mapfile -t photos < <("$venv/bin/python" photos.py)
-"$venv/bin/threepc" run lite0:lite0 --input "${photos[@]}" --compare --report "$output/classes.json" "$@"
+"$venv/bin/python" -m threepc run lite0:lite0 --input "${photos[@]}" --compare --report "$output/classes.json" "$@"
 "$venv/bin/python" - "$output/classes.json" <<'END'
 import json
 import sys
