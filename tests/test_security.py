@@ -1,6 +1,7 @@
 """docs/security.md against the code: its table of messages, the tests that it names, and the leaks that it admits."""
 
 import ast
+import dataclasses
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, Trio, opened, run, shares, signed, without_zeros
 from threepc.graph.relu_spec import IDENTITY, ZERO
-from threepc.kernels.gate import Cut
+from threepc.kernels.gate import Cut, Slopes
 from threepc.kernels.packing import padded, unpack
 from threepc.plan.precision import Precision
 from threepc.prf import Keystream, Purpose, new_key
@@ -77,7 +78,10 @@ def relu_by_the_table(relu: Relu) -> Cost:
         "groups": len(window.top.wires),
     }
     decided = {"element": relu.opening.count, "decision": relu.drelu.count}
+    layout |= {"finer": relu.slopes.bits if relu.slopes else 0}
     cost = cost_of_the_table({"ReLU", "clip"} if many > 1 else {"ReLU"}, decided, bits=relu.ring, kept=relu.cut.kept_bits, **layout)
+    if relu.both:
+        return cost + cost_of_the_table({"rectify"}, {"element": relu.opening.count}, bits=relu.ring, kept=relu.cut.kept_bits)
     return cost + cost_of_the_table({"identity"}, {"element": relu.pass_opening.count}, bits=relu.ring, kept=relu.cut.kept_bits)
 
 
@@ -89,6 +93,9 @@ def relus() -> dict[str, Relu]:
         make = lambda sizes=None, clip=None, cut=cut: Relu(0, (2, 3, 5, 7), cut, cut.bits, 0, min(cut.kept_bits - 2, 30), sizes, clip)
         cases[f"plain {bits}"] = make()
         cases[f"clip {bits}"] = make(clip=64)
+        cases[f"rectify {bits}"] = dataclasses.replace(make(), both=True)
+        cases[f"leaky {bits}"] = dataclasses.replace(make(), slopes=Slopes(655, 65536, 16))
+        cases[f"hardsigmoid {bits}"] = dataclasses.replace(make(clip=64), slopes=Slopes(0, 10923, 16), start=-32)
         cases[f"blocks {bits}"] = make(((2, 3), IDENTITY, ZERO))
         cases[f"passing {bits}"] = make((IDENTITY,) * 3)
     return cases
@@ -159,7 +166,10 @@ def purposes(protocols: set[str]) -> set[tuple[str, str]]:
     return {pad for row in rows() if row.protocol in protocols for pad in row.pads}
 
 
-@pytest.mark.parametrize("name, protocols", [("plain 48", {"ReLU"}), ("clip 48", {"ReLU", "clip"}), ("passing 48", {"identity"})])
+@pytest.mark.parametrize(
+    "name, protocols",
+    [("plain 48", {"ReLU"}), ("clip 48", {"ReLU", "clip"}), ("passing 48", {"identity"}), ("rectify 48", {"ReLU", "rectify"})],
+)
 def test_streams_of_the_table(name, protocols):
     """What the roles draw is what the table names, client and provider, server and provider alike."""
     relu = relus()[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,3 +55,9 @@ class Ring:
 def word_of(bits: int) -> type[np.unsignedinteger]:
     """The word type for elements of up to `bits` bits: uint32 or uint64."""
     return np.uint32 if bits <= 32 else np.uint64
+
+
+def word_constant(number: int, dtype: np.dtype[Any]) -> np.unsignedinteger:
+    """A number, which may be negative, as a word of an array's type."""
+    word: np.unsignedinteger = dtype.type(number & np.iinfo(dtype).max)
+    return word

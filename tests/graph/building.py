@@ -115,6 +115,17 @@ def gated():
     return net.output(net.conv(net.avgpool(net.multiply(x, x)), 5, 1))
 
 
+def bent():
+    """Leaky and clipped activations of every kind, with a residual sum, a difference and a pooling that is not moved."""
+    net = Builder(3, 13, 11, seed=3)
+    x = net.node("bend", net.conv("input", 8, stride=2), slopes=[0.1, 1.0])
+    y = net.node("clip", net.conv(x, 8), min=-1.0, max=2.0)
+    x = net.node("bend", net.node("add", x, y, signs=[1, -1]), slopes=[-0.3, 0.7], at=0.25)
+    gate = net.node("clip", net.conv(x, 8), min=-3.0, max=3.0, to=[0.0, 1.0])
+    x = net.maxpool(net.node("bend", net.add(gate, x), slopes=[-1.0, 1.0]), 3, 2, 1)
+    return net.output(net.conv(net.avgpool(net.conv(x, 9, 1)), 6, 1))
+
+
 def branching():
     """Inception-like: branches of four kinds, raw and reduced, meet in a concatenation."""
     net = Builder(4, 13, 13, seed=2)

@@ -24,7 +24,8 @@ EVERY_KIND = Graph(
         Node("conv", "conv", ("image",), (4, 4, 4), CONV),
         Node("relu", "relu", ("conv",), (4, 4, 4)),
         Node("clip", "clip", ("conv",), (4, 4, 4), {"max": 6.0}),
-        Node("add", "add", ("relu", "clip", "conv"), (4, 4, 4)),
+        Node("bend", "bend", ("conv",), (4, 4, 4), {"slopes": [0.1, 1.0]}),
+        Node("add", "add", ("relu", "clip", "bend"), (4, 4, 4)),
         Node("multiply", "multiply", ("add", "relu"), (4, 4, 4), {"offset": -1.5}),
         Node("matmul", "matmul", ("multiply", "add"), (4, 4, 4)),
         Node("maxpool", "maxpool", ("matmul",), (4, 2, 2), POOL),
@@ -54,7 +55,7 @@ def test_json_round_trip_and_fingerprint():
 
 def test_reading_a_graph():
     assert EVERY_KIND.input.name == "image" and EVERY_KIND.output.name == "output" and EVERY_KIND["clip"].kind == "clip"
-    assert [node.name for node in EVERY_KIND.consumers()["conv"]] == ["relu", "clip", "add"]
+    assert [node.name for node in EVERY_KIND.consumers()["conv"]] == ["relu", "clip", "bend"]
     assert relu_names(EVERY_KIND) == [("relu", 4, (4, 4)), ("clip", 4, (4, 4))]
 
 
@@ -125,9 +126,16 @@ def test_reading_a_graph():
         (lambda d, n: n["conv"]["attrs"].update(kernel=[1025, 1]), "'conv': kernel: must be a list of 2 integers from 1 to 1024"),
         (lambda d, n: n["conv"]["attrs"].update(dilation=[9, 1]), "'conv': kernel: reaches over 19 cells, the padded map has 10"),
         (lambda d, n: n["conv"].update(shape=[100, 4, 4], attrs=CONV | {"kernel": [1000, 1000]}), "'conv': kernel: the weight would"),
-        (lambda d, n: n["clip"]["attrs"].update(max=6), "'clip': max: must be a finite, positive float"),
-        (lambda d, n: n["clip"]["attrs"].update(max=0.0), "'clip': max: must be a finite, positive float"),
-        (lambda d, n: n["clip"]["attrs"].update(max="6.0"), "'clip': max: must be a finite, positive float"),
+        (lambda d, n: n["clip"]["attrs"].update(max=6), "'clip': max: must be a finite float"),
+        (lambda d, n: n["clip"]["attrs"].update(max=0.0), "'clip': max: must be above min, which is 0"),
+        (lambda d, n: n["clip"]["attrs"].update(max="6.0"), "'clip': max: must be a finite float"),
+        (lambda d, n: n["clip"]["attrs"].update(min=6.0), "'clip': max: must be above min, which is 6"),
+        (lambda d, n: n["clip"]["attrs"].update(min=-1e308, max=1e308), "'clip': max: must be above min"),
+        (lambda d, n: n["clip"]["attrs"].update(to=[0.0]), "'clip': to: must be a list of 2 finite floats"),
+        (lambda d, n: n["clip"]["attrs"].update(to=[0.0, 1]), "'clip': to: must be a finite float"),
+        (lambda d, n: n["bend"]["attrs"].update(slopes=[0.0, 1.0, 2.0]), "'bend': slopes: must be a list of 2 finite floats"),
+        (lambda d, n: n["bend"]["attrs"].pop("slopes"), "'bend': slopes: is missing"),
+        (lambda d, n: n["bend"]["attrs"].update(at="0"), "'bend': at: must be a finite float"),
         (lambda d, n: n["avgpool"]["attrs"].update(divisor=-4.0), "'avgpool': divisor: must be a float from 1 to 4.29497e"),
         (lambda d, n: n["avgpool"]["attrs"].update(divisor=1e300), "'avgpool': divisor: must be a float from 1 to 4.29497e"),
         (lambda d, n: n["avgpool"]["attrs"].update(divisor=1e-300), "'avgpool': divisor: must be a float from 1 to 4.29497e"),

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from threepc.kernels import gate
-from threepc.kernels.gate import Cut, Lift, Pads
+from threepc.kernels.gate import Cut, Lift, Pads, Slopes
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
 from threepc.ring import word_of
 
@@ -54,11 +54,18 @@ def test_cut_and_opening(size, count, seed):
     assert np.array_equal(back & word((1 << cut) - 1), x & word((1 << cut) - 1))
 
 
-@settings(max_examples=60)
-@given(st.sampled_from(SIZES), st.integers(1, 150), st.integers(0, 2**32))
-def test_gate_multiplies_by_the_decision_and_lifts(size, count, seed):
-    """u + d = b (x - r) in the ring for every combination of b and beta's halves, for |x - r| below a quarter of the cut ring."""
+SLOPES = None, Slopes(-1, 1, 0), Slopes(1, 0, 0), Slopes(655, 65536, 16), Slopes(0, 10923, 16), Slopes(-3, 5, 2), Slopes(5461, -16384, 14)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(SIZES), st.sampled_from(SLOPES), st.integers(1, 150), st.integers(0, 2**32))
+def test_gate_multiplies_by_the_decision_and_lifts(size, slopes, count, seed):
+    """u + d = b (x - r) in the ring for every combination of b and beta's halves, for |x - r| below a quarter of the cut ring.
+
+    With slopes it is that times the slope of b, to a unit; exactly for whole slopes.
+    """
     (ring, cut), rng = size, np.random.default_rng(seed)
+    assume(slopes is None or cut + max(abs(slopes.below), abs(slopes.above)).bit_length() <= 63)
     whole, big, small = padded(count), word_of(ring), word_of(cut)
     limit = 2 ** (cut - 2)
     values = np.array([signed(v, 64) % (2 * limit) - limit for v in random_words(rng, whole, np.uint64)], object)
@@ -68,20 +75,21 @@ def test_gate_multiplies_by_the_decision_and_lifts(size, count, seed):
     planes = [rng.integers(0, np.iinfo(np.uint64).max, whole // 64, np.uint64, endpoint=True) for _ in range(3)]
     decision, beta_c, beta_s = planes
     opened = decision ^ beta_c ^ beta_s
-    pads, d = Pads(random_words(rng, (2, whole), big), random_words(rng, whole, np.uint32)), random_words(rng, whole, big)
-    tile_bits = 2 * ring + 2 * (ring - cut)
+    pads = Pads(random_words(rng, (2, whole), big), random_words(rng, whole, np.uint64 if slopes else np.uint32))
+    d, finer = random_words(rng, whole, big), slopes.bits if slopes else 0
+    tile_bits = 2 * ring + 2 * (ring - cut + finer)
     dealt, v = (np.empty(packed_bytes(count, width), np.uint8) for width in (tile_bits, ring))
     work = np.empty((5, whole), big)
-    gate.deal_gate(r, beta_c, beta_s, pads, d, Lift(ring, cut), work, dealt)
-    gate.infer_gate(x, opened, beta_c, Pads(pads.t.copy(), pads.w), Lift(ring, cut), v)
+    gate.deal_gate(r, beta_c, beta_s, pads, d, Lift(ring, cut), slopes, work, dealt)
+    gate.infer_gate(x, opened, beta_c, Pads(pads.t.copy(), pads.w), Lift(ring, cut), slopes, v)
     u = np.empty(count, big)
-    gate.serve_gate(x, opened, beta_s, v, dealt, Lift(ring, cut), work, u)
+    gate.serve_gate(x, opened, beta_s, v, dealt, Lift(ring, cut), slopes, work, u)
     got = [signed(int(a) + int(b), ring) for a, b in zip(u, d)]
     b = bits(decision)
-    wanted = [int(value) if bit else 0 for value, bit in zip(values, b)][:count]
-    if cut == ring:
-        wanted = [signed(value, ring) for value in wanted]
-    assert got == wanted
+    below, above = (slopes.below, slopes.above) if slopes else (0, 1)
+    wanted = [int(value) * (above if bit else below) for value, bit in zip(values, b)][:count]
+    errors = [signed((a << finer) - value, ring + finer) for a, value in zip(got, wanted)]
+    assert max(map(abs, errors)) < 1 << finer
 
 
 @settings(max_examples=60)
@@ -114,7 +122,7 @@ def test_one_branch_of_the_pads_is_sent(ring, cut):
 
     def message(t0, t1):
         packed, words = np.empty(packed_bytes(64, ring), np.uint8), np.empty(64, big)
-        gate.infer_gate(x, opened, beta, Pads(np.stack([t0, t1]), w), Lift(ring, cut), packed)
+        gate.infer_gate(x, opened, beta, Pads(np.stack([t0, t1]), w), Lift(ring, cut), None, packed)
         unpack(packed, 64, ring, words)
         return words
 

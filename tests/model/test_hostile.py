@@ -254,7 +254,7 @@ def test_any_geometry_is_refused_or_runs(data):
     x = "input"
     try:
         for _ in range(data.draw(st.integers(1, 4))):
-            kind = data.draw(st.sampled_from(["conv", "relu", "clip", "maxpool", "avgpool", "concat", "add"]))
+            kind = data.draw(st.sampled_from(["conv", "relu", "clip", "bend", "maxpool", "avgpool", "concat", "add"]))
             if kind == "conv":
                 attrs = data.draw(windows) | {"dilation": data.draw(pair), "groups": data.draw(st.sampled_from([1, 2, 4]))}
                 x = net.node("conv", net.relu(x), channels=4, **attrs)
@@ -264,6 +264,9 @@ def test_any_geometry_is_refused_or_runs(data):
                 x = net.node("avgpool", x, **data.draw(windows), divisor=float(data.draw(st.integers(1, 9))))
             elif kind in ("concat", "add"):
                 x = net.node("conv", net.node(kind, x, x), channels=4, **CONV)
+            elif kind == "bend":
+                slope = st.floats(-20, 20)
+                x = net.node(kind, x, slopes=[data.draw(slope), data.draw(slope)], at=data.draw(st.floats(-100, 100)))
             else:
                 x = net.node(kind, x, **({"max": data.draw(st.floats(0.1, 100))} if kind == "clip" else {}))
         net.node("output", x)

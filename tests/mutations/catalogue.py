@@ -129,6 +129,22 @@ MUTATIONS = (
     ),
     # Gates
     _mutation(
+        "masks of a sloped gate's lift only 16 bits long",
+        GATE,
+        ("    return word & np.uint64(0xFFFFFFFF), word >> np.uint64(32)", "    return word & np.uint64(0xFFFF), word >> np.uint64(48)"),
+        (
+            "    return (word >> (np.uint64(32) & branch)) & np.uint64(0xFFFFFFFF)",
+            "    return (word >> (np.uint64(48) & branch)) & np.uint64(0xFFFF)",
+        ),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "a value that is lifted beside its ReLU has the ReLU's mask",
+        "threepc/protocol/relu.py",
+        ("        return d, passed_d\n", "        return d, d if self.both else passed_d\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
         "a gate's value without its pad", GATE, ("            t0[p] = t + ring(m &", "            t0[p] = ring(m &"), tests=(PROTOCOL,)
     ),
     _mutation(

@@ -11,6 +11,7 @@ from tests.graph import building
 from tests.graph.building import Builder
 from tests.protocol import harness
 from threepc.errors import InputError
+from threepc.graph.relu_spec import relu_nodes
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.kernels.gate import Cut
 from threepc.model.served import PublicModel, ServedModel
@@ -35,11 +36,10 @@ def images_for(graph, count, seed=0):
 
 def block_spec(graph, seed):
     rng, sizes = np.random.default_rng(seed), {}
-    for node in graph.nodes:
-        if node.kind in ("relu", "clip"):
-            channels, height, width = node.shape
-            patches = [(int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))) for _ in range(channels)]
-            sizes[node.name] = tuple([*patches, (1, 0), (0, 1), (1, 1)][rng.integers(channels + 3)] for _ in range(channels))
+    for node in relu_nodes(graph):
+        channels, height, width = node.shape
+        patches = [(int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))) for _ in range(channels)]
+        sizes[node.name] = tuple([*patches, (1, 0), (0, 1), (1, 1)][rng.integers(channels + 3)] for _ in range(channels))
     return sizes
 
 
@@ -50,7 +50,7 @@ def served(network, bits, sizes=None, window=None, reveal="logits"):
 
 
 @pytest.mark.parametrize("bits", RINGS)
-@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated])
+@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated, building.bent])
 def test_secure_run_and_twin_agree_at_every_step(network, bits):
     model = served(network(), bits)
     run = debug.trace(model, images_for(model.public.graph, 2))
@@ -63,7 +63,7 @@ def test_secure_run_and_twin_agree_at_every_step(network, bits):
 
 @settings(max_examples=12)
 @given(
-    network=st.sampled_from([building.residual, building.mobile, building.branching, building.gated]),
+    network=st.sampled_from([building.residual, building.mobile, building.branching, building.gated, building.bent]),
     bits=st.sampled_from(RINGS),
     seed=st.integers(0, 2**16),
     window=st.sampled_from([None, (16, 28), (17, 29), (10, 27)]),
@@ -77,7 +77,7 @@ def test_they_agree_for_block_relus_windows_and_labels(network, bits, seed, wind
 
 
 @pytest.mark.parametrize("bits", RINGS)
-@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated])
+@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated, building.bent])
 def test_drawn_results_are_distributed_as_those_of_parties_in_threads(network, bits):
     model, count = served(network(), bits), 256
     plan, images = model.public.plan(count), np.repeat(images_for(model.public.graph, 1, seed=20), count, axis=0)

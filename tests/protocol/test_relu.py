@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, opened, run, shares, values_up_to, without_zeros
 from threepc.graph.block_relu import BlockReLU
-from threepc.kernels.gate import Cut
+from threepc.kernels.gate import Cut, Slopes
 from threepc.protocol.relu import Relu
 
 RINGS = tuple(CUTS)
@@ -149,6 +149,61 @@ def test_clip_of_any_value(bits):
     results, trio = run(protocol, shares(rng, truth, bits))
     assert within(opened(results, bits), np.clip(truth / 2.0**shift, 0, maximum))
     assert trio.measured == without_zeros(protocol.cost) and trio.measured.messages == 4
+
+
+SLOPED = {
+    "leaky": {"slopes": Slopes(655, 65536, 16)},
+    "abs": {"slopes": Slopes(-1, 1, 0)},
+    "steep": {"slopes": Slopes(-5, 7, 1)},
+    "at most": {"start": 40, "offset": 40, "slopes": Slopes(1, 0, 0)},
+    "at least": {"start": -40, "offset": -40},
+    "between": {"start": -60, "offset": -60, "clip": 90},
+    "hardsigmoid": {"start": -300, "offset": 0, "clip": 600, "slopes": Slopes(0, 2731, 14)},
+    "falling": {"start": -50, "offset": 70, "clip": 100, "slopes": Slopes(0, -3, 1)},
+}
+
+
+def piecewise(x, start=0, offset=0, clip=None, slopes=None):
+    slopes = slopes or Slopes(0, 1, 0)
+    x = np.minimum(x - start, np.inf if clip is None else clip)
+    return offset + np.where(x < 0, slopes.below, slopes.above) * x / 2.0**slopes.bits
+
+
+@pytest.mark.parametrize("bits", RINGS)
+@pytest.mark.parametrize("name", SLOPED)
+def test_slopes_and_bounds_of_any_kind(bits, name):
+    """To the cut's unit and a half, times the slope, and a unit."""
+    options, rng, shift = (
+        SLOPED[name] | ({"slopes": Slopes(164, 16384, 14)} if (name, bits) == ("leaky", 64) else {}),
+        np.random.default_rng(bits),
+        CUTS[bits][0],
+    )
+    shape = (1, 3, 60, 110)
+    truth = values_up_to(rng, (bound(bits) - 1000) << shift, int(np.prod(shape)))
+    truth[:6000] = rng.integers(-100 << shift, 100 << shift, 6000)
+    truth = truth.reshape(shape)
+    protocol = relu(bits, shape, **options)
+    results, trio = run(protocol, shares(rng, truth, bits))
+    steepest = max(1.0, 3.5 * (name == "steep"), 1.5 * (name == "falling"))
+    assert within(opened(results, bits), piecewise(truth / 2.0**shift, **options), 1.5 * steepest + 1)
+    assert trio.measured == without_zeros(protocol.cost) and trio.measured.messages == 4
+
+
+@pytest.mark.parametrize("bits", RINGS)
+def test_a_value_and_its_relu_from_one_opening(bits):
+    rng, shift, shape = np.random.default_rng(bits), CUTS[bits][0], (2, 3, 60, 110)
+    truth = values_up_to(rng, bound(bits) << shift, int(np.prod(shape))).reshape(shape)
+    protocol = relu(bits, shape, both=True)
+    results, trio = run(protocol, shares(rng, truth, bits))
+    got = opened(results, bits).reshape(2, 3, 2, 60, 110)
+    assert within(got[:, :, 0], np.maximum(truth, 0) / 2.0**shift) and within(got[:, :, 1], truth / 2.0**shift)
+    assert np.array_equal(got[:, :, 0], np.maximum(got[:, :, 1], 0)), "one opening"
+    assert trio.measured == without_zeros(protocol.cost) and trio.measured.messages == 4
+
+
+def test_a_clip_has_no_slope_below():
+    with pytest.raises(ValueError, match="constant below"):
+        relu(48, (1, 1, 1, 1), clip=3, slopes=Slopes(1, 1, 0))
 
 
 @pytest.mark.parametrize("bits", RINGS)

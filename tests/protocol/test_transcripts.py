@@ -3,6 +3,8 @@
 The statistical tests use fresh keys, see uniformity.py.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, ru
 from tests.protocol.uniformity import COUNT, assert_uniform, bits_of, combined_bits, drawn_bits, received_bits
 from threepc import prf
 from threepc.errors import RunError
-from threepc.kernels.gate import Cut
+from threepc.kernels.gate import Cut, Slopes
 from threepc.kernels.packing import packed_bytes, unpack
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
@@ -50,8 +52,16 @@ def in_the_servers_summand(value, shape, bits):
 VALUES = {"zero": 0, "negative": -(1 << 13)}
 
 
+SLOPED = {
+    "leaky": {"slopes": Slopes(655, 65536, 16)},
+    "abs": {"slopes": Slopes(-1, 1, 0)},
+    "both": {"both": True},
+    "hardsigmoid": {"start": -30, "offset": 7, "clip": 60, "slopes": Slopes(0, 10923, 16)},
+}
+
+
 @pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("kind", ("relu", "clip", "blocks"))
+@pytest.mark.parametrize("kind", ("relu", "clip", "blocks", "leaky", "abs", "hardsigmoid", "both"))
 @pytest.mark.parametrize("bits", (48, 32))
 def test_relu_shows_nobody_anything(bits, kind, value):
     """The same value in every element."""
@@ -63,14 +73,19 @@ def test_relu_shows_nobody_anything(bits, kind, value):
         shape = (1, 2, 64, 128)
         summands = tuple(np.concatenate([s, s], axis=1) for s in summands)
     protocol = Relu(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
+    if kind in SLOPED:
+        protocol = dataclasses.replace(protocol, **SLOPED[kind])
     (_, u, _), trio = run(protocol, summands)
-    mine = received_bits(trio.online[0].sent, (bits,))
+    lifted = ((bits, bits - cut), (bits - cut,)) if protocol.both else ()  # what the value itself takes besides its ReLU
+    mine = received_bits(trio.online[0].sent, (bits,), *lifted)
     at_client = received_bits(trio.online[1].sent, (cut,))
     assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
-    lift = (bits, bits, bits - cut, bits - cut)
-    dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, bits, bits)), received_bits(trio.prepared[0].sent, (cut,))
+    carries = bits - cut + (protocol.slopes.bits if protocol.slopes else 0)
+    lift = (bits, bits, carries, carries)
+    dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, bits, bits), *lifted), received_bits(trio.prepared[0].sent, (cut,))
     known = np.concatenate([at_client, drawn_bits(trio.streams["SP"], bits)])  # what S sent and drew
-    assert_uniform(np.concatenate([dealt, offline, mine, bits_of(u[:, 0].reshape(-1), bits)]), known)
+    results = [bits_of(u[:, channel].reshape(-1), bits) for channel in range(1 + protocol.both)]
+    assert_uniform(np.concatenate([dealt, offline, mine, *results]), known)
     for combine in (np.add, np.subtract):
         assert_uniform(combined_bits(combine, trio.dealt[0].sent + trio.online[0].sent, lift, (*lift, bits, bits), (bits,)), known)
 

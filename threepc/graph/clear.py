@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from threepc.errors import InputError
+from threepc.graph.activations import clip_bounds, clip_slope
 from threepc.graph.block_relu import BlockReLU
 from threepc.graph.ir import Graph, Node, Weights, signs
 from threepc.graph.moves import Moves, cells
@@ -68,10 +69,10 @@ def operate(node: Node, inputs: list[torch.Tensor], weight: torch.Tensor | None 
     if node.kind in _SIZES:
         return _SIZES[node.kind](x, attrs)
     match node.kind:
-        case "relu" | "smooth":
-            return _ACTIVATIONS[attrs.get("function", "relu")](x, attrs.get("parameter", 1.0))
-        case "clip":
-            return x.clamp(0, attrs["max"])
+        case "smooth":
+            return _ACTIVATIONS[attrs["function"]](x, attrs["parameter"])
+        case "relu" | "clip" | "bend" | "rectify":
+            return _activate(node, x)
         case "conv" if weight is not None:
             x, padding = padded(x, attrs["padding"], 0.0)
             return functional.conv2d(x, weight, bias, attrs["stride"], padding, attrs["dilation"], attrs["groups"])
@@ -114,7 +115,6 @@ def _resampled(x: torch.Tensor, axis: int, rule: list[Any]) -> torch.Tensor:
 
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
-    "relu": lambda x, _: torch.relu(x),
     "sigmoid": lambda x, _: torch.sigmoid(x),
     "tanh": lambda x, _: torch.tanh(x),
     "silu": lambda x, _: functional.silu(x),
@@ -142,6 +142,22 @@ def moved(x: torch.Tensor, moves: Moves) -> torch.Tensor:
                 x = x.movedim(where + 1, -1) * (chosen >= 0)
                 x = x.movedim(-1, where + 1)
     return x
+
+
+def _activate(node: Node, x: torch.Tensor) -> torch.Tensor:
+    attrs = node.attrs
+    if node.kind == "clip":
+        low, high = clip_bounds(attrs)
+        first, slope = clip_slope(attrs)
+        clamped = x.clamp(low, high)
+        return clamped if slope == 1 and first == low else clamped.sub(low).mul(slope).add(first)
+    if node.kind == "bend":
+        (below, above), at = attrs["slopes"], attrs.get("at", 0.0)
+        from_kink = x.sub(at)
+        return torch.where(from_kink < 0, from_kink * below, from_kink * above).add(at)
+    if node.kind == "rectify":
+        return torch.stack([torch.relu(x), x], dim=2).flatten(1, 2)
+    return torch.relu(x)
 
 
 def padded(x: torch.Tensor, padding: list[int], value: float, kernel: list[int] | None = None) -> tuple[torch.Tensor, list[int]]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.files import parse_json
+from threepc.graph.activations import takes_patches
 from threepc.graph.kinds import (
     ATTRIBUTES,
     KINDS,
@@ -113,7 +114,7 @@ class Graph:
 
 def relu_names(graph: Graph) -> list[tuple[str, int, tuple[int, int]]]:
     """The graph's relu and clip nodes as (name, channels, (height, width)), in order: the layers a relu spec is keyed by."""
-    return [(n.name, n.shape[0], (n.shape[1], n.shape[2])) for n in graph.nodes if n.kind in ("relu", "clip")]
+    return [(n.name, n.shape[0], (n.shape[1], n.shape[2])) for n in graph.nodes if takes_patches(n.kind, n.attrs)]
 
 
 def signs(node: Node) -> list[int]:

@@ -7,7 +7,10 @@ input    none
 conv     kernel [h, w], stride [h, w], padding [top, left, bottom, right], dilation [h, w], groups
          weight (O, C / groups, h, w) and bias (O,) in `Weights`; a linear layer is a 1x1 convolution of a (C, 1, 1) map
 relu     none
-clip     max: float; min(max(x, 0), max)
+clip     max: float, optionally min (else 0) and to [low, high] (else [min, max]); what lies between min and max goes to between low and high in
+         proportion, what is below min to low, what is above max to high
+rectify  none; (C, H, W) to (2 C, H, W), of each channel max(x, 0) and then x
+bend     slopes [below, above], optionally at (else 0): floats; x at or above `at` becomes at + above * (x - at), below at + below * (x - at)
 maxpool  kernel, stride, padding, dilation; padded cells never win
 avgpool  kernel, stride, padding, divisor: float; the sum of each window over zero padding, divided by divisor
 add      optionally signs: 1 or -1 for each input, not all 1; two or more inputs of one shape, added or subtracted
@@ -34,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from threepc.errors import InputError
+from threepc.graph.activations import clip_bounds
 from threepc.graph.moves import moved_shape
 from threepc.graph.resampling import check_rule, resampled
 from threepc.graph.smooth import PARAMETER, SMOOTH
@@ -64,9 +68,16 @@ def _integers(count: int, low: int, high: int) -> Callable[[Any], None]:
     return check
 
 
-def _positive_float(value: Any) -> None:
-    if type(value) is not float or not (math.isfinite(value) and value > 0):
-        raise InputError("must be a finite, positive float")
+def _finite_float(value: Any) -> None:
+    if type(value) is not float or not math.isfinite(value):
+        raise InputError("must be a finite float")
+
+
+def _finite_pair(value: Any) -> None:
+    if type(value) is not list or len(value) != 2:
+        raise InputError("must be a list of 2 finite floats")
+    for part in value:
+        _finite_float(part)
 
 
 def _divisor(value: Any) -> None:
@@ -118,7 +129,9 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "input": {},
     "conv": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair, "groups": _groups},
     "relu": {},
-    "clip": {"max": _positive_float},
+    "clip": {"max": _finite_float, "min": _finite_float, "to": _finite_pair},
+    "rectify": {},
+    "bend": {"slopes": _finite_pair, "at": _finite_float},
     "maxpool": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair},
     "avgpool": {"kernel": _pair, "stride": _pair, "padding": _padding, "divisor": _divisor},
     "add": {"signs": _signs},
@@ -132,7 +145,7 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "resample": {"rows": check_rule, "columns": check_rule},
     "output": {"resize": _output_resize},
 }
-OPTIONAL = {("output", "resize"), ("add", "signs"), ("multiply", "offset")}
+OPTIONAL = {("output", "resize"), ("add", "signs"), ("multiply", "offset"), ("clip", "min"), ("clip", "to"), ("bend", "at")}
 SEVERAL_INPUTS = {"add", "concat"}
 TWO_INPUTS = {"multiply", "matmul"}
 
@@ -158,6 +171,17 @@ def _activated(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) ->
     if attrs["parameter"] != 1 and not SMOOTH[attrs["function"]].free:
         raise InputError(f"parameter: {attrs['function']} has none, so it must be 1")
     return inputs[0]
+
+
+def _clipped(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    low, high = clip_bounds(attrs)
+    if not 0 < high - low < math.inf:
+        raise InputError(f"max: must be above min, which is {low:g}")
+    return inputs[0]
+
+
+def _doubled(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
+    return 2 * inputs[0][0], *inputs[0][1:]
 
 
 def _convolved(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) -> Shape:
@@ -265,8 +289,10 @@ def _resampled(inputs: Sequence[Shape], attrs: dict[str, Any], channels: int) ->
 _SHAPES: dict[str, Callable[[Sequence[Shape], dict[str, Any], int], Shape]] = {
     "conv": _convolved,
     "relu": _same,
-    "clip": _same,
+    "clip": _clipped,
+    "bend": _same,
     "smooth": _activated,
+    "rectify": _doubled,
     "maxpool": _maxima,
     "avgpool": _averages,
     "add": _sum,

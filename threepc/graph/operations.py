@@ -4,7 +4,6 @@ A function returns the `Value` that its operation produces: a new node (`Call.em
 changes nothing. It refuses (`Call.refuse`) what has no secure protocol.
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +11,15 @@ import numpy as np
 from torch import nn
 
 from threepc.graph import rearrange, smooth_operations
+from threepc.graph.activation_operations import ACTIVATIONS
 from threepc.graph.calls import Call, Operation, Value, pointwise
 from threepc.graph.ir import signed
 from threepc.graph.product_operations import PRODUCTS
 
 SUPPORTED = (
-    "conv2d, batch_norm, linear, relu, relu6 and hardtanh and clamp from 0, max_pool2d, avg_pool2d, adaptive_avg_pool2d, mean over (2, 3), "
-    "sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, add, sub, mul, square, matmul, hardsigmoid, hardswish, cat over channels, flatten, dropout, "
-    "and a bilinear resize from 1x1 or just before the output"
+    "conv2d, batch_norm, linear, relu, relu6, leaky_relu, prelu, hardtanh, clamp, hardsigmoid, abs, maximum, minimum, max_pool2d, avg_pool2d, "
+    "adaptive_avg_pool2d, mean over (2, 3), sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, add, sub, mul, square, matmul, hardswish, "
+    "cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
 )
 
 
@@ -86,30 +86,6 @@ def _batch_norm(call: Call) -> Value:
         scale = scale * gamma
     bias = -mean * scale if beta is None else beta - mean * scale
     return call.affine(x, scale, bias)
-
-
-def _relu(call: Call) -> Value:
-    return call.emit("relu", [call.activation(call.arguments["self"])])
-
-
-def _relu6(call: Call) -> Value:
-    return _clip(call, 0, 6)
-
-
-def _hardtanh(call: Call) -> Value:
-    return _clip(call, call.arguments["min_val"], call.arguments["max_val"])
-
-
-def _clamp(call: Call) -> Value:
-    return _clip(call, call.arguments["min"], call.arguments.get("max"))
-
-
-def _clip(call: Call, low: float | None, high: float | None) -> Value:
-    x = call.activation(call.arguments["self"])
-    high = math.inf if high is None else high
-    if low != 0 or not high > 0:
-        call.refuse(f"from {low} to {high}; only clips from 0 to a positive maximum have a secure protocol")
-    return call.emit("relu", [x]) if high == math.inf else call.emit("clip", [x], {"max": float(high)})
 
 
 def _pool(call: Call) -> tuple[Value, dict[str, Any], bool]:
@@ -215,12 +191,7 @@ OPERATIONS = {
     "conv2d": Operation(_conv2d, nn.Conv2d),
     "batch_norm": Operation(_batch_norm, nn.modules.batchnorm._BatchNorm),
     "linear": Operation(_linear, nn.Linear),
-    "relu": Operation(_relu, nn.ReLU),
-    "relu6": Operation(_relu6, nn.ReLU6),
-    "hardtanh": Operation(_hardtanh, nn.Hardtanh),  # nn.ReLU6 is one
-    "clamp": Operation(_clamp),
-    "clip": Operation(_clamp),
-    "clamp_min": Operation(_clamp),
+    **ACTIVATIONS,
     "max_pool2d": Operation(_max_pool2d, nn.MaxPool2d),
     "avg_pool2d": Operation(_avg_pool2d, nn.AvgPool2d),
     "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, nn.AdaptiveAvgPool2d),

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
+from threepc.graph.activations import clip_bounds, clip_slope, rises
 from threepc.graph.ir import Graph, Node, Weights, signed, signs
 
 
@@ -17,14 +19,18 @@ def sweep(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
 
 
 def fold_affine(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple[Graph, Weights]:
-    """Fold those named nodes, each a depthwise 1x1 convolution (a batch norm), that alone read a convolution, into that convolution."""
+    """Fold those named nodes, each a depthwise 1x1 convolution (a batch norm), that alone read a convolution, into that convolution.
+
+    A PReLU's convolution stays as it is, without a bias, so that `fold_hidden_slopes` can fold it whatever padding comes after it.
+    """
     readers = graph.consumers()
     weights = dict(weights)
     source: dict[str, str] = {}
     nodes = []
     for node in graph.nodes:
         inputs = tuple(source.get(name, name) for name in node.inputs)
-        if node.name in names and inputs[0] in weights and len(readers[node.inputs[0]]) == 1:
+        single = node.name in names and inputs[0] in weights and len(readers[node.inputs[0]]) == 1
+        if single and not _hidden_slopes(graph, graph[inputs[0]]):
             affine, conv = weights.pop(node.name), weights[inputs[0]]
             scale = affine["weight"][:, 0, 0, 0]
             weights[inputs[0]] = {"weight": conv["weight"] * scale[:, None, None, None], "bias": conv["bias"] * scale + affine["bias"]}
@@ -36,7 +42,48 @@ def fold_affine(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple[
 
 def standard_passes(graph: Graph, weights: Weights, blocks: frozenset[str] = frozenset()) -> tuple[Graph, Weights]:
     """All passes below, in order. `blocks` names the relu and clip nodes that a relu spec computes in patches: they stay in place."""
-    return fold_average(*pool_before_relu(*merge_additions(*sweep(graph, weights)), blocks))
+    return fold_average(*pool_before_relu(*fold_slopes(*fold_hidden_slopes(*merge_additions(*sweep(graph, weights)))), blocks))
+
+
+def fold_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """A convolution that a clip with a rising slope (hardsigmoid) alone reads takes the slope into its weights: a gate sends less without one."""
+    readers, weights = graph.consumers(), dict(weights)
+    attrs: dict[str, dict[str, Any]] = {}
+    for node in graph.nodes:
+        source = node.inputs[0] if node.inputs else ""
+        if node.kind != "clip" or "to" not in node.attrs or source not in weights or len(readers[source]) > 1:
+            continue
+        (low, _), (first, slope), (_, last) = clip_bounds(node.attrs), clip_slope(node.attrs), node.attrs["to"]
+        if slope > 0:
+            conv = weights[source]
+            weights[source] = {"weight": conv["weight"] * slope, "bias": (conv["bias"] - low) * slope + first}
+            attrs[node.name] = {"max": last} | ({"min": first} if first else {})
+    return Graph(tuple(replace(node, attrs=attrs.get(node.name, node.attrs)) for node in graph.nodes)), weights
+
+
+def _hidden_slopes(graph: Graph, node: Node) -> bool:
+    """Whether a node is the convolution of a PReLU: it alone has a rectify node's two channels as a group."""
+    a = node.attrs
+    return node.kind == "conv" and graph[node.inputs[0]].kind == "rectify" and a["kernel"] == [1, 1] and a["groups"] == node.shape[0]
+
+
+def fold_hidden_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """Every convolution that reads a PReLU takes its slopes into weights, reading what that makes of x and relu(x) instead.
+
+    So no truncation comes between the two. A PReLU is a convolution of a rectify node, without a bias; it goes where nothing else reads it.
+    """
+    weights = dict(weights)
+    mixes = {n.name: n.inputs[0] for n in graph.nodes if _hidden_slopes(graph, n) and not weights[n.name]["bias"].any()}
+    nodes = []
+    for node in graph.nodes:
+        if node.kind == "conv" and node.inputs[0] in mixes:
+            own, groups = weights[node.name], node.attrs["groups"]
+            factors = weights[node.inputs[0]]["weight"].reshape(groups, -1).repeat(node.shape[0] // groups, axis=0)
+            weights[node.name] = own | {"weight": own["weight"].repeat(2, axis=1) * factors[:, :, None, None]}
+            nodes.append(replace(node, inputs=(mixes[node.inputs[0]],)))
+        else:
+            nodes.append(node)
+    return sweep(Graph(tuple(nodes)), weights)
 
 
 def merge_additions(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
@@ -62,7 +109,7 @@ def merge_additions(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
 
 
 def pool_before_relu(graph: Graph, weights: Weights, blocks: frozenset[str] = frozenset()) -> tuple[Graph, Weights]:
-    """maxpool(relu(x)) becomes relu(maxpool(x)): the same numbers with fewer comparisons. The relu (or clip) keeps its name.
+    """maxpool(relu(x)) becomes relu(maxpool(x)): the same numbers with fewer comparisons. So with every activation that never falls; it keeps its name.
 
     Only where the pooling is all that reads the relu, and the relu is not among `blocks`: a decision shared by a patch is not
     monotone in each pixel, so it does not commute with the maximum.
@@ -73,7 +120,7 @@ def pool_before_relu(graph: Graph, weights: Weights, blocks: frozenset[str] = fr
         moved = False
         readers = Graph(tuple(nodes)).consumers()
         for relu in nodes:
-            if relu.kind in ("relu", "clip") and relu.name not in blocks and [r.kind for r in readers[relu.name]] == ["maxpool"]:
+            if rises(relu.kind, relu.attrs) and relu.name not in blocks and [r.kind for r in readers[relu.name]] == ["maxpool"]:
                 nodes = _swap(nodes, relu, readers[relu.name][0])
                 moved = True
                 break

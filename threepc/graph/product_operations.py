@@ -74,12 +74,6 @@ def _matrices(call: Call, value: Value, part: str) -> Value:
     return call.moved(rearranged(call, value, ["reshape", sizes], shape=(value.torch_shape[0], *sizes), name=f"{call.name}/{part}"))
 
 
-def _hardsigmoid(call: Call) -> Value:
-    x = call.activation(call.arguments["self"])
-    ones = np.ones(x.shape[0])
-    return call.emit("clip", [call.affine(x, ones / 6, ones / 2, "scaled")], {"max": 1.0})
-
-
 def _hardswish(call: Call) -> Value:
     """z * clamp(z + 3, 0, 6) / 6 = (v - b) * clamp(v, 0, 2 b) with v = z / sqrt(6) + b and b = 3 / sqrt(6): no factor is left to divide by."""
     x = call.activation(call.arguments["self"])
@@ -95,7 +89,6 @@ PRODUCTS = {
     "pow": Operation(_pow),
     "matmul": Operation(_matmul),
     "bmm": Operation(_matmul),
-    "hardsigmoid": Operation(_hardsigmoid, nn.Hardsigmoid),
     "hardswish": Operation(_hardswish, nn.Hardswish),
 }
 """As `operations.OPERATIONS`, of which these are a part."""

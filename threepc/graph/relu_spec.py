@@ -26,6 +26,7 @@ import numpy as np
 
 from threepc.errors import InputError
 from threepc.files import parse_json, write_atomically
+from threepc.graph.activations import takes_patches
 
 if TYPE_CHECKING:
     from threepc.graph.ir import Graph, Node
@@ -120,8 +121,8 @@ def save(spec: ReluSpec, path: str | os.PathLike[str]) -> None:
 
 
 def relu_nodes(graph: Graph) -> Iterator[Node]:
-    """The nodes a spec speaks of: relu and clip (ReLU6), in forward order."""
-    return (node for node in graph.nodes if node.kind in ("relu", "clip"))
+    """The nodes a spec speaks of: relu and clip from 0 (ReLU6), in forward order."""
+    return (node for node in graph.nodes if takes_patches(node.kind, node.attrs))
 
 
 def decisions(kind: str) -> int:

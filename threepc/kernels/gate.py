@@ -30,10 +30,22 @@ class Lift(NamedTuple):
     kept_bits: int
 
 
+class Slopes(NamedTuple):
+    """What a gate multiplies its value by, in units of 2^-bits: `below` where the decision is 0, `above` where it is 1.
+
+    Where a kernel is given None instead they are 0 and 1, and it is compiled for that alone.
+    """
+
+    below: int
+    above: int
+    bits: int
+
+
 class Pads(NamedTuple):
     """What C and P draw for the gate of a tile.
 
-    t: ring words, rows t_0, t_1 and, where the gate has a constant, p_0, p_1. w: uint32, one mask of the lift in each half, w_0 in the lower.
+    t: ring words, rows t_0, t_1 and, where the gate has a constant, p_0, p_1. w: one mask of the lift in each half, w_0 in the lower; uint32, and
+    uint64 where there are slopes.
     """
 
     t: np.ndarray
@@ -71,19 +83,84 @@ def _bit(planes, j, i):
 
 
 @inline
-def _lift(x, kept_bits, quarter, mask, ring):
-    """m and n of an opened word: x - r lifted to the ring is m - R + n M wherever the value lies in -quarter..quarter-1."""
+def _lift(x, kept_bits, quarter, mask):
+    """m (a signed number in 64 bits) and n of an opened word: x - r is m - R + n M, lifted, where it lies in -quarter..quarter-1."""
     y = (np.uint64(x) + quarter) & mask
-    return ring(y - quarter), ring(_ONE - (y >> np.uint64(kept_bits - 1)))
+    return y - quarter, _ONE - (y >> np.uint64(kept_bits - 1))
+
+
+@inline
+def carry_bits(lift, slopes):
+    """Bits of n M, which is a multiple of 2^(kept_bits - slopes.bits)."""
+    if slopes is None:
+        return lift.bits - lift.kept_bits
+    return lift.bits - lift.kept_bits + slopes.bits
+
+
+@inline
+def _unit_bits(lift, slopes):
+    """The unit of n M, as a power of two."""
+    if slopes is None:
+        return lift.kept_bits
+    return lift.kept_bits - slopes.bits
+
+
+@inline
+def _times(value, factor, bits):
+    """value * factor / 2^bits, rounded; value: a signed number in 64 bits."""
+    return (np.int64(value) * factor + ((1 << bits) >> 1)) >> bits
+
+
+@inline
+def _if_not(value, slopes, ring):
+    """What a value counts where the decision is 0, as a ring word."""
+    if slopes is None:
+        return ring(0)
+    return ring(_times(value, slopes.below, slopes.bits))
+
+
+@inline
+def _if_so(value, slopes, ring):
+    """What a value counts where the decision is 1, as a ring word."""
+    if slopes is None:
+        return ring(value)
+    return ring(_times(value, slopes.above, slopes.bits))
+
+
+@inline
+def _carry(bit, chosen, slopes):
+    """M in units of the carry: of the decision `chosen`, a bit."""
+    if slopes is None:
+        return bit & chosen
+    return (np.uint64(slopes.below) ^ ((np.uint64(slopes.below) ^ np.uint64(slopes.above)) & (np.uint64(0) - chosen))) & (
+        np.uint64(0) - bit
+    )
+
+
+@inline
+def _halves(word, slopes):
+    """w_0 and w_1."""
+    if slopes is None:
+        return np.uint64(word & np.uint32(0xFFFF)), np.uint64(word >> np.uint32(16))
+    return word & np.uint64(0xFFFFFFFF), word >> np.uint64(32)
+
+
+@inline
+def _half(word, branch, slopes):
+    """w_1 where all bits of branch are set, w_0 where none is."""
+    if slopes is None:
+        return np.uint64(word >> np.uint32(np.uint32(16) & np.uint32(branch))) & np.uint64(0xFFFF)
+    return (word >> (np.uint64(32) & branch)) & np.uint64(0xFFFFFFFF)
 
 
 @kernel
-def deal_gate(r, beta_client, beta_server, pads, d, lift, work, message):
-    """Pack k_0, k_1 (bits) and q_0, q_1 (bits - kept_bits) of a tile into message.
+def deal_gate(r, beta_client, beta_server, pads, d, lift, slopes, work, message):  # noqa: PLR0913, PLR0917 - one for each letter
+    """Pack k_0, k_1 (bits) and q_0, q_1 (`carry_bits`) of a tile into message.
 
-    r: cut words; beta_*: planes; d: ring words; work: (4, count) ring words of scratch.
+    r: cut words; beta_*: planes; d: ring words; slopes: `Slopes` or None; work: (4, count) ring words of scratch.
     """
     bits, kept_bits = lift
+    carries = carry_bits(lift, slopes)
     t0, t1, w, ring = pads.t[0], pads.t[1], pads.w, d.dtype.type
     mask, top = _low(kept_bits), np.uint64(kept_bits - 1)
     k0, k1, q0, q1 = work[0], work[1], work[2], work[3]
@@ -93,16 +170,17 @@ def deal_gate(r, beta_client, beta_server, pads, d, lift, work, message):
             server = _bit(beta_server, j, i)
             flip = ring(np.uint64(0) - server)
             chosen = ring(np.uint64(0) - (server ^ _bit(beta_client, j, i)))
-            value = ring(np.uint64(r[p]) & mask)
+            value = np.uint64(r[p]) & mask
+            not_chosen, is_chosen = _if_not(value, slopes, ring), _if_so(value, slopes, ring)
             one = flip & ring(1)
             # sigma t is t or, where beta_S is set, -t = ~t + 1
-            k0[p] = ring(0) - ring(ring(t0[p] ^ flip) + one) - ring(value & chosen) - d[p]
-            k1[p] = ring(ring(t1[p] ^ flip) + one) - ring(value & ~chosen) - d[p]
+            k0[p] = ring(0) - ring(ring(t0[p] ^ flip) + one) - ring((is_chosen & chosen) | (not_chosen & ~chosen)) - d[p]
+            k1[p] = ring(ring(t1[p] ^ flip) + one) - ring((is_chosen & ~chosen) | (not_chosen & chosen)) - d[p]
     count = r.shape[0]
     size = count // 8 * bits
     pack(k0, count, bits, message[:size])
     pack(k1, count, bits, message[size : 2 * size])
-    if bits > kept_bits:
+    if carries > 0:
         for j in range(beta_client.shape[0]):
             for i in range(64):
                 p = 64 * j + i
@@ -110,53 +188,58 @@ def deal_gate(r, beta_client, beta_server, pads, d, lift, work, message):
                 flip = np.uint64(0) - server
                 chosen = server ^ _bit(beta_client, j, i)
                 carry = (np.uint64(r[p]) >> top) & _ONE
-                low, high = np.uint64(w[p] & np.uint32(0xFFFF)), np.uint64(w[p] >> np.uint32(16))
-                q0[p] = ring((carry & chosen) - ((low ^ flip) + server))
-                q1[p] = ring((carry & (chosen ^ _ONE)) + ((high ^ flip) + server))
-        step = count // 8 * (bits - kept_bits)
-        pack(q0, count, bits - kept_bits, message[2 * size : 2 * size + step])
-        pack(q1, count, bits - kept_bits, message[2 * size + step : 2 * size + 2 * step])
+                low, high = _halves(w[p], slopes)
+                q0[p] = ring(_carry(carry, chosen, slopes) - ((low ^ flip) + server))
+                q1[p] = ring(_carry(carry, chosen ^ _ONE, slopes) + ((high ^ flip) + server))
+        step = count // 8 * carries
+        pack(q0, count, carries, message[2 * size : 2 * size + step])
+        pack(q1, count, carries, message[2 * size + step : 2 * size + 2 * step])
 
 
 @kernel
-def infer_gate(x, opened, beta, pads, lift, message):
-    """Pack v = beta_C m + t_b^ + n w_b^ (bits) into message; t_0 is overwritten. x: cut words; opened, beta: planes of b^ and beta_C."""
+def infer_gate(x, opened, beta, pads, lift, slopes, message):
+    """Pack v = beta_C m + t_b^ + n w_b^ (bits) into message; t_0 is overwritten.
+
+    x: cut words; opened, beta: planes of b^ and beta_C; slopes: `Slopes`, m being the difference of what it counts above and below, or None.
+    """
     bits, kept_bits = lift
+    carries = carry_bits(lift, slopes)
     t0, t1, w, ring = pads.t[0], pads.t[1], pads.w, pads.t.dtype.type
-    mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), np.uint64(kept_bits)
+    mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), np.uint64(_unit_bits(lift, slopes))
     for j in range(opened.shape[0]):
         for i in range(64):
             p = 64 * j + i
             branch = np.uint64(0) - _bit(opened, j, i)
-            m, n = _lift(x[p], kept_bits, quarter, mask, ring)
+            m, n = _lift(x[p], kept_bits, quarter, mask)
             t = t0[p] ^ ring(ring(t0[p] ^ t1[p]) & ring(branch))
-            pad = np.uint64(w[p] >> np.uint32(np.uint32(16) & np.uint32(branch))) & np.uint64(0xFFFF)
-            carry = ring(pad << up) & ring(ring(0) - n) if bits > kept_bits else ring(0)
-            t0[p] = t + ring(m & ring(np.uint64(0) - _bit(beta, j, i))) + carry
+            carry = ring(_half(w[p], branch, slopes) << up) & ring(ring(0) - ring(n)) if carries > 0 else ring(0)
+            difference = ring(_if_so(m, slopes, ring) - _if_not(m, slopes, ring))
+            t0[p] = t + ring(difference & ring(np.uint64(0) - _bit(beta, j, i))) + carry
     pack(t0, x.shape[0], bits, message)
 
 
 @kernel
-def serve_gate(x, opened, beta, v_message, dealt, lift, work, u):
+def serve_gate(x, opened, beta, v_message, dealt, lift, slopes, work, u):  # noqa: PLR0913, PLR0917 - one for each letter
     """u of a tile: beta_S m + sigma v + k_0 + n q_0 where the opened bit is 0, (1 - beta_S) m - sigma v + k_1 + n q_1 where it is 1.
 
-    x: cut words; opened, beta: planes of b^ and beta_S; v_message, dealt: what `infer_gate` and `deal_gate` packed; work: (5, count) ring words
-    of scratch; u ends with the data.
+    x: cut words; opened, beta: planes of b^ and beta_S; v_message, dealt: what `infer_gate` and `deal_gate` packed; slopes: `Slopes`, with which
+    u also gets what the value counts below, or None; work: (5, count) ring words of scratch; u ends with the data.
     """
     bits, kept_bits = lift
+    carries = carry_bits(lift, slopes)
     ring = u.dtype.type
-    mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), ring(kept_bits)
+    mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), ring(_unit_bits(lift, slopes))
     v, k0, k1, q0, q1 = work[0], work[1], work[2], work[3], work[4]
     count = x.shape[0]
-    size, step = count // 8 * bits, count // 8 * (bits - kept_bits)
+    size, step = count // 8 * bits, count // 8 * carries
     unpack(v_message, count, bits, v)
     unpack(dealt[:size], count, bits, k0)
     unpack(dealt[size : 2 * size], count, bits, k1)
-    if bits > kept_bits:
-        unpack(dealt[2 * size : 2 * size + step], count, bits - kept_bits, q0)
-        unpack(dealt[2 * size + step : 2 * size + 2 * step], count, bits - kept_bits, q1)
+    if carries > 0:
+        unpack(dealt[2 * size : 2 * size + step], count, carries, q0)
+        unpack(dealt[2 * size + step : 2 * size + 2 * step], count, carries, q1)
         for p in range(count):
-            n = ring(_lift(x[p], kept_bits, quarter, mask, ring)[1])
+            n = ring(_lift(x[p], kept_bits, quarter, mask)[1])
             k0[p] += ring(ring(q0[p] << up) & ring(ring(0) - n))
             k1[p] += ring(ring(q1[p] << up) & ring(ring(0) - n))
     for j in range(opened.shape[0]):
@@ -164,10 +247,12 @@ def serve_gate(x, opened, beta, v_message, dealt, lift, work, u):
             p = 64 * j + i
             branch = np.uint64(0) - _bit(opened, j, i)
             server = np.uint64(0) - _bit(beta, j, i)
-            m = _lift(x[p], kept_bits, quarter, mask, ring)[0]
+            m = _lift(x[p], kept_bits, quarter, mask)[0]
+            below = _if_not(m, slopes, ring)
             k = k0[p] ^ ring(ring(k0[p] ^ k1[p]) & ring(branch))
             # the factors of m and v are beta_S and sigma, or 1 - beta_S and -sigma
-            v[p] = ring(m & ring(server ^ branch)) + ring(v[p] ^ ring(server ^ branch)) - ring(server ^ branch) + k
+            difference = ring(_if_so(m, slopes, ring) - below)
+            v[p] = ring(difference & ring(server ^ branch)) + ring(v[p] ^ ring(server ^ branch)) - ring(server ^ branch) + k + below
     for p in range(u.shape[0]):
         u[p] = v[p]
 
@@ -277,7 +362,7 @@ def serve_identity(x, reply, dealt, lift, work, u):
         unpack(dealt[size : size + step], count, bits - kept_bits, high)
         unpack(reply, count, bits - kept_bits, received)
         for p in range(count):
-            n = ring(_lift(x[p], kept_bits, quarter, mask, ring)[1])
+            n = ring(_lift(x[p], kept_bits, quarter, mask)[1])
             k[p] += ring(ring(received[p] + ring(high[p] & ring(ring(0) - n))) << up)
     for p in range(u.shape[0]):
-        u[p] = k[p] + _lift(x[p], kept_bits, quarter, mask, ring)[0]
+        u[p] = k[p] + ring(_lift(x[p], kept_bits, quarter, mask)[0])

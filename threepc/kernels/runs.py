@@ -192,7 +192,7 @@ class GateScratch(NamedTuple):
 def _draw_pads(stream, tile, rows, count, lifted, scratch):
     """The tile's pads: their `rows` rows of ring words, then w, where the gate lifts."""
     pads = gate.Pads(scratch.t[: rows * count].reshape(rows, count), scratch.w[:count])
-    block = tile * _blocks(rows * scratch.t.itemsize + 4 * lifted)
+    block = tile * _blocks(rows * scratch.t.itemsize + scratch.w.itemsize * lifted)
     for row in range(rows):
         block = draw(stream, block, pads.t[row])
     if lifted:
@@ -201,49 +201,50 @@ def _draw_pads(stream, tile, rows, count, lifted, scratch):
 
 
 @kernel
-def deal_gates(masks, lift, constant, client_stream, tiles, scratch, message):
+def deal_gates(masks, lift, slopes, constant, client_stream, tiles, scratch, message):
     """P: see `deal_gate`, and `deal_constant` where there is a second row of betas."""
-    bits, kept_bits = lift
-    material, rows = 2 * bits + 2 * (bits - kept_bits), 2 * masks.beta_client.shape[0]
+    bits, carries = lift.bits, gate.carry_bits(lift, slopes)
+    material, rows = 2 * bits + 2 * carries, 2 * masks.beta_client.shape[0]
     tile_bits = material + 2 * bits * (rows > 2)
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
         count, at, to = end - begin, begin // 64, end // 64
-        pads, work = _draw_pads(client_stream, tile, rows, count, bits > kept_bits, scratch), scratch.work[: 4 * count].reshape(4, count)
+        pads, work = _draw_pads(client_stream, tile, rows, count, carries > 0, scratch), scratch.work[: 4 * count].reshape(4, count)
         part = _packed(message, begin, end, tile_bits)
         beta_client, beta_server = masks.beta_client[0, at:to], masks.beta_server[0, at:to]
-        gate.deal_gate(masks.r[begin:end], beta_client, beta_server, pads, masks.d[begin:end], lift, work, part[: count // 8 * material])
+        first_part = part[: count // 8 * material]
+        gate.deal_gate(masks.r[begin:end], beta_client, beta_server, pads, masks.d[begin:end], lift, slopes, work, first_part)
         if rows > 2:
             rest = part[count // 8 * material :]
             gate.deal_constant(masks.beta_client[1, at:to], masks.beta_server[1, at:to], beta_server, pads, constant, bits, work, rest)
 
 
 @kernel
-def infer_gates(given, lift, client_stream, tiles, scratch, message):
+def infer_gates(given, lift, slopes, client_stream, tiles, scratch, message):
     """C: see `infer_gate`, and `add_chosen_pad` where there is a second row of opened bits. given: a `GateInput`."""
     rows = 2 * given.opened.shape[0]
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
         at, to = begin // 64, end // 64
-        pads = _draw_pads(client_stream, tile, rows, end - begin, lift.bits > lift.kept_bits, scratch)
+        pads = _draw_pads(client_stream, tile, rows, end - begin, gate.carry_bits(lift, slopes) > 0, scratch)
         if rows > 2:
             gate.add_chosen_pad(pads, given.opened[1, at:to])
         out = _packed(message, begin, end, lift.bits)
-        gate.infer_gate(given.x[begin:end], given.opened[0, at:to], given.beta[at:to], pads, lift, out)
+        gate.infer_gate(given.x[begin:end], given.opened[0, at:to], given.beta[at:to], pads, lift, slopes, out)
 
 
 @kernel
-def serve_gates(given, v_message, dealt, lift, tiles, scratch, u):
+def serve_gates(given, v_message, dealt, lift, slopes, tiles, scratch, u):
     """S: see `serve_gate`, and `add_chosen_constant` where there is a second row of opened bits. given: a `GateInput`; u: without padding."""
-    bits, kept_bits = lift
-    material, twice = 2 * bits + 2 * (bits - kept_bits), given.opened.shape[0] > 1
+    bits, twice = lift.bits, given.opened.shape[0] > 1
+    material = 2 * bits + 2 * gate.carry_bits(lift, slopes)
     tile_bits = material + 2 * bits * twice
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
         count, at, to = end - begin, begin // 64, end // 64
         work, part = scratch[: 5 * count].reshape(5, count), _packed(dealt, begin, end, tile_bits)
         v, first_part = _packed(v_message, begin, end, bits), part[: count // 8 * material]
-        gate.serve_gate(given.x[begin:end], given.opened[0, at:to], given.beta[at:to], v, first_part, lift, work, u[begin:end])
+        gate.serve_gate(given.x[begin:end], given.opened[0, at:to], given.beta[at:to], v, first_part, lift, slopes, work, u[begin:end])
         if twice:
             gate.add_chosen_constant(u[begin:end], given.opened[1, at:to], part[count // 8 * material :], bits, work)
 

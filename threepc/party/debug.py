@@ -252,7 +252,8 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result: Summands, pac
     elif isinstance(step, ReluStep | MaxPoolStep):
         cut = step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
         x = inputs[0].opened(cut)
-        room = cut.kept_bits - 2 - _log2(float(np.abs(x).max(initial=0)))
+        start = step.protocol.start if isinstance(step, ReluStep) else 0
+        room = cut.kept_bits - 2 - _log2(float(np.abs(x - start).max(initial=0)))
         if isinstance(step, MaxPoolStep):
             candidates = [twin.max_pool(plan.graph, step, x)]
         else:
@@ -266,8 +267,9 @@ def _check(plan: Plan, step: Step, inputs: list[Summands], result: Summands, pac
             # the summands of a product are nobody's to add up here, so it may be off by what their cuts are
             opened, bound = twin.signed(candidates[0], step.result.bits), 1
             room = step.protocol.cut.kept_bits - 2 - _log2(float(np.abs(opened).max(initial=0)))
+    sloped = isinstance(step, ReluStep) and step.protocol.slopes is not None  # two parties round their parts of a multiple each
     differences = [np.abs(twin.signed(result.words - candidate, step.result.bits)) for candidate in candidates]
-    return int(np.minimum.reduce(differences).max()), bound, room
+    return int(np.minimum.reduce(differences).max()), max(bound, int(sloped)), room
 
 
 def _output_error(step: OutputStep, source: Summands, result: np.ndarray) -> tuple[int, int]:

@@ -53,7 +53,8 @@ def _tiny_graph() -> tuple[Graph, Sizes]:
         Node("product", "multiply", ("clip", "difference"), (3, 3, 3)),
         Node("attention", "matmul", ("product", "clip"), (3, 3, 3)),
         Node("curve", "smooth", ("attention",), (3, 3, 3), {"function": "sigmoid", "parameter": 1.0}),
-        Node("average", "avgpool", ("curve",), (3, 2, 2), pool | {"divisor": 9.0}),
+        Node("bend", "bend", ("curve",), (3, 3, 3), {"slopes": [0.5, 1.0]}),
+        Node("average", "avgpool", ("bend",), (3, 2, 2), pool | {"divisor": 9.0}),
         Node("concat", "concat", ("average", "average"), (6, 2, 2)),
         Node("output", "output", ("concat",), (6, 2, 2)),
     )

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from threepc.errors import InputError
+from threepc.graph.activations import kinks
 from threepc.graph.clear import walk
 from threepc.graph.ir import Graph, Node, Weights
 from threepc.graph.relu_spec import IDENTITY, ZERO, Sizes
@@ -27,7 +28,8 @@ from threepc.protocol.steps import LookupStep, MaxPoolStep, OutputStep, ProductS
 class Ranges:
     """Largest absolute values, by node name: of each node's output, and of the sums on which each ReLU decides.
 
-    A plain ReLU's sums are its inputs; a clip decides on its inputs less the bound too, and the steps of a smooth activation on its inputs shifted. weights: the root mean square of each layer's.
+    A plain ReLU's sums are its inputs; a clip and a bend decide on their inputs less each kink, the steps of a smooth activation on its inputs
+    shifted. weights: the root mean square of each layer's.
     """
 
     values: dict[str, float]
@@ -60,20 +62,20 @@ def observe(
 
     sizes: patches of block ReLUs, by name.
     """
-    relus: dict[str, list[tuple[str, float]]] = {}
+    readers: dict[str, list[tuple[str, tuple[float, ...]]]] = {}
     smooth: dict[str, list[tuple[str, float]]] = {}
     for node in graph.nodes:
-        if node.kind in ("relu", "clip"):
-            relus.setdefault(node.inputs[0], []).append((node.name, node.attrs.get("max", 0.0)))
+        if at := kinks(node.kind, node.attrs):
+            readers.setdefault(node.inputs[0], []).append((node.name, at))
         elif node.kind == "smooth":
             smooth.setdefault(node.inputs[0], []).append((node.name, _reach(node)))
     for pair in torch.split(torch.as_tensor(images), 2):
         for node, value in walk(graph, weights, pair, sizes, torch.float32):
             if "resize" not in node.attrs:
                 yield node.name, False, value
-            for name, clip in relus.get(node.name, ()):
-                for decided in (value, value - clip) if clip else (value,):
-                    for sums in _sums(decided, (sizes or {}).get(name)):
+            for name, at in readers.get(node.name, ()):
+                for kink in at:
+                    for sums in _sums(value - kink if kink else value, (sizes or {}).get(name)):
                         yield name, True, sums
             for name, reach in smooth.get(node.name, ()):
                 yield name, True, value.abs() + reach
@@ -106,8 +108,8 @@ def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, s
             raise InputError(f"calibration: {name} gives values that are not finite numbers")
         noted[name] = max(noted.get(name, 0.0), largest)
     for node in graph.nodes:
-        if node.kind in ("relu", "clip"):  # where no patch decides, and where a clip is larger than all that it meets
-            ranges.sums[node.name] = max(ranges.sums.get(node.name, 0.0), node.attrs.get("max", 0.0))
+        if at := kinks(node.kind, node.attrs):  # where no patch decides, and where a bound is larger than all that it meets
+            ranges.sums[node.name] = max(ranges.sums.get(node.name, 0.0), *map(abs, at), at[-1] - at[0])
     for name, part in weights.items():
         ranges.values[name] = max(ranges.values[name], float(np.abs(part["bias"]).max(initial=0.0)))
         ranges.weights[name] = float(np.sqrt(np.mean(np.square(part["weight"]))))
@@ -120,7 +122,8 @@ def bounds(plan: Plan) -> Iterator[Bound]:
     curves = {step.name for step in plan.steps if isinstance(step, LookupStep)}  # which hold what their tables do
     for step in plan.steps:
         node = _node(nodes, step.name)
-        if step.result.bits == bits and not isinstance(step, ReluStep | ProductStep | OutputStep):
+        passes = isinstance(step, ProductStep | OutputStep) or (isinstance(step, ReluStep) and step.protocol.slopes is None)
+        if step.result.bits == bits and not passes:
             yield Bound(step.name, step.name, node, _inner(nodes, step.name), bits - 2 - step.result.fraction)
         if isinstance(step, ProductStep):
             yield Bound(step.name, step.name, node, False, step.protocol.cut.kept_bits - 2 - step.result.fraction)

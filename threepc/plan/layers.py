@@ -10,7 +10,7 @@ from typing import Any
 from threepc.choices import LABEL
 from threepc.errors import InputError
 from threepc.graph.ir import Node, signs, weight_shape
-from threepc.plan import sizes
+from threepc.plan import activations, sizes
 from threepc.plan.precision import MAX_TRUNCATION
 from threepc.plan.products import multiply
 from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
@@ -20,8 +20,7 @@ from threepc.protocol.argmax import Argmax
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
-from threepc.protocol.relu import OPS, Relu
-from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, ReluStep, Value
+from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, Value
 from threepc.protocol.summands import Summand
 
 OUTPUT_BITS = 8
@@ -49,23 +48,6 @@ def _conv(at: Scheduler, node: Node) -> None:
     # what an average brought and no truncation has removed goes too
     removed = MAX_TRUNCATION + value.fraction - at.settled[source]
     at.settled[node.name] = max(at.fraction, value.fraction + own - removed)
-
-
-def _relu(at: Scheduler, node: Node, clip: float | None = None) -> None:
-    (source,) = at.inputs(node)
-    value = at.values[source]
-    cut = at.opened(source)
-    low_bit, width = at.precision.comparison(cut.kept_bits)
-    unit, fraction = 1 << low_bit, at.settled[source]
-    if clip is not None and not at.draft and clip * 2**fraction >= 1 << (cut.kept_bits - 2):
-        raise InputError(f"{node.name}: a clip at {clip:g} is beyond the numbers of a ring of {at.bits} bits: make it a relu")
-    bound = None if clip is None else round(clip * 2**fraction / unit) * unit
-    relu = Relu(at.op, value.shape, cut, at.bits, low_bit, width, at.sizes.get(node.name), bound)
-    at.append(ReluStep, node, node.name, [source], Value(value.shape, REDUCED, fraction, at.bits), OPS, protocol=relu)
-
-
-def _clip(at: Scheduler, node: Node) -> None:
-    _relu(at, node, node.attrs["max"])
 
 
 def _maxpool(at: Scheduler, node: Node) -> None:
@@ -161,8 +143,10 @@ def _first(apply: Callable[..., Summand], inputs: Sequence[Summand], **arguments
 LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
     "input": _input,
     "conv": _conv,
-    "relu": _relu,
-    "clip": _clip,
+    "relu": activations.relu,
+    "clip": activations.clip,
+    "bend": activations.bend,
+    "rectify": activations.rectify,
     "smooth": smooth,
     "maxpool": _maxpool,
     "avgpool": _avgpool,

@@ -15,6 +15,7 @@ import numpy as np
 from threepc.choices import LOGITS, REVEALS
 from threepc.errors import InputError
 from threepc.graph import relu_spec
+from threepc.graph.activations import takes_patches
 from threepc.graph.ir import Graph, Weights
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.layers import LAYERS
@@ -45,8 +46,8 @@ class Plan:
 
     @property
     def relus(self) -> int:
-        """Activations that pass a ReLU or clip, over the batch."""
-        return sum(elements(step.result) for step in self.steps if step.kind in ("relu", "clip"))
+        """Activations that pass a ReLU or another bend, over the batch."""
+        return sum(elements(step.inputs[0]) for step in self.steps if step.kind in ("relu", "clip", "bend", "rectify"))
 
     @property
     def drelus(self) -> int:
@@ -110,6 +111,10 @@ def _release(steps: Sequence[Step]) -> tuple[tuple[str, ...], ...]:
 def _check_names(graph: Graph, precision: Precision, sizes: Sizes) -> None:
     """What is keyed by name, and what the kernels of block ReLUs trust: one patch a channel, none larger than the map."""
     kinds = {node.name: node.kind for node in graph.nodes}
+    relus = {node.name for node in graph.nodes if takes_patches(node.kind, node.attrs)}
+    for name in sizes:
+        if kinds.get(name) in ("relu", "clip") and name not in relus:
+            raise InputError(f"relu spec: {name!r:.80} is a clip that does not start from 0, and has no patches")
     for what, names, allowed in (("relu spec", sizes, ("relu", "clip")), ("precision", precision.weight_fraction, ("conv",))):
         for name in names:
             if kinds.get(name) not in allowed:

@@ -28,7 +28,7 @@ from torch.nn import functional
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights
 from threepc.kernels.convolution import PackedWeight
-from threepc.kernels.gate import Cut
+from threepc.kernels.gate import Cut, Slopes
 from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.lookup import Lookup
@@ -100,6 +100,12 @@ class Rounding:
         x = x.copy()
         x[outside] = shifted - quarter + ((n * (mask >> (kept_bits - 1)) - wraps) << kept_bits)
         return x
+
+    def scaled(self, x: np.ndarray, above: np.ndarray, slopes: Slopes) -> np.ndarray:
+        """x times the slope of its side, as two parties' rounded parts of it add up."""
+        below = self.drawn(slopes.bits, x.shape) if self.seed is not None and slopes.bits else 1 << slopes.bits >> 1
+        multiplied: np.ndarray = (x * np.where(above, slopes.above, slopes.below) + below) >> slopes.bits
+        return multiplied
 
 
 def signed(words: np.ndarray, bits: int) -> np.ndarray:
@@ -204,11 +210,15 @@ def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
     out = np.zeros(x.shape, np.int64)
     if protocol.decide:
         whole = len(protocol.decide) == x.shape[1]
-        chosen = x if whole else x[:, protocol.decide]
+        chosen = (x if whole else x[:, protocol.decide]) - protocol.start
         units = rounding.units(chosen, protocol.low_bit)
         above = np.zeros(1, np.int64) if protocol.clip is None else _decided(protocol, units - (protocol.clip >> protocol.low_bit))
         kept = _decided(protocol, units) ^ above
-        kept = kept * rounding.lifted(chosen, protocol.cut.kept_bits, protocol.ring) + above * (protocol.clip or 0)
+        lifted = rounding.lifted(chosen, protocol.cut.kept_bits, protocol.ring)
+        value = kept * lifted if protocol.slopes is None else rounding.scaled(lifted, kept, protocol.slopes)
+        kept = value + above * (protocol.gate.constant or 0) + protocol.offset
+        if protocol.both:
+            kept = np.stack([kept, lifted], axis=2).reshape(x.shape[0], -1, *x.shape[2:])
         if whole:
             return to_words(kept, protocol.ring)
         out[:, protocol.decide] = kept

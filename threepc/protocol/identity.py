@@ -17,7 +17,7 @@ from threepc.kernels.gate import Lift, carry_plane
 from threepc.kernels.keystream import Source
 from threepc.kernels.packing import TILE, TILE_WORDS, Tiles, packed_bytes
 from threepc.prf import Purpose
-from threepc.protocol.roles import Client, OpenStream, Provider, Server, Word, plane_words, scratch
+from threepc.protocol.roles import Client, OpenStream, Provider, Role, Server, Word, plane_words, scratch
 from threepc.ring import word_of
 
 
@@ -62,15 +62,15 @@ class Identity:
         provider.each_part(self.count, lambda tiles: runs.deal_identities(r, d, self.lift, stream, tiles, *self._scratch(), message))
         return message
 
-    def serve_carries(self, server: Server, x: np.ndarray) -> np.ndarray:
-        """S: message 1, planes of n. x: cut words, padded."""
+    def carries(self, role: Role, x: np.ndarray) -> np.ndarray:
+        """S: message 1, planes of n; or C, where it knows x too. x: cut words, padded."""
         planes = np.empty(plane_words(self.count, 1), np.uint64)
 
         def work(tiles: Tiles) -> None:
             words, of_planes = (slice(tiles.first * size, tiles.last * size) for size in (TILE, TILE_WORDS))
             carry_plane(x[words], self.lift.kept_bits, planes[of_planes])
 
-        server.each_part(self.count, work)
+        role.each_part(self.count, work)
         return planes
 
     def infer(self, client: Client, carries: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 Four online messages, S first: x and S's leaf wires; C's leaf and group wires; S's group wires and bit of b^; C's bit of b^ and v. Built from
 opening.py, drelu.py, gate.py and, for channels that only pass, identity.py, whose messages travel with them. For a patch all parties decide
 on the sum of its opened values (P on the sum of their masks). A clip at c is ReLU(z) - ReLU(z - c) = (b_0 XOR b_c) z + b_c c with a second
-decision b_c on x - c from the same tables: one gate, with a constant.
+decision b_c on x - c from the same tables: one gate, with a constant. Other bounds, slopes and kinks are public: C and S shift x, the gate has
+slopes, S adds what is left.
+Both a value and its ReLU come from one opening: the value as identity.py lifts it, with a mask of its own; C knows the carries and needs no message.
 Semi-honest, one corruption; security is that of its parts, which use separate stream addresses. Gorski, Jevnisek, Avidan (arXiv 2304.10442).
 """
 
@@ -15,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from threepc.graph.relu_spec import IDENTITY, ZERO
-from threepc.kernels.gate import Cut, Lift
+from threepc.kernels.gate import Cut, Lift, Slopes
 from threepc.kernels.runs import GateInput, GateMasks
 from threepc.prf import Purpose
 from threepc.protocol.cost import Cost
@@ -25,7 +27,7 @@ from threepc.protocol.identity import Identity
 from threepc.protocol.opening import Opening, draw_words
 from threepc.protocol.patches import Patches
 from threepc.protocol.roles import Client, OpenStream, Provider, Server
-from threepc.ring import word_of
+from threepc.ring import word_constant, word_of
 
 OPS = 2
 """Addresses that one ReLU takes: itself, and the channels that pass."""
@@ -36,7 +38,9 @@ class Relu:
     """shape (N, C, H, W); of z the bits that `cut` keeps are opened; the result is lifted to `ring` bits.
 
     low_bit, width: the window of the comparison within the opened bits. sizes: a patch size for every channel, None for plain ReLU.
-    clip: the bound in units of the opened value's last place, a multiple of 2^low_bit, or None.
+    clip: the bound in units of the opened value's last place, a multiple of 2^low_bit, or None. start: is subtracted from the opened value before
+    all this, a multiple of 2^low_bit too. offset: is added to the result, in the same units. slopes: of a negative value and of one that is not
+    (and not beyond the bound), None for 0 and 1. both: the result has twice the channels, each one's ReLU and then its value, from one opening.
     """
 
     op: int
@@ -47,6 +51,14 @@ class Relu:
     width: int
     sizes: tuple[tuple[int, int], ...] | None = None
     clip: int | None = None
+    start: int = 0
+    offset: int = 0
+    slopes: Slopes | None = None
+    both: bool = False
+
+    def __post_init__(self) -> None:
+        if self.slopes and self.slopes.below and self.clip is not None:
+            raise ValueError("a clip is constant below")
 
     # What follows from that: the channels, and the protocols of both runs
 
@@ -57,8 +69,8 @@ class Relu:
 
     @cached_property
     def through(self) -> list[int]:
-        """Channels that only pass; those in neither list are zero."""
-        return [i for i, size in enumerate(self._every_size) if size == IDENTITY]
+        """Channels that only pass, or also where the result has both; those in neither list are zero."""
+        return list(range(self.shape[1])) if self.both else [i for i, size in enumerate(self._every_size) if size == IDENTITY]
 
     @property
     def _every_size(self) -> tuple[tuple[int, int], ...]:
@@ -97,17 +109,23 @@ class Relu:
     @cached_property
     def gate(self) -> Gate:
         """Of the channels that decide."""
-        return Gate(self.op, self.opening.count, Lift(self.ring, self.cut.kept_bits), self.clip)
+        constant = self.clip if self.clip is None or self.slopes is None else scaled(self.clip, self.slopes.above, self.slopes.bits)
+        return Gate(self.op, self.opening.count, Lift(self.ring, self.cut.kept_bits), constant, self.slopes)
 
     @cached_property
     def pass_opening(self) -> Opening:
-        """Of the channels that pass."""
-        return Opening(self.op + 1, self._elements(self.through), self.cut)
+        """Of the channels that only pass."""
+        return Opening(self.op + 1, 0 if self.both else self._elements(self.through), self.cut)
 
     @cached_property
     def identity(self) -> Identity:
         """Of the channels that pass."""
-        return Identity(self.op + 1, self.pass_opening.count, Lift(self.ring, self.cut.kept_bits))
+        return Identity(self.op + 1, self._elements(self.through), Lift(self.ring, self.cut.kept_bits))
+
+    @property
+    def _carry_bytes(self) -> list[int]:
+        """Of the part of message 1 with the carries; C knows them where it knows x."""
+        return [self.identity.carry_bytes] if self.through and not self.both else []
 
     @property
     def cost(self) -> Cost:
@@ -120,7 +138,7 @@ class Relu:
                 "client->server": self.opening.message_bytes + self.pass_opening.message_bytes,
             },
             online={
-                "server->client": some * self.opening.message_bytes + wires + through * self.identity.carry_bytes,
+                "server->client": some * self.opening.message_bytes + wires + sum(self._carry_bytes),
                 "client->server": wires + some * self.gate.value_bytes + through * self.identity.reply_bytes,
             },
             messages=4 if some else 2 if through else 0,
@@ -137,6 +155,9 @@ class Relu:
 
     def _join(self, decided: np.ndarray, passed: np.ndarray) -> np.ndarray:
         n, c, h, w = self.shape
+        if self.both:
+            halves = [run[: n * c * h * w].reshape(n, c, 1, h * w) for run in (decided, passed)]
+            return np.concatenate(halves, axis=2).reshape(n, 2 * c, h, w)
         for channels, run in ((self.decide, decided), (self.through, passed)):
             if len(channels) == c:
                 return run[: n * c * h * w].reshape(self.shape)
@@ -145,6 +166,10 @@ class Relu:
             if channels:
                 out[:, channels] = run[: self._elements(channels)].reshape(n, len(channels), h, w)
         return out
+
+    def _started(self, x: np.ndarray) -> np.ndarray:
+        """An opened value less the start. C and S do so; P's mask stays."""
+        return x - word_constant(self.start, x.dtype) if self.start else x
 
     def _decision_values(self, x: np.ndarray) -> np.ndarray:
         """What each decision compares, a row a decision: the opened values less its threshold, or their sums over patches."""
@@ -183,7 +208,7 @@ class Relu:
             masks = GateMasks(r, self._gate_bits(dealt.beta_client), self._gate_bits(dealt.beta_server), d)
             parts += [dealt.message, self.gate.deal(provider, masks)]
         if self.through:
-            parts.append(self.identity.deal(provider, self.pass_opening.deal(provider, passed), passed_d))
+            parts.append(self.identity.deal(provider, r if self.both else self.pass_opening.deal(provider, passed), passed_d))
         if parts:
             provider.send_offline(self.op, *parts)
         return self._join(d, passed_d)
@@ -200,7 +225,7 @@ class Relu:
 
     def infer(self, client: Client) -> None:
         """The client's two online messages."""
-        drelu, through = self.drelu, [self.identity.carry_bytes] if self.through else []
+        drelu, through = self.drelu, self._carry_bytes
         if not self.decide:
             if through:
                 (plane,) = client.receive_online(self.op, *through)
@@ -208,7 +233,9 @@ class Relu:
             return
         packed, leaves, *carries = client.receive_online(self.op, self.opening.message_bytes, drelu.leaf_bytes, *through)
         reply = [self.identity.infer(client, part.view(np.uint64)) for part in carries]
-        x = self.opening.infer(client, packed)
+        x = self._started(self.opening.infer(client, packed))
+        if self.both:
+            reply = [self.identity.infer(client, self.identity.carries(client, x))]
         planes = drelu.infer_leaves(client, self._decision_values(x), leaves)
         client.send_online(self.op, planes.leaf_wires, planes.group_wires, *reply)
         groups, theirs = client.receive_online(self.op, drelu.group_bytes, drelu.bit_bytes)
@@ -228,13 +255,14 @@ class Relu:
         halves = server.receive_prepared(self.op, *(o.message_bytes for o, _ in runs))
         values = [o.serve(server, run, half) for (o, run), half in zip(runs, halves, strict=True)]
         passing = values[-1][0]
-        carries = [self.identity.serve_carries(server, passing)] if through else []
+        carries = [self.identity.carries(server, passing)] if self._carry_bytes else []
         reply_bytes = [self.identity.reply_bytes] if through else []
         if not self.decide:
             server.send_online(self.op, *carries)
             (last,) = server.receive_online(self.op, *reply_bytes)
             return self._join(passed, self.identity.serve(server, passing, last, dealt[-1]))
         x, packed = values[0]
+        x = self._started(x)
         planes = drelu.serve_leaves(server, self._decision_values(x), dealt[0])
         server.send_online(self.op, packed, planes.leaf_wires, *carries)
         leaves, groups, *reply = server.receive_online(self.op, drelu.leaf_bytes, drelu.group_bytes, *reply_bytes)
@@ -243,4 +271,12 @@ class Relu:
         if through:
             passed = self.identity.serve(server, passing, reply[0], dealt[-1])
         theirs, v = server.receive_online(self.op, drelu.bit_bytes, self.gate.value_bytes)
-        return self._join(self.gate.serve(server, self._gate_input(x, wires.bit, theirs, planes.beta), v, dealt[1]), passed)
+        u = self.gate.serve(server, self._gate_input(x, wires.bit, theirs, planes.beta), v, dealt[1])
+        if self.offset:
+            u += word_constant(self.offset, u.dtype)
+        return self._join(u, passed)
+
+
+def scaled(number: int, factor: int, bits: int) -> int:
+    """number * factor / 2^bits, rounded."""
+    return (number * factor + (1 << bits >> 1)) >> bits

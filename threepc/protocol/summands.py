@@ -14,7 +14,7 @@ from threepc.graph import resampling
 from threepc.graph.moves import Moves, apply
 from threepc.kernels.elementwise import add_multiple, add_shifted, scale, shift_left, sum_windows
 from threepc.kernels.gate import Cut, add_cut
-from threepc.ring import word_of
+from threepc.ring import word_constant, word_of
 
 Summand = np.ndarray | None
 
@@ -39,16 +39,10 @@ def add_signed(inputs: Sequence[Summand], factors: Sequence[int]) -> Summand:
         return None
     (first, factor), *rest = present
     out = np.empty(first.shape, first.dtype)
-    scale(first.reshape(-1), _word(first, factor), out.reshape(-1))
+    scale(first.reshape(-1), word_constant(factor, first.dtype), out.reshape(-1))
     for x, factor in rest:
-        add_multiple(out.reshape(-1), x.reshape(-1), _word(x, factor))
+        add_multiple(out.reshape(-1), x.reshape(-1), word_constant(factor, x.dtype))
     return out
-
-
-def _word(x: np.ndarray, number: int) -> np.unsignedinteger:
-    """A number, which may be negative, as a word of an array's type."""
-    word: np.unsignedinteger = x.dtype.type(number & np.iinfo(x.dtype).max)
-    return word
 
 
 def add_constant(inputs: Sequence[Summand], constant: int) -> Summand:
@@ -76,7 +70,7 @@ def multiply(x: Summand, factor: int) -> Summand:
     if x is None:
         return None
     out = np.empty(x.shape, x.dtype)
-    scale(x.reshape(-1), _word(x, factor), out.reshape(-1))
+    scale(x.reshape(-1), word_constant(factor, x.dtype), out.reshape(-1))
     return out
 
 

@@ -1,0 +1,89 @@
+"""What piecewise linear activations add to a plan: one gate each, whatever their bounds and slopes."""
+
+from __future__ import annotations
+
+import math
+
+from threepc.errors import InputError
+from threepc.graph.activations import clip_bounds, clip_slope
+from threepc.graph.ir import Node
+from threepc.kernels.gate import Slopes
+from threepc.plan.scheduler import Scheduler
+from threepc.protocol.relu import OPS, Relu, scaled
+from threepc.protocol.steps import REDUCED, ReluStep, Value
+
+SLOPE_BITS = 16
+"""Fractional bits of a slope, at most: it is right to 2^-17, and a gate sends 2 bits an element for each."""
+
+PRODUCT_BITS = 62
+"""Bits of an opened value and of a slope together, whose product a kernel forms in 64 bits with a sign."""
+
+FEWEST_SLOPE_BITS = 8
+
+
+def relu(at: Scheduler, node: Node) -> None:
+    """max(x, 0)."""
+    _append(at, node)
+
+
+def clip(at: Scheduler, node: Node) -> None:
+    """Constant below and above."""
+    low, high = clip_bounds(node.attrs)
+    first, slope = clip_slope(node.attrs)
+    _append(at, node, (0.0, slope), low, first, high)
+
+
+def bend(at: Scheduler, node: Node) -> None:
+    """Two slopes."""
+    below, above = node.attrs["slopes"]
+    kink = node.attrs.get("at", 0.0)
+    _append(at, node, (below, above), kink, kink)
+
+
+def rectify(at: Scheduler, node: Node) -> None:
+    """A value and its ReLU."""
+    _append(at, node, both=True)
+
+
+def _append(
+    at: Scheduler,
+    node: Node,
+    slopes: tuple[float, float] = (0.0, 1.0),
+    start: float = 0.0,
+    offset: float = 0.0,
+    end: float | None = None,
+    both: bool = False,
+) -> None:
+    """offset + slope * (x - start) with the slope of x's side of `start`, and constant from `end` on."""
+    (source,) = at.inputs(node)
+    value = at.values[source]
+    cut = at.opened(source)
+    low_bit, width = at.precision.comparison(cut.kept_bits)
+    unit, fraction = 1 << low_bit, at.settled[source]
+    first = round(start * 2**fraction / unit) * unit
+    bound = None if end is None else round(end * 2**fraction / unit) * unit - first
+    if not at.draft and max(abs(first), bound or 0) >= 1 << (cut.kept_bits - 2):
+        raise InputError(f"{node.name}: a clip at {end or start:g} is beyond the numbers of a ring of {at.bits} bits: make it a relu")
+    steps = _slopes(node, slopes, cut.kept_bits)
+    added = first if offset == start else round(offset * 2**fraction)
+    last = added + (bound or 0 if steps is None else scaled(bound or 0, steps.above, steps.bits))
+    if not at.draft and max(abs(added), abs(last)) >= 1 << (at.bits - 2):
+        raise InputError(f"{node.name}: its values are beyond the numbers of a ring of {at.bits} bits")
+    protocol = Relu(
+        at.op, value.shape, cut, at.bits, low_bit, width, at.sizes.get(node.name), bound, start=first, offset=added, slopes=steps, both=both
+    )
+    at.append(ReluStep, node, node.name, [source], Value(at.shape(node), REDUCED, fraction, at.bits), OPS, protocol=protocol)
+
+
+def _slopes(node: Node, slopes: tuple[float, float], kept_bits: int) -> Slopes | None:
+    """A gate's slopes; as few bits as they need. Raises InputError where they are too steep for any."""
+    if slopes == (0.0, 1.0):
+        return None
+    size = max(0, math.ceil(math.log2(max(map(abs, slopes)) or 1.0)))
+    bits = min(SLOPE_BITS, PRODUCT_BITS - kept_bits - size)
+    if bits < FEWEST_SLOPE_BITS:
+        raise InputError(f"{node.name}: a slope of {max(slopes, key=abs):g} is too steep")
+    below, above = (round(slope * 2**bits) for slope in slopes)
+    while bits and not (below % 2 or above % 2):
+        below, above, bits = below // 2, above // 2, bits - 1
+    return Slopes(below, above, bits)
