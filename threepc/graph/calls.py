@@ -67,6 +67,9 @@ class Call(Protocol):
     def integers(self, argument: Any) -> list[int] | None:
         """A constant tensor of whole numbers in one dimension, None for anything else."""
 
+    def fixed(self, argument: Any) -> np.ndarray | None:
+        """The float64 value of a number or a constant tensor; None for an activation."""
+
     def constant(self, argument: Any) -> np.ndarray | None:
         """The float64 value of a parameter, a buffer or what was computed from them; None for None."""
 

@@ -29,7 +29,7 @@ from threepc.graph.kinds import infer_shape
 from threepc.graph.modes import evaluating, outputs_of
 from threepc.graph.moves import moved_shape, simplified
 from threepc.graph.operations import VIEWS
-from threepc.graph.passes import fold_affine, sweep
+from threepc.graph.passes import fold_affine, fold_forward, sweep
 from threepc.graph.refusals import NO_PROTOCOL, FollowsError, Refusals, RefusedError
 
 _INPUT = "input"
@@ -55,7 +55,8 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
         raise InputError("the example input must be one float tensor (N, C, H, W), none of them 0")
     program = _export(model, example)
     importer = _Importer(model, program, len(example))
-    graph, weights = fold_affine(*sweep(*importer.run()), frozenset(importer.affine))
+    affine = frozenset(importer.affine)
+    graph, weights = fold_forward(*fold_affine(*sweep(*importer.run()), affine), affine)
     check_weights(graph, weights)
     return graph, weights
 
@@ -321,6 +322,12 @@ class _FxCall:
             return None
         numbers: list[int] = tensor.tolist()
         return numbers
+
+    def fixed(self, argument: Any) -> np.ndarray | None:
+        if isinstance(argument, (int, float)):
+            return np.array(float(argument))
+        tensor = self._importer.constants.get(argument)
+        return None if tensor is None or tensor.is_complex() else tensor.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
 
     def constant(self, argument: Any) -> np.ndarray | None:
         if argument is None:

@@ -12,9 +12,10 @@ from torch import nn
 
 from threepc.graph import rearrange, smooth_operations
 from threepc.graph.activation_operations import ACTIVATIONS
+from threepc.graph.affine_operations import AFFINE
 from threepc.graph.calls import Call, Operation, Value, pointwise
-from threepc.graph.ir import signed
 from threepc.graph.product_operations import PRODUCTS
+from threepc.graph.reductions import REDUCTIONS
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6, leaky_relu, prelu, hardtanh, clamp, hardsigmoid, abs, maximum, minimum, max_pool2d, avg_pool2d, "
@@ -45,27 +46,88 @@ def _dropout(call: Call) -> Value:
     return replace(call.view(x), torch_shape=call.torch_shape)
 
 
-def _conv2d(call: Call) -> Value:
-    x, weight, bias = _linear_operands(call, rank=4)
-    kernel, dilation, padding = list(weight.shape[2:]), _pair(call.arguments["dilation"]), call.arguments["padding"]
+def _convolution(call: Call) -> Value:
+    """In one dimension or two; rows of height 1 stand for the former. A padding of zeros before it becomes its own."""
+    x, weight, bias = _linear_operands(call)
+    rank = weight.ndim
+    if len(x.torch_shape) != rank:
+        call.refuse(f"on a tensor of shape {x.torch_shape}; threepc needs one of {rank} dimensions")
+    dilation, stride = (_two(call.arguments[key], rank - 2, 1) for key in ("dilation", "stride"))
+    weight = weight if rank == 4 else weight[:, :, None]
+    kernel, padding = list(weight.shape[2:]), call.arguments["padding"]
     if isinstance(padding, str):
         totals = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
         # Torch puts the odd cell of an even kernel's padding after the map.
         sides = [total // 2 for total in totals] + [total - total // 2 for total in totals]
     else:
-        sides = _pair(padding) * 2
-    stride, groups = _pair(call.arguments["stride"]), call.arguments["groups"]
-    attrs = {"kernel": kernel, "stride": stride, "padding": sides, "dilation": dilation, "groups": groups}
-    return call.emit("conv", [x], attrs, weight=weight, bias=bias)
+        sides = _two(padding, rank - 2, 0) * 2
+    x, around = _without_padding(x)
+    attrs = {"kernel": kernel, "stride": stride, "padding": [a + b for a, b in zip(sides, around, strict=True)], "dilation": dilation}
+    return call.emit("conv", [call.moved(x)], attrs | {"groups": call.arguments["groups"]}, weight=weight, bias=bias)
+
+
+def _two(value: Any, count: int, filler: int) -> list[int]:
+    """Numbers for height and width from those of an operation in `count` dimensions."""
+    return _pair(value) if count == 2 else [filler, value if isinstance(value, int) else int(value[0])]
+
+
+def _without_padding(x: Value) -> tuple[Value, list[int]]:
+    """The value before zeros were put around its map, and how many: top, left, bottom, right."""
+    sides, moves = [0, 0, 0, 0], list(x.moves)
+    whole = len(x.torch_shape) == 4 and all(move[0] == "take" and move[1] in (1, 2) and move[3] == 1 for move in moves)
+    for _, axis, start, _, count in moves if whole else ():
+        sides[axis - 1] -= start
+        sides[axis + 1] += start + count - x.shape[axis]
+    if not whole or min(sides) < 0 or len({move[1] for move in moves}) < len(moves):
+        return x, [0, 0, 0, 0]
+    return replace(x, moves=(), torch_shape=(x.torch_shape[0], *x.shape)), sides
+
+
+def _transposed_convolution(call: Call) -> Value:
+    """The convolution with the mirrored kernel of the map with stride - 1 zeros between its cells."""
+    x, given = call.view(call.arguments["input"]), call.arguments
+    weight = call.constant(given["weight"])
+    if weight is None or weight.ndim not in (3, 4) or len(x.torch_shape) != weight.ndim:
+        call.refuse(f"on a tensor of shape {x.torch_shape}; threepc needs maps, or rows of numbers, with their channels")
+    rank, groups = weight.ndim, given["groups"]
+    weight = weight if rank == 4 else weight[:, :, None]
+    dilation, stride = (_two(given[key], rank - 2, 1) for key in ("dilation", "stride"))
+    padding, beyond = (_two(given[key], rank - 2, 0) for key in ("padding", "output_padding"))
+    before = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
+    spread = []
+    for axis in range(1, rank - 1):
+        which, size = axis - 1 + 4 - rank, x.torch_shape[1 + axis]
+        cells = [cell // stride[which] if cell % stride[which] == 0 else -1 for cell in range((size - 1) * stride[which] + 1)]
+        cut = max(0, -before[which]), max(0, -before[which] - beyond[which])
+        spread.append(rearrange.along(axis, cells[cut[0] : len(cells) - cut[1]]))
+    shape = (*x.torch_shape[:2], *(move[4] if move[0] == "take" else len(move[2]) for move in spread))
+    x = rearrange.rearranged(call, x, *spread, shape=shape, name=f"{call.name}.spread")
+    inputs, outputs, *kernel = weight.shape
+    own = weight.reshape(groups, inputs // groups, outputs, *kernel).swapaxes(1, 2).reshape(groups * outputs, inputs // groups, *kernel)
+    bias = call.constant(given["bias"])
+    sides = [max(0, b) for b in before] + [max(0, b + more) for b, more in zip(before, beyond, strict=True)]
+    attrs = {"kernel": kernel, "stride": [1, 1], "padding": sides, "dilation": dilation, "groups": groups}
+    flipped = own[:, :, ::-1, ::-1].copy()
+    return call.emit("conv", [call.moved(x)], attrs, weight=flipped, bias=np.zeros(groups * outputs) if bias is None else bias)
 
 
 def _linear(call: Call) -> Value:
-    x, weight, bias = _linear_operands(call, rank=2)
-    return call.emit("conv", [x], pointwise(groups=1), weight=weight[:, :, None, None], bias=bias)
+    """Over the last dimension, which becomes the channels."""
+    x, weight, bias = _linear_operands(call)
+    axes = list(range(len(x.torch_shape) - 1))
+    if len(axes) <= 1:
+        return call.emit("conv", [call.moved(x)], pointwise(groups=1), weight=weight[:, :, None, None], bias=bias)
+    fronted = [axes[-1], *axes[:-1]]
+    batch, *sizes = x.torch_shape
+    shape = (batch, *(sizes[axis] for axis in fronted))
+    x = call.moved(rearrange.rearranged(call, x, ["permute", fronted], shape=shape, name=f"{call.name}.front"))
+    made = call.emit("conv", [x], pointwise(groups=1), weight=weight[:, :, None, None], bias=bias)
+    made = replace(made, torch_shape=(batch, len(weight), *shape[2:]))
+    return rearrange.rearranged(call, made, ["permute", [*axes[1:], 0]], name=f"{call.name}.back")
 
 
-def _linear_operands(call: Call, rank: int) -> tuple[Value, np.ndarray, np.ndarray]:
-    x, weight = call.activation(call.arguments["input"], rank), call.constant(call.arguments["weight"])
+def _linear_operands(call: Call) -> tuple[Value, np.ndarray, np.ndarray]:
+    x, weight = call.view(call.arguments["input"]), call.constant(call.arguments["weight"])
     if weight is None:
         call.refuse("without a weight")
     bias = call.constant(call.arguments["bias"])
@@ -141,35 +203,6 @@ def _average(call: Call, x: Value, kernel: list[int]) -> Value:
     return call.emit("avgpool", [x], attrs)
 
 
-def _mean(call: Call) -> Value:
-    x, dimensions = call.activation(call.arguments["self"], rank=4), call.arguments["dim"]
-    if dimensions is None or sorted(d % 4 for d in dimensions) != [2, 3]:
-        call.refuse(f"over dimensions {dimensions}; only the mean over (2, 3) has a secure protocol")
-    return _average(call, x, list(x.shape[1:]))
-
-
-def _add(call: Call) -> Value:
-    left, right = call.arguments["self"], call.arguments["other"]
-    if isinstance(right, (int, float)) and right == 0:
-        return _same(call)  # sum([...]) starts from 0
-    values = [call.activation(left), call.activation(right)]
-    return _sum(call, values, call.arguments["alpha"])
-
-
-def _sub(call: Call) -> Value:
-    values = [call.activation(call.arguments["self"]), call.activation(call.arguments["other"])]
-    return _sum(call, values, -call.arguments["alpha"])
-
-
-def _sum(call: Call, values: list[Value], factor: float) -> Value:
-    """The first value and `factor` times the second."""
-    if factor not in (1, -1):
-        call.refuse(f"with alpha={call.arguments['alpha']}; only 1 and -1 are supported")
-    if any(value.torch_shape != call.torch_shape for value in values):
-        call.refuse(f"of shapes {values[0].torch_shape} and {values[1].torch_shape}; only tensors of one shape can be added")
-    return call.emit("add", values, signed([1, int(factor)]))
-
-
 def _bilinear(call: Call) -> Value:
     x, size = call.activation(call.arguments["input"], rank=4), list(call.torch_shape[2:])
     align, factors = bool(call.arguments["align_corners"]), call.arguments.get("scale_factors")
@@ -188,16 +221,16 @@ def _broadcast(call: Call, x: Value, size: list[int]) -> Value:
 # By name in torch's aten library, without overload; `name_` (in place) is looked up as `name`.
 OPERATIONS = {
     **rearrange.REARRANGEMENTS,
-    "conv2d": Operation(_conv2d, nn.Conv2d),
+    "conv1d": Operation(_convolution, nn.Conv1d),
+    "conv2d": Operation(_convolution, nn.Conv2d),
+    "conv_transpose1d": Operation(_transposed_convolution, nn.ConvTranspose1d),
+    "conv_transpose2d": Operation(_transposed_convolution, nn.ConvTranspose2d),
     "batch_norm": Operation(_batch_norm, nn.modules.batchnorm._BatchNorm),
     "linear": Operation(_linear, nn.Linear),
     **ACTIVATIONS,
     "max_pool2d": Operation(_max_pool2d, nn.MaxPool2d),
     "avg_pool2d": Operation(_avg_pool2d, nn.AvgPool2d),
     "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, nn.AdaptiveAvgPool2d),
-    "mean": Operation(_mean),
-    "add": Operation(_add),
-    "sub": Operation(_sub),
     "upsample_bilinear2d": Operation(_bilinear, nn.Upsample),
     "dropout": Operation(_dropout, nn.Dropout),
     "feature_dropout": Operation(_dropout, (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)),
@@ -210,6 +243,8 @@ OPERATIONS = {
     "alias": Operation(_same),
     **PRODUCTS,
     **smooth_operations.OPERATIONS,
+    **AFFINE,
+    **REDUCTIONS,
 }
 
 # Results of these may share memory with their input, so that a later operation in place on one changes the other.

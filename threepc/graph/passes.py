@@ -4,6 +4,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from threepc.graph.activations import clip_bounds, clip_slope, rises
 from threepc.graph.ir import Graph, Node, Weights, signed, signs
 
@@ -37,6 +39,29 @@ def fold_affine(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple[
             source[node.name] = inputs[0]
         else:
             nodes.append(replace(node, inputs=inputs))
+    return Graph(tuple(nodes)), weights
+
+
+def fold_forward(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple[Graph, Weights]:
+    """Fold those named nodes, each a depthwise 1x1 convolution, that convolutions alone read, into these. Zero padding hides no bias."""
+    weights, readers, source = dict(weights), graph.consumers(), dict[str, str]()
+    for node in graph.nodes:
+        targets = readers[node.name]
+        if node.name not in names or node.name not in weights or not targets or any(t.kind != "conv" or t.name in names for t in targets):
+            continue
+        scale, bias = weights[node.name]["weight"][:, 0, 0, 0], weights[node.name]["bias"]
+        if bias.any() and any(any(target.attrs["padding"]) for target in targets):
+            continue
+        for target in targets:
+            weight, groups = weights[target.name]["weight"], target.attrs["groups"]
+            # input channel j of output channel o in group g is channel g * per + j of the map
+            first = np.arange(len(weight)) // (len(weight) // groups) * weight.shape[1]
+            chosen = first[:, None] + np.arange(weight.shape[1])
+            added = (weight.sum((2, 3)) * bias[chosen]).sum(1)
+            weights[target.name] = {"weight": weight * scale[chosen][:, :, None, None], "bias": weights[target.name]["bias"] + added}
+        del weights[node.name]
+        source[node.name] = source.get(node.inputs[0], node.inputs[0])
+    nodes = (replace(node, inputs=tuple(source.get(name, name) for name in node.inputs)) for node in graph.nodes if node.name not in source)
     return Graph(tuple(nodes)), weights
 
 

@@ -12,7 +12,8 @@ from threepc.graph.moves import moved_shape
 from threepc.graph.rearrange import expanded, rearranged
 
 
-def _mul(call: Call) -> Value:
+def multiplied(call: Call) -> Value:
+    """The product of two hidden tensors."""
     return _product(call, call.view(call.arguments["self"]), call.view(call.arguments["other"]))
 
 
@@ -83,8 +84,6 @@ def _hardswish(call: Call) -> Value:
 
 
 PRODUCTS = {
-    "mul": Operation(_mul),
-    "multiply": Operation(_mul),
     "square": Operation(_square),
     "pow": Operation(_pow),
     "matmul": Operation(_matmul),
