@@ -71,7 +71,7 @@ def test_a_batch_norm_before_a_convolution_goes_into_it_unless_padding_would_sho
 @pytest.mark.parametrize("keep", [True, False])
 def test_reductions_over_any_dimensions(operation, dims, keep):
     def forward(self, x):
-        return operation(x.relu(), dims, keep).flatten(1)
+        return operation(x.relu(), dims, keep).reshape(2, -1)
 
     assert "maxpool" in imported(forward) if operation is torch.amax else "avgpool" in imported(forward)
 

@@ -304,7 +304,7 @@ def test_a_batch_norm_without_its_own_convolution_becomes_a_depthwise_convolutio
         y = self.conv(self.first(x))
         return self.shared(y) + y  # y is read twice
 
-    model = randomize(Wrapped(forward, conv=nn.Conv2d(3, 4, 1), first=nn.BatchNorm2d(3), shared=nn.BatchNorm2d(4)))
+    model = randomize(Wrapped(forward, conv=nn.Conv2d(3, 4, 1, padding=1), first=nn.BatchNorm2d(3), shared=nn.BatchNorm2d(4)))
     graph, weights = import_module(model, X)
     assert [(n.name, n.kind) for n in graph.nodes[1:4]] == [("first", "conv"), ("conv", "conv"), ("shared", "conv")]
     assert graph["shared"].attrs["groups"] == 4 and weights["shared"]["weight"].shape == (4, 1, 1, 1)

@@ -38,21 +38,13 @@ def test_the_module_the_operation_and_what_is_supported_are_named():
         (lambda x: torch.ops.aten.elu(x, 1.0, 2.0), "with scale=2; only 1 has a secure protocol"),
         (lambda x: F.softplus(x, beta=20), "with a parameter of 20, which must be a float from 0.0625 to 16"),
         (lambda x: F.softmax(x, 1), "uses torch.softmax, which has no secure protocol"),
-        (lambda x: x * 2, "uses torch.mul, with a constant or a parameter where threepc needs a tensor computed from the input"),
         (lambda x: x**3, "uses torch.pow, with the exponent 3; only squares have a secure protocol"),
         (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "which has no secure protocol"),
         (lambda x: F.interpolate(x, 16, mode="bicubic"), "uses torch.nn.functional.interpolate (bicubic2d), which has no secure protocol"),
-        (lambda x: torch.ops.aten.relu(x).add_(torch.zeros(3, 8, 8)), "uses torch.add, with a constant or a parameter"),
-        (lambda x: x + 1, "uses torch.add, with a constant or a parameter"),
-        (lambda x: 1 + x, "uses torch.add, with a constant or a parameter"),
-        (lambda x: torch.add(x, x, alpha=2), "uses torch.add, with alpha=2"),
-        (lambda x: x - 1, "uses torch.sub, with a constant or a parameter"),
-        (lambda x: torch.sub(x, x, alpha=2), "uses torch.sub, with alpha=2"),
-        (lambda x: x + x.mean((2, 3), keepdim=True), "only tensors of one shape can be added"),
         (lambda x: torch.cat([x, x]), "uses torch.cat, over the batch; every image is by itself"),
-        (lambda x: x.mean(1), "only the mean over (2, 3) has a secure protocol"),
-        (lambda x: x.mean((2, 3)).mean(1), "threepc needs one of 4 dimensions"),
-        (lambda x: x.mean((0, 2, 3)), "only the mean over (2, 3) has a secure protocol"),
+        (lambda x: x.mean(1), "the model returns a tensor of shape (2, 8, 8)"),
+        (lambda x: x.mean((2, 3)).mean(1), "the model returns a tensor of shape (2,)"),
+        (lambda x: x.mean((0, 2, 3)), "uses torch.mean, over the batch; every image is by itself"),
         (lambda x: x.view(2, 24, 8), "the model returns a tensor of shape (2, 24, 8)"),
         (lambda x: x.reshape(1, -1), "from (2, 3, 8, 8) to (1, 384); the batch must stay the first dimension, and apart"),
         (lambda x: x.view(6, 64), "the batch must stay the first dimension"),
@@ -82,7 +74,7 @@ def test_the_module_the_operation_and_what_is_supported_are_named():
         (lambda x: F.max_pool2d(x, 2, 1, 1, dilation=9, ceil_mode=True), "would hold padding only"),
         (lambda x: [x.relu(), x], "returns 2 values"),
         (lambda x: None, "returns no tensor"),
-        (lambda x: x.relu().sum(), "uses torch.sum, which has no secure protocol"),
+        (lambda x: x.relu().sum(), "uses torch.sum, over the batch"),
     ],
 )
 def test_operations(forward, message):
@@ -109,7 +101,7 @@ def test_all_that_stands_in_the_way_is_named_with_modules_and_counts():
 
 def test_what_follows_a_refusal_is_judged_too():
     summary, *details = lines_of(Wrapped(lambda self, x: F.dropout(torch.special.erf(x), 0.5, True).mean((0, 1))))
-    assert len(details) == 3 and any("in training mode" in line for line in details) and any("only the mean" in line for line in details)
+    assert len(details) == 3 and any("in training mode" in line for line in details) and any("over the batch" in line for line in details)
 
 
 class Asserts(nn.Module):
@@ -169,11 +161,6 @@ class Parameter(nn.Module):
         self.register_buffer("offset", torch.ones(3, 1, 1))
 
 
-class AddsParameter(Parameter):
-    def forward(self, x):
-        return x + self.offset
-
-
 class ReturnsParameter(Parameter):
     def forward(self, x):
         return self.offset
@@ -201,15 +188,12 @@ class TwoInputs(nn.Module):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (AddsParameter(), "uses torch.add, with a constant or a parameter"),
         (ReturnsParameter(), "returns one of its own parameters"),
         (CountsCalls(), "changes a parameter or buffer in place"),
         (Wrapped(lambda self, x: F.conv2d(x, torch.rand(3, 3, 1, 1))), "uses torch.rand, whose result depends on chance"),
         (QuantizedWeight(), "torch.int8"),
         (TwoInputs(), "missing 1 required positional argument"),
         (nn.BatchNorm2d(3, track_running_stats=False), "with the statistics of the batch"),
-        (nn.Sequential(nn.Linear(8, 8)), "module '0' uses torch.nn.functional.linear, on a tensor of shape (2, 3, 8, 8)"),
-        (nn.Sequential(nn.ConvTranspose2d(3, 3, 2)), "module '0' uses torch.conv_transpose2d, which has no secure protocol"),
         (nn.GroupNorm(1, 3), "uses torch.group_norm, which has no secure protocol"),
         (nn.InstanceNorm2d(3), "uses torch.instance_norm, which has no secure protocol"),
         (nn.PReLU(), "uses torch.prelu, which has no secure protocol"),

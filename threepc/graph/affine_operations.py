@@ -37,7 +37,10 @@ def _sum(call: Call, left: object, right: object, first: float, second: float) -
             return scaled(call, call.view(argument), np.array(float(scale)), factor * constant)
     values = []
     for argument, factor, part in ((left, first, "first"), (right, second, "second")):
-        x = call.moved(replace(expanded(call, call.view(argument), call.torch_shape), torch_shape=call.torch_shape))
+        x = call.view(argument)
+        if x.torch_shape != call.torch_shape:
+            x = replace(expanded(call, x, call.torch_shape), name=f"{call.name}/{part}.spread")
+        x = call.moved(x)
         size = np.full(x.shape[0], abs(float(factor)))
         values.append(x if abs(factor) == 1 else call.affine(x, size, np.zeros(x.shape[0]), part))
     return call.emit("add", values, signed([1 if factor > 0 else -1 for factor in (first, second)]))

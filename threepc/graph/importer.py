@@ -55,8 +55,9 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
         raise InputError("the example input must be one float tensor (N, C, H, W), none of them 0")
     program = _export(model, example)
     importer = _Importer(model, program, len(example))
+    graph, weights = sweep(*importer.run())
     affine = frozenset(importer.affine)
-    graph, weights = fold_forward(*fold_affine(*sweep(*importer.run()), affine), affine)
+    graph, weights = fold_forward(*fold_affine(graph, weights, affine), affine)
     check_weights(graph, weights)
     return graph, weights
 
@@ -235,8 +236,9 @@ class _Importer:
         key = (value.node, shape, str(value.moves))
         if key not in self.moved:
             moves = simplified(value.shape, [*value.moves, ["reshape", list(shape)]])
-            self.nodes.append(Node(value.name, "gather", (value.node,), shape, {"moves": moves}))
-            self.moved[key] = Value(value.name, shape, value.torch_shape)
+            name = value.name or f"{value.node}.moved"
+            self.nodes.append(Node(name, "gather", (value.node,), shape, {"moves": moves}))
+            self.moved[key] = Value(name, shape, value.torch_shape)
         return replace(self.moved[key], torch_shape=value.torch_shape)
 
     def _read(self, node: fx.Node) -> Value:

@@ -101,7 +101,7 @@ def _transposed_convolution(call: Call) -> Value:
         cut = max(0, -before[which]), max(0, -before[which] - beyond[which])
         spread.append(rearrange.along(axis, cells[cut[0] : len(cells) - cut[1]]))
     shape = (*x.torch_shape[:2], *(move[4] if move[0] == "take" else len(move[2]) for move in spread))
-    x = rearrange.rearranged(call, x, *spread, shape=shape, name=f"{call.name}.spread")
+    x = rearrange.rearranged(call, x, *rearrange.shrinking_first(spread, x.torch_shape[1:]), shape=shape, name=f"{call.name}.spread")
     inputs, outputs, *kernel = weight.shape
     own = weight.reshape(groups, inputs // groups, outputs, *kernel).swapaxes(1, 2).reshape(groups * outputs, inputs // groups, *kernel)
     bias = call.constant(given["bias"])
