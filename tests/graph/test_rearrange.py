@@ -18,7 +18,6 @@ ONE_GATHER = [
     lambda x: x[:, :, ::2, 1:],
     lambda x: x[:, -1:],
     lambda x: x[:, 1].unsqueeze(1),
-    lambda x: x[:, 1].relu().flatten(1),
     lambda x: x[:, [3, 0, 0]],
     lambda x: x.index_select(3, torch.tensor([7, 1])),
     lambda x: x.narrow(2, 1, 3),
