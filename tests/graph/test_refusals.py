@@ -196,7 +196,6 @@ class TwoInputs(nn.Module):
         (nn.BatchNorm2d(3, track_running_stats=False), "with the statistics of the batch"),
         (nn.GroupNorm(1, 3), "uses torch.group_norm, which has no secure protocol"),
         (nn.InstanceNorm2d(3), "uses torch.instance_norm, which has no secure protocol"),
-        (nn.PReLU(), "uses torch.prelu, which has no secure protocol"),
         (F.relu, "must be a torch.nn.Module, not function"),
     ],
 )
