@@ -12,7 +12,7 @@ from threepc.card import ModelCard
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    p.relative_to(ROOT) for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/*.md") for p in ROOT.glob(pattern)
+    p.relative_to(ROOT) for pattern in ("*.md", "docs/**/*.md", "examples/*/*.md", "benchmarks/*.md") for p in ROOT.glob(pattern)
 )
 ENVIRONMENT = "docs/environment.md"
 
