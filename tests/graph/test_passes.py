@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from tests.graph.networks import Wrapped, assert_same_function, randomize
 from threepc.graph.importer import import_module
 from threepc.graph.ir import Graph, check_weights
-from threepc.graph.passes import fold_average, merge_additions, pool_before_relu, standard_passes, sweep
+from threepc.graph.passes import fold_average, merge_additions, merge_gates, pool_before_relu, standard_passes, sweep
 
 X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
@@ -140,3 +140,31 @@ def test_what_the_output_does_not_need_is_swept():
     cut = Graph((*graph.nodes[:-1], type(output)(output.name, "output", ("a",), output.shape)))
     swept, left = sweep(cut, weights)
     assert [node.name for node in swept.nodes] == ["input", "a", "output"] and list(left) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "function, forward",
+    [
+        ("silu", lambda self, x: x * torch.sigmoid(x)),
+        ("silu", lambda self, x: torch.sigmoid(x) * x),
+        ("mish", lambda self, x: x * torch.tanh(F.softplus(x))),
+    ],
+)
+def test_a_value_times_its_own_sigmoid_is_one_lookup(function, forward):
+    graph = same_after(merge_gates, *imported(forward))
+    assert chain(graph) == [("input", "input"), ("smooth", "mul"), ("output", "output")]
+    assert graph["mul"].attrs == {"function": function, "parameter": 1.0}
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: x * torch.sigmoid(F.relu(x)),
+        lambda self, x: x * torch.tanh(x),
+        lambda self, x: x * F.elu(x, 0.5),
+        lambda self, x: x * (lambda gate: gate + gate * x)(torch.sigmoid(x)),
+    ],
+)
+def test_other_products_stay(forward):
+    model, graph, weights = imported(forward)
+    assert same_after(merge_gates, model, graph, weights).fingerprint() == graph.fingerprint()

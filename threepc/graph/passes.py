@@ -1,6 +1,7 @@
 """Rewritings of a network that keep what it computes. Each is pure: (Graph, Weights) in, a new pair out."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -67,7 +68,45 @@ def fold_forward(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple
 
 def standard_passes(graph: Graph, weights: Weights, blocks: frozenset[str] = frozenset()) -> tuple[Graph, Weights]:
     """All passes below, in order. `blocks` names the relu and clip nodes that a relu spec computes in patches: they stay in place."""
-    return fold_average(*pool_before_relu(*fold_slopes(*fold_hidden_slopes(*merge_additions(*sweep(graph, weights)))), blocks))
+    return fold_average(
+        *pool_before_relu(*fold_slopes(*fold_hidden_slopes(*merge_additions(*merge_gates(*sweep(graph, weights))))), blocks)
+    )
+
+
+GATES = {("sigmoid",): "silu", ("tanh", "softplus"): "mish"}
+"""Smooth functions by whose chain a value is multiplied, the outermost first -> the smooth function that this is of the value."""
+
+
+def merge_gates(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """The product of x and sigmoid(x) becomes silu(x), that of x and tanh(softplus(x)) mish(x): one lookup instead of lookups and a product.
+
+    Networks write them out, and ONNX files before opset 18 have no other way. Only where nothing else reads the factor.
+    """
+    readers, nodes = graph.consumers(), {node.name: node for node in graph.nodes}
+    for product in graph.nodes:
+        if product.kind == "multiply" and not product.attrs:
+            for x, factor in (product.inputs, product.inputs[::-1]):
+                chain = _smooth_chain(nodes, readers, x, factor)
+                function = GATES.get(tuple(str(node.attrs["function"]) for node in chain))
+                if function is not None:
+                    attrs = {"function": function, "parameter": 1.0}
+                    nodes[product.name] = replace(product, kind="smooth", inputs=(x,), attrs=attrs)
+                    for node in chain:
+                        del nodes[node.name]
+                    break
+    return Graph(tuple(nodes.values())), dict(weights)
+
+
+def _smooth_chain(nodes: Mapping[str, Node], readers: Mapping[str, list[Node]], x: str, factor: str) -> list[Node]:
+    """The smooth nodes that lead from x to the factor, the last one first; empty where others do too, or read one of them."""
+    chain: list[Node] = []
+    while factor != x:
+        node = nodes.get(factor)
+        if node is None or node.kind != "smooth" or node.attrs["parameter"] != 1 or len(readers[factor]) != 1:
+            return []
+        chain.append(node)
+        factor = node.inputs[0]
+    return chain
 
 
 def fold_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
