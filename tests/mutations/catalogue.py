@@ -145,7 +145,10 @@ MUTATIONS = (
         tests=(TRANSCRIPTS,),
     ),
     _mutation(
-        "a gate's value without its pad", GATE, ("            t0[p] = t + ring(m &", "            t0[p] = ring(m &"), tests=(PROTOCOL,)
+        "a gate's value without its pad",
+        GATE,
+        ("            t0[p] = t + ring(difference &", "            t0[p] = ring(difference &"),
+        tests=(PROTOCOL,),
     ),
     _mutation(
         "one pad for both branches of a gate",

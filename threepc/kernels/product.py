@@ -177,11 +177,11 @@ def infer_products(terms, half_opened, cut, client_stream, tiles, scratch, messa
             plane = np.uint64(0)
             for i in range(64):
                 p = 64 * j + i
-                m, n = _lift(x[p], kept_bits, quarter, mask, ring)
-                branch = (np.uint64(n) & _ONE) ^ np.uint64(w[p] >> np.uint32(31))
+                m, n = _lift(x[p], kept_bits, quarter, mask)
+                branch = (n & _ONE) ^ np.uint64(w[p] >> np.uint32(31))
                 plane |= branch << np.uint64(i)
                 pad = ring(ring(w[p] & _PAD) << up)
-                t[p] = m + t[p] + ring(pad & ring(ring(0) - ring(branch)))
+                t[p] = ring(m) + t[p] + ring(pad & ring(ring(0) - ring(branch)))
             planes[begin // 64 + j] = plane
         pack(t, count, bits, _packed(message, begin, end, bits))
 
