@@ -23,6 +23,7 @@ from torch.export.graph_signature import TensorArgument
 from threepc.errors import InputError
 from threepc.graph.calls import Value, node_shape, pointwise
 from threepc.graph.constants import Constants
+from threepc.graph.deploy import deployed
 from threepc.graph.fx_nodes import module_path, operation_name, operation_of, schema, torch_name, where
 from threepc.graph.ir import Graph, Node, Weights, check_weights
 from threepc.graph.kinds import infer_shape
@@ -53,6 +54,7 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
         raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(example, torch.Tensor) or example.dim() != 4 or not example.is_floating_point() or 0 in example.shape:
         raise InputError("the example input must be one float tensor (N, C, H, W), none of them 0")
+    model = deployed(model, example)
     program = _export(model, example)
     importer = _Importer(model, program, len(example))
     graph, weights = sweep(*importer.run())
