@@ -19,8 +19,8 @@ from threepc.graph.reductions import REDUCTIONS
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6, leaky_relu, prelu, hardtanh, clamp, hardsigmoid, abs, maximum, minimum, max_pool2d, avg_pool2d, "
-    "adaptive_avg_pool2d, mean over (2, 3), sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, add, sub, mul, square, matmul, hardswish, "
-    "cat over channels, flatten, dropout, and a bilinear resize from 1x1 or just before the output"
+    "adaptive pools, sum and mean and amax, sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, add, sub, mul, square, matmul, hardswish, "
+    "division by constants, cat, stack, views, slices, permutations, padding, shuffles, repetitions, interpolation, conv_transpose, dropout"
 )
 
 
