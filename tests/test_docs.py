@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from tests import test_house as house
 from threepc.card import ModelCard
+from threepc.cli import main
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -173,6 +175,41 @@ def test_ways_to_read_a_variable_are_seen():
     assert environment_read(text) == set("ABCDEF")
     with pytest.raises(AssertionError, match="not plain"):
         environment_read("os.environ[f()]")
+
+
+# Commands
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every `threepc` command in a document's blocks of code, comments and continued lines apart."""
+    for block in re.findall(r"```(?:bash)?\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = line.partition(" #")[0].split()
+            if words[:1] == ["threepc"] or (words and words[0].endswith("local_3pc.sh")):
+                yield words[1:] if words[0] == "threepc" else ["run", *words[1:]]
+
+
+def unknown_options(words: list[str]) -> list[str]:
+    """The options of a command that `threepc` does not have; the command itself where there is none of its name."""
+    command: click.Command = main.threepc
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found, words = command.get_command(click.Context(command), words[0]), words[1:]
+        if found is None:
+            return ["no such command"]
+        command = found
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    return [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_commands_have_options_that_there_are(document):
+    for words in commands((ROOT / document).read_text()):
+        assert unknown_options(words) == [], " ".join(words)
+
+
+def test_an_option_that_is_gone_is_seen():
+    text = "```bash\nthreepc run CONFIG \\\n    --gone --ring 32 # --comment\n```\n```\nthreepc clients gone\n./launch/local_3pc.sh --help --lost=1\n```\n"
+    assert [unknown_options(words) for words in commands(text)] == [["--gone"], ["no such command"], ["--lost=1"]]
 
 
 # The README's programs
