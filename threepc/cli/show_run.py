@@ -95,6 +95,8 @@ def _classes(outcome: Outcome, way: str) -> Table:
 
 def _text(outcome: Outcome, found: np.ndarray | np.integer) -> str:
     if found.dtype == bool:
+        import numpy as np
+
         return ", ".join(results.class_text(outcome.card, int(index)) for index in np.flatnonzero(found)) or "none"
     return results.class_text(outcome.card, int(found)) if found.ndim == 0 else f"a map of {'x'.join(map(str, found.shape))}"
 
