@@ -21,6 +21,7 @@ LEFT_OUT = {
     "tests/model/test_hostile.py": "models that a hostile server describes, in large numbers",
     "tests/party/test_sessions.py::test_no_server": "a client that waits for a whole minute",
     "tests/party/test_waiting.py": "clients that wait in a queue",
+    "tests/tasks/test_run_report.py::test_in_a_browser": "a page in a browser",
     "tests/protocol/test_streams.py": "every block of the streams of whole inferences",
     "tests/transport/test_attacks.py": "floods over sockets",
     "tests/transport/test_diagnosis.py": "peers over sockets that are something else",

@@ -55,6 +55,7 @@ EXTRAS = {
     "torchvision": "timm",
     "safetensors": "timm",
     "prometheus_client": "observe",
+    "jinja2": "report",
 }
 """Package that some commands need -> the extra of threepc that installs it."""
 

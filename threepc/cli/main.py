@@ -32,6 +32,7 @@ COMMANDS = {
     "finetune": "threepc.cli.reduction",
     "spec": "threepc.cli.reduction",
     "report": "threepc.cli.reduction",
+    "report-run": "threepc.cli.report_run",
     "bench": "threepc.cli.bench",
 }
 """Subcommand -> its module, in the order of the help."""
@@ -48,7 +49,7 @@ class Commands(click.Group):
         """The command, its module imported; None where there is none of the name."""
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[name]), name)
+        command: click.Command = getattr(import_module(COMMANDS[name]), name.replace("-", "_"))
         return command
 
 
