@@ -5,9 +5,4 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 "$root/launch/setup.sh"
-if (($# == 0)); then
-    digits=$root/examples/digits
-    set -- "$digits/resnet18_digits.py" "$digits/resnet18_digits.pth" --input "$digits"/images/*.png \
-        --labels "$digits/labels.json" --batch 10 --compare
-fi
 exec "$root/.venv/bin/threepc" run "$@"

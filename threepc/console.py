@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -24,12 +25,16 @@ PIPE_WIDTH = 200
 class Display:
     """Progress for whoever waits. Without a terminal: a line for what takes longer than two seconds, and then ever more rarely how far it is."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+    def __init__(self, console: Console | None = None, *, notes_apart: bool = False) -> None:
+        """notes_apart: notes go to standard error too, where a program reads standard output."""
+        self.console, self._notes_apart = console or Console(stderr=True, highlight=False), notes_apart
 
     def note(self, text: str) -> None:
         """Something worth knowing before the result, on standard output."""
-        say(text)
+        if self._notes_apart:
+            self.console.print(text, markup=False, soft_wrap=True)
+        else:
+            say(text)
 
     def warn(self, text: str) -> None:
         """Something that must not be overlooked, on standard error."""
@@ -96,6 +101,11 @@ class _Lines:
 def say(text: str = "") -> None:
     """A line, or several, on standard output."""
     print(text, flush=True)  # noqa: T201 - the one place that prints
+
+
+def say_json(value: object) -> None:
+    """For programs, on standard output."""
+    say(json.dumps(value, indent=1, allow_nan=False))
 
 
 def new_table(*columns: str, right: Sequence[str] = ()) -> Table:

@@ -194,7 +194,7 @@ def test_what_a_network_itself_raises(config, refused):
 
 def test_wrong_words(refused):
     assert "no such command 'rum'" in refused("rum").lower()
-    assert refused("run") == "threepc: missing argument 'CONFIG': see 'threepc run --help'"
+    assert refused("simulate") == "threepc: missing argument 'CONFIG': see 'threepc simulate --help'"
     assert "no such option" in refused("keygen", "--whatever").lower()
     assert "missing option '--deployment'" in refused("provider")
 

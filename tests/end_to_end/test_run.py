@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shlex
 import signal
 import time
 from pathlib import Path
@@ -11,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from threepc.cli.run import demonstration
 
 REPOSITORY = Path(__file__).parents[2]
 REPORT = {
@@ -32,15 +32,9 @@ REPORT = {
 
 @pytest.fixture(scope="module")
 def demo(threepc, tmp_path_factory):
-    """What `launch/local_3pc.sh` without arguments runs, and its report."""
-    script = (REPOSITORY / "launch" / "local_3pc.sh").read_text()
-    command = re.search(r"set -- (.*?)\nfi", script, re.DOTALL)[1].replace("\\\n", " ")
-    digits = REPOSITORY / "examples" / "digits"
-    arguments = []
-    for word in shlex.split(command.replace("$digits", str(digits))):
-        arguments += sorted(map(str, digits.glob("images/*.png"))) if "*" in word else [word]
+    """What `threepc run` without arguments runs, and its report."""
     report = tmp_path_factory.mktemp("demo") / "report.json"
-    done = threepc("run", *arguments, "--report", report)
+    done = threepc("run", *demonstration(), "--report", report)
     assert done.end() == 0, done.errors
     return done, json.loads(report.read_text())
 

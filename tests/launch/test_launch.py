@@ -3,7 +3,6 @@
 What the real one installs is seen by every run of these tests: launch/test.sh makes the environment that they run in.
 """
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -147,15 +146,8 @@ def test_local_3pc_passes_arguments_and_folder_on(ready, tmp_path):
     assert result.stdout.splitlines() == ["run", "mmcls:x", "--input", "my photo.jpg"]
 
 
-def test_local_3pc_alone_is_the_digits_demo(ready, tmp_path):
-    digits = ready / "examples" / "digits"
-    shutil.copytree(REPOSITORY / "examples" / "digits", digits)
-    arguments = run(ready, "local_3pc.sh", cwd=tmp_path).stdout.splitlines()
-    assert arguments[:4] == ["run", f"{digits}/resnet18_digits.py", f"{digits}/resnet18_digits.pth", "--input"]
-    images = arguments[4 : arguments.index("--labels")]
-    assert sorted(Path(image).name for image in images) == sorted(json.loads((digits / "labels.json").read_text()))
-    assert all(Path(argument).exists() for argument in arguments[1:3] + images)
-    assert arguments[arguments.index("--labels") :] == ["--labels", f"{digits}/labels.json", "--batch", "10", "--compare"]
+def test_local_3pc_alone_is_threepc_run_alone(ready, tmp_path):
+    assert run(ready, "local_3pc.sh", cwd=tmp_path).stdout.splitlines() == ["run"]
 
 
 def test_test_sh_runs_pytest_in_the_repository(ready, tmp_path):

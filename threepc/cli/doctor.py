@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,13 +19,13 @@ def doctor(deployment: Path | None, name: str, as_json: bool) -> None:
 
     The exit status is 1 where something is wrong.
     """
-    from threepc.console import Display, new_table, print_table, say
+    from threepc.console import Display, new_table, print_table, say_json
     from threepc.errors import RunError
     from threepc.tasks.doctor import examine
 
     findings = examine(deployment, name, Display())
     if as_json:
-        say(json.dumps([asdict(finding) for finding in findings], indent=1))
+        say_json([asdict(finding) for finding in findings])
     else:
         table = new_table("what", "is", "found, and what to do")
         for finding in findings:

@@ -12,6 +12,7 @@ from threepc.cli.options import (
     FILE,
     Command,
     batch_option,
+    json_option,
     local_threads_option,
     model_arguments,
     model_options,
@@ -56,15 +57,17 @@ class Count(click.ParamType[int | None]):
 @network_option
 @local_threads_option
 @timeout_option
-def evaluate(config: str, checkpoint: Path | None, results: Path, **options: Any) -> None:
+@json_option
+def evaluate(config: str, checkpoint: Path | None, results: Path, as_json: bool, **options: Any) -> None:
     """Measure accuracy or mean IoU over the test dataset of an MMLab config: plaintext, simulated and secure.
 
     CONFIG is mmcls:NAME, mmseg:NAME, or an MMLab config file. Without CHECKPOINT the weights are random.
     """
     from threepc.cli.show_evaluation import show
-    from threepc.console import Display
+    from threepc.console import Display, say_json
     from threepc.tasks.evaluate import EvaluateOptions
     from threepc.tasks.evaluate import evaluate as run
 
     settings = take_settings(options)
-    show(run(EvaluateOptions(config, checkpoint, results, settings=settings, **options), Display()), results)
+    summary = run(EvaluateOptions(config, checkpoint, results, settings=settings, **options), Display(notes_apart=as_json))
+    say_json(summary) if as_json else show(summary, results)

@@ -149,6 +149,8 @@ output_options = together(
 )
 """Where the answers and the measurements go."""
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and notes on standard error.")
+
 trace_option = click.option(
     "--trace", type=FILE, metavar="JSON", help="Write what went on when, layer by layer; https://ui.perfetto.dev shows it."
 )

@@ -15,6 +15,7 @@ from threepc.cli.options import (
     batch_option,
     calibration_option,
     input_option,
+    json_option,
     labels_option,
     margin_option,
     model_options,
@@ -187,10 +188,11 @@ def provider(deployment: Path, threads: int, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(address: str, as_json: bool) -> None:
     """Print what a server or a provider that was started with --observe [HOST:]PORT says of itself."""
-    from threepc.cli.show_status import show, show_json
+    from threepc.cli.show_status import show
+    from threepc.console import say_json
     from threepc.tasks.observe import read_status
 
-    (show_json if as_json else show)(read_status(address))
+    (say_json if as_json else show)(read_status(address))
 
 
 @click.command(cls=Command, short_help="Your images through a server and a provider.")
@@ -224,10 +226,12 @@ def status(address: str, as_json: bool) -> None:
     show_default=True,
     help="Keep the server's masked weights on disk, so that the next session starts without them. They stay masked.",
 )
-def client(deployment: Path, images: tuple[Path, ...], phases: str, **options: Any) -> None:
+@json_option
+def client(deployment: Path, images: tuple[Path, ...], phases: str, as_json: bool, **options: Any) -> None:
     """Classify or segment images with the server and the provider of a deployment."""
     from threepc.cli.show_run import show
-    from threepc.console import Display
+    from threepc.console import Display, say_json
     from threepc.tasks.ask import ClientOptions, ask
 
-    show(ask(ClientOptions(deployment, images, separate=phases == "separate", **options), Display()))
+    outcome = ask(ClientOptions(deployment, images, separate=phases == "separate", **options), Display(notes_apart=as_json))
+    say_json(outcome.report) if as_json else show(outcome)

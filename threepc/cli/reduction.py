@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from threepc.choices import NETWORKS
-from threepc.cli.options import FILE, Command, Positive, model_arguments, ring_option, size_option
+from threepc.cli.options import FILE, Command, Positive, json_option, model_arguments, ring_option, size_option
 
 _device = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 
@@ -54,13 +54,18 @@ def uniform(patch: str, config: str, output: Path, size: tuple[int, int] | None)
 @click.argument("file", type=FILE)
 @click.argument("config")
 @size_option
-def show(file: Path, config: str, size: tuple[int, int] | None) -> None:
+@json_option
+def show(file: Path, config: str, size: tuple[int, int] | None, as_json: bool) -> None:
     """Show the DReLUs that a spec keeps, by layer and in all."""
-    from threepc.console import new_table, print_table
+    from threepc.console import new_table, print_table, say_json
     from threepc.reduction.tasks import spec_show
 
+    rows = spec_show(file, config, size)
+    if as_json:
+        say_json(list(rows))
+        return
     table = new_table("layer", "channels", "map", "DReLUs", "of", "kept", "patches", right=("channels", "DReLUs", "of", "kept"))
-    for row in spec_show(file, config, size):
+    for row in rows:
         table.add_row(
             row["layer"], str(row["channels"]), row["map"], f"{row['drelus']:,}", f"{row['full']:,}", f"{row['ratio']:.2%}", row["patches"]
         )

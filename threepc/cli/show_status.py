@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from threepc.console import new_table, print_table, say
@@ -19,8 +18,3 @@ def show(status: dict[str, Any]) -> None:
             for name, part in parts:
                 table.add_row(printable(f"{key} {name}".strip().replace("_", " ")), printable(str(part)))
     print_table(table)
-
-
-def show_json(status: dict[str, Any]) -> None:
-    """The same for programs."""
-    say(json.dumps(status, indent=1, allow_nan=False))
