@@ -102,7 +102,7 @@ def test_in_a_browser(run, tmp_path):
         "--no-sandbox",
         "--disable-gpu",
         "--hide-scrollbars",
-        "--window-size=1200,2400",
+        "--window-size=1200,6000",
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
     done = subprocess.run(
@@ -110,7 +110,7 @@ def test_in_a_browser(run, tmp_path):
     )
     assert picture.exists(), done.stderr
     pixels = cv2.imread(str(picture))[:, :, ::-1]
-    assert pixels.shape == (2400, 1200, 3)
+    assert pixels.shape == (6000, 1200, 3)
     count = lambda *colour: int((pixels == np.array(colour)).all(axis=2).sum())
     assert count(0x44, 0x77, 0xAA) > 2000  # the client on the path, what is computed, seconds
     assert count(0xEE, 0x66, 0x77) > 500  # the server on the path

@@ -150,7 +150,7 @@ class _Walk:
             if layer.ended < ended:
                 yield Piece(lane[0], what, "", max(layer.ended, began), ended)
                 ended = max(layer.ended, began)
-            if layer.began < ended:
+            if max(layer.began, began) < ended:
                 yield Piece(lane[0], what, layer.name, max(layer.began, began), ended)
                 ended = max(layer.began, began)
         if ended > began:
