@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from PIL import Image
 
+from threepc.choices import LABEL
 from threepc.errors import InputError
+from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import check_range, load_images, preprocess
+from threepc.model.served import each
 from threepc.party import one_host, three_hosts
 from threepc.party.batches import infer_all
 from threepc.party.deployment import load
@@ -34,17 +37,17 @@ class SecureModel:
     """A torch module that three parties evaluate; call it as the module. Made by `local`."""
 
     def __init__(
-        self, assembled: Assembled, parties: one_host.ThreeProcesses | one_host.ThreeThreads, ndim: int, out_of_range: str
+        self, assembled: Assembled, parties: one_host.ThreeProcesses | one_host.ThreeThreads, ranks: list[int], out_of_range: str
     ) -> None:
-        self._assembled, self._parties, self._ndim, self._out_of_range = assembled, parties, ndim, out_of_range
+        self._assembled, self._parties, self._ranks, self._out_of_range = assembled, parties, ranks, out_of_range
         self._record: Record | None = None
         self._images = 0
         self._one_at_a_time = threading.Lock()
 
-    def __call__(self, images: torch.Tensor, separate: bool = False) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, separate: bool = False) -> Any:
         """What the module gives for images (N, C, H, W): logits of the module's own shape, or int64 classes where only these are revealed.
 
-        separate: finish the offline phase before the online one begins. Threads may call it; one inference runs at a time. Raises
+        A module that returns tuples, lists or dicts of tensors is given back as it: a namedtuple as a tuple, an OrderedDict as a dict. separate: finish the offline phase before the online one begins. Threads may call it; one inference runs at a time. Raises
         InputError, after which other images may be asked for: for a wrong shape, for NaN, for numbers beyond twice those of the example,
         unless these are to be warned of, and for numbers that the ring cannot hold. Raises RunError when a party fails; that is the end.
         """
@@ -58,13 +61,10 @@ class SecureModel:
         pixels = _real_numbers(images, "images")
         check_range(pixels, public.card, self._out_of_range, _warn)
         with self._one_at_a_time:
-            outputs, self._record = self._parties.infer(pixels, separate)
+            decoded, self._record = self._parties.infer(pixels, separate)
             self._images = len(images)
-        outputs = public.network_outputs(outputs)
-        if public.reveal == "label":
-            return torch.from_numpy(outputs).to(images.device)
-        shape = outputs.shape if outputs.ndim == self._ndim else (*outputs.shape, *(1,) * (self._ndim - outputs.ndim))
-        return torch.from_numpy(outputs.reshape(shape)).to(images.device, images.dtype if images.is_floating_point() else torch.float32)
+        outputs = each(public.network_outputs(decoded))
+        return structured(public.graph, [_as_tensor(*output, images) for output in zip(outputs, public.reveals, self._ranks, strict=True)])
 
     @property
     def report(self) -> dict[str, Any]:
@@ -73,6 +73,16 @@ class SecureModel:
             raise InputError("there is no report before the first inference")
         assembled, parties = self._assembled, self._parties
         return report(assembled.public, self._record, self._images, assembled.spec_source, parties.setup_links, parties.setup_seconds)
+
+
+def _as_tensor(output: np.ndarray, what: str, rank: int, images: torch.Tensor) -> torch.Tensor:
+    """One output as the module gives it for such images: of its rank, where it is no label."""
+    import torch
+
+    if what == LABEL:
+        return torch.from_numpy(output).to(images.device)
+    tensor = torch.from_numpy(output.reshape(*output.shape, *(1,) * (rank - output.ndim)))
+    return tensor.to(images.device, images.dtype if images.is_floating_point() else torch.float32)
 
 
 def _real_numbers(tensor: object, what: str) -> np.ndarray:
@@ -124,7 +134,8 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
 
     example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40 or 32 bits.
     transport: "ipc" or "tcp" for three processes, "memory" for threads of this one. network: a simulated one, "lan", "lan10", "wan" or
-    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label". calibration: images (N, C, H, W)
+    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
+    outputs one for each, "logits,label", or for some, "NAME=label", names as "1" or "boxes.0". calibration: images (N, C, H, W)
     of the model owner's that the layers' ranges are measured with, by default example_input; margin: bits by which values may be larger.
     out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. threads: of each party. timeout:
     seconds that a party waits for another. budget: bytes that may be dealt ahead.
@@ -132,6 +143,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.
     """
     import torch
+    from torch.utils._pytree import tree_leaves
 
     from threepc.graph.modes import evaluating
     from threepc.model.assemble import Settings, assemble
@@ -155,9 +167,9 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
         raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
     assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin))
     with evaluating(model):
-        ndim = model(example_input[:1]).dim()
+        ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
     with one_host.open_parties(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:
-        yield SecureModel(assembled, parties, ndim, out_of_range)
+        yield SecureModel(assembled, parties, ranks, out_of_range)
 
 
 _Images = str | Path | Image.Image
@@ -219,17 +231,18 @@ class Client:
         self.card: ModelCard | None = None
         """What the server says of its model, once there was a session."""
 
-    def predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> np.ndarray:
+    def predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> Any:
         """Outputs for image files and PIL images, or for ready inputs (N, C, H, W). Threads may call it; one prediction runs at a time.
 
         Returns float64 logits (N, K), or (N, K, h, w) of a segmentation; int64 classes (N,) or (N, h, w) where only these are revealed.
+        Of a network with several outputs the tuples, lists and dicts that it returns, with such arrays in them.
         More images than fit in memory at once are asked for in parts. Raises InputError for unsuitable images, which leave a session as it
         is; RunError when a party cannot be reached, disagrees or fails.
         """
         with self._one_at_a_time:
             return self._predict(images)
 
-    def _predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> np.ndarray:
+    def _predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> Any:
         try:
             client = self._open()
             session = client.session
@@ -241,7 +254,7 @@ class Client:
             outputs, record = infer_all(client.infer, session.model, parts)
             session = client.session
             self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
-            return outputs
+            return structured(session.model.graph, each(outputs))
         except InputError:
             raise
         except BaseException:

@@ -11,6 +11,9 @@ LOGITS, LABEL = "logits", "label"
 REVEALS = (LOGITS, LABEL)
 """What the client may learn: the results, or the index of the largest alone."""
 
+REVEAL_FORM = r"(\w[\w.-]*=)?(logits|label)(,(\w[\w.-]*=)?(logits|label))*"
+"""How this is said, as a pattern: one word for all outputs of a network, one for each, or NAME=WORD for some."""
+
 TRANSPORTS = ("ipc", "tcp", "memory")
 """What three parties on one machine talk through; in memory they are threads of one process."""
 

@@ -53,6 +53,45 @@ def test_json_round_trip_and_fingerprint():
     assert len(EVERY_KIND.fingerprint()) == 64
 
 
+SEVERAL = Graph(
+    (
+        Node("input", "input", (), (3, 4, 4)),
+        Node("relu", "relu", ("input",), (3, 4, 4)),
+        Node("output/a", "output", ("relu",), (3, 4, 4), {"path": [["dict", "a"]]}),
+        Node("output/b", "output", ("input",), (3, 4, 4), {"path": [["dict", "b"]], "resize": [8, 8, False]}),
+    )
+)
+
+
+def test_several_outputs_stand_at_the_end():
+    assert [node.name for node in SEVERAL.outputs] == ["output/a", "output/b"] and SEVERAL.output.name == "output/b"
+    assert not SEVERAL.returns_tensor and EVERY_KIND.returns_tensor and EVERY_KIND.outputs == (EVERY_KIND.output,)
+    assert Graph.from_json(SEVERAL.to_json()) == SEVERAL and "path" not in EVERY_KIND.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d, n: d["nodes"].insert(1, d["nodes"].pop()), "'output/b': kind: a second node of kind output"),
+        (lambda d, n: d["nodes"].append(d["nodes"].pop(1)), "the last of kind output"),
+        (lambda d, n: n["output/b"].update(inputs=["output/a"]), "'output/b': inputs: 'output/a' is no earlier node"),
+        (lambda d, n: n["output/b"].update(inputs=["relu", "input"]), "'output/b': inputs: a node of kind output has 1"),
+        (lambda d, n: n["output/b"]["attrs"].pop("path"), "graph: outputs: each of several must have a path"),
+        (lambda d, n: n["output/b"]["attrs"].update(path=[["dict", "a"]]), "graph: outputs: those of one container must be together"),
+        (lambda d, n: n["output/b"]["attrs"].update(path=[["list", 1]]), "graph: outputs: two kinds of container"),
+        (lambda d, n: n["output/b"]["attrs"].update(path=[["dict", "../b"]]), "'output/b': path: must have indices"),
+        (lambda d, n: n["output/b"]["attrs"].update(path=[]), "'output/b': path: must be a list of 1 to 8 pairs"),
+        (lambda d, n: n["output/b"].update(name="output/a"), "'output/a': name: occurs twice"),
+        (lambda d, n: n["relu"]["attrs"].update(path=[["list", 0]]), "'relu': attrs: must be an object with the keys none"),
+    ],
+)
+def test_tampered_outputs_are_refused(change, message):
+    data = json.loads(SEVERAL.to_json())
+    change(data, {node["name"]: node for node in data["nodes"]})
+    with pytest.raises(InputError, match=message):
+        Graph.from_json(json.dumps(data))
+
+
 def test_reading_a_graph():
     assert EVERY_KIND.input.name == "image" and EVERY_KIND.output.name == "output" and EVERY_KIND["clip"].kind == "clip"
     assert [node.name for node in EVERY_KIND.consumers()["conv"]] == ["relu", "clip", "bend"]

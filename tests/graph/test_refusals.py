@@ -1,6 +1,7 @@
 """Every network that cannot be computed securely is refused at import, by the module and the operation that stand in the way."""
 
 import re
+from collections import defaultdict
 
 import pytest
 import torch
@@ -72,8 +73,13 @@ def test_the_module_the_operation_and_what_is_supported_are_named():
         (lambda x: x.expand(2, 2, 3, 8, 8).flatten(1), "the batch must stay the first dimension"),
         (lambda x: F.pad(x, (1, 1), value=1.0), "uses torch.nn.functional.pad, with the constant 1.0; pad with zeros"),
         (lambda x: F.max_pool2d(x, 2, 1, 1, dilation=9, ceil_mode=True), "would hold padding only"),
-        (lambda x: [x.relu(), x], "returns 2 values"),
-        (lambda x: None, "returns no tensor"),
+        (lambda x: (x.relu(), None), "the model returns None; it must return nothing but tensors"),
+        (lambda x: [x.relu(), 3], "the model returns 3; it must return nothing but tensors"),
+        (lambda x: {1: x.relu()}, "the model returns a dict with the key 1: the way to an output must have indices of tuples and lists"),
+        (lambda x: {"a/b": x.relu()}, "the model returns a dict with the key 'a/b': the way to an output must have"),
+        (lambda x: (x.relu(), []), "the model returns an empty list; it must return a tensor, or tuples, lists and dicts of tensors"),
+        (lambda x: defaultdict(list, a=x.relu()), "the model returns a defaultdict; it must return a tensor, or tuples"),
+        (lambda x: None, "the model returns None"),
         (lambda x: x.relu().sum(), "uses torch.sum, over the batch"),
     ],
 )

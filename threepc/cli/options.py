@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from threepc.choices import NETWORKS, OUT_OF_RANGE, REVEALS, RINGS, TRANSPORTS
+from threepc.choices import NETWORKS, OUT_OF_RANGE, REVEAL_FORM, RINGS, TRANSPORTS
 
 if TYPE_CHECKING:
     from threepc.model.assemble import Settings
@@ -76,6 +76,18 @@ class Size(click.ParamType[tuple[int, int]]):
         if not match:
             self.fail(f"{value!r} is not HxW, such as 224x224", param, ctx)
         return int(match[1]), int(match[2] or match[1])
+
+
+class Reveal(click.ParamType[str]):
+    """What is revealed of a network's outputs."""
+
+    name = "logits|label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text; the network's outputs decide whether it suits them."""
+        if not re.fullmatch(REVEAL_FORM, str(value)):
+            self.fail(f"{value!r} is neither logits nor label, nor one of these for each output, nor NAME=label", param, ctx)
+        return str(value)
 
 
 class Positive(click.FloatRange):
@@ -195,7 +207,13 @@ ring_options = together(
     ),
     calibration_option,
     margin_option,
-    click.option("--reveal", type=click.Choice(REVEALS), default="logits", show_default=True, help="What the client learns."),
+    click.option(
+        "--reveal",
+        type=Reveal(),
+        default="logits",
+        show_default=True,
+        help="What the client learns: logits or label; of several outputs one for each, logits,label, or for some, NAME=label.",
+    ),
 )
 """What decides the arithmetic."""
 

@@ -10,17 +10,16 @@ from rich.table import Table
 from threepc.console import MOST_ROWS, links_table, megabytes, new_table, paths_line, print_table, say
 from threepc.tasks import results
 from threepc.tasks.results import Outcome
+from threepc.tasks.several import named
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from threepc.party.debug import Trace
 
 
 def show(outcome: Outcome, way: str = "secure") -> None:
     """Print the results, the seconds, the megabytes and the difference to plaintext. way: what the outputs are called."""
     say()
-    print_table(_segmentations(outcome) if outcome.is_map else _classes(outcome, way))
+    print_table(_outputs(outcome, way) if outcome.is_several else _segmentations(outcome) if outcome.is_map else _classes(outcome, way))
     if len(outcome.inputs) > MOST_ROWS:
         say(f"... and {len(outcome.inputs) - MOST_ROWS} more: --report and --output write them all")
     say()
@@ -93,12 +92,34 @@ def _classes(outcome: Outcome, way: str) -> Table:
     return table
 
 
-def _text(outcome: Outcome, found: np.ndarray | np.integer) -> str:
-    if found.dtype == bool:
-        import numpy as np
+def _outputs(outcome: Outcome, way: str) -> Table:
+    """A row for each of several outputs of each image."""
+    comparison = outcome.comparison
+    columns = ["image", "output", way] + ["plaintext", "difference"] * bool(comparison)
+    table = new_table(*columns, right=("difference",))
+    for index in range(min(len(outcome.inputs), MOST_ROWS)):
+        for place, one in enumerate(named(outcome.model, outcome.outputs)):
+            row = [outcome.inputs.names[index] if not place else "", one.name]
+            row += [
+                _text(outcome, one.classes[index])
+                if one.says_class or one.labels
+                else f"{'x'.join(map(str, one.values.shape[1:]))} numbers"
+            ]
+            if comparison:
+                part = comparison.parts[place]
+                row += [_text(outcome, part.classes[index])] if one.says_class or one.labels else [""]
+                row += ["" if part.errors is None else f"{part.errors[index]:.2g}"]
+            table.add_row(*row)
+    return table
 
-        return ", ".join(results.class_text(outcome.card, int(index)) for index in np.flatnonzero(found)) or "none"
-    return results.class_text(outcome.card, int(found)) if found.ndim == 0 else f"a map of {'x'.join(map(str, found.shape))}"
+
+def _text(outcome: Outcome, found: Any) -> str:
+    """What was found of one image: a class, classes, or a map of them."""
+    if found.ndim == 0:
+        return results.class_text(outcome.card, int(found))
+    if found.dtype == bool:
+        return ", ".join(results.class_text(outcome.card, index) for index, chosen in enumerate(found.tolist()) if chosen) or "none"
+    return f"a map of {'x'.join(map(str, found.shape))}"
 
 
 def _segmentations(outcome: Outcome) -> Table:

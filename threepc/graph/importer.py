@@ -30,8 +30,10 @@ from threepc.graph.kinds import infer_shape
 from threepc.graph.modes import evaluating, outputs_of
 from threepc.graph.moves import moved_shape, simplified
 from threepc.graph.operations import VIEWS
+from threepc.graph.outputs import name_of
 from threepc.graph.passes import fold_affine, fold_forward, sweep
 from threepc.graph.refusals import NO_PROTOCOL, FollowsError, Refusals, RefusedError
+from threepc.graph.returned import paths
 
 _INPUT = "input"
 _OUTPUT = "output"
@@ -42,8 +44,8 @@ _ASSERTIONS = frozenset({"_assert_tensor_metadata"})
 def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weights]:
     """Trace a network and describe it as a Graph.
 
-    Parameters: `model`, a module whose forward takes one float tensor and returns one (logits), itself unchanged on return;
-    `example`, a float (N, C, H, W) tensor of the shape to be served; N is free later, C, H and W are fixed.
+    Parameters: `model`, a module whose forward takes one float tensor and returns one (logits), or tuples, lists and dicts of such; itself
+    unchanged on return; `example`, a float (N, C, H, W) tensor of the shape to be served; N is free later, C, H and W are fixed.
 
     Returns the graph and the float64 weights of its conv nodes. Nodes are named after modules: `layer1.0.conv1`, `layer1.0.relu/1`
     and `/2` for a module called twice, `layer1.0.add` for an operation written in the forward of `layer1.0`.
@@ -135,8 +137,8 @@ class _Importer:
         self.refusals = Refusals()
 
     def run(self) -> tuple[Graph, Weights]:
-        result = self._single_output()
-        live = _live(self.program.graph, result)
+        results = self._results()
+        live = _live(self.program.graph, [node for node, _ in results])
         for node in self.program.graph.nodes:
             if node.op == "placeholder" and node.name in self.program.graph_signature.user_inputs:
                 shape = tuple(node.meta["val"].shape)
@@ -145,24 +147,38 @@ class _Importer:
             elif node.op == "call_function" and node in live:
                 self._convert_or_note(node)
         self.refusals.tell()
-        value = self.done(self._read(result))
+        for result, _ in results:
+            if result not in self.tensors:
+                raise InputError("the model returns a tensor that does not depend on its input")
+        values = [self.done(self._read(result)) for result, _ in results]
+        for value, (_, path) in zip(values, results, strict=True):
+            self._add_output(value, path)
+        return Graph(tuple(self.nodes)), self.weights
+
+    def _add_output(self, value: Value, path: list[list[Any]]) -> None:
         ranks = (2, 3, 4) if value.shape[1:] == (1, 1) else (4,)
         if len(value.torch_shape) not in ranks:
             raise InputError(f"the model returns a tensor of shape {value.torch_shape}; threepc needs (N, C, H, W) or (N, C)")
-        attrs = {} if value.resize is None else {"resize": value.resize}
-        self.nodes.append(Node(self.names[self.program.graph.output_node()], "output", (value.node,), value.shape, attrs))
-        return Graph(tuple(self.nodes)), self.weights
+        name, attrs = self.names[self.program.graph.output_node()], {} if value.resize is None else {"resize": value.resize}
+        if path:
+            name, attrs = f"{name}/{name_of(path)}", attrs | {"path": path}
+        self.nodes.append(Node(name, "output", (value.node,), value.shape, attrs))
 
-    def _single_output(self) -> fx.Node:
+    def _results(self) -> list[tuple[fx.Node, list[list[Any]]]]:
+        """The nodes of the tensors that the model returns, and the path to each."""
         signature = self.program.graph_signature
-        results = [spec.arg for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"]
-        if len(results) != 1 or not isinstance(results[0], TensorArgument):
-            count = f"{len(results)} values" if len(results) != 1 else "no tensor"
-            raise InputError(f"the model returns {count}; it must return one tensor (wrap it in a module that selects one)")
-        node: fx.Node = next(node for node in self.program.graph.nodes if node.name == results[0].name)
-        if node.op == "placeholder" and node.name not in signature.user_inputs:
-            raise InputError("the model returns one of its own parameters; it must return a tensor computed from its input")
-        return node
+        returned = [spec.arg for spec in signature.output_specs if spec.kind.name == "USER_OUTPUT"]
+        nodes, results = {node.name: node for node in self.program.graph.nodes}, []
+        for argument, path in zip(returned, paths(self.program.call_spec.out_spec), strict=True):
+            if not isinstance(argument, TensorArgument):
+                raise InputError(f"the model returns {getattr(argument, 'value', 'no tensor')!r:.80}; it must return nothing but tensors")
+            node = nodes[argument.name]
+            if node.op == "placeholder" and node.name not in signature.user_inputs:
+                raise InputError("the model returns one of its own parameters; it must return a tensor computed from its input")
+            results.append((node, path))
+        if not results:
+            raise InputError("the model returns no tensor")
+        return results
 
     def _convert_or_note(self, node: fx.Node) -> None:
         """A refusal is noted, and the import goes on with a result of which only the shape is known, so that all refusals are found."""
@@ -369,9 +385,9 @@ def _cells(value: Value) -> int:
     return math.prod(moved_shape(value.shape, list(value.moves)))
 
 
-def _live(graph: fx.Graph, result: fx.Node) -> set[fx.Node]:
-    """What the result depends on. An operation in place counts always: it may change a tensor that is read later."""
-    pending = [result, *(node for node in graph.nodes if schema(node) and schema(node).is_mutable)]
+def _live(graph: fx.Graph, results: list[fx.Node]) -> set[fx.Node]:
+    """What the results depend on. An operation in place counts always: it may change a tensor that is read later."""
+    pending = [*results, *(node for node in graph.nodes if schema(node) and schema(node).is_mutable)]
     live: set[fx.Node] = set()
     while pending:
         node = pending.pop()

@@ -32,6 +32,7 @@ from threepc.graph.kinds import (
     Shape,
     infer_shape,
 )
+from threepc.graph.outputs import nested
 
 Weights = dict[str, dict[str, np.ndarray]]
 
@@ -51,7 +52,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network: nodes in topological order, the first of kind input, the last of kind output.
+    """A network: nodes in topological order, the first of kind input, the last, or several at the end, of kind output.
 
     Raises InputError, naming the node and what is wrong with it, unless the nodes describe a consistent network.
     """
@@ -75,8 +76,18 @@ class Graph:
 
     @property
     def output(self) -> Node:
-        """The last node."""
+        """The last node; of a network that returns one tensor the only output."""
         return self.nodes[-1]
+
+    @cached_property
+    def outputs(self) -> tuple[Node, ...]:
+        """All nodes of kind output, in order."""
+        return self.nodes[_first_output(self.nodes) :]
+
+    @property
+    def returns_tensor(self) -> bool:
+        """Whether the network returns one tensor, and not a structure of them."""
+        return "path" not in self.output.attrs
 
     def consumers(self) -> dict[str, list[Node]]:
         """For each node name the nodes that read it, in order; a node that reads it twice is listed twice."""
@@ -156,17 +167,40 @@ def _check(nodes: tuple[Node, ...]) -> None:
     if nodes[0].kind != "input" or nodes[-1].kind != "output":
         raise InputError("graph: the first node must be of kind input and the last of kind output")
     shapes: dict[str, Shape] = {}
+    names: set[str] = set()
+    outputs = _first_output(nodes)
     for index, node in enumerate(nodes):
         name = node.name
         if type(name) is not str or not 1 <= len(name) <= MAX_NAME or not (name.isascii() and name.isprintable()):
             raise InputError(f"graph node number {index}: name must be 1 to {MAX_NAME} printable ASCII characters")
-        if name in shapes:
+        if name in names:
             raise InputError(f"graph node {name!r}: name: occurs twice")
         try:
-            _check_node(node, 0 < index < len(nodes) - 1, shapes)
+            _check_node(node, 0 < index < outputs, shapes)
         except InputError as error:
             raise InputError(f"graph node {name!r}: {error}") from None
-        shapes[name] = node.shape
+        names.add(name)
+        if index < outputs:  # nothing reads an output
+            shapes[name] = node.shape
+    _check_outputs(nodes[outputs:])
+
+
+def _first_output(nodes: tuple[Node, ...]) -> int:
+    """Where the outputs begin."""
+    first = len(nodes)
+    while first and nodes[first - 1].kind == "output":
+        first -= 1
+    return first
+
+
+def _check_outputs(outputs: tuple[Node, ...]) -> None:
+    if len(outputs) > 1 and any("path" not in node.attrs for node in outputs):
+        raise InputError("graph: outputs: each of several must have a path")
+    paths = [node.attrs.get("path", []) for node in outputs]
+    try:
+        nested(paths, paths)
+    except InputError as error:
+        raise InputError(f"graph: {error}") from None
 
 
 def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:

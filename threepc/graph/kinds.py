@@ -23,6 +23,7 @@ reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
 resample  rows, columns: what resampling.py says; each row and column a weighted sum of the old ones, with public weights
 output   optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
+         path, unless the network returns one tensor: where in what it returns this output stands, see outputs.py
 =======  ==========================================================================================================
 """
 
@@ -39,6 +40,7 @@ import numpy as np
 from threepc.errors import InputError
 from threepc.graph.activations import clip_bounds
 from threepc.graph.moves import moved_shape
+from threepc.graph.outputs import check_path
 from threepc.graph.resampling import check_rule, resampled
 from threepc.graph.smooth import PARAMETER, SMOOTH
 
@@ -143,9 +145,9 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "reshape": {},
     "resize": {"size": _pair},
     "resample": {"rows": check_rule, "columns": check_rule},
-    "output": {"resize": _output_resize},
+    "output": {"resize": _output_resize, "path": check_path},
 }
-OPTIONAL = {("output", "resize"), ("add", "signs"), ("multiply", "offset"), ("clip", "min"), ("clip", "to"), ("bend", "at")}
+OPTIONAL = {("output", "resize"), ("output", "path"), ("add", "signs"), ("multiply", "offset"), ("clip", "min"), ("clip", "to"), ("bend", "at")}
 SEVERAL_INPUTS = {"add", "concat"}
 TWO_INPUTS = {"multiply", "matmul"}
 

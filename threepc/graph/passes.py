@@ -12,8 +12,8 @@ from threepc.graph.ir import Graph, Node, Weights, signed, signs
 
 
 def sweep(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
-    """Drop the nodes that the output does not depend on."""
-    live = {graph.output.name, graph.input.name}
+    """Drop the nodes that no output depends on."""
+    live = {graph.input.name, *(node.name for node in graph.outputs)}
     for node in reversed(graph.nodes):
         if node.name in live:
             live.update(node.inputs)

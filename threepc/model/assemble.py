@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.importer import import_module
 from threepc.graph.modes import outputs_of
+from threepc.graph.outputs import reveal_text, revealed
 from threepc.graph.passes import standard_passes
 from threepc.images.card import ModelCard
 from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
-from threepc.model.served import PublicModel, ServedModel
+from threepc.model.served import Outputs, PublicModel, ServedModel, concatenated, each
 from threepc.plan.calibration import MARGIN_BITS, NARROWEST, choose, default_images
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import Precision
@@ -34,7 +36,8 @@ class Settings:
     """What the parties agree on besides the network.
 
     ring: bits. fraction: fractional bits of activations, None for what suits the ring. window: bits (LO, HI) of a product that decide a
-    sign, None for all that can matter. relu_spec: a file, a spec, or None where every ReLU is plain. reveal: "logits" or "label".
+    sign, None for all that can matter. relu_spec: a file, a spec, or None where every ReLU is plain. reveal: "logits" or "label",
+    of several outputs as `threepc.graph.outputs.revealed` takes it.
     calibration: images of the server's (never a client's) with which every layer's range is measured: files, or real numbers (N, C, H, W);
     () for artificial ones. margin: bits by which a layer's values may be larger than with these.
     """
@@ -97,13 +100,14 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
         relu_specs.check(spec, graph)
         layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}
         sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
+    reveal = reveal_text(revealed(graph, settings.reveal))
     graph, weights = standard_passes(graph, weights, frozenset(sizes))
     ranges = measure(graph, weights, _calibration_images(settings, card), sizes)
     if card.input_limit is None:
         limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
         card = dataclasses.replace(card, input_limit=limit or None)
     precision = choose(graph, ranges, settings.ring, settings.margin, sizes, settings.fraction, settings.window)
-    public = PublicModel(graph, precision, sizes or None, card, settings.reveal)
+    public = PublicModel(graph, precision, sizes or None, card, reveal)
     public.plan(1)
     return Assembled(ServedModel(public, weights), module, example, spec, ranges)
 
@@ -122,13 +126,16 @@ def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
     return assemble(loaded.module, torch.zeros(loaded.example_shape), loaded.card, settings)
 
 
-def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> torch.Tensor:
-    """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: outputs (N, K) or (N, K, h, w)."""
-    module = assembled.plaintext()
-    outputs = [outputs_of(module, part) for part in torch.split(images, batch)]
-    if not all(torch.isfinite(output).all() for output in outputs):
+def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> Outputs:
+    """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: float64, as `PublicModel.network_outputs` gives it."""
+    module, parts = assembled.plaintext(), []
+    for part in torch.split(images, batch):
+        arrays = [tensor.double().numpy() for tensor in tree_leaves(outputs_of(module, part))]
+        parts.append(tuple(array.reshape(array.shape[:2]) if array[0, 0].size == 1 else array for array in arrays))
+    if not all(np.isfinite(array).all() for arrays in parts for array in arrays):
         raise InputError("the plaintext network itself gives NaN or infinity for these images")
-    return torch.cat(outputs)
+    outputs = concatenated(parts)
+    return each(outputs)[0] if assembled.public.graph.returns_tensor else outputs
 
 
 def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) -> list[str]:

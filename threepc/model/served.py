@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import IO, Any, cast
@@ -12,13 +12,17 @@ import numpy as np
 
 from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
-from threepc.graph.ir import Graph, Weights, check_weights
+from threepc.graph.ir import Graph, Node, Weights, check_weights
+from threepc.graph.outputs import revealed, split
 from threepc.graph.relu_spec import Sizes, patch_sizes
 from threepc.images.card import ModelCard
 from threepc.images.resize import bilinear
 from threepc.model.limits import check_work
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, fingerprint, schedule
+
+Outputs = np.ndarray | tuple[np.ndarray, ...]
+"""What a network gives for N images: an array (N, ...), or a tuple of these, in order, where it returns several tensors."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class PublicModel:
     def fingerprint(self) -> str:
         """SHA-256 of graph, precision, spec and what is revealed: equal at all parties or the session ends."""
         return fingerprint(self.graph, self.precision, self.sizes, self.reveal)
+
+    @cached_property
+    def reveals(self) -> tuple[str, ...]:
+        """What is revealed of each output, "logits" or "label"."""
+        return revealed(self.graph, self.reveal)
 
     @property
     def called(self) -> str:
@@ -72,17 +81,16 @@ class PublicModel:
             "drelus": plan.drelus * images,
         }
 
-    def network_outputs(self, decoded: np.ndarray) -> np.ndarray:
+    def network_outputs(self, decoded: np.ndarray) -> Outputs:
         """Decoded outputs as the network itself gives them: its last resize done, vectors as (N, K).
 
         decoded: logits (N, K, h, w), or their argmaxes (N, 1, h, w) where only labels are revealed; these come out as int64 (N,) or (N, h, w).
+        Of a network that returns several tensors: all numbers of all, see `threepc.graph.outputs.joined`; a tuple comes out.
         """
-        single = decoded.shape[2:] == (1, 1)
-        if self.reveal == LABEL:
-            return decoded[:, 0, 0, 0].astype(np.int64) if single else decoded[:, 0].astype(np.int64)
-        if "resize" in self.graph.output.attrs:
-            decoded = bilinear(decoded, *self.graph.output.attrs["resize"])
-        return decoded[:, :, 0, 0] if single else decoded
+        if self.graph.returns_tensor:
+            return _network_output(decoded, self.graph.output, self.reveal)
+        parts = split(self.graph, self.reveals, decoded)
+        return tuple(map(_network_output, parts, self.graph.outputs, self.reveals))
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-plain, for the handshake."""
@@ -109,6 +117,26 @@ class PublicModel:
         model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"])
         model.plan(1)
         return model
+
+
+def _network_output(decoded: np.ndarray, output: Node, reveal: str) -> np.ndarray:
+    single = decoded.shape[2:] == (1, 1)
+    if reveal == LABEL:
+        return decoded[:, 0, 0, 0].astype(np.int64) if single else decoded[:, 0].astype(np.int64)
+    if "resize" in output.attrs:
+        decoded = bilinear(decoded, *output.attrs["resize"])
+    return decoded[:, :, 0, 0] if single else decoded
+
+
+def each(outputs: Outputs) -> tuple[np.ndarray, ...]:
+    """The outputs one by one, the only one too."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def concatenated(parts: Sequence[Outputs]) -> Outputs:
+    """Outputs for several batches together."""
+    together = tuple(map(np.concatenate, zip(*map(each, parts), strict=True)))
+    return together if isinstance(parts[0], tuple) else together[0]
 
 
 @dataclass(frozen=True)

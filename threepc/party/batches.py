@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from threepc.model.served import PublicModel
+from threepc.model.served import Outputs, PublicModel, concatenated, each
 from threepc.party.kept import KeptOutputs
 from threepc.party.record import Record, merged
 
@@ -26,7 +26,7 @@ def infer_missing(
     size: int,
     kept: KeptOutputs,
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[np.ndarray, Record, int]:
+) -> tuple[Outputs, Record, int]:
     """`infer_all` of those images (N, C, H, W) that no earlier call has kept, `size` at a time, each batch kept at once; and how many these were.
 
     The outputs are those of all N images.
@@ -37,16 +37,17 @@ def infer_missing(
 
     def infer_and_keep(images: np.ndarray) -> tuple[np.ndarray, Record]:
         decoded, record = infer(images)
-        kept.add(images, model.network_outputs(decoded))
+        kept.add(images, each(model.network_outputs(decoded))[0] if model.graph.returns_tensor else decoded)
         return decoded, record
 
     record = Record(dict.fromkeys(("offline", "online", "total"), 0.0))
     if missing:
         parts = (pixels[missing[start : start + size]] for start in range(0, len(missing), size))
-        outputs, record = infer_all(infer_and_keep, model, parts, advance)
-        for index, output in zip(missing, outputs, strict=True):
-            found[index] = output
-    return np.stack([output for output in found if output is not None]), record, len(missing)
+        _, record = infer_all(infer_and_keep, model, parts, advance)
+        for index in missing:
+            found[index] = kept.find(pixels[index])
+    rows = np.stack([output for output in found if output is not None])
+    return rows if model.graph.returns_tensor else model.network_outputs(rows), record, len(missing)
 
 
 def infer_all(
@@ -54,7 +55,7 @@ def infer_all(
     model: PublicModel,
     batches: Iterable[np.ndarray],
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[np.ndarray, Record]:
+) -> tuple[Outputs, Record]:
     """What the network gives for all images together (`PublicModel.network_outputs`), and what it cost in all.
 
     infer: decoded outputs and cost of one batch (N, C, H, W), as a session's. batches: at least one. advance: told how many images are done.
@@ -65,4 +66,4 @@ def infer_all(
         outputs.append(model.network_outputs(decoded))
         records.append(record)
         advance(len(images))
-    return np.concatenate(outputs), merged(records)
+    return concatenated(outputs), merged(records)

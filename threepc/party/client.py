@@ -232,12 +232,12 @@ def _usage(control: Control) -> dict[str, float]:
 
 
 class _Ahead:
-    """The offline phase in a thread of its own; the online phase reads the input's mask and the output's share from it when it needs them."""
+    """The offline phase in a thread of its own; the online phase reads the input's mask and the outputs' shares from it when it needs them."""
 
     def __init__(self, role: Client, plan: Plan, channels: list[Channel], trace: Timeline | None) -> None:
         self._role, self._plan, self._channels, self._trace = role, plan, channels, trace
         self._mask: Future[np.ndarray] = Future()
-        self._kept: Future[np.ndarray] = Future()
+        self._kept: Future[list[np.ndarray]] = Future()
         self.seconds = 0.0
         threading.Thread(target=self._run, name="prepare", daemon=True).start()
 
@@ -265,6 +265,6 @@ class _Ahead:
         return result_of(self._mask, self._trace)
 
     @property
-    def kept(self) -> np.ndarray:
-        """What the output's opening needs, when all is prepared."""
+    def kept(self) -> list[np.ndarray]:
+        """What each output's opening needs, when all is prepared."""
         return result_of(self._kept, self._trace)

@@ -22,6 +22,7 @@ import torch
 from threepc.errors import InputError
 from threepc.graph import clear
 from threepc.graph.ir import Graph, Node
+from threepc.graph.outputs import joined
 from threepc.kernels.gate import Cut
 from threepc.model.served import ServedModel
 from threepc.party.in_process import ThreeRoles, share_weights
@@ -76,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Trace:
-    """Outputs (N, C, H, W) float64 as a session's `infer` gives them, and a row for each step."""
+    """Outputs float64 as a session's `infer` gives them, and a row for each step."""
 
     outputs: np.ndarray
     rows: tuple[Row, ...]
@@ -108,6 +109,7 @@ def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, prog
     twins = twin.walk(plan, packed, images, Rounding(seed=0))
     real = _Real(clear.walk(public.graph, served.weights, torch.from_numpy(np.asarray(images)), public.sizes))
     rows: list[Row] = []
+    results: list[np.ndarray] = []
     errors: dict[str, float] = {}
     for step, inputs, result in _run(plan, served, images, seed):
         progress(step.name)
@@ -115,16 +117,17 @@ def trace(served: ServedModel, images: np.ndarray, seed: int | None = None, prog
         row = _row(plan, step, inputs, result, packed, like, real)
         before = max((errors[name] for name in step.sources), default=0.0)
         # a step that no node stands for has the difference of its inputs
+        results += [result.numbers] if isinstance(step, OutputStep) else []
         errors[step.name] = before if row.relative_error is None else row.relative_error
         rows.append(replace(row, lost=errors[step.name] - before))
-    return Trace(result.numbers, tuple(rows))
+    return Trace(joined(plan.graph, results), tuple(rows))
 
 
 def infer(served: ServedModel, images: np.ndarray, seed: int) -> np.ndarray:
     """The secure run alone, reproducible bit for bit: outputs (N, C, H, W), float64."""
     plan = served.public.plan(len(images))
-    *_, (_, _, result) = _run(plan, served, images, seed)
-    return result.numbers
+    results = [result.numbers for step, _, result in _run(plan, served, images, seed) if isinstance(step, OutputStep)]
+    return joined(plan.graph, results)
 
 
 # The run

@@ -6,11 +6,12 @@ The file and the .public keys beside it go to every host; a .secret key stays wi
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from threepc.choices import NETWORKS, REVEALS, RINGS
+from threepc.choices import LOGITS, NETWORKS, REVEAL_FORM, REVEALS, RINGS
 from threepc.errors import InputError
 from threepc.party import strict_yaml
 from threepc.party.key_files import LISTENING, read_pair, read_public, read_text
@@ -146,7 +147,7 @@ def parse(path: Path, text: str) -> Deployment:
         ring=ring,
         frac_bits=top.integer("frac_bits", 1, min(MAX_TRUNCATION, ring // 2 - 1)),
         drelu_window=_window(top, ring),
-        reveal=top.choice("reveal", REVEALS, "logits"),
+        reveal=_reveal(top),
         network=top.choice("network", tuple(NETWORKS), "none"),
         timeouts=_timeouts(top.section("timeouts", required=False)),
         budgets=_budgets(top.section("budgets", required=False)),
@@ -187,6 +188,14 @@ def _public_key(section: Section, key: str, name: object) -> bytes:
     if not isinstance(name, str):
         raise section.unfit(key, name, "write the name of a .public file")
     return read_public(section.path.parent / name, str(section.wrong(key, "the key file")))
+
+
+def _reveal(top: Section) -> str:
+    reveal = top.take("reveal", LOGITS)
+    if not isinstance(reveal, str) or not re.fullmatch(REVEAL_FORM, reveal):
+        several = "of several outputs one for each (logits,label), or NAME=label for some"
+        raise top.unfit("reveal", reveal, f"choose one of {', '.join(REVEALS)}; {several}")
+    return reveal
 
 
 def _window(top: Section, ring: int) -> tuple[int, int] | None:

@@ -137,7 +137,7 @@ class ThreeRoles:
 
 class _Prepared(NamedTuple):
     mask: np.ndarray
-    kept: np.ndarray
+    kept: list[np.ndarray]
 
 
 def _begun(kind: type[Keystream], key: bytes, attempt: int) -> Keystream:

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from threepc.graph.outputs import joined
 from threepc.plan.schedule import Plan
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.steps import InputStep, OutputStep, Step
@@ -26,7 +27,7 @@ def noting(seconds: list[float]) -> Note:
     return lambda index, _, taken: seconds.__setitem__(index, taken)
 
 
-def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note) -> Summand:
+def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note) -> list[Summand]:
     values: dict[str, Summand] = {}
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
@@ -34,7 +35,7 @@ def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note)
         for name in plan.release[index]:
             del values[name]
         note(index, step, time.perf_counter() - began)
-    return values[plan.steps[-1].name]
+    return [values[step.name] for step in plan.steps if isinstance(step, OutputStep)]
 
 
 def deal(provider: Provider, plan: Plan, note: Note = nothing) -> None:
@@ -42,8 +43,8 @@ def deal(provider: Provider, plan: Plan, note: Note = nothing) -> None:
     _walk(plan, lambda step, inputs: step.deal(provider, inputs), note)
 
 
-def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None], note: Note = nothing) -> np.ndarray:
-    """C, offline: the client's summands of every step. Hands the mask of the input to `on_mask` at once; returns what the output's opening needs."""
+def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None], note: Note = nothing) -> list[np.ndarray]:
+    """C, offline: the client's summands of every step. Hands the mask of the input to `on_mask` at once; returns what each output's opening needs."""
 
     def act(step: Step, inputs: list[Summand]) -> Summand:
         if not isinstance(step, InputStep):
@@ -52,7 +53,7 @@ def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None], n
         on_mask(mask)
         return mask
 
-    return cast("np.ndarray", _walk(plan, act, note))  # of the output step, which never gives None
+    return cast("list[np.ndarray]", _walk(plan, act, note))  # of output steps, which never give None
 
 
 def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
@@ -68,19 +69,23 @@ class Prepared(Protocol):
         """d of the input, ring words (N, C, H, W)."""
 
     @property
-    def kept(self) -> np.ndarray:
-        """What the output's opening needs, from `prepare`."""
+    def kept(self) -> list[np.ndarray]:
+        """What each output's opening needs, from `prepare`."""
 
 
 def infer(client: Client, plan: Plan, x: np.ndarray, prepared: Prepared, note: Note = nothing) -> np.ndarray:
-    """C, online: logits (N, C, H, W), float64. x: ring words; prepared: the input's mask and what `prepare` returned."""
+    """C, online: logits (N, C, H, W), float64; of several outputs all numbers, see `threepc.graph.outputs.joined`.
+
+    x: ring words; prepared: the input's mask and what `prepare` returned.
+    """
+    results: list[np.ndarray] = []
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
         if isinstance(step, InputStep):
             step.protocol.infer(client, x, prepared.mask)
         elif isinstance(step, OutputStep):
-            result = step.reveal(client, prepared.kept)
+            results.append(step.reveal(client, prepared.kept[len(results)]))
         else:
             step.infer(client)
         note(index, step, time.perf_counter() - began)
-    return result
+    return joined(plan.graph, results)

@@ -53,7 +53,7 @@ class KeptOutputs:
             raise InputError(f"{path} cannot be read as an array: remove it, and its image is asked for again") from None
 
     def add(self, images: np.ndarray, outputs: np.ndarray) -> None:
-        """Keep the outputs (N, ...) of inputs (N, C, H, W)."""
+        """Keep the outputs (N, ...) of inputs (N, C, H, W); of a network that returns several tensors all decoded numbers (N, numbers)."""
         for pixels, output in zip(images, outputs, strict=True):
             buffer = io.BytesIO()
             np.save(buffer, output)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from threepc.errors import RunError
+from threepc.errors import InputError, RunError
+from threepc.graph.outputs import reveal_text, revealed
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import ZmqConnector
@@ -95,6 +96,14 @@ def _options(deployment: Deployment, budget: int, threads: int) -> Options:
     return dataclasses.replace(options, accept=accept, memory=memory, idle=idle)
 
 
+def _revealed(deployment: Deployment, model: PublicModel) -> str:
+    """What this party expects to be revealed, in the words of models; as it stands where it does not suit the model."""
+    try:
+        return reveal_text(revealed(model.graph, deployment.reveal))
+    except InputError:
+        return deployment.reveal
+
+
 def _agree(deployment: Deployment, model: PublicModel) -> None:
     """Raises RunError where a model is not what this party's deployment.yaml says."""
     window = model.precision.window
@@ -102,7 +111,7 @@ def _agree(deployment: Deployment, model: PublicModel) -> None:
         "ring": (deployment.ring, model.precision.bits),
         "frac_bits": (deployment.frac_bits, model.precision.fraction if deployment.frac_bits else None),
         "drelu_window": (deployment.drelu_window, window and tuple(window)),
-        "reveal": (deployment.reveal, model.reveal),
+        "reveal": (_revealed(deployment, model), model.reveal),
     }
     for key, (ours, theirs) in expected.items():
         if ours != theirs:

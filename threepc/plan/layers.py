@@ -124,11 +124,12 @@ def _output(at: Scheduler, node: Node) -> None:
     if at.values[source].form == CUT:
         source = at.reduce(source)
     value = at.values[source]
-    if at.batch * node.shape[0] * math.prod(node.attrs.get("resize", [])[:2]) > MOST_ELEMENTS:
+    at.decoded += at.batch * node.shape[0] * math.prod(node.attrs.get("resize", [])[:2] or node.shape[1:])
+    if at.decoded > MOST_ELEMENTS:
         raise InputError(f"{node.name}: resized, the result has more than {MOST_ELEMENTS:,} numbers for {at.batch} images at once")
     # the low bits that do not count are as many whatever the weights' bits, and so are the bytes
     shift = value.fraction - at.settled[source]
-    if at.reveal == LABEL:
+    if at.reveals[node.name] == LABEL:
         argmax = Argmax(at.op, value.shape, at.bits, shift)
         at.append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
         return

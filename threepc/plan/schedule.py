@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.choices import LOGITS, REVEALS
+from threepc.choices import LOGITS
 from threepc.errors import InputError
 from threepc.graph import relu_spec
 from threepc.graph.activations import takes_patches
 from threepc.graph.ir import Graph, Weights
+from threepc.graph.outputs import revealed
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.layers import LAYERS
 from threepc.plan.precision import Precision
@@ -81,17 +82,16 @@ def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal:
 def schedule(
     graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS, draft: bool = False
 ) -> Plan:
-    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels.
+    """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels; see `outputs.revealed` for several.
 
     draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for.
 
     Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes or fractional bits of what the graph
     does not have, and for more than the limits above.
     """
-    if reveal not in REVEALS:
-        raise InputError(f"reveal: must be {' or '.join(REVEALS)}, not {reveal!r:.80}")
+    reveals = {node.name: what for node, what in zip(graph.outputs, revealed(graph, reveal), strict=True)}
     _check_names(graph, precision, sizes or {})
-    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveal, draft)
+    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft)
     for node in graph.nodes:
         LAYERS[node.kind](scheduler, node)
     plan = Plan(graph, precision, batch, tuple(scheduler.steps), _release(scheduler.steps))

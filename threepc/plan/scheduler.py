@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from threepc.errors import InputError
@@ -30,13 +30,14 @@ def elements(value: Value) -> int:
 class Scheduler:
     """The plan so far: its steps, and for every node the value that stands for it."""
 
-    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveal: str, draft: bool) -> None:
+    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveals: Mapping[str, str], draft: bool) -> None:
         self.draft = draft
-        self.graph, self.precision, self.sizes, self.batch, self.reveal = graph, precision, sizes, batch, reveal
+        self.graph, self.precision, self.sizes, self.batch, self.reveals = graph, precision, sizes, batch, reveals
         self.readers = graph.consumers()
         self.bits, self.fraction = precision.bits, precision.fraction
         self.steps: list[Step] = []
         self.op = 0
+        self.decoded = 0  # numbers that the client makes of all outputs
         self.held: dict[str, str] = {}  # node name -> name of the value that stands for it
         self.values: dict[str, Value] = {}
         self.settled: dict[str, int] = {}  # the fractional bits that a value has once it is truncated, by its name

@@ -32,7 +32,10 @@ def _network(config: str, checkpoint: PathLike | None, size: tuple[int, int] | N
     with Display().stage("loading the model"):
         model = load_model(config, checkpoint, size=size)
     with Display().stage("importing the network"):
-        return model, *import_module(model.module, torch.zeros(model.example_shape))
+        graph, weights = import_module(model.module, torch.zeros(model.example_shape))
+    if not graph.returns_tensor:
+        raise InputError(f"{config}: returns several outputs; a distortion is that of one tensor")
+    return model, graph, weights
 
 
 def spec_import(pickle: PathLike, network: str, config: str, output: PathLike, size: tuple[int, int] | None = None) -> relu_specs.ReluSpec:

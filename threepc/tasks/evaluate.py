@@ -28,6 +28,7 @@ from threepc.images.read import preprocess
 from threepc.images.segmentation import pixel_labels
 from threepc.model.assemble import Assembled, Settings, assemble_loaded
 from threepc.model.load import LoadedModel, load_model
+from threepc.model.served import each
 from threepc.party import one_host
 from threepc.party.warmup import warm_up
 from threepc.plan import twin
@@ -82,6 +83,8 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
         raise InputError("mean IoU needs logits, which the client resizes to the image, not labels alone: evaluate with --reveal logits")
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
+    if not assembled.public.graph.returns_tensor:
+        raise InputError(f"{options.config}: returns several outputs; evaluation takes a network that returns one tensor")
     return evaluate_assembled(assembled, loaded, data, options, display)
 
 
@@ -173,11 +176,11 @@ class _Ways:
         public = self._assembled.public
         plan = public.plan(len(images))
         outputs = twin.simulate(plan, self._packed, images, seed=0, threads=self._options.threads)
-        return public.network_outputs(outputs[plan.graph.output.name])
+        return each(public.network_outputs(outputs[plan.graph.output.name]))[0]
 
     def _secure(self, images: np.ndarray) -> np.ndarray:
         outputs, _ = self._parties.infer(images)
-        return self._assembled.public.network_outputs(outputs)
+        return each(self._assembled.public.network_outputs(outputs))[0]
 
 
 # A line of results

@@ -12,45 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from threepc.choices import LABEL
 from threepc.errors import RunError
 from threepc.files import write_atomically
 from threepc.images.card import ModelCard
 from threepc.images.read import read_image
 from threepc.images.segmentation import pixel_labels, write_overlay
-from threepc.model.served import PublicModel
+from threepc.model.served import Outputs, PublicModel, each
+from threepc.tasks import several
+from threepc.tasks.comparison import Comparison, compared, decided
 from threepc.tasks.inputs import Inputs
 
 if TYPE_CHECKING:
     from threepc.party.debug import Trace
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Secure outputs against those of PyTorch in the clear, for the same inputs.
-
-    classes: PyTorch's, as `classes` gives them. agreement: for each image the share of these that are equal. errors: for each the
-    largest difference of outputs, None where only labels were revealed. largest: the largest plaintext output. seconds: of PyTorch.
-    """
-
-    classes: np.ndarray
-    agreement: np.ndarray
-    errors: np.ndarray | None
-    largest: float
-    seconds: float
-
-    @property
-    def relative_error(self) -> float:
-        """The largest difference as a part of the largest plaintext output; 0 where only labels are known."""
-        return 0.0 if self.errors is None or not self.largest else float(self.errors.max()) / self.largest
-
-    def fields(self) -> dict[str, Any]:
-        """For the report."""
-        errors = {} if self.errors is None else {"max_abs_error": float(self.errors.max()), "max_abs_plain": self.largest}
-        return errors | {
-            "argmax_equal": bool((self.agreement == 1).all()),
-            "argmax_agreement": float(self.agreement.mean()),
-            "plain_seconds": self.seconds,
-        }
 
 
 @dataclass(frozen=True)
@@ -62,7 +36,7 @@ class Outcome:
 
     model: PublicModel
     inputs: Inputs
-    outputs: np.ndarray
+    outputs: Outputs
     report: dict[str, Any]
     comparison: Comparison | None = None
     trace: Trace | None = None
@@ -76,9 +50,19 @@ class Outcome:
         return self.model.card
 
     @property
+    def only(self) -> np.ndarray:
+        """The output of a network that returns one tensor."""
+        return each(self.outputs)[0]
+
+    @property
+    def is_several(self) -> bool:
+        """Whether the network returns several tensors."""
+        return isinstance(self.outputs, tuple)
+
+    @property
     def classes(self) -> np.ndarray:
         """(N,), or (N, h, w) for maps, or bool (N, K) where an image has any number of the K classes."""
-        return classes(self.model, self.outputs)
+        return classes(self.model, self.only)
 
     def refuse_outside(self) -> None:
         """Raise RunError, naming the first layer with values that it could not hold: the results are wrong then."""
@@ -92,36 +76,25 @@ class Outcome:
     @property
     def is_map(self) -> bool:
         """Whether there is a class for every pixel."""
-        return self.card.segmentation and self.classes.ndim == 3
+        return not self.is_several and self.card.segmentation and self.classes.ndim == 3
 
 
 def classes(model: PublicModel, outputs: np.ndarray) -> np.ndarray:
-    """The argmaxes (N, ...) of a network's outputs; of logits of several classes an image those that are likely, bool (N, K)."""
-    return outputs if model.reveal == "label" else _decided(model, outputs)
+    """The argmaxes (N, ...) of the one output of a network; of logits of several classes an image those that are likely, bool (N, K)."""
+    return outputs if model.reveal == LABEL else decided(outputs, model.card.multi_label)
 
 
-def _decided(model: PublicModel, logits: np.ndarray) -> np.ndarray:
-    several = model.card.multi_label and model.reveal == "logits"
-    decided: np.ndarray = logits >= 0 if several else logits.argmax(axis=1)
-    return decided
-
-
-def compare(model: PublicModel, secure: np.ndarray, plain: np.ndarray, seconds: float) -> Comparison:
+def compare(model: PublicModel, secure: Outputs, plain: Outputs, seconds: float) -> Comparison:
     """Compare a network's outputs with PyTorch's (N, K, ...) for the same images."""
-    count, expected = len(secure), _decided(model, plain)
-    found = classes(model, secure)
-    errors = None
-    if model.reveal == "logits":
-        errors = np.abs(secure - plain).reshape(count, -1).max(axis=1)
-    elif found.shape != expected.shape:  # labels come at the output's stride, before the network's last resize
-        rows, columns = (np.arange(full) * small // full for small, full in zip(found.shape[1:], expected.shape[1:], strict=True))
-        found = found[:, rows][:, :, columns]
-    agreement = (found == expected).reshape(count, -1).mean(axis=1)
-    return Comparison(expected, agreement, errors, float(np.abs(plain).max()), seconds)
+    if isinstance(secure, tuple) or isinstance(plain, tuple):
+        return several.compare(model, secure, plain, seconds)
+    return compared(secure, plain, model.reveal == LABEL, model.card.multi_label, seconds)
 
 
 def class_fields(outcome: Outcome) -> dict[str, Any]:
-    """For the report: `results`, one entry an image, and `accuracy` where truth is known; nothing unless there is one class an image."""
+    """For the report: `results`, one entry an image, and `accuracy` where truth is known; nothing unless there are classes of whole images."""
+    if outcome.is_several:
+        return several.fields(outcome)
     if outcome.classes.dtype == bool:
         return {"results": [_several(outcome, index, name) for index, name in enumerate(outcome.inputs.names)]}
     if outcome.classes.ndim != 1:
@@ -140,7 +113,7 @@ def class_fields(outcome: Outcome) -> dict[str, Any]:
 
 def _several(outcome: Outcome, index: int, name: str) -> dict[str, Any]:
     """The classes of one image, the likeliest first, with the sigmoids of their logits."""
-    labels, logits = likely(outcome.classes[index], outcome.outputs[index]), outcome.outputs[index]
+    labels, logits = likely(outcome.classes[index], outcome.only[index]), outcome.only[index]
     entry = {"image": name, "labels": labels, "classes": [outcome.card.class_name(label) for label in labels]}
     return entry | {"probabilities": [float(1 / (1 + np.exp(-logits[label]))) for label in labels]}
 
@@ -161,7 +134,7 @@ def pixel_classes(outcome: Outcome, index: int) -> tuple[np.ndarray | None, np.n
     card, path = outcome.card, outcome.inputs.paths[index]
     image = None if path.suffix.lower() == ".npy" else read_image(path, card.preprocessing.channels)
     size = card.preprocessing.size if image is None else image.shape[:2]
-    return image, pixel_labels(outcome.outputs[index], card, size)
+    return image, pixel_labels(outcome.only[index], card, size)
 
 
 def largest_classes(labels: np.ndarray, card: ModelCard, count: int = 3) -> str:
@@ -173,11 +146,14 @@ def largest_classes(labels: np.ndarray, card: ModelCard, count: int = 3) -> str:
 def write(outcome: Outcome, directory: Path | None, report: Path | None) -> None:
     """Write outputs and report where they are wanted, and note the paths in `outcome.written`.
 
-    Outputs are `logits.npy` or `labels.npy`; for a segmentation an array of classes and a PNG over the image for each input.
+    Outputs are `logits.npy` or `labels.npy`, or of several outputs `NAME.npy` or `NAME_labels.npy`; for a segmentation an array of classes and a PNG over the image for each input.
     """
-    if directory is not None and not outcome.is_map:
-        name = "labels.npy" if outcome.model.reveal == "label" else "logits.npy"
-        outcome.written.append(_write_array(directory / name, outcome.outputs))
+    if directory is not None and outcome.is_several:
+        for one in several.named(outcome.model, outcome.outputs):
+            outcome.written.append(_write_array(directory / one.file, one.values))
+    elif directory is not None and not outcome.is_map:
+        name = "labels.npy" if outcome.model.reveal == LABEL else "logits.npy"
+        outcome.written.append(_write_array(directory / name, outcome.only))
     elif directory is not None:
         for index, stem in enumerate(_stems(outcome.inputs.paths)):
             image, labels = pixel_classes(outcome, index)

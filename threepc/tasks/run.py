@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from threepc.console import Display
@@ -18,7 +17,7 @@ from threepc.errors import InputError
 from threepc.files import check_writable
 from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs
 from threepc.model.load import LoadedModel, load_model
-from threepc.model.served import PublicModel
+from threepc.model.served import Outputs, PublicModel
 from threepc.party import debug, one_host, tracing
 from threepc.party.batches import fitting, infer_all
 from threepc.party.memory import largest_batch
@@ -27,8 +26,9 @@ from threepc.party.session import Options
 from threepc.party.warmup import warm_up
 from threepc.plan.headroom import count_outside
 from threepc.tasks import results
+from threepc.tasks.comparison import Comparison
 from threepc.tasks.inputs import Inputs, check_files, load_inputs
-from threepc.tasks.results import Comparison, Outcome
+from threepc.tasks.results import Outcome
 
 LARGEST_ERROR = 0.005
 """Part of the largest plaintext output from which on `--compare` looks for the layer at fault by itself."""
@@ -123,7 +123,7 @@ def run(options: RunOptions, display: Display) -> Outcome:
     return outcome
 
 
-def make_outcome(prepared: PreparedRun, outputs: np.ndarray, details: dict[str, Any], options: RunOptions, display: Display) -> Outcome:
+def make_outcome(prepared: PreparedRun, outputs: Outputs, details: dict[str, Any], options: RunOptions, display: Display) -> Outcome:
     """Compare, report and write the outputs of all images, as `infer_all` gives them."""
     assembled, inputs = prepared.assembled, prepared.inputs
     comparison = trace = None
@@ -152,12 +152,12 @@ def _budget(model: PublicModel, options: RunOptions, batch: int) -> int | None:
     return max(needed, options.budget or Options().budget)
 
 
-def _compare(assembled: Assembled, inputs: Inputs, outputs: np.ndarray, batch: int) -> Comparison:
+def _compare(assembled: Assembled, inputs: Inputs, outputs: Outputs, batch: int) -> Comparison:
     images = torch.from_numpy(inputs.pixels)
     began = time.perf_counter()
     plain = plain_outputs(assembled, images, batch)
     seconds = time.perf_counter() - began
-    return results.compare(assembled.public, outputs, plain.double().numpy(), seconds)
+    return results.compare(assembled.public, outputs, plain, seconds)
 
 
 def _trace(assembled: Assembled, inputs: Inputs, comparison: Comparison, display: Display) -> debug.Trace:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from threepc.console import Display
+from threepc.graph.outputs import joined
 from threepc.party import debug, one_host
 from threepc.party.batches import infer_all
 from threepc.party.record import Record
@@ -23,10 +24,11 @@ def run_twin(options: RunOptions, seed: int | None, display: Display) -> Outcome
     """
     prepared = _prepare(options, display)
     model = prepared.assembled.public
-    weights, output = pack(model.plan(1), prepared.assembled.served.weights), model.graph.output.name
+    weights = pack(model.plan(1), prepared.assembled.served.weights)
 
     def infer(batch: np.ndarray) -> tuple[np.ndarray, Record]:
-        return simulate(model.plan(len(batch)), weights, batch, seed=seed, threads=options.threads)[output], Record()
+        found = simulate(model.plan(len(batch)), weights, batch, seed=seed, threads=options.threads)
+        return joined(model.graph, [found[node.name] for node in model.graph.outputs]), Record()
 
     with display.bar("simulation", len(prepared.inputs)) as advance:
         outputs, _ = infer_all(infer, model, prepared.inputs.batches(options.batch), advance)
