@@ -77,7 +77,7 @@ def test_several_outputs_stand_at_the_end():
         (lambda d, n: n["output/b"].update(inputs=["output/a"]), "'output/b': inputs: 'output/a' is no earlier node"),
         (lambda d, n: n["output/b"].update(inputs=["relu", "input"]), "'output/b': inputs: a node of kind output has 1"),
         (lambda d, n: n["output/b"]["attrs"].pop("path"), "graph: outputs: each of several must have a path"),
-        (lambda d, n: n["output/b"]["attrs"].update(path=[["dict", "a"]]), "graph: outputs: those of one container must be together"),
+        (lambda d, n: n["output/b"]["attrs"].update(path=[["dict", "a"]]), "graph: outputs: one stands where others do"),
         (lambda d, n: n["output/b"]["attrs"].update(path=[["list", 1]]), "graph: outputs: two kinds of container"),
         (lambda d, n: n["output/b"]["attrs"].update(path=[["dict", "../b"]]), "'output/b': path: must have indices"),
         (lambda d, n: n["output/b"]["attrs"].update(path=[]), "'output/b': path: must be a list of 1 to 8 pairs"),

@@ -56,7 +56,7 @@ def nested(paths: Sequence[Sequence[Sequence[Any]]], leaves: Sequence[T]) -> Any
     if len(paths) == 1 and not paths[0]:
         return leaves[0]
     if not all(paths):
-        raise InputError("outputs: one stands where a container with others does")
+        raise InputError("outputs: one stands where others do")
     if len(kinds := {path[0][0] for path in paths}) > 1:
         raise InputError("outputs: two kinds of container stand in one place")
     groups = [list(group) for _, group in itertools.groupby(zip(paths, leaves, strict=True), key=lambda pair: pair[0][0][1])]
