@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils._pytree import tree_flatten
 
 import threepc
 from tests.party import parties
@@ -96,6 +97,35 @@ def test_maps_keep_their_shape():
         images = IMAGES[:1, :, : size[0], : size[1]]
         with threepc.local(model, images, transport="memory") as secure:
             assert secure(images).shape == plain(model, images).shape
+
+
+class Heads(nn.Module):
+    """Logits, features and a map, in a nest."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc, self.boxes = nn.Conv2d(3, 6, 3), nn.Linear(6, 5), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        features = torch.relu(self.body(x))
+        embedding = nn.functional.adaptive_avg_pool2d(features, 1)
+        return {"logits": self.fc(embedding.flatten(1)), "more": [embedding, (self.boxes(features),)]}
+
+
+@pytest.mark.parametrize("transport", ["memory", "ipc"])
+def test_several_outputs_come_back_as_the_module_returns_them(transport):
+    model = Heads()
+    expected, structure = tree_flatten(plain(model, IMAGES))
+    with threepc.local(model, IMAGES, transport=transport) as secure:
+        found, same = tree_flatten(secure(IMAGES))
+        assert same == structure and secure.report["images"] == 3
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0.005 * float(other.abs().max()))
+    if transport == "memory":
+        with threepc.local(model, IMAGES, transport=transport, reveal="more.1.0=label,logits=label") as secure:
+            outputs = secure(IMAGES)
+        assert outputs["logits"].tolist() == expected[0].argmax(1).tolist()
+        assert outputs["more"][0].shape == (3, 6, 1, 1) and outputs["more"][1][0].dtype == torch.int64
 
 
 def test_what_has_no_report_yet():

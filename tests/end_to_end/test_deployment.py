@@ -17,6 +17,8 @@ import threepc as api
 from tests.end_to_end.processes import write_deployment
 from tests.standard_error import failure
 from threepc.cli.main import status
+from threepc.images.card import Preprocessing
+from threepc.images.read import load_images
 from threepc.model.load import load_model
 from threepc.party.deployment import load
 from threepc.party.keygen import generate
@@ -189,6 +191,27 @@ def test_clients_come_and_go_without_a_restart(threepc, here, tmp_path):
             client.predict("one.png")
     alice = threepc("client", "--deployment", path.parent / "alice", "--name", "alice", "--input", "one.png")
     assert alice.end() == 0, alice.errors
+    for party in parties:
+        assert party.stop() == 0
+
+
+def test_a_network_of_several_outputs_is_served(threepc, here, tmp_path):
+    path = write_deployment(tmp_path / "keys", ("reveal: logits ", "reveal: kind=label "))
+    parties = threepc("provider", "--deployment", path), threepc("server", "factories:heads", "--deployment", path)
+    for party in parties:
+        party.wait_for("listens at tcp://127.0.0.1:")
+    with torch.no_grad():
+        expected = load_model("factories:heads").module(
+            torch.from_numpy(load_images(["one.png"], Preprocessing((8, 10), (127.5,) * 3, (64.0,) * 3)))
+        )
+    with api.Client(path) as client:
+        found = client.predict("one.png")
+    assert list(found) == ["boxes", "kind"] and found["kind"].tolist() == expected["kind"].argmax(1).tolist()
+    np.testing.assert_allclose(found["boxes"][0], expected["boxes"][0], atol=0.005 * float(expected["boxes"][0].abs().max()))
+    done = threepc("client", "--deployment", path, "--input", "one.png", "--output", tmp_path / "out", "--resume", tmp_path / "kept")
+    assert done.end() == 0, done.errors
+    assert "5x3x4 numbers" in done.output and np.load(tmp_path / "out" / "kind_labels.npy").shape == (1,)
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "boxes.0.npy"), found["boxes"][0], atol=1e-3)
     for party in parties:
         assert party.stop() == 0
 

@@ -73,6 +73,12 @@ class Builder:
         """(C, H, W) to (C H W, 1, 1)."""
         return self.node("reshape", x)
 
+    def outputs(self, **inputs: str) -> tuple[Graph, Weights]:
+        """The finished graph of a network that returns a dict, and its weights."""
+        for name, x in inputs.items():
+            self.nodes.append(Node(f"output/{name}", "output", (x,), self._shape(x), {"path": [["dict", name]]}))
+        return Graph(tuple(self.nodes)), self.weights
+
     def output(self, x: str) -> tuple[Graph, Weights]:
         """The end: the graph and its weights."""
         self.node("output", x)
@@ -133,3 +139,11 @@ def branching():
     branches = net.relu(net.conv(x, 5, 1)), net.conv(x, 4, 3), net.conv(net.avgpool(x, 3, 1, 1), 3, 1), net.maxpool(x, 3, 1, 1)
     y = net.relu(net.concat(*branches))
     return net.output(net.conv(net.avgpool(net.relu(net.conv(y, 9, 3, 2))), 6, 1))
+
+
+def heads() -> tuple[Graph, Weights]:
+    """Three outputs: logits, the ReLU's map that they come from, and a map of its own."""
+    net = Builder(3, 8, 8)
+    features = net.relu(net.conv("input", 6, stride=2))
+    logits = net.conv(net.avgpool(features), 5, 1)
+    return net.outputs(logits=logits, features=features, boxes=net.conv(net.maxpool(features), 4, 1))

@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from tests.graph import building
 from threepc.errors import InputError
+from threepc.graph.clear import evaluate
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party import debug
@@ -45,6 +47,28 @@ def test_a_fault_is_found_at_the_step_that_makes_it(monkeypatch):
     assert fault.name == broken.name and fault.error == 12345 and fault.bound == 0
     later = run.rows[[row.name for row in run.rows].index(fault.name) + 1 :]
     assert all(row.error <= row.bound for row in later)
+
+
+@pytest.mark.parametrize("reveal", ["logits", "label", "label,logits,label"])
+def test_each_of_several_outputs_is_compared(reveal):
+    graph, weights = building.heads()
+    pixels = np.random.default_rng(5).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    model = ServedModel(PublicModel(graph, calibrate(graph, weights, pixels, 48), None, CARD, reveal), weights)
+    run = debug.trace(model, pixels)
+    assert run.first_fault is None
+    assert [row.name for row in run.rows if row.kind in ("output", "argmax")] == ["output/logits", "output/features", "output/boxes"]
+    found = model.public.network_outputs(run.outputs)
+    real = evaluate(graph, weights, torch.from_numpy(pixels))
+    for array, node, what in zip(found, graph.outputs, model.public.reveals, strict=True):
+        expected = real[node.name].numpy() if node.shape[1:] != (1, 1) else real[node.name].numpy()[:, :, 0, 0]
+        if what == "logits":
+            np.testing.assert_allclose(array, expected, atol=1e-3)
+        else:
+            assert array.dtype == np.int64 and array.shape == (2, *expected.shape[2:])
+            top = np.sort(expected, axis=1)
+            clear = top[:, -1] - top[:, -2] > 1e-3
+            assert (array == expected.argmax(axis=1))[clear].all() and clear.any()
+    np.testing.assert_array_equal(debug.infer(model, pixels, 7), debug.trace(model, pixels, seed=7).outputs)
 
 
 def test_values_that_do_not_fit_are_named():

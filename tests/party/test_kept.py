@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from tests.graph import building
 from tests.party.parties import images, small_model
 from threepc.errors import InputError, RunError
+from threepc.model.served import PublicModel
 from threepc.party.batches import infer_missing
 from threepc.party.kept import MANIFEST, KeptOutputs
 from threepc.party.record import Record
@@ -65,3 +67,18 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="holds other files: name a new folder"):
         KeptOutputs(tmp_path, PUBLIC)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_several_outputs_are_kept_together(tmp_path):
+    graph, _ = building.heads()
+    public = PublicModel(graph, PUBLIC.precision, None, PUBLIC.card, "logits,logits,label")
+    pixels, numbers = np.random.default_rng(1).normal(size=(3, 3, 8, 8)), 5 + 6 * 4 * 4 + 2 * 2
+
+    def infer(part):
+        return part.reshape(len(part), -1)[:, :numbers], Record({"offline": 0.0, "online": 1.0, "total": 1.0})
+
+    for count in (3, 0):
+        outputs, _, asked = infer_missing(infer, public, pixels, 2, KeptOutputs(tmp_path, public))
+        assert asked == count
+        assert [array.shape for array in outputs] == [(3, 5), (3, 6, 4, 4), (3, 2, 2)]
+        np.testing.assert_array_equal(outputs[0], pixels.reshape(3, -1)[:, :5])

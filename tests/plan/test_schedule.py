@@ -1,15 +1,19 @@
 """Schedules run: the three roles on a plan agree with the network in the clear, at the cost that the plan declares."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from tests.graph.building import Builder, branching, gated, mobile, residual
+from tests.graph.building import Builder, branching, gated, heads, mobile, residual
 from tests.protocol.harness import network_trio, run_network, without_zeros
 from threepc.errors import InputError
 from threepc.graph.clear import evaluate
+from threepc.graph.ir import Graph
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import fingerprint, schedule
+from threepc.protocol.steps import OutputStep
 
 MODELS = {"residual": residual, "mobile": mobile, "branching": branching, "gated": gated}
 
@@ -327,3 +331,18 @@ def test_pooling_without_a_cell_that_every_window_has_is_refused_by_name():
     graph, _ = net.output(net.maxpool("input", 2, 2, 1))
     with pytest.raises(InputError, match=r"maxpool1: .*a pooling window"):
         schedule(graph, Precision())
+
+
+def test_several_outputs_have_addresses_of_their_own_and_what_nobody_reads_them_for_is_bounded():
+    graph, _ = heads()
+    plan = schedule(graph, Precision.default(48), batch=2, reveal="label,logits,logits")
+    outputs = [step for step in plan.steps if isinstance(step, OutputStep)]
+    assert [step.kind for step in outputs] == ["argmax", "output", "output"]
+    twice = Graph((*graph.nodes[:-1], dataclasses.replace(graph.nodes[-1], inputs=graph.outputs[1].inputs, shape=graph.outputs[1].shape)))
+    assert len({step.op for step in schedule(twice, Precision.default(48)).steps if isinstance(step, OutputStep)}) == 3
+    resized = (dataclasses.replace(node, attrs=node.attrs | {"resize": [6000, 7000, False]}) for node in graph.outputs[1:])
+    huge = Graph((*graph.nodes[:-2], *resized))
+    with pytest.raises(InputError, match=r"^output/features: resized, the result has more than 1,073,741,824 numbers for 5 images at once"):
+        schedule(huge, Precision.default(48), batch=5)
+    with pytest.raises(InputError, match=r"^output/boxes: resized, the result has more than 1,073,741,824 numbers for 3 images at once"):
+        schedule(huge, Precision.default(48), batch=3)

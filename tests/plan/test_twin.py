@@ -50,7 +50,7 @@ def served(network, bits, sizes=None, window=None, reveal="logits"):
 
 
 @pytest.mark.parametrize("bits", RINGS)
-@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated, building.bent])
+@pytest.mark.parametrize("network", [building.residual, building.mobile, building.branching, building.gated, building.bent, building.heads])
 def test_secure_run_and_twin_agree_at_every_step(network, bits):
     model = served(network(), bits)
     run = debug.trace(model, images_for(model.public.graph, 2))

@@ -38,6 +38,20 @@ def several():
         net[-1].bias.copy_(torch.tensor([-30.0, 3.0, -30.0, 5.0]))
     return net
 
+class Heads(nn.Module):
+    """Logits of four classes, the features below, and a map."""
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc, self.boxes = nn.Conv2d(3, 6, 3, stride=2), nn.Linear(6, 4), nn.Conv2d(6, 5, 1)
+        self.model_card = ModelCard("heads", Preprocessing((8, 10), (127.5,) * 3, (64.0,) * 3), classes=("ant", "bee", "cow", "dog"))
+    def forward(self, x):
+        features = torch.relu(self.body(x))
+        pooled = nn.functional.adaptive_avg_pool2d(features, 1).flatten(1)
+        return {"logits": self.fc(pooled), "more": (pooled, self.boxes(features))}
+
+def heads():
+    return Heads()
+
 def raw():
     """As open_nsfw: takes pixels of 0 to 255, and has first weights of a thousandth."""
     net = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
@@ -186,3 +200,39 @@ def test_an_image_may_have_several_classes(folder, display, batch, capsys):
     assert capsys.readouterr().out.count("1 eye, 3 nose") == 4  # both images, secure and plaintext
     one = run(options("one.png", factory="several", settings=Settings(reveal="label")), display)
     assert one.report["results"] == [{"image": "one.png", "label": 3, "class": "nose"}]
+
+
+def test_several_outputs_are_shown_written_and_compared_each(folder, display, capsys):
+    outcome = run(options("one.png", "inputs.npy", factory="heads", batch=2, compare=True, output=folder / "out"), display)
+    described = outcome.report["outputs"]
+    assert [(one["name"], one["shape"]) for one in described] == [("logits", [4]), ("more.0", [6]), ("more.1", [5, 3, 4])]
+    for one in described:
+        assert one["revealed"] == "logits" and one["max_abs_error"] < 0.001 * one["max_abs_plain"]
+    assert outcome.report["max_abs_error"] == max(described, key=lambda one: one["max_abs_error"] / one["max_abs_plain"])["max_abs_error"]
+    assert outcome.report["argmax_equal"]
+    for entry, name in zip(outcome.report["results"], ("one.png", "inputs.npy"), strict=True):
+        said = entry["outputs"]["logits"]
+        assert entry["image"] == name and list(entry["outputs"]) == ["logits"]
+        assert said["label"] == said["plain_label"] and said["class"] == ("ant", "bee", "cow", "dog")[said["label"]]
+    assert {path.name for path in outcome.written} == {"logits.npy", "more.0.npy", "more.1.npy"}
+    assert np.load(folder / "out" / "more.1.npy").shape == (2, 5, 3, 4)
+    show(outcome)
+    shown = capsys.readouterr().out
+    assert shown.count("5x3x4 numbers") == 2 and shown.count("more.0") >= 2
+    simulated = run_twin(options("one.png", factory="heads", compare=True), None, display)
+    assert [one["name"] for one in simulated.report["outputs"]] == ["logits", "more.0", "more.1"]
+
+
+@pytest.mark.parametrize("reveal", ["more.1=label", "logits,logits,label"])
+def test_of_several_outputs_some_reveal_classes_alone(folder, display, reveal, capsys):
+    outcome = run(options("one.png", factory="heads", compare=True, output=folder / "out", settings=Settings(reveal=reveal)), display)
+    assert outcome.model.reveal == "logits,logits,label"
+    assert [one["revealed"] for one in outcome.report["outputs"]] == ["logits", "logits", "label"]
+    assert "max_abs_error" not in outcome.report["outputs"][2] and outcome.report["outputs"][2]["argmax_agreement"] > 0.9
+    assert np.load(folder / "out" / "more.1_labels.npy").shape == (1, 3, 4)
+    show(outcome)
+    assert "a map of 3x4" in capsys.readouterr().out
+    with pytest.raises(
+        InputError, match=r"^reveal: must be logits or label, one for each of logits, more.0, more.1, or NAME=WHAT for some"
+    ):
+        run(options("one.png", factory="heads", settings=Settings(reveal="label,logits")), display)
