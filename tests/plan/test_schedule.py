@@ -338,6 +338,10 @@ def test_several_outputs_have_addresses_of_their_own_and_what_nobody_reads_them_
     plan = schedule(graph, Precision.default(48), batch=2, reveal="label,logits,logits")
     outputs = [step for step in plan.steps if isinstance(step, OutputStep)]
     assert [step.kind for step in outputs] == ["argmax", "output", "output"]
+    assert plan.steps[plan.before_results + 1] is outputs[0]
+    for make in MODELS.values():  # one output: all steps but the last
+        steps = schedule(make()[0], Precision.default(48))
+        assert steps.before_results == len(steps.steps) - 2
     twice = Graph((*graph.nodes[:-1], dataclasses.replace(graph.nodes[-1], inputs=graph.outputs[1].inputs, shape=graph.outputs[1].shape)))
     assert len({step.op for step in schedule(twice, Precision.default(48)).steps if isinstance(step, OutputStep)}) == 3
     resized = (dataclasses.replace(node, attrs=node.attrs | {"resize": [6000, 7000, False]}) for node in graph.outputs[1:])

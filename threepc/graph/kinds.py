@@ -147,7 +147,15 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "resample": {"rows": check_rule, "columns": check_rule},
     "output": {"resize": _output_resize, "path": check_path},
 }
-OPTIONAL = {("output", "resize"), ("output", "path"), ("add", "signs"), ("multiply", "offset"), ("clip", "min"), ("clip", "to"), ("bend", "at")}
+OPTIONAL = {
+    ("output", "resize"),
+    ("output", "path"),
+    ("add", "signs"),
+    ("multiply", "offset"),
+    ("clip", "min"),
+    ("clip", "to"),
+    ("bend", "at"),
+}
 SEVERAL_INPUTS = {"add", "concat"}
 TWO_INPUTS = {"multiply", "matmul"}
 

@@ -36,7 +36,7 @@ clients:                          # the public keys of those who may use the ser
 ring: 48                          # bits of a ring element: 64, 48, 40 or 32
 # frac_bits: 16                   # fractional bits of activations; by default what suits the ring
 # drelu_window: [16, 46]          # bits LOW..HIGH-1 that decide a sign; by default all that can matter
-reveal: logits                    # what a client learns: logits, or the label alone
+reveal: logits                    # what a client learns: logits or label; of several outputs NAME=label for some
 # network: wan                    # simulate a slower network between parties on one host: lan, lan10, wan, wan352
 
 timeouts:                         # seconds

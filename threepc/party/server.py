@@ -172,7 +172,7 @@ class ServerParty(ListeningParty):
 
             def note(index: int, _: object, taken: float) -> None:
                 seconds[index] = taken
-                charge.is_final = index >= len(plan.steps) - 2  # from the output on, the client may have the answer
+                charge.is_final = index >= plan.before_results  # from the first output on, the client may have an answer
 
             inference.serve(role, plan, noting(self._options.trace, f"session {online.session.hex()[:8]}", note))
         stream.end_attempt(attempt)

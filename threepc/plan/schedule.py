@@ -23,7 +23,7 @@ from threepc.plan.layers import LAYERS
 from threepc.plan.precision import Precision
 from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol.cost import Cost
-from threepc.protocol.steps import LinearStep, Step
+from threepc.protocol.steps import LinearStep, OutputStep, Step
 from threepc.ring import Ring
 
 MOST_BYTES = 1 << 40
@@ -59,6 +59,11 @@ class Plan:
     def linear(self) -> list[LinearStep]:
         """The steps that have weights."""
         return [step for step in self.steps if isinstance(step, LinearStep)]
+
+    @property
+    def before_results(self) -> int:
+        """The index of the last step before which the client has nothing of any result."""
+        return next(index for index, step in enumerate(self.steps) if isinstance(step, OutputStep)) - 1
 
     def encoded_weights(self, weights: Weights) -> Iterator[tuple[LinearStep, np.ndarray, np.ndarray]]:
         """Every linear step with its weights (O, C / groups, kh, kw) and its biases (O,) as ring words, the biases at the product's scale.
