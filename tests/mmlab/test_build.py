@@ -222,3 +222,11 @@ def test_a_model_that_cannot_be_built_is_refused_in_one_line(model, message):
     with pytest.raises(InputError, match=message) as caught:
         build(Config(dict(model=model, data=settings.data)), "net", None, 0)
     assert "\n" not in str(caught.value)
+
+
+def test_random_weights_settle_at_the_only_size_that_a_network_takes():
+    config = read_config("mmcls:repmlp-base_8xb64_in1k")  # fails for images of any other size, in spite of its average pooling
+    config.model.backbone.arch = dict(channels=[4, 8, 8, 8], depths=[1, 1, 1, 1], sharesets_nums=[1, 2, 2, 2])
+    config.model.head.in_channels = 8
+    module, card = build(config, "tiny", None, 0)
+    assert module(torch.randn(1, *card.preprocessing.shape)).shape == (1, 1000)

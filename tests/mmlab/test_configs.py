@@ -14,6 +14,12 @@ def test_a_packaged_config_is_found_by_name():
     assert read_config("mmseg:deeplabv3_r50-d8_512x512_20k_voc12aug").model.decode_head.num_classes == 21
 
 
+def test_a_config_of_a_network_that_is_deployed_lies_a_folder_deeper():
+    assert read_config("mmcls:repvgg-A0_deploy_4xb64-coslr-120e_in1k").model.backbone.deploy
+    with pytest.raises(InputError, match="no config 'imagenet_bs32'"):  # of those that others inherit from
+        packaged("mmcls:imagenet_bs32")
+
+
 def test_a_config_of_ones_own_inherits_from_a_packaged_one(tmp_path):
     config = tmp_path / "mine.py"
     config.write_text(

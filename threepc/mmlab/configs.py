@@ -85,7 +85,7 @@ def _packaged_files(package: str) -> dict[str, Path]:
     if spec is None or spec.origin is None:
         raise missing(package)
     root = Path(spec.origin).parent / ".mim" / "configs"
-    return {path.stem: path for path in sorted(root.glob("*/*.py")) if path.parent.name != "_base_"}
+    return {path.stem: path for path in sorted(root.rglob("*.py")) if "_base_" not in path.parts}
 
 
 def _one_line(error: BaseException) -> str:

@@ -38,13 +38,17 @@ def settle(module: nn.Module, shape: tuple[int, int, int], any_size: bool) -> No
     if not norms:
         return
     channels, height, width = shape
-    if any_size:
-        height, width = min(height, CALIBRATION_SIDE), min(width, CALIBRATION_SIDE)
+    small = min(height, CALIBRATION_SIDE), min(width, CALIBRATION_SIDE)
     with torch.no_grad():
         for norm in norms:
             if not norm.weight.any():
                 nn.init.constant_(norm.weight, RESIDUAL_GAMMA)
-        _calibrate(norms, module.eval(), _random_images(channels, height, width))
+        try:
+            _calibrate(norms, module.eval(), _random_images(channels, *(small if any_size else (height, width))))
+        except Exception:  # a network of one size all the same says so in whatever way
+            if not any_size or small == (height, width):
+                raise
+            _calibrate(norms, module.eval(), _random_images(channels, height, width))
 
 
 def _calibrate(norms: list[nn.BatchNorm2d], forward: nn.Module, images: torch.Tensor) -> None:
@@ -53,9 +57,11 @@ def _calibrate(norms: list[nn.BatchNorm2d], forward: nn.Module, images: torch.Te
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # the plain average, here of one batch
-    forward(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        forward(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _random_images(channels: int, height: int, width: int) -> torch.Tensor:
