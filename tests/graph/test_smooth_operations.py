@@ -28,3 +28,11 @@ def test_smooth_activations(activation, attrs):
     assert kinds(graph) == ["input", "conv", "smooth", "output"]
     assert (graph.nodes[2].attrs["function"], graph.nodes[2].attrs["parameter"]) == attrs
     assert_same_function(model, graph, weights, X)
+
+
+@pytest.mark.parametrize("softmax", [nn.Softmax(1), lambda x: torch.softmax(x.transpose(1, 2), 2), lambda x: x.softmax(-3)])
+def test_the_softmax_of_two_is_a_sigmoid_of_their_difference(softmax):
+    model = randomize(Wrapped(lambda self, x: softmax(self.conv(x).reshape(len(x), 2, 3, -1)).flatten(1), conv=nn.Conv2d(3, 6, 3)))
+    graph, weights = import_module(model, X)
+    assert [node.attrs["function"] for node in graph.nodes if node.kind == "smooth"] == ["sigmoid"]
+    assert_same_function(model, graph, weights, X)

@@ -19,7 +19,7 @@ from threepc.graph.reductions import REDUCTIONS
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6, leaky_relu, prelu, hardtanh, clamp, hardsigmoid, abs, maximum, minimum, max_pool2d, avg_pool2d, "
-    "adaptive pools, sum and mean and amax, sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, add, sub, mul, square, matmul, hardswish, "
+    "adaptive pools, sum and mean and amax, sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, softmax of two, add, sub, mul, square, matmul, hardswish, "
     "division by constants, cat, stack, views, slices, permutations, padding, shuffles, repetitions, interpolation, conv_transpose, dropout"
 )
 

@@ -1,12 +1,15 @@
-"""Smooth activations as nodes: sigmoid, tanh, SiLU, GELU, softplus, mish, ELU, CELU."""
+"""Smooth activations as nodes: sigmoid, tanh, SiLU, GELU, softplus, mish, ELU, CELU, and the softmax of two."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import nn
 
 from threepc.errors import InputError
 from threepc.graph.calls import Call, Operation, Value
+from threepc.graph.ir import signed
 from threepc.graph.kinds import ATTRIBUTES
+from threepc.graph.rearrange import along, axis_of, rearranged
 
 
 def _plain(function: str) -> Callable[[Call], Value]:
@@ -40,6 +43,17 @@ def _celu(call: Call) -> Value:
     return _emit(call, "celu", call.arguments["alpha"])
 
 
+def _softmax(call: Call) -> Value:
+    """Of two numbers a and b it is sigmoid(a - b) and sigmoid(b - a), as in ResNeSt's attention over two branches."""
+    x = call.view(call.arguments["self"])
+    dimension = call.arguments["dim"]
+    if x.torch_shape[dimension] != 2:
+        call.refuse("which has no secure protocol")
+    exchanged = replace(rearranged(call, x, along(axis_of(call, x, dimension), [1, 0])), name=f"{call.name}/exchanged")
+    difference = call.emit("add", [call.moved(x), call.moved(exchanged)], signed([1, -1]), "difference")
+    return call.emit("smooth", [difference], {"function": "sigmoid", "parameter": 1.0})
+
+
 OPERATIONS = {
     "sigmoid": Operation(_plain("sigmoid"), nn.Sigmoid),
     "tanh": Operation(_plain("tanh"), nn.Tanh),
@@ -49,5 +63,6 @@ OPERATIONS = {
     "softplus": Operation(_softplus, nn.Softplus),
     "elu": Operation(_elu, nn.ELU),
     "celu": Operation(_celu, nn.CELU),
+    "softmax": Operation(_softmax, nn.Softmax),
 }
 """As in operations.py."""
