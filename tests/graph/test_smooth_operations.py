@@ -36,3 +36,24 @@ def test_the_softmax_of_two_is_a_sigmoid_of_their_difference(softmax):
     graph, weights = import_module(model, X)
     assert [node.attrs["function"] for node in graph.nodes if node.kind == "smooth"] == ["sigmoid"]
     assert_same_function(model, graph, weights, X)
+
+
+class Branches(nn.Module):
+    """Split attention, as ResNeSt has it: two branches of a convolution, summed under weights that come of a softmax over the two."""
+
+    def __init__(self):
+        super().__init__()
+        self.split, self.weigh = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(4, 8, 1)
+        self.last = nn.Conv2d(4, 5, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.split(x)).reshape(len(x), 2, 4, *x.shape[2:])
+        weights = self.weigh(x.sum(1).mean((2, 3), keepdim=True)).view(len(x), 1, 2, 4).transpose(1, 2).softmax(1)
+        return self.last((x * weights.reshape(len(x), 2, 4, 1, 1)).sum(1).contiguous())
+
+
+def test_a_convolution_of_a_sum_of_branches():
+    model = randomize(Branches())
+    graph, weights = import_module(model, X)
+    assert kinds(graph).count("multiply") == 1
+    assert_same_function(model, graph, weights, X)

@@ -14,6 +14,7 @@ from threepc.graph import rearrange, smooth_operations
 from threepc.graph.activation_operations import ACTIVATIONS
 from threepc.graph.affine_operations import AFFINE
 from threepc.graph.calls import Call, Operation, Value, pointwise
+from threepc.graph.moves import moved_shape
 from threepc.graph.product_operations import PRODUCTS
 from threepc.graph.reductions import REDUCTIONS
 
@@ -74,7 +75,8 @@ def _two(value: Any, count: int, filler: int) -> list[int]:
 def _without_padding(x: Value) -> tuple[Value, list[int]]:
     """The value before zeros were put around its map, and how many: top, left, bottom, right."""
     sides, moves = [0, 0, 0, 0], list(x.moves)
-    whole = len(x.torch_shape) == 4 and all(move[0] == "take" and move[1] in (1, 2) and move[3] == 1 for move in moves)
+    whole = bool(moves) and all(move[0] == "take" and move[1] in (1, 2) and move[3] == 1 for move in moves)
+    whole = whole and x.torch_shape[1:] == tuple(moved_shape(x.shape, moves))
     for _, axis, start, _, count in moves if whole else ():
         sides[axis - 1] -= start
         sides[axis + 1] += start + count - x.shape[axis]
