@@ -56,14 +56,14 @@ class Builder:
         """A sum."""
         return self.node("add", *inputs)
 
-    def multiply(self, x: str, y: str, **attrs: float) -> str:
+    def multiply(self, x: str, y: str) -> str:
         """A product of two hidden values."""
-        return self.node("multiply", x, y, **attrs)
+        return self.node("multiply", x, y)
 
     def hardswish(self, x: str) -> str:
-        """x * clamp(x + b, 0, 2 b) with b = 3 / sqrt(6), of x + b."""
-        root = 6**0.5
-        return self.multiply(x, self.clip(x, root), offset=-3 / root)
+        """x * clamp(x + b, 0, 2 b) with b = 3 / sqrt(6)."""
+        bound = 3 / 6**0.5
+        return self.multiply(x, self.node("clip", x, min=-bound, max=bound, to=[0.0, 2 * bound]))
 
     def concat(self, *inputs: str) -> str:
         """A concatenation of channels."""
@@ -114,10 +114,10 @@ def gated():
     net = Builder(3, 15, 13, seed=3)
     x = net.hardswish(net.conv("input", 6, stride=2))
     gate = net.clip(net.conv(net.relu(net.conv(net.avgpool(x), 4, 1)), 6, 1), 1.0)
-    x = net.hardswish(net.conv(net.multiply(net.relu(net.conv(x, 6)), gate), 5))
-    x = net.multiply(net.clip(net.conv(x, 1, 1), 1.0), net.conv(x, 7, 1))
+    x = net.hardswish(net.conv(net.multiply(net.relu(net.conv(x, 6)), gate), 5, gain=0.4))
+    x = net.multiply(net.clip(net.conv(x, 1, 1), 1.0), net.conv(x, 7, 1, gain=0.5))
     x = net.node("matmul", x, net.maxpool(x, 2, 1))
-    x = net.conv(x, 6, 1)
+    x = net.conv(x, 6, 1, gain=0.5)
     return net.output(net.conv(net.avgpool(net.multiply(x, x)), 5, 1))
 
 

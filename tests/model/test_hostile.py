@@ -27,7 +27,7 @@ def small() -> PublicModel:
     net = Builder(3, 6, 5)
     x = net.relu(net.conv("input", 4, 3))
     y = net.clip(net.conv(x, 4, 1, groups=2))
-    x = net.relu(net.maxpool(net.multiply(net.add(x, y), y, offset=-1.0), 2, 2))
+    x = net.relu(net.maxpool(net.multiply(net.add(x, y), y), 2, 2))
     y = net.node("maxpool", x, kernel=[2, 1], stride=[1, 1], padding=[0] * 4, dilation=[1, 1])
     x = net.node("matmul", net.multiply(x, net.avgpool(x)), y)
     x = net.concat(x, net.node("resize", net.avgpool(x), size=[3, 2]))

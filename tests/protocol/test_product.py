@@ -135,15 +135,6 @@ def test_square_sends_one_factor(bits):
     assert two.online["server->client"] - protocol.cost.online["server->client"] == 8 * 32 * bits // 8 * 8  # 2,048 words, padded
 
 
-@pytest.mark.parametrize("bits", CUTS)
-def test_offset_is_added_to_the_first_factor(bits):
-    shift, kept = CUTS[bits]
-    rng, size, offset = np.random.default_rng(1), 1 << (bits - 6) // 2, -(1 << (bits - 10) // 2)
-    x, y = rng.integers(-size, size, (2, 1, 2, 32, 32))
-    got, _ = multiply(Product(0, (x.shape,) * 2, x.shape, Cut(bits, shift, kept), offset), [x, y])
-    assert np.abs(got - (x + offset) * y / 2.0**shift).max() < 1.5
-
-
 @pytest.mark.parametrize("threads", (1, 2))
 @pytest.mark.parametrize("bits", CUTS)
 def test_product_of_matrices(bits, threads):

@@ -40,19 +40,22 @@ class Everything(nn.Module):
 
 
 class Gated(nn.Module):
-    """Products: with a number a channel, with a map for all channels, with itself, hardswish, and of matrices."""
+    """Products: with a number a channel, with a map for all channels, with an activation of itself, of matrices, and a square."""
 
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 6, 1), nn.Hardsigmoid())
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 6, 1), nn.ReLU6())
         self.map = nn.Sequential(nn.Conv2d(6, 1, 1), nn.ReLU())
-        self.swish = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Hardswish())
+        self.depthwise, self.swish = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.ReLU6()
         self.turned = nn.Sequential(nn.Conv2d(6, 6, (3, 1), groups=6), nn.ReLU())
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -0.3, 0.6)  # nothing is dead, and nothing vanishes
 
     def forward(self, x):
         x = self.stem(x)
-        x = self.swish(x * self.gate(x))
+        x = self.depthwise(x * self.gate(x))
+        x = x * self.swish(x)
         x = x * self.map(x)
         return torch.matmul(x, self.turned(x)).mean((2, 3)) ** 2
 

@@ -99,7 +99,7 @@ def _joined(node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
     if node.kind == "concat":
         return torch.cat(inputs, dim=1)
     x, y = inputs
-    return x @ y if node.kind == "matmul" else (x + node.attrs.get("offset", 0.0)) * y
+    return x @ y if node.kind == "matmul" else x * y
 
 
 def _resampled(x: torch.Tensor, axis: int, rule: list[Any]) -> torch.Tensor:

@@ -17,7 +17,7 @@ add      optionally signs: 1 or -1 for each input, not all 1; two or more inputs
 concat   none; two or more inputs, along channels
 smooth   function: a name in smooth.py, parameter: float, 1 where the function has none
 gather   moves: what moves.py says; its input's cells, rearranged, dropped, repeated, or zeros
-multiply optionally offset: float; (x + offset) * y, whose sides are equal or 1
+multiply none; x * y, whose sides are equal or 1
 matmul   none; the product of (rows, depth) and (depth, columns) for every channel
 reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
@@ -54,7 +54,6 @@ MAX_SIDE = 1 << 16
 MAX_KERNEL = 1 << 10
 MAX_ELEMENTS = 1 << 28
 MAX_DIVISOR = float(MAX_SIDE * MAX_SIDE)
-MAX_OFFSET = 2.0**16
 
 
 def _integer(value: Any, low: int, high: int) -> None:
@@ -85,11 +84,6 @@ def _finite_pair(value: Any) -> None:
 def _divisor(value: Any) -> None:
     if type(value) is not float or not 1 <= value <= MAX_DIVISOR:
         raise InputError(f"must be a float from 1 to {MAX_DIVISOR:g}")
-
-
-def _offset(value: Any) -> None:
-    if type(value) is not float or not abs(value) <= MAX_OFFSET:
-        raise InputError(f"must be a float from -{MAX_OFFSET:g} to {MAX_OFFSET:g}")
 
 
 def _groups(value: Any) -> None:
@@ -140,22 +134,14 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "concat": {},
     "smooth": {"function": _function, "parameter": _parameter},
     "gather": {"moves": _moves},
-    "multiply": {"offset": _offset},
+    "multiply": {},
     "matmul": {},
     "reshape": {},
     "resize": {"size": _pair},
     "resample": {"rows": check_rule, "columns": check_rule},
     "output": {"resize": _output_resize, "path": check_path},
 }
-OPTIONAL = {
-    ("output", "resize"),
-    ("output", "path"),
-    ("add", "signs"),
-    ("multiply", "offset"),
-    ("clip", "min"),
-    ("clip", "to"),
-    ("bend", "at"),
-}
+OPTIONAL = {("output", "resize"), ("output", "path"), ("add", "signs"), ("clip", "min"), ("clip", "to"), ("bend", "at")}
 SEVERAL_INPUTS = {"add", "concat"}
 TWO_INPUTS = {"multiply", "matmul"}
 

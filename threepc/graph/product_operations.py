@@ -76,11 +76,11 @@ def _matrices(call: Call, value: Value, part: str) -> Value:
 
 
 def _hardswish(call: Call) -> Value:
-    """z * clamp(z + 3, 0, 6) / 6 = (v - b) * clamp(v, 0, 2 b) with v = z / sqrt(6) + b and b = 3 / sqrt(6): no factor is left to divide by."""
+    """z * clamp(z + 3, 0, 6) / 6 = v * clamp(v + b, 0, 2 b) with v = z / sqrt(6) and b = 3 / sqrt(6): no factor is left to divide by."""
     x = call.activation(call.arguments["self"])
-    ones, root = np.ones(x.shape[0]), math.sqrt(6)
-    v = call.affine(x, ones / root, ones * 3 / root, "scaled")
-    return call.emit("multiply", [v, call.emit("clip", [v], {"max": root}, "clip")], {"offset": -3 / root})
+    scale, bound = np.full(x.shape[0], 1 / math.sqrt(6)), 3 / math.sqrt(6)
+    v = call.affine(x, scale, np.zeros(x.shape[0]), "scaled")
+    return call.emit("multiply", [v, call.emit("clip", [v], {"min": -bound, "max": bound, "to": [0.0, 2 * bound]}, "clip")])
 
 
 PRODUCTS = {

@@ -69,10 +69,26 @@ def _append(
     last = added + (bound or 0 if steps is None else scaled(bound or 0, steps.above, steps.bits))
     if not at.draft and max(abs(added), abs(last)) >= 1 << (at.bits - 2):
         raise InputError(f"{node.name}: its values are beyond the numbers of a ring of {at.bits} bits")
+    kept = at.is_kept(node, source)
     protocol = Relu(
-        at.op, value.shape, cut, at.bits, low_bit, width, at.sizes.get(node.name), bound, start=first, offset=added, slopes=steps, both=both
+        at.op,
+        value.shape,
+        cut,
+        at.bits,
+        low_bit,
+        width,
+        at.sizes.get(node.name),
+        bound,
+        start=first,
+        offset=added,
+        slopes=steps,
+        both=both or kept,
     )
-    at.append(ReluStep, node, node.name, [source], Value(at.shape(node), REDUCED, fraction, at.bits), OPS, protocol=protocol)
+    n, channels, height, width = at.shape(node)
+    result = Value((n, channels * (1 + kept), height, width), REDUCED, fraction, at.bits)
+    at.append(ReluStep, node, node.name, [source], result, OPS, protocol=protocol)
+    if kept:
+        at.part(node, source)
 
 
 def _slopes(node: Node, slopes: tuple[float, float], kept_bits: int) -> Slopes | None:

@@ -21,12 +21,7 @@ def multiply(at: Scheduler, node: Node) -> None:
     if product > at.bits - 2 and not at.draft:
         raise InputError(f"{node.name}: a product of {product} fractional bits does not fit a ring of {at.bits} bits")
     protocol = Product(
-        at.op,
-        tuple(value.shape for value in factors),
-        at.shape(node),
-        Cut(at.bits, shift, at.bits - shift),
-        round(node.attrs.get("offset", 0.0) * 2 ** factors[0].fraction),
-        node.kind == "matmul",
+        at.op, tuple(value.shape for value in factors), at.shape(node), Cut(at.bits, shift, at.bits - shift), node.kind == "matmul"
     )
     result = Value(at.shape(node), REDUCED, product - shift, at.bits)
     at.append(ProductStep, node, node.name, sources, result, OPS, protocol=protocol)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from threepc.errors import InputError
 from threepc.graph import relu_spec
 from threepc.graph.ir import Graph, Node
+from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol.relu import OPS, Relu
-from threepc.protocol.steps import CUT, RAW, REDUCED, ReluStep, Step, Value
+from threepc.protocol.steps import CUT, RAW, REDUCED, LocalStep, ReluStep, Step, Value
+from threepc.protocol.summands import every_second
 
 # Limits on what a stranger's model may ask for, so that nothing is allocated for more; far above what the largest networks take.
 MOST_OPS = 1 << 16
@@ -100,6 +103,22 @@ class Scheduler:
         truncated = self.append(ReluStep, node, f"{name}/truncation", [name], result, OPS, kind="truncation", protocol=relu)
         self.held.update(dict.fromkeys(readers, truncated))
         return truncated
+
+    def is_kept(self, node: Node, source: str) -> bool:
+        """Whether a ReLU's input is a factor of a product too, and can be truncated in the messages of the ReLU."""
+        multiplied = any(reader.kind in TWO_INPUTS for reader in self.readers[node.inputs[0]])
+        return multiplied and node.kind != "rectify" and self.values[source].form == RAW and node.name not in self.sizes
+
+    def part(self, node: Node, source: str) -> None:
+        """The two halves of what a ReLU that keeps its input gives: the activation, and `source` after its truncation."""
+        value = self.values[node.name]
+        n, channels, height, width = value.shape
+        half = Value((n, channels // 2, height, width), REDUCED, value.fraction, value.bits)
+        readers = [name for name, held in self.held.items() if held == source]
+        for name, of, first in ((f"{node.name}/activation", node, 0), (f"{source}/truncation", self.graph[readers[0]], 1)):
+            apply = partial(every_second, first=first)
+            self.append(LocalStep, of, name, [node.name], half, 0, kind="part", apply=apply)
+        self.held.update(dict.fromkeys(readers, name))
 
     def ends_here(self, node: Node) -> bool:
         """Whether nothing but the output reads a node, flattened or not."""

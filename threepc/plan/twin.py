@@ -218,7 +218,8 @@ def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
         value = kept * lifted if protocol.slopes is None else rounding.scaled(lifted, kept, protocol.slopes)
         kept = value + above * (protocol.gate.constant or 0) + protocol.offset
         if protocol.both:
-            kept = np.stack([kept, lifted], axis=2).reshape(x.shape[0], -1, *x.shape[2:])
+            itself = rounding.lifted(x, protocol.cut.kept_bits, protocol.ring) if protocol.start else lifted
+            kept = np.stack([kept, itself], axis=2).reshape(x.shape[0], -1, *x.shape[2:])
         if whole:
             return to_words(kept, protocol.ring)
         out[:, protocol.decide] = kept
@@ -253,7 +254,6 @@ def _decided(protocol: Relu, units: np.ndarray) -> np.ndarray:
 
 def product(protocol: Product, x: np.ndarray, y: np.ndarray, rounding: Rounding) -> np.ndarray:
     """The product of words (N, C, H, W) with its truncation, as words of the ring; every party has a summand of it."""
-    x = x + x.dtype.type(protocol.offset % 2**protocol.cut.bits)
     cut = rounding.cut(x @ y if protocol.matrix else x * y, protocol.cut)
     return to_words(rounding.lifted(cut, protocol.cut.kept_bits, protocol.cut.bits), protocol.cut.bits)
 

@@ -53,14 +53,13 @@ def spread(factor: Shape, shape: Shape) -> Spread:
 class Product:
     """factors: the shapes (N, C, H, W) of x and y, one for a square; of their product, of `shape`, the bits that `cut` keeps, lifted to its ring.
 
-    offset: added to x, a whole number. matrix: (N, C, rows, depth) times (N, C, depth, columns), else elementwise.
+    matrix: (N, C, rows, depth) times (N, C, depth, columns), else elementwise.
     """
 
     op: int
     factors: tuple[Shape, ...]
     shape: Shape
     cut: Cut
-    offset: int = 0
     matrix: bool = False
 
     @property
@@ -189,8 +188,6 @@ class Product:
         (dealt,) = server.receive_dealt(self.op, self._dealt_bytes)
         server.receive_prepared(self.op)
         factors = self._flat(inputs)
-        if self.offset:
-            factors[0] = factors[0] + self._word(self.offset % 2**self.cut.bits)
         masks, masked, messages = zip(*(self._mask(server, i, u) for i, u in enumerate(factors)), strict=True)
         terms = self._terms(server, (factors[0], masks[-1]), (masks[0], masked[-1]))
         half, stream = np.empty(self._half_bytes, np.uint8), self._masks(server.with_provider)

@@ -233,9 +233,10 @@ class Relu:
             return
         packed, leaves, *carries = client.receive_online(self.op, self.opening.message_bytes, drelu.leaf_bytes, *through)
         reply = [self.identity.infer(client, part.view(np.uint64)) for part in carries]
-        x = self._started(self.opening.infer(client, packed))
+        x = self.opening.infer(client, packed)
         if self.both:
             reply = [self.identity.infer(client, self.identity.carries(client, x))]
+        x = self._started(x)
         planes = drelu.infer_leaves(client, self._decision_values(x), leaves)
         client.send_online(self.op, planes.leaf_wires, planes.group_wires, *reply)
         groups, theirs = client.receive_online(self.op, drelu.group_bytes, drelu.bit_bytes)

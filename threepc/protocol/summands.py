@@ -65,6 +65,12 @@ def concat(inputs: Sequence[Summand], lefts: Sequence[int], shapes: Sequence[tup
     return out
 
 
+def every_second(inputs: Sequence[Summand], first: int) -> Summand:
+    """The channels first, first + 2, ... of the only input."""
+    (x,) = inputs
+    return None if x is None else np.ascontiguousarray(x[:, first::2])
+
+
 def multiply(x: Summand, factor: int) -> Summand:
     """x * factor, a public integer."""
     if x is None:

@@ -45,7 +45,9 @@ class DeclaredCosts:
 
     @cached_property
     def _relus(self) -> dict[str, Relu]:
-        return {step.name: step.protocol for step in self._plan.steps if isinstance(step, ReluStep) and step.kind in ("relu", "clip")}
+        # what keeps its input for a product costs the same whatever the patches are: it counts as fixed
+        steps = (step for step in self._plan.steps if isinstance(step, ReluStep) and step.kind in ("relu", "clip"))
+        return {step.name: replace(step.protocol, both=False) for step in steps}
 
     @cached_property
     def _plan(self) -> Plan:
