@@ -19,12 +19,13 @@ from threepc.reduction.suffix import Suffix, TorchGraph, reach, suffix_macs
 
 
 class Everything(nn.Module):
-    """Every way a change of a channel can travel: dense, grouped, depthwise convolutions, sums, concatenation, pooling, a flattened map."""
+    """Every way a change of a channel can travel: dense, grouped, depthwise convolutions, sums, a PReLU, concatenation, pooling, a flattened map."""
 
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
         self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU6())
+        self.prelu = nn.PReLU(8)
         self.grouped = nn.Sequential(nn.Conv2d(8, 8, (3, 1), padding=(1, 0), groups=4), nn.ReLU())
         self.pool = nn.MaxPool2d(3, 2, padding=1)
         self.dense = nn.Sequential(nn.Conv2d(16, 6, 3, padding=2, dilation=2, stride=2), nn.ReLU())
@@ -33,7 +34,7 @@ class Everything(nn.Module):
 
     def forward(self, x):
         x = self.stem(x)
-        y = x - self.depthwise(x)
+        y = self.prelu(x - self.depthwise(x))
         z = self.grouped(y)
         x = torch.cat([self.pool(z), self.pool(x + y)], dim=1)
         return self.head(self.average(self.dense(x)).flatten(1))

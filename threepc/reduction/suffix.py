@@ -83,6 +83,8 @@ def _reach_of(graph: Graph, node: Node, ranges: dict[str, Range]) -> Range:
         return found[0][0] // per_group * outputs, (-(-found[0][1] // per_group)) * outputs
     if node.kind == "gather":
         return 0, node.shape[0]
+    if node.kind == "rectify":
+        return 2 * found[0][0], 2 * found[0][1]
     if node.kind == "reshape":
         pixels = math.prod(graph[node.inputs[0]].shape[1:])
         return found[0][0] * pixels, found[0][1] * pixels
