@@ -30,6 +30,7 @@ KNOWN_WARNINGS = (
     (UserWarning, "On January 1, 2023, MMCV will release v2.0.0"),  # mmcv
     (UserWarning, "Fail to import ``MultiScaleDeformableAttention``"),  # mmcv, where its compiled operations are absent
     (UserWarning, "Unnecessary conv bias before batch/instance norm"),  # mmcv, of VGG with batch norms
+    (UserWarning, "For binary segmentation, we suggest using"),  # mmsegmentation, of trained heads of two classes
     (UserWarning, "Default ``avg_non_ignore`` is False"),  # mmsegmentation's losses, which are built with a model and never used
 )
 
