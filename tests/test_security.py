@@ -22,6 +22,7 @@ from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
+from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
 from threepc.protocol.relu import Relu
@@ -128,6 +129,24 @@ def test_streams_of_the_table_for_products():
     trio.together(lambda server: protocol.serve(server, nothing), protocol.infer)
     for pair in ("CP", "SP"):
         named = {purpose for key, purpose in purposes({"product"}) if key == pair}
+        for holder in (pair, pair[::-1]):
+            assert {Purpose(purpose).name for purpose, _ in trio.streams[holder].drawn} == named
+
+
+def _lookup() -> Lookup:
+    return Lookup(0, (2, 3, 5, 7), Cut(48, 0, 20), 13, 61, 29, ((0,) * 128,) * 3)
+
+
+def test_bytes_of_the_table_for_lookups():
+    table = cost_of_the_table({"lookup"}, {"element": 210}, index=7, low=13, rows=128, total=61, dropped=29)
+    assert table == Cost(_lookup().cost.offline, _lookup().cost.online)
+
+
+def test_streams_of_the_table_for_lookups():
+    nothing = np.zeros((2, 3, 5, 7), np.uint64)
+    _, trio = run(_lookup(), (nothing,) * 3)
+    for pair in ("CP", "SP"):
+        named = {purpose for key, purpose in purposes({"lookup"}) if key == pair}
         for holder in (pair, pair[::-1]):
             assert {Purpose(purpose).name for purpose, _ in trio.streams[holder].drawn} == named
 

@@ -34,7 +34,8 @@ def _mutation(name: str, file: str, *changes: tuple[str, str], tests: tuple[str,
 
 
 PRF, RUNS, GATE = "threepc/prf.py", "threepc/kernels/runs.py", "threepc/kernels/gate.py"
-PRODUCT = "threepc/kernels/product.py"
+PRODUCT, LOOKUP = "threepc/kernels/product.py", "threepc/kernels/lookup.py"
+LOOKUPS = ("tests/protocol/test_lookup.py",)
 DECISIONS, COMPARISON = "threepc/kernels/decisions.py", "threepc/kernels/comparison.py"
 IN_OUT, LINEAR, ROLES = "threepc/protocol/input_output.py", "threepc/protocol/linear.py", "threepc/protocol/roles.py"
 CHANNEL, LISTENER, LAYERS = "threepc/transport/channel.py", "threepc/transport/zmq_listener.py", "threepc/plan/layers.py"
@@ -208,6 +209,35 @@ MUTATIONS = (
         tests=(TRANSCRIPTS,),
     ),
     _mutation("what a product deals without the result's mask", PRODUCT, (" - d[begin + p] - t[p]", " - t[p]"), tests=(TRANSCRIPTS,)),
+    # Lookups
+    _mutation(
+        "a lookup's choice without the client's half",
+        LOOKUP,
+        ("    block = draw(stream, block, choice)\n", "    block = draw(stream, block, choice)\n    choice[:] = 0\n"),
+        tests=LOOKUPS,
+    ),
+    _mutation(
+        "what a lookup deals without the client's half",
+        LOOKUP,
+        ("    block = draw(stream, block, words)\n", "    block = draw(stream, block, words)\n    words[:] = 0\n"),
+        tests=LOOKUPS,
+    ),
+    _mutation(
+        "the client's coefficients without their pads", LOOKUP, ("    draw(stream, block, pads)\n", "    pads[:] = 0\n"), tests=LOOKUPS
+    ),
+    _mutation(
+        "the server's coefficients without their pads",
+        LOOKUP,
+        ("    draw(stream, begin * 8 * COEFFICIENTS // BLOCK_BYTES, pads)\n", "    pads[:] = 0\n"),
+        tests=LOOKUPS,
+    ),
+    _mutation("what a lookup deals without the result's mask", LOOKUP, (", flip) - shift", ", flip)"), tests=LOOKUPS),
+    _mutation(
+        "every run of a lookup draws the first one's words",
+        LOOKUP,
+        ("    block = begin * 8 * (", "    block = 0 * begin * ("),
+        tests=LOOKUPS,
+    ),
     # Input, output, weights
     _mutation("the image without its mask", IN_OUT, ("(x - d).reshape(-1)", "x.reshape(-1)"), tests=(TRANSCRIPTS, "tests/protocol")),
     _mutation(
