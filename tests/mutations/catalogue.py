@@ -210,33 +210,28 @@ MUTATIONS = (
     ),
     _mutation("what a product deals without the result's mask", PRODUCT, (" - d[begin + p] - t[p]", " - t[p]"), tests=(TRANSCRIPTS,)),
     # Lookups
-    _mutation(
-        "a lookup's choice without the client's half",
-        LOOKUP,
-        ("    block = draw(stream, block, choice)\n", "    block = draw(stream, block, choice)\n    choice[:] = 0\n"),
-        tests=LOOKUPS,
-    ),
-    _mutation(
-        "what a lookup deals without the client's half",
-        LOOKUP,
-        ("    block = draw(stream, block, words)\n", "    block = draw(stream, block, words)\n    words[:] = 0\n"),
-        tests=LOOKUPS,
-    ),
-    _mutation(
-        "the client's coefficients without their pads", LOOKUP, ("    draw(stream, block, pads)\n", "    pads[:] = 0\n"), tests=LOOKUPS
-    ),
-    _mutation(
-        "the server's coefficients without their pads",
-        LOOKUP,
-        ("    draw(stream, begin * 8 * COEFFICIENTS // BLOCK_BYTES, pads)\n", "    pads[:] = 0\n"),
-        tests=LOOKUPS,
-    ),
-    _mutation("what a lookup deals without the result's mask", LOOKUP, (", flip) - shift", ", flip)"), tests=LOOKUPS),
-    _mutation(
-        "every run of a lookup draws the first one's words",
-        LOOKUP,
-        ("    block = begin * 8 * (", "    block = 0 * begin * ("),
-        tests=LOOKUPS,
+    *(
+        _mutation(name, LOOKUP, (old, new), tests=LOOKUPS)
+        for name, old, new in (
+            (
+                "a lookup's choice without the client's half",
+                "draw(stream, block, choice)\n",
+                "draw(stream, block, choice)\n    choice[:] = 0\n",
+            ),
+            (
+                "what a lookup deals without the client's half",
+                "draw(stream, block, words)\n",
+                "draw(stream, block, words)\n    words[:] = 0\n",
+            ),
+            ("the client's coefficients without their pads", "    draw(stream, block, pads)\n", "    pads[:] = 0\n"),
+            (
+                "the server's coefficients without their pads",
+                "    draw(stream, begin * 8 * COEFFICIENTS // BLOCK_BYTES, pads)\n",
+                "    pads[:] = 0\n",
+            ),
+            ("what a lookup deals without the result's mask", ", flip) - shift", ", flip)"),
+            ("every run of a lookup draws the first one's words", "    block = begin * 8 * (", "    block = 0 * begin * ("),
+        )
     ),
     # Input, output, weights
     _mutation("the image without its mask", IN_OUT, ("(x - d).reshape(-1)", "x.reshape(-1)"), tests=(TRANSCRIPTS, "tests/protocol")),
