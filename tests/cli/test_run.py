@@ -35,6 +35,15 @@ def test_json_is_all_that_standard_output_has(config, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)[0]["layer"] == "1"
 
 
+def test_clients_as_json(capsys, tmp_path):
+    assert main.status(["keygen", str(tmp_path / "keys")]) == 0
+    capsys.readouterr()
+    assert main.status(["clients", "list", "--deployment", str(tmp_path / "keys"), "--json"]) == 0
+    (fact,) = json.loads(capsys.readouterr().out)
+    public = (tmp_path / "keys" / "client.public").read_text().strip()
+    assert fact == {"name": "client", "public_key": public, "limit": None, "images": {}}
+
+
 def test_a_shell_completes_commands_and_options():
     environment = {"PYTHONPATH": ":".join(sys.path), "_THREEPC_COMPLETE": "bash_complete"}
     for words, wanted in (

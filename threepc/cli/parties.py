@@ -86,12 +86,13 @@ def add(deployment: Path, name: str) -> None:
 
 @clients.command("list", cls=Command)
 @_deployment
-def list_(deployment: Path) -> None:
+@json_option
+def list_(deployment: Path, as_json: bool) -> None:
     """Print the name and the public key of each client."""
-    from threepc.console import say
-    from threepc.tasks.keys import list_clients
+    from threepc.console import say, say_json
+    from threepc.tasks.keys import client_facts, list_clients
 
-    say("\n".join(list_clients(deployment)))
+    say_json(client_facts(deployment)) if as_json else say("\n".join(list_clients(deployment)))
 
 
 @clients.command(cls=Command)

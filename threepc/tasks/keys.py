@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from threepc.party import client_list
 from threepc.party.deployment import load
@@ -45,16 +46,25 @@ def rotate_client(deployment: Path, name: str) -> list[str]:
     return [*lines, _elsewhere(path, f"{name}.public"), f"and the folder {path.parent / name} to the client's host; then delete it here"]
 
 
+def client_facts(deployment: Path) -> list[dict[str, Any]]:
+    """Of each client its name, public key, limit of images, and how many it has asked of each model where that is counted."""
+    known = load(deployment)
+    used = read_used(state_file(known.path))
+    return [
+        {"name": name, "public_key": key.decode(), "limit": known.queries.of(name), "images": dict(sorted(used.get(name, {}).items()))}
+        for name, key in known.clients.items()
+    ]
+
+
 def list_clients(deployment: Path) -> list[str]:
     """A line for each client: its name and public key; under it, on the server's host, what it has asked of each model where that is counted."""
-    known = load(deployment)
-    used, width = read_used(state_file(known.path)), max(map(len, known.clients), default=0)
+    facts = client_facts(deployment)
+    width = max((len(fact["name"]) for fact in facts), default=0)
     lines = []
-    for name, key in known.clients.items():
-        lines.append(f"{name:<{width}}  {key.decode()}")
-        limit = known.queries.of(name)
-        most = "" if limit is None else f" of {limit:,}"
-        lines += [f"{'':<{width}}  {images:,}{most} images of {model}" for model, images in sorted(used.get(name, {}).items())]
+    for fact in facts:
+        lines.append(f"{fact['name']:<{width}}  {fact['public_key']}")
+        most = "" if fact["limit"] is None else f" of {fact['limit']:,}"
+        lines += [f"{'':<{width}}  {images:,}{most} images of {model}" for model, images in fact["images"].items()]
     return lines
 
 
