@@ -64,7 +64,7 @@ def test_the_commands_of_the_tutorial(folder):
                     take_free_ports(folder / "keys/deployment.yaml")
     finally:
         for party in going_on:
-            party.send_signal(signal.SIGINT)
+            party.send_signal(signal.SIGTERM)  # a background job, as tests may be, hears no SIGINT
         told = [party.communicate(timeout=ENDS_WITHIN_S)[0] for party in going_on]
     first, own, local, keys, _, answer = said
     assert re.search(r"^digit_3\.png +3 +3 ", first, re.MULTILINE) and "Same argmax as plaintext" in first
