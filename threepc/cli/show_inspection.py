@@ -28,6 +28,10 @@ def show(inspection: Inspection) -> None:
     say("offline, online: megabytes over all links; msgs: one-way messages online")
     say(f"largest: of the values, with {plain['ranges_of']}")
     say(f"room: bits from there to what the layer holds; the scales leave {plain['margin_bits']} (--margin)")
+    errors = {entry["name"].removesuffix("/curve"): entry["error"] for entry in plain["layers"] if "error" in entry}
+    if errors:
+        worst = max(errors, key=lambda name: errors[name])
+        say(f"tables of {len(errors)} smooth activations: largest error {errors[worst]:.2g}, of {worst} (--json has each layer's)")
     low, high = plain["drelu_window"]
     say()
     say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")

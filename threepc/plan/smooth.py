@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from math import ceil, log2
-from typing import Any
 
 from threepc.errors import InputError
 from threepc.graph.ir import Node
@@ -88,8 +87,3 @@ def _lookup(at: Scheduler, node: Node, name: str, source: str, table: Pieces) ->
     at.append(LookupStep, node, name, [source], Value(value.shape, CUT, fraction, kept), 1, protocol=lookup, error=table.error)
     at.settled[name] = fraction
     return name
-
-
-def error_of(step: Any) -> float | None:
-    """The largest error of a step's table, None where it has none."""
-    return step.error if isinstance(step, LookupStep) else None

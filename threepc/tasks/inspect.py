@@ -14,7 +14,7 @@ from threepc.model.served import PublicModel
 from threepc.plan.headroom import room
 from threepc.plan.schedule import Plan
 from threepc.protocol.cost import Cost
-from threepc.protocol.steps import Step
+from threepc.protocol.steps import LookupStep, Step
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def inspect(
 def layer(step: Step) -> dict[str, Any]:
     """What one step costs."""
     entry = {"name": step.name, "kind": step.kind, "shape": list(step.result.shape[1:]), "drelus": step.drelus}
-    return entry | {"bytes": sizes(step.cost), "messages": step.cost.messages}
+    error = {"error": step.error} if isinstance(step, LookupStep) else {}
+    return entry | {"bytes": sizes(step.cost), "messages": step.cost.messages} | error
 
 
 def sizes(cost: Cost) -> dict[str, int]:
