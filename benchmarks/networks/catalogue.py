@@ -62,7 +62,7 @@ _MMSEG = (
     " fastfcn_r50-d32_jpu_psp_512x512_80k_ade20k fastfcn_r50-d32_jpu_enc_512x512_80k_ade20k bisenetv1_r18-d32_4x4_1024x1024_160k_cityscapes"
     " bisenetv2_fcn_4x4_1024x1024_160k_cityscapes stdc1_512x1024_80k_cityscapes fast_scnn_lr0.12_8x4_160k_cityscapes"
     " erfnet_fcn_4x4_512x1024_160k_cityscapes cgnet_680x680_60k_cityscapes icnet_r18-d8_832x832_80k_cityscapes"
-    " lraspp_m-v3-d8_512x1024_320k_cityscapes lraspp_m-v3s-d8_512x1024_320k_cityscapes pointrend_r50_512x512_160k_ade20k"
+    " lraspp_m-v3-d8_512x1024_320k_cityscapes:448 lraspp_m-v3s-d8_512x1024_320k_cityscapes:448 pointrend_r50_512x512_160k_ade20k"
     " ocrnet_hr18s_512x512_20k_voc12aug ocrnet_r101-d8_512x1024_40k_b8_cityscapes ann_r50-d8_512x512_20k_voc12aug"
     " apcnet_r50-d8_512x512_80k_ade20k ccnet_r50-d8_512x512_20k_voc12aug danet_r50-d8_512x512_20k_voc12aug dmnet_r50-d8_512x512_80k_ade20k"
     " dnl_r50-d8_512x512_80k_ade20k emanet_r50-d8_512x1024_80k_cityscapes encnet_r50-d8_512x512_20k_voc12aug gcnet_r50-d8_512x512_20k_voc12aug"

@@ -230,3 +230,11 @@ def test_random_weights_settle_at_the_only_size_that_a_network_takes():
     config.model.head.in_channels = 8
     module, card = build(config, "tiny", None, 0)
     assert module(torch.randn(1, *card.preprocessing.shape)).shape == (1, 1000)
+
+
+def test_a_size_that_a_network_cannot_take_is_refused_with_what_it_raised():
+    config = read_config("mmcls:repmlp-base_8xb64_in1k")
+    config.model.backbone.arch = dict(channels=[4, 8, 8, 8], depths=[1, 1, 1, 1], sharesets_nums=[1, 2, 2, 2])
+    config.model.head.in_channels = 8
+    with pytest.raises(InputError, match=r"^the network cannot take images of 80x80 \(height x width\), it raised \w+: \S.*$"):
+        build(config, "tiny", None, 0, (80, 80))

@@ -31,6 +31,7 @@ KNOWN_WARNINGS = (
     (UserWarning, "Fail to import ``MultiScaleDeformableAttention``"),  # mmcv, where its compiled operations are absent
     (UserWarning, "Unnecessary conv bias before batch/instance norm"),  # mmcv, of VGG with batch norms
     (UserWarning, "For binary segmentation, we suggest using"),  # mmsegmentation, of trained heads of two classes
+    (UserWarning, "In MMCV v1.4.4, we modified the default value of args"),  # mmcv, of its Hsigmoid
     (UserWarning, "Default ``avg_non_ignore`` is False"),  # mmsegmentation's losses, which are built with a model and never used
 )
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from threepc.errors import InputError
 from threepc.mmlab.compat import quiet
 
 # A residual branch whose last batch norm starts at zero, as MMLab's do, contributes nothing: here it starts at this instead, small
@@ -33,6 +34,7 @@ def settle(module: nn.Module, shape: tuple[int, int, int], any_size: bool) -> No
     """Give the batch norms of a network with random weights the statistics of random images, drawn from torch's generator as it stands.
 
     shape: (C, H, W) of the network's input. any_size: it takes other sizes too, so that a smaller one will do here.
+    Raises InputError with what the network's own code raised.
     """
     norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
     if not norms:
@@ -45,10 +47,12 @@ def settle(module: nn.Module, shape: tuple[int, int, int], any_size: bool) -> No
                 nn.init.constant_(norm.weight, RESIDUAL_GAMMA)
         try:
             _calibrate(norms, module.eval(), _random_images(channels, *(small if any_size else (height, width))))
-        except Exception:  # a network of one size all the same says so in whatever way
-            if not any_size or small == (height, width):
-                raise
-            _calibrate(norms, module.eval(), _random_images(channels, height, width))
+        except Exception:  # noqa: BLE001 - a network of one size all the same says so in whatever way
+            try:
+                _calibrate(norms, module.eval(), _random_images(channels, height, width))
+            except Exception as error:  # foreign code runs here
+                line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise InputError(f"the network cannot take images of {height}x{width} (height x width), it raised {line}") from error
 
 
 def _calibrate(norms: list[nn.BatchNorm2d], forward: nn.Module, images: torch.Tensor) -> None:
