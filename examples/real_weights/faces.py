@@ -88,7 +88,7 @@ def main() -> int:
     same = boxes.shape == plain_boxes.shape and bool(np.abs(boxes[:, :4] - plain_boxes[:, :4]).max(initial=0) < 1)
     if same:
         pixels = max(np.abs(boxes[:, :4] - plain_boxes[:, :4]).max(), np.abs(points - plain_points).max())
-        print(f"The same {len(boxes)} face(s): boxes and landmarks differ by at most {pixels:.2f} pixels.")
+        print(f"The same {len(boxes)} face(s): boxes and landmarks differ by at most {pixels:.3f} pixels.")
     print(f"Bytes over all links: {sum(network.megabytes for network in networks):.0f} MB.")
     return not same
 
