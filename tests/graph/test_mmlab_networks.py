@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tests.graph.networks import Wrapped, assert_same_function, randomize
-from threepc.errors import InputError
 from threepc.graph.importer import import_module
 from threepc.graph.ir import relu_names
 from threepc.graph.passes import standard_passes
@@ -81,10 +80,9 @@ def test_densenet_whose_batch_norms_come_first():
     assert names[1:3] == ["backbone.stages.0.block.0.act/1", "backbone.stages.0.block.0.act/2"]
 
 
-def test_squeeze_and_excitation_is_refused():
-    model, x = build(type="SEResNet", depth=50)
-    with pytest.raises(InputError, match="16 times, in module"):
-        import_module(model, x)
+def test_squeeze_and_excitation():
+    graph, _ = relus(*build(type="SEResNet", depth=50))
+    assert sum(node.kind == "multiply" for node in graph.nodes) == sum(node.kind == "smooth" for node in graph.nodes) == 16
 
 
 def test_deeplab():

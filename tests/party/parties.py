@@ -33,6 +33,12 @@ def small_model(channels: int = 4, bits: int = 48, seed: int = 0) -> ServedModel
     return ServedModel(PublicModel(graph, Precision.default(bits), None, CARD), weights)
 
 
+def told_model(channel: Channel) -> PublicModel:
+    """What a server tells of its model, without the digest of its masked weights."""
+    fields = channel.receive_control("model").fields
+    return PublicModel.from_plain({key: value for key, value in fields.items() if key != "weights"})
+
+
 def images(count: int = 1, seed: int = 0) -> np.ndarray:
     """Random images for `small_model`."""
     return np.random.default_rng(seed).normal(size=(count, 3, 9, 9))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.graph.building import Builder
-from tests.party.parties import CARD, Stranger, images, serving, small_model
+from tests.party.parties import CARD, Stranger, images, serving, small_model, told_model
 from threepc.errors import RunError
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party.client import ClientSession
@@ -184,7 +184,7 @@ def test_two_connections_of_two_keys_are_no_session(parties):
     one, two = Stranger(parties["client"]), Stranger(parties["other"])
     two.session = one.session
     online = one.greet("server", purpose="online")
-    fingerprint = PublicModel.from_plain(online.receive_control("model").fields).fingerprint
+    fingerprint = told_model(online).fingerprint
     provider = one.greet("provider", [new_key()], fingerprint=fingerprint)
     offline = two.greet("server", purpose="offline")
     online.send_control("opened", {})
@@ -218,7 +218,7 @@ def test_a_greeting_with_other_keys_is_refused(keys):
     with serving(connector, MODEL, OPTIONS):
         stranger = Stranger(connector)
         online = stranger.greet("server", purpose="online")
-        fingerprint = PublicModel.from_plain(online.receive_control("model").fields).fingerprint
+        fingerprint = told_model(online).fingerprint
         provider = stranger.greet("provider", keys, fingerprint=fingerprint)
         with pytest.raises(RunError, match="another number or size of keys"):
             provider.receive_control("ready")
