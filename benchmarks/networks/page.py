@@ -47,6 +47,13 @@ def text(entries: dict[str, Entry]) -> str:
     refused = [pair for pair in done if pair not in running]
     if refused:
         parts += [REFUSED, "\n".join(_refusal(candidate, entry) for candidate, entry in refused) + "\n"]
+    for ring in RINGS:
+        small = [f"- `{c.config}`: {'; '.join(e[str(ring)]['refused'])}" for c, e in running if "refused" in e.get(str(ring), {})]
+        if small:
+            parts += [f"## What a ring of {ring} bits cannot hold\n", "\n".join(small) + "\n"]
+    waiting = [f"`{candidate.config}`" for candidate in CANDIDATES if candidate.config not in entries]
+    if waiting:
+        parts += ["## Not tried yet\n", ", ".join(waiting) + "\n"]
     return "\n".join(parts)
 
 
