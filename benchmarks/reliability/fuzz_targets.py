@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
 from collections.abc import Callable
@@ -60,7 +62,32 @@ def _graphs() -> list[Graph]:
         Node("linear", "conv", ("flat",), (5, 1, 1), flat),
         Node("output", "output", ("linear",), (5, 1, 1)),
     )
-    return [Graph(one), Graph(two)]
+    return [Graph(one), Graph(two), _imported()]
+
+
+@functools.cache
+def _imported() -> Graph:
+    """A network with what networks of today have besides: slopes, gates, curves, moves, sizes, several outputs."""
+    import torch
+    from torch import nn
+
+    from threepc.graph.importer import import_module
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.gate, self.slopes = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.PReLU(4)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = nn.functional.leaky_relu(self.first(x), 0.1)
+            x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+            x = nn.functional.hardswish(self.gate(self.slopes(self.gate(x))).reshape(-1, 2, 2, 6, 6).transpose(1, 2).flatten(1, 2))
+            wide = nn.functional.interpolate(x, scale_factor=1.5, mode="bilinear", align_corners=True)
+            rows = x.flatten(2)
+            return wide.abs().clamp(-1, 2), torch.matmul(rows, rows.transpose(1, 2)).flatten(1)
+
+    torch.manual_seed(0)
+    return import_module(Net().eval(), torch.randn(1, 3, 6, 6))[0]
 
 
 def _cards() -> list[ModelCard]:
@@ -69,16 +96,18 @@ def _cards() -> list[ModelCard]:
         ModelCard(
             "net", Preprocessing((4, 4), (0.0,), (1.0,), resize="short_edge", short_edge=5, backend="pillow"), classes=tuple("abcde")
         ),
+        ModelCard("net", Preprocessing((6, 6), (127.5,) * 3, (64.0,) * 3)),
     ]
 
 
 def _models() -> list[bytes]:
-    first, second = _graphs()
+    first, second, third = _graphs()
     cards = _cards()
     sizes: dict[str, tuple[tuple[int, int], ...]] = {"relu": ((1, 1), (2, 2), (1, 0), (0, 1))}
     models = [
         PublicModel(first, Precision(48, 16), sizes, cards[0]),
         PublicModel(second, Precision(32, 11, {"conv": 8}), None, cards[1], "label"),
+        PublicModel(third, Precision(48, 16), None, cards[2]),
     ]
     return [json.dumps(model.to_plain()).encode() for model in models]
 
@@ -96,14 +125,14 @@ def _read_nested(key: str) -> Callable[[Path], Read]:
     """Graph or card alone, with what else the models have: refused where it fits none of them."""
 
     def reader(folder: Path) -> Read:
-        first, second = map(json.loads, _models())
+        *others, last = map(json.loads, _models())
 
         def read(data: bytes) -> object:
             nested = {key: data.decode(errors="replace")}
-            try:
-                return PublicModel.from_plain(first | nested).plan(1)
-            except InputError:
-                return PublicModel.from_plain(second | nested).plan(1)
+            for document in others:
+                with contextlib.suppress(InputError):
+                    return PublicModel.from_plain(document | nested).plan(1)
+            return PublicModel.from_plain(last | nested).plan(1)
 
         return read
 

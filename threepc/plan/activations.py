@@ -60,6 +60,8 @@ def _append(
     cut = at.opened(source)
     low_bit, width = at.precision.comparison(cut.kept_bits)
     unit, fraction = 1 << low_bit, at.settled[source]
+    if max(abs(start), abs(offset), abs(end or 0.0)) >= 2.0 ** (62 - fraction):  # a stranger's number may be as large as floats are
+        raise InputError(f"{node.name}: a clip at {end or start:g} is beyond the numbers of a ring of {at.bits} bits: make it a relu")
     first = round(start * 2**fraction / unit) * unit
     bound = None if end is None else round(end * 2**fraction / unit) * unit - first
     if not at.draft and max(abs(first), bound or 0) >= 1 << (cut.kept_bits - 2):
