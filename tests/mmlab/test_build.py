@@ -81,20 +81,25 @@ def test_logits_are_those_of_mmcls_before_its_softmax(tiny):
     torch.testing.assert_close(module(images).softmax(1), probabilities)
 
 
-def test_logits_are_those_of_mmsegmentation_before_its_resize(tiny_segmentor):
+def assert_logits_of(module, card, settings):
+    """Resized, a built module's logits are those of mmsegmentation's own network of these settings with the same weights."""
     from mmseg.models import build_segmentor
 
-    module, card = build(tiny_segmentor, "tiny", None, 0)
-    settings = tiny_segmentor.model
-    settings.pretrained = settings.auxiliary_head = None
-    for part in (settings.backbone, settings.decode_head):
-        part.norm_cfg.type = "BN"
     with known_warnings_silenced():
         segmentor = build_segmentor(settings).eval()
     segmentor.load_state_dict(module.state_dict())
     images = torch.randn(1, 3, 64, 64)
     resized = torch.nn.functional.interpolate(module(images), size=(64, 64), mode="bilinear", align_corners=card.align_corners)
     torch.testing.assert_close(resized, segmentor.encode_decode(images, None).detach())
+
+
+def test_logits_are_those_of_mmsegmentation_before_its_resize(tiny_segmentor):
+    module, card = build(tiny_segmentor, "tiny", None, 0)
+    settings = tiny_segmentor.model
+    settings.pretrained = settings.auxiliary_head = None
+    for part in (settings.backbone, settings.decode_head):
+        part.norm_cfg.type = "BN"
+    assert_logits_of(module, card, settings)
 
 
 @pytest.mark.parametrize("name", ["resnet50_8xb16-mixup_cifar10", "vgg16_8xb16_voc"])
@@ -118,8 +123,6 @@ def test_multi_label_heads_give_logits_before_their_sigmoid(name):
 
 
 def test_a_cascade_gives_the_logits_of_its_last_head(tiny_segmentor):
-    from mmseg.models import build_segmentor
-
     settings = tiny_segmentor.model
     head = settings.decode_head
     refining = dict(type="FCNHead", in_channels=80, channels=8, num_convs=1, num_classes=150, norm_cfg=dict(type="BN"))
@@ -129,12 +132,7 @@ def test_a_cascade_gives_the_logits_of_its_last_head(tiny_segmentor):
     module, card = build(tiny_segmentor, "tiny", None, 0)
     settings.pretrained = settings.auxiliary_head = None
     settings.backbone.norm_cfg.type = head.norm_cfg.type = "BN"
-    with known_warnings_silenced():
-        segmentor = build_segmentor(settings).eval()
-    segmentor.load_state_dict(module.state_dict())
-    images = torch.randn(1, 3, 64, 64)
-    resized = torch.nn.functional.interpolate(module(images), size=(64, 64), mode="bilinear", align_corners=card.align_corners)
-    torch.testing.assert_close(resized, segmentor.encode_decode(images, None).detach())
+    assert_logits_of(module, card, settings)
 
 
 def _adding(head: type) -> type:
