@@ -319,7 +319,7 @@ def test_no_server(connector):
 
 def test_no_provider(connector, caplog):
     with serving(connector, MODEL, SHORT, provider=False), pytest.raises(RunError, match="the provider at memory has not answered"):
-        ClientSession(connector, SHORT)
+        ClientSession(connector, OPTIONS)  # which waits longer: it is the server that gives up
     assert "has not answered" in caplog.text
 
 

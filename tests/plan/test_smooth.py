@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.graph.building import Builder
@@ -50,6 +50,7 @@ def by_table(function, parameter, fraction, x, below):
 
 
 @settings(max_examples=60)
+@example("softplus", 13.9375, 11, 0)  # its table ends where a row does, which the row after it reaches too
 @given(st.sampled_from(list(SMOOTH)), parameters, st.sampled_from([16, 14, 11, 8]), st.integers(0, 2**32))
 def test_a_table_is_as_exact_as_it_says(function, parameter, fraction, seed):
     parameter = parameter if SMOOTH[function].free else 1.0

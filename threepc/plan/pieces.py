@@ -102,7 +102,7 @@ def _error(made: Pieces, curve: Callable[[float], float], ends: tuple[float, ...
     """Largest distance from the curve over all rows and both ways that a value falls into two, and from the curve's ends where it is clamped."""
     width, scale, worst = 2.0**made.width_bits, 2.0 ** (made.fraction + GUARD_BITS), 0.0
     clamped = [(made.span, ends[-1])] + [(0.0, ends[0])] * (len(ends) > 1)
-    for h in range(-1, math.ceil(made.span / width) + 1):
+    for h in range(-1, math.floor(made.span / width) + 2):
         c0, c1, c2 = (row[h] / scale for row in made.rows)
         for i in range(-_POINTS, _POINTS + 1):
             c = width * (h + i / _POINTS)
@@ -110,6 +110,7 @@ def _error(made: Pieces, curve: Callable[[float], float], ends: tuple[float, ...
                 worst = max(worst, abs(c0 + c1 * i / _POINTS + c2 * (i / _POINTS) ** 2 - curve(c)))
         for c, end in clamped:
             t = c / width - h
-            if -1 < t < 1:
-                worst = max(worst, abs(c0 + (c1 + c2 * t) * t - end))
+            if -1 <= t < 1:
+                value = c0 + (c1 + c2 * t) * t  # of every argument from here on, over which the curve goes from its own value to its end
+                worst = max(worst, abs(value - curve(c)), abs(value - end))
     return worst
