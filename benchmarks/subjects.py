@@ -134,15 +134,15 @@ def plaintext(model: Assembled, pixels: np.ndarray) -> Plaintext:
     with torch.inference_mode():
         for threads in PLAIN_THREADS:
             with _torch_threads(threads):
-                model.module(batch)
+                model.imported.module(batch)
                 times: list[float] = []
                 while len(times) < 3 or (sum(times) < PLAIN_SECONDS and len(times) < PLAIN_RUNS):
                     began = time.perf_counter()
-                    model.module(batch)
+                    model.imported.module(batch)
                     times.append(time.perf_counter() - began)
             seconds[str(threads)] = spread(times)
         with _torch_threads(PLAIN_THREADS[-1]):
-            network = model.plaintext()
+            network = model.imported.plaintext()
             signs = (torch.arange(batch.numel()).reshape(batch.shape) * 40503 % 65537 % 2) * 2 - 1
             outputs = network(batch)
             disturbed = network(batch + signs * 2.0**-model.public.precision.fraction)

@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "threepc.cli.doctor",
     "inspect": "threepc.cli.inspect",
     "simulate": "threepc.cli.run",
+    "tune": "threepc.cli.tune",
     "evaluate": "threepc.cli.evaluate",
     "distortion": "threepc.cli.reduction",
     "knapsack": "threepc.cli.reduction",

@@ -16,6 +16,7 @@ from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.importer import import_module
+from threepc.graph.ir import Graph, Weights
 from threepc.graph.modes import outputs_of
 from threepc.graph.outputs import reveal_text, revealed
 from threepc.graph.passes import standard_passes
@@ -60,13 +61,58 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Assembled:
-    """A model to serve, the module it came from, its relu spec, and the ranges of its layers, which the server keeps to itself."""
+class Imported:
+    """A torch module as a graph with its weights, passes done, and the relu spec that it is to have: what is the same in every ring.
 
-    served: ServedModel
+    example: zeros shaped as its input (1, C, H, W). sizes: patches of the block ReLUs, by name.
+    """
+
     module: nn.Module
     example: torch.Tensor
+    graph: Graph
+    weights: Weights
     spec: relu_specs.ReluSpec | None
+    sizes: relu_specs.Sizes
+
+    @classmethod
+    def of(cls, module: nn.Module, example: torch.Tensor, spec: relu_specs.ReluSpec | Path | str | None) -> Imported:
+        """Raises InputError, naming the layer, for an unsupported operation and a spec of another model."""
+        if isinstance(spec, str | Path):
+            spec = relu_specs.load(spec)
+        graph, weights = import_module(module, example)
+        sizes: dict[str, tuple[tuple[int, int], ...]] = {}
+        if spec is not None:
+            relu_specs.check(spec, graph)
+            layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}
+            sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
+        return cls(module, example, *standard_passes(graph, weights, frozenset(sizes)), spec, sizes)
+
+    def plaintext(self) -> nn.Module:
+        """The same network in PyTorch, block ReLUs included. Raises InputError where a ReLU of the spec is no module."""
+        if self.spec is None:
+            return self.module
+        return apply_spec(copy.deepcopy(self.module), self.spec, self.example)
+
+    def assembled(self, card: ModelCard, settings: Settings) -> Assembled:
+        """With what else the parties agree on. Raises InputError, naming the layer, for what the ring cannot hold."""
+        graph, sizes = self.graph, self.sizes
+        reveal = reveal_text(revealed(graph, settings.reveal))
+        ranges = measure(graph, self.weights, _calibration_images(settings, card), sizes)
+        if card.input_limit is None:
+            limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
+            card = dataclasses.replace(card, input_limit=limit or None)
+        precision = choose(graph, ranges, settings.ring, settings.margin, sizes, settings.fraction, settings.window)
+        public = PublicModel(graph, precision, sizes or None, card, reveal)
+        public.plan(1)
+        return Assembled(ServedModel(public, self.weights), self, ranges)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model to serve, the module it came from, and the ranges of its layers, which the server keeps to itself."""
+
+    served: ServedModel
+    imported: Imported
     ranges: Ranges
 
     @property
@@ -77,13 +123,7 @@ class Assembled:
     @property
     def spec_source(self) -> str | None:
         """Where the relu spec came from, for reports."""
-        return None if self.spec is None else self.spec.source
-
-    def plaintext(self) -> nn.Module:
-        """The same network in PyTorch, block ReLUs included. Raises InputError where a ReLU of the spec is no module."""
-        if self.spec is None:
-            return self.module
-        return apply_spec(copy.deepcopy(self.module), self.spec, self.example)
+        return None if self.imported.spec is None else self.imported.spec.source
 
 
 def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings: Settings) -> Assembled:
@@ -91,25 +131,8 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
 
     Raises InputError, naming the layer, for an unsupported operation, a spec of another model, and what the ring cannot hold.
     """
-    precision, spec = settings.precision, settings.relu_spec
-    if isinstance(spec, str | Path):
-        spec = relu_specs.load(spec)
-    graph, weights = import_module(module, example)
-    sizes: dict[str, tuple[tuple[int, int], ...]] = {}
-    if spec is not None:
-        relu_specs.check(spec, graph)
-        layers = {name: tuple((int(h), int(w)) for h, w in patches) for name, patches in spec.layers.items()}
-        sizes = {name: patches for name, patches in layers.items() if set(patches) != {relu_specs.PLAIN}}
-    reveal = reveal_text(revealed(graph, settings.reveal))
-    graph, weights = standard_passes(graph, weights, frozenset(sizes))
-    ranges = measure(graph, weights, _calibration_images(settings, card), sizes)
-    if card.input_limit is None:
-        limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
-        card = dataclasses.replace(card, input_limit=limit or None)
-    precision = choose(graph, ranges, settings.ring, settings.margin, sizes, settings.fraction, settings.window)
-    public = PublicModel(graph, precision, sizes or None, card, reveal)
-    public.plan(1)
-    return Assembled(ServedModel(public, weights), module, example, spec, ranges)
+    _ = settings.precision  # refuses ring, fraction and window before anything is traced
+    return Imported.of(module, example, settings.relu_spec).assembled(card, settings)
 
 
 def _calibration_images(settings: Settings, card: ModelCard) -> np.ndarray:
@@ -126,16 +149,16 @@ def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
     return assemble(loaded.module, torch.zeros(loaded.example_shape), loaded.card, settings)
 
 
-def plain_outputs(assembled: Assembled, images: torch.Tensor, batch: int) -> Outputs:
+def plain_outputs(network: Imported, images: torch.Tensor, batch: int) -> Outputs:
     """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: float64, as `PublicModel.network_outputs` gives it."""
-    module, parts = assembled.plaintext(), []
+    module, parts = network.plaintext(), []
     for part in torch.split(images, batch):
         arrays = [tensor.double().numpy() for tensor in tree_leaves(outputs_of(module, part))]
         parts.append(tuple(array.reshape(array.shape[:2]) if array[0, 0].size == 1 else array for array in arrays))
     if not all(np.isfinite(array).all() for arrays in parts for array in arrays):
         raise InputError("the plaintext network itself gives NaN or infinity for these images")
     outputs = concatenated(parts)
-    return each(outputs)[0] if assembled.public.graph.returns_tensor else outputs
+    return each(outputs)[0] if network.graph.returns_tensor else outputs
 
 
 def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) -> list[str]:

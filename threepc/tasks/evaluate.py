@@ -141,7 +141,7 @@ class _Ways:
 
     @cached_property
     def _module(self) -> torch.nn.Module:
-        return self._assembled.plaintext()
+        return self._assembled.imported.plaintext()
 
     @cached_property
     def _packed(self) -> twin.Packed:

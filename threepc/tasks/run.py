@@ -155,7 +155,7 @@ def _budget(model: PublicModel, options: RunOptions, batch: int) -> int | None:
 def _compare(assembled: Assembled, inputs: Inputs, outputs: Outputs, batch: int) -> Comparison:
     images = torch.from_numpy(inputs.pixels)
     began = time.perf_counter()
-    plain = plain_outputs(assembled, images, batch)
+    plain = plain_outputs(assembled.imported, images, batch)
     seconds = time.perf_counter() - began
     return results.compare(assembled.public, outputs, plain, seconds)
 
