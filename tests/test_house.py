@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("errors", "choices"),
+    ("errors",),
+    ("choices",),
     ("files", "ring", "console"),
     ("kernels",),
     ("prf",),

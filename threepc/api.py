@@ -121,6 +121,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     transport: str = "ipc",
     *,
     network: str = "none",
+    links: str = "",
     drelu_window: tuple[int, int] | None = None,
     reveal: str = "logits",
     calibration: torch.Tensor | None = None,
@@ -134,7 +135,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
 
     example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40 or 32 bits.
     transport: "ipc" or "tcp" for three processes, "memory" for threads of this one. network: a simulated one, "lan", "lan10", "wan" or
-    "wan352". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
+    "wan352"; links: simulated rates of the parties' hosts, such as "server=1G,client=20M/100M". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
     outputs one for each, "logits,label", or for some, "NAME=label", names as "1" or "boxes.0". calibration: images (N, C, H, W)
     of the model owner's that the layers' ranges are measured with, by default example_input; margin: bits by which values may be larger.
     out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. threads: of each party. timeout:
@@ -168,7 +169,9 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin))
     with evaluating(model):
         ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
-    with one_host.open_parties(assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget) as parties:
+    with one_host.open_parties(
+        assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget, links=links
+    ) as parties:
         yield SecureModel(assembled, parties, ranks, out_of_range)
 
 

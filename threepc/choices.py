@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from threepc.errors import InputError
 
 RINGS = (64, 48, 40, 32)
 """Bits of a ring element."""
@@ -34,6 +39,42 @@ NETWORKS: dict[str, LinkPreset | None] = {
     "wan352": LinkPreset(352e6, 20e-3),
 }
 """Simulated networks: gigabit and 10-gigabit Ethernet with a round trip of 0.2 ms, 100 and 352 Mbit/s with one of 40 ms."""
+
+PARTIES = ("client", "server", "provider")
+
+
+class HostRates(NamedTuple):
+    """What a party's host sends and receives in all, bits per second; its peers share it."""
+
+    up: float = math.inf
+    down: float = math.inf
+
+
+LINKS_FORM = "PARTY=RATE or PARTY=UP/DOWN, such as server=1G,client=20M/100M; PARTY is client, server, provider or each, bits a second with k, M or G"
+_RATE = r"(\d{1,6}(?:\.\d{1,6})?)([kMG])"
+_UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def read_links(text: str) -> dict[str, HostRates]:
+    """The rates of the parties' hosts from a text like "server=1G,client=20M/100M"; of a party that is not named none is limited.
+
+    Raises InputError for another text, for a rate that is not positive and for a party that is named twice.
+    """
+    links: dict[str, HostRates] = {}
+    for part in text.split(",") if text else ():
+        found = re.fullmatch(rf"({'|'.join(PARTIES)}|each)={_RATE}(?:/{_RATE})?", part, re.ASCII)
+        if found is None:
+            raise InputError(f"links: {part[:80]!r} is not {LINKS_FORM}")
+        up = float(found[2]) * _UNITS[found[3]]
+        down = float(found[4]) * _UNITS[found[5]] if found[4] else up
+        if not (up and down):
+            raise InputError(f"links: {part}: a rate must be more than 0")
+        for party in PARTIES if found[1] == "each" else (found[1],):
+            if party in links:
+                raise InputError(f"links: the rate of the {party} is said twice")
+            links[party] = HostRates(up, down)
+    return links
+
 
 OUT_OF_RANGE = ("refuse", "warn")
 """What happens to inputs, and to values on their way, that are larger than what the model's scales are made for."""

@@ -145,6 +145,8 @@ def test_inspect_prints_a_table(config, capsys, monkeypatch):
         (["--input", "a.png", "--report", "a.png/r.json"], "the folder a.png cannot be made"),
         (["--input", "a.png", "--phases", "separate", "--budget", "0.00001"], "--phases separate needs a --budget of at least 1 MB"),
         (["--input", "a.png", "--network", "lan", "--transport", "memory"], "a simulated network needs processes"),
+        (["--input", "a.png", "--links", "server=1G", "--transport", "memory"], "links: a simulated network needs processes"),
+        (["--input", "a.png", "--links", "server"], "'server' is not PARTY=RATE or PARTY=UP/DOWN, such as server=1G"),
         ([], "missing option '--input': see 'threepc run --help'"),
     ],
 )

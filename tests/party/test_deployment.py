@@ -71,14 +71,14 @@ def test_more_clients(tmp_path):
 
 def test_everything_may_be_set(edit):
     def change(document):
-        document |= {"ring": 32, "frac_bits": 12, "drelu_window": [4, 20], "reveal": "label", "network": "wan352"}
+        document |= {"ring": 32, "frac_bits": 12, "drelu_window": [4, 20], "reveal": "label", "network": "wan352", "links": "server=1G"}
         document["server"]["listen"] = "tcp://0.0.0.0:7001"
         document["timeouts"] = {"connect": 1.5}
         document["budgets"] = {"client": 0.5, "provider": 1000, "memory": 6000}
 
     deployment = load(edit(change))
     assert (deployment.ring, deployment.frac_bits, deployment.drelu_window) == (32, 12, (4, 20))
-    assert (deployment.reveal, deployment.network) == ("label", "wan352")
+    assert (deployment.reveal, deployment.network, deployment.links) == ("label", "wan352", "server=1G")
     assert deployment.server.listen == "tcp://0.0.0.0:7001" and deployment.server.address == "tcp://127.0.0.1:7001"
     assert deployment.timeouts == Timeouts(1.5, 120.0, 600.0) and deployment.budgets == Budgets(500_000, 10**9, 6 * 10**9)
 
@@ -104,6 +104,8 @@ def test_everything_may_be_set(edit):
         ("drelu_window", ["a", 3], "drelu_window: is"),
         ("reveal", "everything", "reveal: is 'everything': choose one of logits, label"),
         ("network", "dsl", "network: is 'dsl': choose one of none, lan, lan10, wan, wan352"),
+        ("links", "server=fast", "links: is 'server=fast': 'server=fast' is not PARTY=RATE"),
+        ("links", 1, "links: is 1: '?' is not PARTY=RATE"),
         ("timeouts.answer", 0, "timeouts.answer: is 0: write a positive number"),
         ("timeouts.answer", float("inf"), "timeouts.answer: is inf"),
         ("timeouts.answer", float("nan"), "timeouts.answer: is nan"),

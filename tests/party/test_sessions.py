@@ -141,6 +141,15 @@ def test_weights_that_do_not_fit_the_ring_are_refused_by_name():
 def test_a_simulated_network_needs_processes():
     with pytest.raises(InputError, match="needs processes"):
         open_parties(MODEL, "memory", network="wan")
+    with pytest.raises(InputError, match="links: a simulated network needs processes"):
+        open_parties(MODEL, "memory", links="server=1G")
+    with pytest.raises(InputError, match="links: 'server' is not"):
+        open_parties(MODEL, "ipc", links="server")
+
+
+def test_hosts_of_given_rates_answer_as_others_do():
+    with open_parties(MODEL, "ipc", links="each=1G") as parties:
+        assert_close(MODEL, images(), parties.infer(images())[0])
 
 
 # Who disagrees

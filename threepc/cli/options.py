@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from threepc.choices import NETWORKS, OUT_OF_RANGE, REVEAL_FORM, RINGS, TRANSPORTS
+from threepc.choices import NETWORKS, OUT_OF_RANGE, REVEAL_FORM, RINGS, TRANSPORTS, read_links
+from threepc.errors import InputError
 
 if TYPE_CHECKING:
     from threepc.model.assemble import Settings
@@ -87,6 +88,20 @@ class Reveal(click.ParamType[str]):
         """The text; the network's outputs decide whether it suits them."""
         if not re.fullmatch(REVEAL_FORM, str(value)):
             self.fail(f"{value!r} is neither logits nor label, nor one of these for each output, nor NAME=label", param, ctx)
+        return str(value)
+
+
+class Links(click.ParamType[str]):
+    """Rates of the parties' hosts."""
+
+    name = "PARTY=RATE[,...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text, once it says what it should."""
+        try:
+            read_links(str(value))
+        except InputError as error:
+            self.fail(str(error).removeprefix("links: "), param, ctx)
         return str(value)
 
 
@@ -219,6 +234,12 @@ ring_options = together(
 
 network_option = click.option(
     "--network", type=click.Choice(NETWORKS), default="none", show_default=True, help="Simulate a slower network."
+)
+links_option = click.option(
+    "--links",
+    type=Links(),
+    default="",
+    help="Simulate the parties' hosts, whose peers share what a host sends and receives: server=1G,client=20M/100M (up/down), or each=1G.",
 )
 local_threads_option = threads_option("Threads of each party.", default_threads, "a third of the processors")
 phases_option = click.option(

@@ -15,6 +15,7 @@ from threepc.cli.options import (
     input_option,
     json_option,
     labels_option,
+    links_option,
     local_threads_option,
     model_arguments,
     model_options,
@@ -75,6 +76,7 @@ class _Run(Command):
 @click.option("--compare", is_flag=True, help="Run plaintext PyTorch on the same images, too.")
 @transport_option("ipc: sockets of this user; tcp: CURVE on loopback, as between hosts; memory: threads of one process.")
 @network_option
+@links_option
 @local_threads_option
 @phases_option
 @timeout_option

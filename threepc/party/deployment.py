@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from threepc.choices import LOGITS, NETWORKS, REVEAL_FORM, REVEALS, RINGS
+from threepc.choices import LOGITS, NETWORKS, REVEAL_FORM, REVEALS, RINGS, read_links
 from threepc.errors import InputError
 from threepc.party import strict_yaml
 from threepc.party.key_files import LISTENING, read_pair, read_public, read_text
@@ -74,6 +74,8 @@ class Deployment:
     """Bits low..high-1 that decide a sign, or None for all that can matter."""
     reveal: str = "logits"
     network: str = "none"
+    links: str = ""
+    """The rates of the parties' hosts, as `choices.read_links` takes them."""
     timeouts: Timeouts = Timeouts()
     budgets: Budgets = Budgets()
     queries: Limits = field(default_factory=Limits)
@@ -149,6 +151,7 @@ def parse(path: Path, text: str) -> Deployment:
         drelu_window=_window(top, ring),
         reveal=_reveal(top),
         network=top.choice("network", tuple(NETWORKS), "none"),
+        links=_links(top),
         timeouts=_timeouts(top.section("timeouts", required=False)),
         budgets=_budgets(top.section("budgets", required=False)),
         queries=_queries(top.section("queries", required=False)),
@@ -196,6 +199,15 @@ def _reveal(top: Section) -> str:
         several = "of several outputs one for each (logits,label), or NAME=label for some"
         raise top.unfit("reveal", reveal, f"choose one of {', '.join(REVEALS)}; {several}")
     return reveal
+
+
+def _links(top: Section) -> str:
+    links = top.take("links", "")
+    try:
+        read_links(links if isinstance(links, str) else "?")
+    except InputError as error:
+        raise top.unfit("links", links, str(error).removeprefix("links: ")) from None
+    return str(links)
 
 
 def _window(top: Section, ring: int) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from threepc.choices import NETWORKS, TRANSPORTS
+from threepc.choices import NETWORKS, TRANSPORTS, read_links
 from threepc.errors import InputError, RunError
 from threepc.model.served import ServedModel
 from threepc.party.client import ClientSession
@@ -54,18 +54,19 @@ class ThreeProcesses:
         timeout: float = 120.0,
         budget: int | None = None,
         traced: bool = False,
+        links: str = "",
     ) -> None:
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `choices.NETWORKS`. Raises RunError when a party does not start.
 
-        traced: note timelines, which are in `timelines` once the parties are closed.
+        traced: note timelines, which are in `timelines` once the parties are closed. links: hosts' rates, as `choices.read_links` takes them.
         """
-        check_transport(transport, network)
+        check_transport(transport, network, links)
         self._timeout, self._ended = timeout, ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._channels: dict[str, Channel] = {}
         self._open = contextlib.ExitStack()
         self.timelines: list[Timeline] = []
-        limits = {"network": network, "timeout": timeout, "budget": budget or Options().budget, "threads": threads}
+        limits = {"network": network, "timeout": timeout, "budget": budget or Options().budget, "threads": threads, "links": links}
         directory = tempfile.mkdtemp(prefix="threepc-")  # mode 0700
         self._directory = Path(directory)
         try:
@@ -221,7 +222,7 @@ class ThreeThreads:
         self.close()
 
 
-def open_parties(
+def open_parties(  # noqa: PLR0913 - what a run may choose; most by name
     model: ServedModel,
     transport: str = "ipc",
     network: str = "none",
@@ -231,26 +232,28 @@ def open_parties(
     timeout: float = 120.0,
     budget: int | None = None,
     traced: bool = False,
+    links: str = "",
 ) -> ThreeProcesses | ThreeThreads:
     """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `ThreeProcesses`.
 
     Kernels are compiled here first, so that not every process does it; progress is told what is compiled.
     """
-    check_transport(transport, network)
+    check_transport(transport, network, links)
     warm_up(model.public.precision, progress)
     if transport == "memory":
         return ThreeThreads(model, threads, timeout, budget, traced)
-    return ThreeProcesses(model, transport, network, threads, timeout, budget, traced)
+    return ThreeProcesses(model, transport, network, threads, timeout, budget, traced, links)
 
 
-def check_transport(transport: str, network: str) -> None:
-    """Raises InputError for a transport or a network that there is none of, and for a network between threads."""
+def check_transport(transport: str, network: str, links: str = "") -> None:
+    """Raises InputError for a transport, a network or rates that there are none of, and for a network between threads."""
     if transport not in TRANSPORTS:
         raise InputError(f"transport: must be one of {', '.join(TRANSPORTS)}, not {transport}")
     if network not in NETWORKS:
         raise InputError(f"network: must be one of {', '.join(NETWORKS)}, not {network}")
-    if transport == "memory" and network != "none":
-        raise InputError("network: a simulated network needs processes; choose transport ipc or tcp")
+    read_links(links)
+    if transport == "memory" and (network != "none" or links):
+        raise InputError(f"{'network' if network != 'none' else 'links'}: a simulated network needs processes; choose transport ipc or tcp")
 
 
 def memory_settings() -> dict[str, str]:

@@ -67,7 +67,7 @@ class ProviderParty(ListeningParty):
         if hello.fields.get("purpose") == "version":
             self._tell_version(channel)
             return
-        channel.link = ("provider", role)
+        channel.identify(role, self._options.shaper("provider", role))
         other = "server" if role == "client" else "client"
         with self._lock:
             meeting = self._meetings.setdefault(session, _Meeting())

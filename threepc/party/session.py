@@ -44,12 +44,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from threepc.choices import NETWORKS
+from threepc.choices import NETWORKS, HostRates, LinkPreset, read_links
 from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
 from threepc.party.memory import DEFAULT_MEMORY, check_batch
@@ -61,7 +62,7 @@ from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection, NoAnswerError
 from threepc.transport.framing import SESSION_BYTES, Control
 from threepc.transport.meter import Meter
-from threepc.transport.shaping import Shaper
+from threepc.transport.shaping import Downlink, Pipe, Shaper
 
 log = logging.getLogger("threepc")
 
@@ -94,18 +95,31 @@ class Options:
     trace: Timeline | None = None
 
     @classmethod
-    def simulating(cls, network: str, timeout: float, budget: int, threads: int) -> Options:
-        """With a preset of `choices.NETWORKS` between the parties of one host. The connections of one link direction share its pipe."""
-        preset = NETWORKS[network]
-        pipes: dict[tuple[str, str], Shaper] = {}
+    def simulating(cls, network: str, timeout: float, budget: int, threads: int, links: str = "") -> Options:
+        """With a preset of `choices.NETWORKS` and the rates of `choices.read_links` between the parties of one host."""
+        return cls(timeout, budget, threads, shaper=_simulated(NETWORKS[network], read_links(links)))
 
-        def shaper(sender: str, receiver: str) -> Shaper | None:
-            if preset is None:
-                return None
-            key = sender, "server" if receiver == "peer" else receiver
-            return pipes.setdefault(key, Shaper(preset.rate_bits_per_s, preset.one_way_delay_s))
 
-        return cls(timeout, budget, threads, shaper=shaper)
+def _simulated(preset: LinkPreset | None, hosts: Mapping[str, HostRates]) -> Callable[[str, str], Shaper | None]:
+    """A maker of pipes for this process. The connections of one link direction share its pipe, all of a party its uplink and its downlink."""
+    if preset is None and not hosts:
+        return lambda *_: None
+    preset = preset or LinkPreset(math.inf, 0.0)
+    pipes: dict[tuple[str, str], Shaper] = {}
+    ends: dict[str, tuple[Pipe | None, Downlink | None]] = {}
+
+    def shaper(sender: str, receiver: str) -> Shaper:
+        own, peer = hosts.get(sender, HostRates()), hosts.get(receiver, HostRates())
+        if sender not in ends:
+            ends[sender] = None if own.up == math.inf else Pipe(own.up), None if own.down == math.inf else Downlink(own.down)
+        if (sender, receiver) not in pipes:
+            uplink, downlink = ends[sender]
+            pipes[sender, receiver] = Shaper(
+                preset.rate_bits_per_s, preset.one_way_delay_s, uplink=uplink, downlink=downlink, peer_uplink=peer.up
+            )
+        return pipes[sender, receiver]
+
+    return shaper
 
 
 def new_session() -> bytes:

@@ -91,7 +91,8 @@ def connector_of(deployment: Deployment, name: str, keys: KeyPair | None = None)
 
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:
-    options = Options.simulating(deployment.network, deployment.timeouts.answer, budget, threads)
+    links = deployment.links if deployment.network != "none" else ""  # without a simulated network they say what the real one is
+    options = Options.simulating(deployment.network, deployment.timeouts.answer, budget, threads, links)
     accept, memory, idle = (lambda model: _agree(deployment, model)), deployment.budgets.memory, deployment.timeouts.idle
     return dataclasses.replace(options, accept=accept, memory=memory, idle=idle)
 

@@ -47,6 +47,7 @@ class RunOptions:
     settings: Settings = field(default_factory=Settings)
     transport: str = "ipc"
     network: str = "none"
+    links: str = ""
     threads: int = 1
     separate: bool = False
     timeout: float = 120.0
@@ -89,7 +90,7 @@ def prepare(options: RunOptions, display: Display) -> PreparedRun:
 
 def run(options: RunOptions, display: Display) -> Outcome:
     """Run the images through three parties. Raises InputError before any party is started, RunError when the run fails."""
-    one_host.check_transport(options.transport, options.network)
+    one_host.check_transport(options.transport, options.network, options.links)
     prepared = prepare(options, display)
     model, inputs = prepared.assembled.public, prepared.inputs
     batch = fitting(options.batch, len(inputs), largest_batch(model, Options().memory), display.note)
@@ -106,6 +107,7 @@ def run(options: RunOptions, display: Display) -> Outcome:
             timeout=options.timeout,
             budget=budget,
             traced=options.trace is not None,
+            links=options.links,
         )
     with parties, display.bar("private inference", len(inputs)) as advance:
         outputs, record = infer_all(partial(parties.infer, separate=options.separate), model, inputs.batches(options.batch), advance)
@@ -115,6 +117,7 @@ def run(options: RunOptions, display: Display) -> Outcome:
     details |= {
         "transport": options.transport,
         "network": options.network,
+        "link_rates": options.links,
         "threads": options.threads,
         "phases": "separate" if options.separate else "overlapped",
     }

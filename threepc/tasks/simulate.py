@@ -41,7 +41,7 @@ def run_reproducibly(options: RunOptions, seed: int, display: Display) -> Outcom
     Raises InputError unless the transport is that of one process.
     """
     debug.refuse_unless_local(seed, options.transport)
-    one_host.check_transport(options.transport, options.network)
+    one_host.check_transport(options.transport, options.network, options.links)
     display.warn(debug.NOT_PRIVATE)
     prepared = _prepare(options, display)
     served = prepared.assembled.served

@@ -80,10 +80,16 @@ class Channel:
         self.meter = meter if meter is not None else Meter()
         self.timeout = timeout
         self._shaper = shaper
+        self._flow = shaper.flow(connection) if shaper else None
         self._sent = 0
         self._received = 0
         self._held: list[memoryview] | None = None
         connection.name = f"the {link[1]} at {connection.where}"
+
+    def identify(self, peer: str, shaper: Shaper | None) -> None:
+        """The peer has said its role; shaper: the simulated pipe towards it."""
+        self.link, self._shaper = (self.link[0], peer), shaper
+        self._flow = shaper.flow(self.connection, self._flow) if shaper else None
 
     def send(self, op: int, parts: Sequence[NDArray[Any]], phase: str) -> None:
         """Send arrays as one message of `op` and count it under `phase` ("setup", "offline" or "online").
@@ -192,7 +198,11 @@ class Channel:
             raise RunError(f"{self.connection.name} {error}") from None
         if header.arrival != NO_ARRIVAL and self._shaper:
             self._held = frames
-            if not self._shaper.wait(header.arrival, None if deadline is None else deadline - time.monotonic()):
+            remaining = None if deadline is None else deadline - time.monotonic()
+            there = (
+                self._shaper.wait(header.arrival, remaining) if self._flow is None else self._flow.wait(frames, header.arrival, remaining)
+            )
+            if not there:
                 raise NoAnswerError(f"{self.connection.name} has not answered for {timeout:g} s: {self._expected(kind, op)}")
         self._held = None
         if header.kind == ABORT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -40,6 +40,9 @@ class Connection(ABC):
     name: str
     """What messages call the peer; a channel that knows its role replaces the default."""
 
+    note: Callable[[list[memoryview]], None] | None = None
+    """Hears of every message as it arrives, before anybody receives it; a simulated network asks for that."""
+
     wire: Wire | None = None
     """What is known of the TCP connection below; None for ipc and memory."""
 
@@ -72,6 +75,9 @@ class Connection(ABC):
     @abstractmethod
     def has_ended(self) -> bool:
         """Whether it is known already that nothing more can be sent; what has arrived may still be received."""
+
+    def collect(self) -> None:  # noqa: B027 - nothing to do where messages are delivered at once
+        """Take in what has arrived, without receiving it."""
 
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """The bytes that a message with frames of these sizes takes on the wire."""
@@ -120,6 +126,8 @@ class QueuedConnection(Connection):
 
     def deliver(self, frames: list[memoryview]) -> None:
         """Hand a message to the receiver."""
+        if self.note is not None:
+            self.note(frames)
         self._incoming.put(frames)
 
     def end(self, reason: str) -> None:

@@ -276,6 +276,16 @@ class DealerConnection(Connection):
         """Whether either side has closed it, or its wire broke, as far as a send or receive has noticed."""
         return self._closed or self._end is not None
 
+    def collect(self) -> None:
+        """Read the socket; whoever waits for a message looks again."""
+        with self._lock:
+            if self._closed:
+                return
+            while self._drain():
+                pass
+            if self._waiting and (self._arrived or self._end is not None):
+                self._waker.set()
+
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes on the wire, with what ZMTP and CURVE add."""
         return wire_bytes(sizes, self._encrypted)
@@ -321,9 +331,12 @@ class DealerConnection(Connection):
                 break
             frames = zmq_sockets.receive_frames(self._socket)
             if len(frames[0]) > 0:
-                self._arrived.append(zmq_sockets.read_only(frames, self._encrypted))
+                received = zmq_sockets.read_only(frames, self._encrypted)
+                if self.note is not None:
+                    self.note(received)
+                self._arrived.append(received)
                 if self.wire is not None:
-                    self.wire.delivered += len(self._arrived[-1])
+                    self.wire.delivered += len(received)
             elif len(frames) > 1:
                 self._end = zmq_sockets.farewell(frames)
         else:

@@ -52,6 +52,10 @@ class AcceptedConnection(QueuedConnection):
             self.end("was closed")
             self._listener.dismiss(self, zmq_sockets.CLOSED)
 
+    def collect(self) -> None:
+        """Read the listener's socket, for all its connections."""
+        self._listener.collect()
+
     def wire_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes on the wire, with what ZMTP and CURVE add."""
         return wire_bytes(sizes, self.peer is not None)
@@ -200,6 +204,12 @@ class Listener:
         connection.end(zmq_sockets.CLOSED)
         self.turns.wake()
         raise RunError(f"{connection.name} {zmq_sockets.CLOSED}")
+
+    def collect(self) -> None:
+        """Hand out what has arrived, for `AcceptedConnection`."""
+        while self._drain():
+            pass
+        self.turns.wake()
 
     def dismiss(self, connection: AcceptedConnection, reason: str) -> None:
         """Say goodbye to a peer and hear nothing more of it."""
