@@ -16,15 +16,16 @@ from torch.utils._pytree import tree_flatten
 
 import threepc
 from tests.party import parties
-from threepc.api import _pixels
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec
 from threepc.images.card import Preprocessing
 from threepc.images.read import load_images
+from threepc.party import three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.keygen import generate
 from threepc.party.session import Options
+from threepc.tasks.client import pixels_of
 
 
 def network() -> nn.Module:
@@ -234,15 +235,15 @@ def test_a_client_takes_pil_images_as_files_and_refuses_what_is_ambiguous(tmp_pa
     image.save(tmp_path / "image.png")
     shape = preprocessing.shape
     expected = load_images([tmp_path / "image.png"], preprocessing)
-    np.testing.assert_array_equal(_pixels(image, preprocessing, shape), expected)
-    np.testing.assert_array_equal(_pixels([image, str(tmp_path / "image.png")], preprocessing, shape), np.concatenate([expected] * 2))
+    np.testing.assert_array_equal(pixels_of(image, preprocessing, shape), expected)
+    np.testing.assert_array_equal(pixels_of([image, str(tmp_path / "image.png")], preprocessing, shape), np.concatenate([expected] * 2))
     for other in (pixels, IMAGES, pixels[None].astype(float)):
         with pytest.raises(
             threepc.InputError, match=r"PIL\.Image\.fromarray\(pixels\).*or ready inputs as a numpy array \(N, 3, 11, 13\), not a"
         ):
-            _pixels(other, preprocessing, shape)
+            pixels_of(other, preprocessing, shape)
     with pytest.raises(threepc.InputError, match=r"not a int$"):
-        _pixels([3], preprocessing, shape)
+        pixels_of([3], preprocessing, shape)
 
 
 def test_inputs_beyond_the_example_are_warned_of_where_that_is_wanted():
@@ -304,9 +305,7 @@ def test_a_client_without_retries_begins_a_new_session_behind_a_broken_one(tmp_p
     """A session that lost a party behind its answer is over. Who calls `predict` again has not been told, and need not be."""
     model, connector, options, opened = parties.small_model(), MemoryConnector(), Options(timeout=20.0), []
     generate(tmp_path / "keys")
-    monkeypatch.setattr(
-        threepc.api.three_hosts, "open_client", lambda *_, **__: opened.append(ClientSession(connector, options)) or opened[-1]
-    )
+    monkeypatch.setattr(three_hosts, "open_client", lambda *_, **__: opened.append(ClientSession(connector, options)) or opened[-1])
     with parties.serving(connector, model, options) as (server, _), threepc.Client(tmp_path / "keys", retries=0) as client:
 
         def vanish(*_):

@@ -1,6 +1,6 @@
 """Secure three-party inference of PyTorch and MMLab networks: a client, a server and a crypto provider.
 
-`local` runs all three parties on this machine, `Client` asks the parties of a deployment. Everything is loaded on first use, so that
+`local` runs all three parties on this machine; `serve` and `provide` are the server and the provider of a deployment, and `Client` asks them. Everything is loaded on first use, so that
 `import threepc` needs neither torch nor numba.
 """
 
@@ -10,10 +10,10 @@ import typing
 from threepc.errors import InputError, RunError, ThreepcError
 
 __version__ = "0.1.0"
-__all__ = ["Client", "InputError", "RunError", "SecureModel", "ThreepcError", "__version__", "local"]
+__all__ = ["Client", "InputError", "RunError", "SecureModel", "ThreepcError", "__version__", "local", "provide", "serve"]
 
 if typing.TYPE_CHECKING:
-    from threepc.api import Client, SecureModel, local
+    from threepc.api import Client, SecureModel, local, provide, serve
 else:
 
     def __getattr__(name: str) -> object:

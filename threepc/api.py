@@ -1,36 +1,41 @@
-"""The Python API: all three parties on this machine around a torch module, and the client of a deployment."""
+"""The Python API: all three parties on this machine around a torch module, or each where it belongs: server, provider and client of a deployment."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from threepc.choices import LABEL
+from threepc.console import Display
 from threepc.errors import InputError
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard, Preprocessing
-from threepc.images.read import check_range, load_images, preprocess
+from threepc.images.read import check_range
 from threepc.model.served import each
-from threepc.party import one_host, three_hosts
-from threepc.party.batches import infer_all
+from threepc.party import one_host
 from threepc.party.deployment import load
 from threepc.party.record import Record, report
-from threepc.party.retrying import RetryingClient
+from threepc.tasks.client import Client
+from threepc.tasks.provide import Background, Steering, Watching
+from threepc.tasks.provide import provide as serve_as_provider
 
 if TYPE_CHECKING:
     import torch
 
     from threepc.graph.relu_spec import ReluSpec
     from threepc.model.assemble import Assembled
+    from threepc.tasks.models import GivenModel
+
+__all__ = ["Client", "SecureModel", "local", "provide", "serve"]
 
 
 class SecureModel:
@@ -143,29 +148,16 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
 
     Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.
     """
-    import torch
     from torch.utils._pytree import tree_leaves
 
     from threepc.graph.modes import evaluating
     from threepc.model.assemble import Settings, assemble
     from threepc.model.onnx_file import load as load_onnx
-    from threepc.plan.calibration import NARROWEST
 
     name = Path(model).stem if isinstance(model, str | Path) else type(model).__name__
     if isinstance(model, str | Path):
         model, _ = load_onnx(Path(model))
-    if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4 or not example_input.is_floating_point():
-        raise InputError("example_input must be a float tensor (N, C, H, W)")
-    height, width = example_input.shape[2:]
-    card = ModelCard(name, Preprocessing((height, width), (0.0,) * 3, (1.0,) * 3))
-    scales = _real_numbers(example_input if calibration is None else calibration, "calibration")
-    if not scales.any() and ring != NARROWEST:
-        scales = np.random.default_rng(0).standard_normal(scales.shape)  # a shape without numbers: those of most networks' inputs
-    else:
-        limit = 2 * max(float(np.abs(scales).max(initial=0)), float(example_input.abs().max()))
-        card = replace(card, input_limit=limit if 0 < limit < np.inf else None)
-    if ring == NARROWEST and not scales.any():
-        raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
+    card, scales = _card_and_scales(name, example_input, calibration, ring)
     assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin))
     with evaluating(model):
         ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
@@ -175,116 +167,105 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
         yield SecureModel(assembled, parties, ranks, out_of_range)
 
 
-_Images = str | Path | Image.Image
+def _card_and_scales(name: str, example_input: object, calibration: torch.Tensor | None, ring: int) -> tuple[ModelCard, np.ndarray]:
+    """What clients are told of a module that was given with an example of its input, and the images that choose its scales."""
+    import torch
+
+    from threepc.plan.calibration import NARROWEST
+
+    if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4 or not example_input.is_floating_point():
+        raise InputError("example_input must be a float tensor (N, C, H, W)")
+    height, width = example_input.shape[2:]
+    channels = 1 if example_input.shape[1] == 1 else 3
+    card = ModelCard(name, Preprocessing((height, width), (0.0,) * channels, (1.0,) * channels))
+    scales = _real_numbers(example_input if calibration is None else calibration, "calibration")
+    if not scales.any() and ring != NARROWEST:
+        scales = np.random.default_rng(0).standard_normal(scales.shape)  # a shape without numbers: those of most networks' inputs
+    else:
+        limit = 2 * max(float(np.abs(scales).max(initial=0)), float(example_input.abs().max()))
+        card = replace(card, input_limit=limit if 0 < limit < np.inf else None)
+    if ring == NARROWEST and not scales.any():
+        raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
+    return card, scales
 
 
-def _pixels(images: _Images | Sequence[_Images] | np.ndarray, preprocessing: Preprocessing, shape: tuple[int, ...]) -> np.ndarray:
-    """Inputs (N, C, H, W) of whatever `Client.predict` takes. Raises InputError for anything else, with the conversion to use."""
-    if hasattr(images, "detach") or (isinstance(images, np.ndarray) and images.shape[1:] != shape):
-        advice = "image files, PIL images (of uint8 pixels (H, W, 3): PIL.Image.fromarray(pixels)), or ready inputs as a numpy array"
-        what = f"{type(images).__name__} of shape {tuple(images.shape)}"  # type: ignore[union-attr]  # a tensor or an array
-        raise InputError(f"images must be {advice} (N, {', '.join(map(str, shape))}), not a {what}")
-    if isinstance(images, np.ndarray):
-        return images
-    parts = []
-    for image in [images] if isinstance(images, str | Path | Image.Image) else images:
-        if isinstance(image, Image.Image):
-            grey = preprocessing.channels == 1
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
-            parts.append(preprocess(pixels if grey else pixels[:, :, ::-1], preprocessing)[None])
-        elif isinstance(image, str | Path):
-            parts.append(load_images([image], preprocessing, shape))
-        else:
-            raise InputError(f"images must be image files, PIL images or one numpy array of ready inputs, not a {type(image).__name__}")
-    if not parts:
-        raise InputError("no image given")
-    return np.concatenate(parts)
+def serve(  # noqa: PLR0913 - what users may choose; all but the first two by name
+    model: torch.nn.Module | str | Path,
+    deployment: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    example_input: torch.Tensor | None = None,
+    relu_spec: ReluSpec | str | Path | None = None,
+    calibration: torch.Tensor | Sequence[str | Path] | None = None,
+    margin: int = 2,
+    threads: int = 1,
+    grace: float = 30.0,
+    background: bool = False,
+) -> Any:
+    """Serve a model to the clients of a deployment, as `threepc server` does: with server.secret beside deployment.yaml, until interrupted.
 
+    model: a torch module, or what CONFIG names on the command line, an ONNX file among others; checkpoint: weights for CONFIG. A module
+    says by its attribute `model_card` how images become inputs; example_input, a float tensor (N, C, H, W), stands in for one, and then
+    clients send ready inputs. relu_spec, calibration, margin: as `local` has them; calibration of a CONFIG: image files. threads: of this
+    party. grace: seconds that inferences have to end when it is told to stop. Ring, window and what is revealed are the deployment's.
 
-class Client:
-    """A client of a deployment's server. As a context manager it keeps one session for all its predictions.
-
-    deployment: a deployment.yaml or its folder. name: of the client's key files beside it. out_of_range: "refuse" images that are larger
-    than the server's model is made for, or "warn" and go on. retries: how often a batch is asked for again, in a new session with new keys,
-    after a party was lost, silent or being stopped; what a party refuses is never tried again. model: NAME or
-    NAME@FINGERPRINT of one of the server's models, by default its first. cache: keep the server's masked weights on disk for later sessions.
-    Raises InputError for a malformed file.
+    background: serve in a thread, and return once clients are answered: a context manager with `address` and `close`, which leaves
+    logging as it is (logger "threepc"). Otherwise every session and inference is a line on standard output. Raises InputError, naming file
+    or layer, for keys, models and addresses, and outside of the main thread unless background.
     """
+    from threepc.tasks.models import ModelOptions
+    from threepc.tasks.serve import ServerOptions
+    from threepc.tasks.serve import serve as serve_as_server
 
-    def __init__(
-        self,
-        deployment: str | Path,
-        name: str = "client",
-        threads: int = 1,
-        out_of_range: str = "refuse",
-        *,
-        retries: int = 1,
-        model: str = "",
-        cache: bool = True,
-    ) -> None:
-        self._cache = cache
-        self._out_of_range, self._retries, self._model = out_of_range, retries, model
-        self._deployment, self._name, self._threads = load(deployment), name, threads
-        self._deployment.key_pair(name)
-        self._session: RetryingClient | None = None
-        self._entered = False
-        self._one_at_a_time = threading.RLock()
-        self.report: dict[str, Any] | None = None
-        """What the last prediction cost."""
-        self.card: ModelCard | None = None
-        """What the server says of its model, once there was a session."""
+    chosen: GivenModel | ModelOptions
+    if isinstance(model, str | Path):
+        if example_input is not None or hasattr(calibration, "detach"):
+            raise InputError("a model that is named knows its input: give image files as calibration, and no example_input")
+        files = tuple(map(Path, calibration or ()))
+        chosen = ModelOptions(str(model), None if checkpoint is None else Path(checkpoint), relu_spec, None, files, margin)
+    else:
+        chosen = _given(model, load(deployment).ring, example_input, cast("torch.Tensor | None", calibration), relu_spec, margin)
 
-    def predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> Any:
-        """Outputs for image files and PIL images, or for ready inputs (N, C, H, W). Threads may call it; one prediction runs at a time.
+    def run(watching: Watching, display: Display, steering: Steering | None) -> None:
+        serve_as_server(ServerOptions(chosen, Path(deployment), threads, watching), display, steering)
 
-        Returns float64 logits (N, K), or (N, K, h, w) of a segmentation; int64 classes (N,) or (N, h, w) where only these are revealed.
-        Of a network with several outputs the tuples, lists and dicts that it returns, with such arrays in them.
-        More images than fit in memory at once are asked for in parts. Raises InputError for unsuitable images, which leave a session as it
-        is; RunError when a party cannot be reached, disagrees or fails.
-        """
-        with self._one_at_a_time:
-            return self._predict(images)
+    return _started(run, grace, background)
 
-    def _predict(self, images: _Images | Sequence[_Images] | np.ndarray) -> Any:
-        try:
-            client = self._open()
-            session = client.session
-            pixels = _pixels(images, session.model.card.preprocessing, session.model.graph.input.shape)
-            check_range(pixels, session.model.card, self._out_of_range, _warn)
-            size = max(session.largest_batch, 1)
-            pixels = np.atleast_1d(pixels)
-            parts = [pixels[start : start + size] for start in range(0, max(len(pixels), 1), size)]
-            outputs, record = infer_all(client.infer, session.model, parts)
-            session = client.session
-            self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
-            return structured(session.model.graph, each(outputs))
-        except InputError:
-            raise
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            if not self._entered:
-                self.close()
 
-    def close(self) -> None:
-        """End the session, if there is one."""
-        with self._one_at_a_time:
-            session, self._session = self._session, None
-            if session is not None:
-                session.close()
+def _given(
+    model: torch.nn.Module,
+    ring: int,
+    example_input: object,
+    calibration: torch.Tensor | None,
+    relu_spec: ReluSpec | str | Path | None,
+    margin: int,
+) -> GivenModel:
+    from threepc.model.load import LoadedModel
+    from threepc.tasks.models import GivenModel
 
-    def __enter__(self) -> Self:
-        self._entered = True
-        return self
+    card = getattr(model, "model_card", None)
+    inputs: np.ndarray | tuple[()] = () if calibration is None else _real_numbers(calibration, "calibration")
+    if example_input is None and not isinstance(card, ModelCard):
+        raise InputError("give an example_input (N, C, H, W), or set the module's attribute model_card to a threepc.card.ModelCard")
+    if not isinstance(card, ModelCard):
+        card, inputs = _card_and_scales(type(model).__name__, example_input, calibration, ring)
+    return GivenModel(LoadedModel(model, card, "the module's own weights", random_weights=False), relu_spec, inputs, margin)
 
-    def __exit__(self, *_: object) -> None:
-        self._entered = False
-        self.close()
 
-    def _open(self) -> RetryingClient:
-        if self._session is None:
-            connect = partial(three_hosts.open_client, self._deployment, self._name, self._threads, model=self._model, cache=self._cache)
-            self._session = RetryingClient(connect, self._retries, reopens=True)
-            self.card = self._session.session.model.card
-        return self._session
+def provide(deployment: str | Path, *, threads: int = 1, grace: float = 30.0, background: bool = False) -> Any:
+    """Deal randomness to the clients and the server of a deployment, as `threepc provider` does; the rest as `serve`. It needs no torch."""
+
+    def run(watching: Watching, display: Display, steering: Steering | None) -> None:
+        serve_as_provider(deployment, threads, watching, display, steering)
+
+    return _started(run, grace, background)
+
+
+def _started(run: Callable[[Watching, Display, Steering | None], None], grace: float, background: bool) -> Background | None:
+    if background:
+        watching, silent = Watching(log_format=None, grace=grace), Display(Console(quiet=True), notes_apart=True)
+        return Background(lambda steering: run(watching, silent, steering))
+    if threading.current_thread() is not threading.main_thread():
+        raise InputError("signals end a party that serves, and only the main thread hears them: serve with background=True in another one")
+    run(Watching(grace=grace), Display(), None)
+    return None

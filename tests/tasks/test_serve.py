@@ -55,7 +55,7 @@ class Start:
             pages.append((answer.status, answer.read()))
         self.seen.append((moment, *pages, read_status(str(self.port))["role"]))
 
-    def end(self, party, *_):
+    def end(self, party, *_, steering=None):
         with party.served():
             while party.observation.state == "loading":
                 time.sleep(0.01)

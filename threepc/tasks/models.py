@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from threepc.console import Display
 from threepc.errors import InputError
+from threepc.graph.relu_spec import ReluSpec
 from threepc.model.assemble import Settings, assemble_loaded, introduction
-from threepc.model.load import load_model
+from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import ServedModel
 from threepc.party import strict_yaml
 from threepc.party.deployment import Deployment
@@ -33,7 +36,7 @@ class ModelOptions:
 
     config: str
     checkpoint: Path | None = None
-    relu_spec: Path | None = None
+    relu_spec: ReluSpec | Path | str | None = None
     size: tuple[int, int] | None = None
     calibration: tuple[Path, ...] = ()
     margin: int = MARGIN_BITS
@@ -41,22 +44,39 @@ class ModelOptions:
 
     def load(self, deployment: Deployment, display: Display) -> ServedModel:
         """Raises InputError for files, model and spec."""
-        settings = Settings(
-            deployment.ring, deployment.frac_bits, deployment.drelu_window, self.relu_spec, deployment.reveal, self.calibration, self.margin
-        )
         with display.stage(f"loading {self.name or 'the model'}"):
             loaded = load_model(self.config, self.checkpoint, size=self.size)
-        with display.stage("importing the network"):
-            assembled = assemble_loaded(loaded, settings)
-        for line in introduction(assembled, loaded, settings):
-            display.note(line)
-        with display.stage("preparing kernels") as progress:
-            warm_up(assembled.public.precision, progress)
-        served = assembled.served
+        served = _served(loaded, self, deployment, display)
         if self.name is None:
             return served
         card = dataclasses.replace(served.public.card, name=self.name)
         return dataclasses.replace(served, public=dataclasses.replace(served.public, card=card))
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A torch module that the program has already; the rest as `ModelOptions`. calibration: inputs (N, C, H, W), () for artificial ones."""
+
+    loaded: LoadedModel
+    relu_spec: ReluSpec | Path | str | None = None
+    calibration: tuple[()] | np.ndarray = ()
+    margin: int = MARGIN_BITS
+
+    def load(self, deployment: Deployment, display: Display) -> ServedModel:
+        """As `ModelOptions.load`."""
+        return _served(self.loaded, self, deployment, display)
+
+
+def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: Deployment, display: Display) -> ServedModel:
+    given = chosen.relu_spec, deployment.reveal, chosen.calibration, chosen.margin
+    settings = Settings(deployment.ring, deployment.frac_bits, deployment.drelu_window, *given)
+    with display.stage("importing the network"):
+        assembled = assemble_loaded(loaded, settings)
+    for line in introduction(assembled, loaded, settings):
+        display.note(line)
+    with display.stage("preparing kernels") as progress:
+        warm_up(assembled.public.precision, progress)
+    return assembled.served
 
 
 def read_models(path: Path) -> list[ModelOptions]:
@@ -147,7 +167,8 @@ class Models:
 
     def _stamp(self, options: ModelOptions) -> tuple[object, ...]:
         """What makes a model another one: its options, and time, size and place of its files."""
-        files = [Path(options.config), *filter(None, (options.checkpoint, options.relu_spec)), *options.calibration]
+        spec = options.relu_spec if isinstance(options.relu_spec, Path) else None
+        files = [Path(options.config), *filter(None, (options.checkpoint, spec)), *options.calibration]
         return options, *map(self._stamp_of, files)
 
     @staticmethod

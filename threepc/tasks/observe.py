@@ -32,8 +32,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line | {"text": record.getMessage()} | getattr(record, "fields", {}))
 
 
-def log_to_output(style: str = "text") -> None:
-    """A line for each session and inference on standard output. style: one of `choices.LOG_FORMATS`."""
+def log_to_output(style: str | None = "text") -> None:
+    """A line for each session and inference on standard output. style: one of `choices.LOG_FORMATS`, None to leave logging as it is."""
+    if style is None:
+        return
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines() if style == "json" else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)

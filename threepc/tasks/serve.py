@@ -10,23 +10,26 @@ from threepc.console import Display
 from threepc.party import three_hosts
 from threepc.party.deployment import load
 from threepc.party.tracing import traced
-from threepc.tasks.models import ModelOptions, Models
+from threepc.tasks.models import GivenModel, ModelOptions, Models
 from threepc.tasks.observe import log_to_output, watched
-from threepc.tasks.provide import Watching, serve_until_signal
+from threepc.tasks.provide import Steering, Watching, serve_until_signal
 
 
 @dataclass(frozen=True)
 class ServerOptions:
     """What `threepc server` is told; the command's help says what each means. model: the one to serve, or the models.yaml of several."""
 
-    model: ModelOptions | Path
+    model: ModelOptions | GivenModel | Path
     deployment: Path
     threads: int = 1
     watching: Watching = field(default_factory=Watching)
 
 
-def serve(options: ServerOptions, display: Display) -> None:
-    """Load, prepare, listen and serve until interrupted. Raises InputError before listening, for files, keys, models and address."""
+def serve(options: ServerOptions, display: Display, steering: Steering | None = None) -> None:
+    """Load, prepare, listen and serve until interrupted, or until `steering` says so.
+
+    Raises InputError before listening, for files, keys, models and address.
+    """
     deployment = load(options.deployment)
     deployment.key_pair("server")
     log_to_output(options.watching.log_format)
@@ -45,4 +48,4 @@ def serve(options: ServerOptions, display: Display) -> None:
             served = options.model.load(deployment, display)
             with display.stage("masking the weights"):
                 party.load(served)
-        serve_until_signal(party, deployment, watching.grace, look)
+        serve_until_signal(party, deployment, watching.grace, look, steering=steering)
