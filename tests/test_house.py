@@ -21,7 +21,7 @@ FLOORS = (
     ("plan",),
     ("model",),
     ("party", "reduction"),
-    ("tasks",),
+    ("tasks", "tensors"),
     ("api", "card"),
     ("benchmarks",),
     ("",),

@@ -61,6 +61,8 @@ class Purpose(IntEnum):
     """C's half of a one-hot choice and of what P deals with it, and the pads of the coefficients that are opened."""
     WEIGHT = 8
     """L_W, the mask of a layer's weights; under a key that S makes for these weights when it starts, and shares with P."""
+    SHARE = 9
+    """The client's share of an array of a data owner's; under a key that the owner makes for this array, and sends to C."""
 
 
 def new_key() -> bytes:

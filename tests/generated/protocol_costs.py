@@ -9,7 +9,7 @@ from threepc.kernels.gate import Cut
 from threepc.plan.precision import Precision
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
-from threepc.protocol.input_output import Input, Output
+from threepc.protocol.input_output import Input, Output, ServerOutput
 from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
@@ -55,6 +55,7 @@ def protocols(bits: int) -> Iterator[tuple[str, str, Cost, int]]:
         yield f"argmax of {classes:,}", "position", Argmax(0, (1, classes, 64, 64), bits, precision.fraction).cost, 64**2
     yield "input", "element", Input(0, SHAPE, bits).cost, ELEMENTS
     yield "output", "element", Output(0, ELEMENTS, bits, precision.fraction).cost, ELEMENTS
+    yield "output to the server", "element", ServerOutput(0, ELEMENTS, bits, precision.fraction).cost, ELEMENTS
     yield "convolution, linear layer", "element", Linear(0, SHAPE, (64, 64, 3, 3), (1, 1), (1,) * 4, (1, 1), 1, bits).cost, ELEMENTS
 
 

@@ -19,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.mutations.catalogue import MUTATIONS, Mutation
+from tests.mutations.catalogue import MUTATIONS
+from tests.mutations.mutation import Mutation
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 900

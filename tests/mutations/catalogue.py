@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.mutations.jobs import JOBS
+from tests.mutations.mutation import mutation as _mutation
 
 TRANSCRIPTS = "tests/protocol/test_transcripts.py"
 PROTOCOL = "tests/protocol"
@@ -10,27 +11,6 @@ STREAMS = "tests/test_prf.py"
 SESSIONS = "tests/party/test_sessions.py"
 DEPLOYMENT = "tests/end_to_end/test_deployment.py"
 SECRECY = "tests/party/test_secrecy.py"
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """changes: (text that stands exactly once in the file, what takes its place). tests: what is run, in this order."""
-
-    name: str
-    file: str
-    changes: tuple[tuple[str, str], ...]
-    tests: tuple[str, ...]
-
-    def applied(self, text: str) -> str:
-        """The file's text with the mutation. Raises AssertionError where a place is missing or not unique."""
-        for old, new in self.changes:
-            assert text.count(old) == 1, f"{self.name}: {old!r} stands {text.count(old)} times in {self.file}"
-            text = text.replace(old, new)
-        return text
-
-
-def _mutation(name: str, file: str, *changes: tuple[str, str], tests: tuple[str, ...]) -> Mutation:
-    return Mutation(name, file, changes, tests)
 
 
 PRF, RUNS, GATE = "threepc/prf.py", "threepc/kernels/runs.py", "threepc/kernels/gate.py"
@@ -394,4 +374,5 @@ MUTATIONS = (
         ("if used + images > limit:", "if False:"),
         tests=("tests/party/test_queries.py",),
     ),
+    *JOBS,
 )

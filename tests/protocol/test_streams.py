@@ -16,8 +16,8 @@ from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.prf import Purpose
 
-OF_THEIR_OWN = {Purpose.WEIGHT, Purpose.PRODUCT, Purpose.LOOKUP}
-"""L_W is drawn by the library, as one run; what the passes of products and lookups draw, tests of these protocols say."""
+OF_THEIR_OWN = {Purpose.WEIGHT, Purpose.PRODUCT, Purpose.LOOKUP, Purpose.SHARE}
+"""L_W and a data owner's share are drawn by the library, as one run; what the passes of products and lookups draw, tests of these protocols say."""
 
 ALL_PURPOSES = {"CP": set(Purpose) - OF_THEIR_OWN, "SP": {Purpose.OPENING, Purpose.DECISION}}
 """What client and server share streams with the provider for."""

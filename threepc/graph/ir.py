@@ -26,6 +26,7 @@ from threepc.graph.kinds import (
     MAX_NAME,
     MAX_NODES,
     MAX_SIDE,
+    NO_INPUTS,
     OPTIONAL,
     SEVERAL_INPUTS,
     TWO_INPUTS,
@@ -52,7 +53,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network: nodes in topological order, the first of kind input, the last, or several at the end, of kind output.
+    """A network or a job: nodes in topological order, the first the client's input, the last, or several at the end, of kind output.
 
     Raises InputError, naming the node and what is wrong with it, unless the nodes describe a consistent network.
     """
@@ -71,7 +72,7 @@ class Graph:
 
     @property
     def input(self) -> Node:
-        """The first node."""
+        """The first node, the client's input."""
         return self.nodes[0]
 
     @property
@@ -166,6 +167,8 @@ def _check(nodes: tuple[Node, ...]) -> None:
         raise InputError(f"graph: must have from 2 to {MAX_NODES} nodes")
     if nodes[0].kind != "input" or nodes[-1].kind != "output":
         raise InputError("graph: the first node must be of kind input and the last of kind output")
+    if nodes[0].attrs:
+        raise InputError("graph: the first node must be the client's input, without attributes")
     shapes: dict[str, Shape] = {}
     names: set[str] = set()
     outputs = _first_output(nodes)
@@ -206,18 +209,20 @@ def _check_outputs(outputs: tuple[Node, ...]) -> None:
 def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
     if type(node.kind) is not str or node.kind not in ATTRIBUTES:
         raise InputError(f"kind: {_shown(node.kind)} is none of {', '.join(KINDS)}")
-    if inner and node.kind in ("input", "output"):
+    if inner and (node.kind == "output" or (node.kind == "input" and node.attrs == {})):
         raise InputError(f"kind: a second node of kind {node.kind}")
     _check_attributes(node)
     _check_shape(node.shape)
-    few = 0 if node.kind == "input" else 2 if node.kind in SEVERAL_INPUTS | TWO_INPUTS else 1
+    few = 0 if node.kind in NO_INPUTS else 2 if node.kind in SEVERAL_INPUTS | TWO_INPUTS else 1
     many = MAX_NODES if node.kind in SEVERAL_INPUTS else few
     if type(node.inputs) is not tuple or not few <= len(node.inputs) <= many:
         raise InputError(f"inputs: a node of kind {node.kind} has {few if few == many else f'at least {few}'}")
     for name in node.inputs:
         if type(name) is not str or name not in shapes:
             raise InputError(f"inputs: {_shown(name)} is no earlier node")
-    if node.kind == "input":
+    if node.kind == "constant" and len(node.attrs["values"]) != math.prod(node.shape):
+        raise InputError(f"values: must be {math.prod(node.shape)}, not {len(node.attrs['values'])}")
+    if node.kind in NO_INPUTS:
         return
     inputs = [shapes[name] for name in node.inputs]
     if node.kind == "conv" and math.prod(node.attrs["kernel"]) * node.shape[0] * inputs[0][0] // node.attrs["groups"] > MAX_ELEMENTS:

@@ -3,7 +3,7 @@
 =======  ==========================================================================================================
 kind     attributes (plain JSON values)
 =======  ==========================================================================================================
-input    none
+input    owner: "server" for an array that the server brings to every inference; without it the client's, which is the first node and alone
 conv     kernel [h, w], stride [h, w], padding [top, left, bottom, right], dilation [h, w], groups
          weight (O, C / groups, h, w) and bias (O,) in `Weights`; a linear layer is a 1x1 convolution of a (C, 1, 1) map
 relu     none
@@ -19,10 +19,12 @@ smooth   function: a name in smooth.py, parameter: float, 1 where the function h
 gather   moves: what moves.py says; its input's cells, rearranged, dropped, repeated, or zeros
 multiply none; x * y, whose sides are equal or 1
 matmul   none; the product of (rows, depth) and (depth, columns) for every channel
+constant values: the floats of its shape in C order, known to everybody; no input
 reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
 resample  rows, columns: what resampling.py says; each row and column a weighted sum of the old ones, with public weights
-output   optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
+output   optionally to: "server", where the server and not the client is shown it
+         optionally resize [h, w, align_corners]: a bilinear resize left to the client, after decoding
          path, unless the network returns one tensor: where in what it returns this output stands, see outputs.py
 =======  ==========================================================================================================
 """
@@ -81,6 +83,16 @@ def _finite_pair(value: Any) -> None:
         _finite_float(part)
 
 
+def _finite_floats(value: Any) -> None:
+    if type(value) is not list or any(type(number) is not float or not math.isfinite(number) for number in value):
+        raise InputError("must be a list of finite floats")
+
+
+def _server(value: Any) -> None:
+    if type(value) is not str or value != "server":
+        raise InputError("must be server, or left out for the client")
+
+
 def _divisor(value: Any) -> None:
     if type(value) is not float or not 1 <= value <= MAX_DIVISOR:
         raise InputError(f"must be a float from 1 to {MAX_DIVISOR:g}")
@@ -122,7 +134,7 @@ _kernel = _integers(2, 1, MAX_KERNEL)
 _padding = _integers(4, 0, MAX_SIDE)
 
 ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
-    "input": {},
+    "input": {"owner": _server},
     "conv": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair, "groups": _groups},
     "relu": {},
     "clip": {"max": _finite_float, "min": _finite_float, "to": _finite_pair},
@@ -136,12 +148,23 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "gather": {"moves": _moves},
     "multiply": {},
     "matmul": {},
+    "constant": {"values": _finite_floats},
     "reshape": {},
     "resize": {"size": _pair},
     "resample": {"rows": check_rule, "columns": check_rule},
-    "output": {"resize": _output_resize, "path": check_path},
+    "output": {"resize": _output_resize, "path": check_path, "to": _server},
 }
-OPTIONAL = {("output", "resize"), ("output", "path"), ("add", "signs"), ("clip", "min"), ("clip", "to"), ("bend", "at")}
+OPTIONAL = {
+    ("input", "owner"),
+    ("output", "resize"),
+    ("output", "path"),
+    ("output", "to"),
+    ("add", "signs"),
+    ("clip", "min"),
+    ("clip", "to"),
+    ("bend", "at"),
+}
+NO_INPUTS = {"input", "constant"}
 SEVERAL_INPUTS = {"add", "concat"}
 TWO_INPUTS = {"multiply", "matmul"}
 

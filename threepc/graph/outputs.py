@@ -95,10 +95,14 @@ def reveal_text(reveals: Sequence[str]) -> str:
 
 
 def joined(graph: Graph, results: Sequence[np.ndarray]) -> np.ndarray:
-    """Decoded results (N, C, H, W), one for each output, as one array: (N, numbers), or as it is where the network returns one tensor."""
+    """Decoded results (N, C, H, W), one for each output, as one array: (N, numbers), or as it is where the network returns one tensor.
+
+    Where all outputs are the server's: (1, 0).
+    """
     if graph.returns_tensor:
         return results[0]
-    return np.concatenate([result.reshape(len(result), -1) for result in results], axis=1)
+    flat = [result.reshape(len(result), -1) for result in results]
+    return np.concatenate(flat, axis=1) if flat else np.empty((1, 0))
 
 
 def split(graph: Graph, reveals: Sequence[str], decoded: np.ndarray) -> list[np.ndarray]:

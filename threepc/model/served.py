@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast
 
 import numpy as np
 
@@ -139,15 +139,31 @@ def concatenated(parts: Sequence[Outputs]) -> Outputs:
     return together if isinstance(parts[0], tuple) else together[0]
 
 
+class ServerSide(Protocol):
+    """The server's part in a job; sessions may call it from several threads."""
+
+    def given(self) -> Mapping[str, np.ndarray]:
+        """The server's own inputs of the next inference: ring words (1, C, H, W) by node."""
+
+    def shown(self, results: list[np.ndarray]) -> None:
+        """What an inference revealed to the server: (1, C, H, W), float64, in the order of the outputs."""
+
+
 @dataclass(frozen=True)
 class ServedModel:
-    """A public model and its weights (float64, see `graph.ir.Weights`). Raises InputError, naming the layer, for weights of another one."""
+    """A public model, its weights (float64, see `graph.ir.Weights`), and the server's side where it brings inputs or is shown outputs.
+
+    Raises InputError, naming the layer, for weights of another one.
+    """
 
     public: PublicModel
     weights: Weights
+    side: ServerSide | None = None
 
     def __post_init__(self) -> None:
         check_weights(self.public.graph, self.weights)
+        if self.side is None and any(node.attrs.get("owner") or node.attrs.get("to") for node in self.public.graph.nodes):
+            raise InputError("the server has no part in this job to play: it must be given one")
 
     def write(self, file: IO[bytes]) -> None:
         """Write what `read` reads, to a file that can seek."""

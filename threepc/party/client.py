@@ -136,8 +136,13 @@ class ClientSession:
         """
         if self._ended:
             raise RunError(f"this session is over: {self._ended}")
-        words = self.model.precision.image_words(images, self.model.graph.input.shape)
-        plan = check_batch(self.model, len(images), self._options.memory, "the client")
+        return self.infer_words(self.model.precision.image_words(images, self.model.graph.input.shape), separate)
+
+    def infer_words(self, words: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
+        """As `infer`, of images that are ring words."""
+        if self._ended:
+            raise RunError(f"this session is over: {self._ended}")
+        plan = check_batch(self.model, len(words), self._options.memory, "the client")
         ahead = max(plan.cost.offline.values(), default=0)
         if separate and ahead > self._options.budget:
             raise InputError(f"the offline phase needs a budget of {ahead / 1e6:.0f} MB to be finished before the online phase")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from threepc.graph.outputs import joined
 from threepc.plan.schedule import Plan
 from threepc.protocol.roles import Client, Provider, Server
-from threepc.protocol.steps import InputStep, OutputStep, Step
+from threepc.protocol.steps import InputStep, OutputStep, ServerInputStep, ServerOutputStep, Step
 from threepc.protocol.summands import Summand
 
 Note = Callable[[int, Step, float], None]
@@ -27,7 +27,7 @@ def noting(seconds: list[float]) -> Note:
     return lambda index, _, taken: seconds.__setitem__(index, taken)
 
 
-def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note) -> list[Summand]:
+def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note, of: type[Step] = OutputStep) -> list[Summand]:
     values: dict[str, Summand] = {}
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
@@ -35,7 +35,7 @@ def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note)
         for name in plan.release[index]:
             del values[name]
         note(index, step, time.perf_counter() - began)
-    return [values[step.name] for step in plan.steps if isinstance(step, OutputStep)]
+    return [values[step.name] for step in plan.steps if isinstance(step, of)]
 
 
 def deal(provider: Provider, plan: Plan, note: Note = nothing) -> None:
@@ -56,9 +56,18 @@ def prepare(client: Client, plan: Plan, on_mask: Callable[[np.ndarray], None], n
     return cast("list[np.ndarray]", _walk(plan, act, note))  # of output steps, which never give None
 
 
-def serve(server: Server, plan: Plan, note: Note = nothing) -> None:
-    """S, online: the server's summands of every step."""
-    _walk(plan, lambda step, inputs: step.serve(server, inputs), note)
+def serve(server: Server, plan: Plan, note: Note = nothing, given: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
+    """S, online: the server's summands of every step. Returns what is revealed to it, (N, C, H, W), float64, in order.
+
+    given: ring words (N, C, H, W) of the server's own inputs, by name.
+    """
+
+    def act(step: Step, inputs: list[Summand]) -> Summand:
+        if isinstance(step, ServerInputStep):
+            return (given or {})[step.name]
+        return step.serve(server, inputs)
+
+    return cast("list[np.ndarray]", _walk(plan, act, note, ServerOutputStep))
 
 
 class Prepared(Protocol):
@@ -74,7 +83,7 @@ class Prepared(Protocol):
 
 
 def infer(client: Client, plan: Plan, x: np.ndarray, prepared: Prepared, note: Note = nothing) -> np.ndarray:
-    """C, online: logits (N, C, H, W), float64; of several outputs all numbers, see `threepc.graph.outputs.joined`.
+    """C, online: logits (N, C, H, W), float64; of several outputs all numbers that are C's, see `threepc.graph.outputs.joined`.
 
     x: ring words; prepared: the input's mask and what `prepare` returned.
     """

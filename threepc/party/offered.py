@@ -25,6 +25,7 @@ class OfferedModel:
     def __init__(self, model: ServedModel) -> None:
         """Raises InputError, naming the layer, for weights that do not fit the ring."""
         self.public, self.key = model.public, new_key()
+        self.side = model.side
         self.weights: dict[int, PackedWeight] = {}
         self.biases: dict[int, np.ndarray] = {}
         self.masked: dict[int, np.ndarray] = {}

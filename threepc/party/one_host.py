@@ -20,7 +20,7 @@ import numpy as np
 
 from threepc.choices import NETWORKS, TRANSPORTS, read_links
 from threepc.errors import InputError, RunError
-from threepc.model.served import ServedModel
+from threepc.model.served import PublicModel, ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.provider import ProviderParty
@@ -183,9 +183,16 @@ class ThreeThreads:
     """The three roles as threads of this process, over the in-memory channel: for tests and debugging."""
 
     def __init__(
-        self, model: ServedModel, threads: int = 1, timeout: float = 120.0, budget: int | None = None, traced: bool = False
+        self,
+        model: ServedModel,
+        threads: int = 1,
+        timeout: float = 120.0,
+        budget: int | None = None,
+        traced: bool = False,
+        accept: Callable[[PublicModel], None] = lambda _: None,
     ) -> None:
-        options, connector = Options(timeout, budget or Options().budget, threads), MemoryConnector()
+        """accept: as `Options` has it, of client and provider."""
+        options, connector = Options(timeout, budget or Options().budget, threads, accept=accept), MemoryConnector()
         self.timelines = [Timeline(role) for role in sorted(ROLES)] if traced else []
         of = {timeline.role: dataclasses.replace(options, trace=timeline) for timeline in self.timelines}
         self._parties = [ServerParty(model, connector, of.get("server", options)), ProviderParty(connector, of.get("provider", options))]
@@ -202,6 +209,10 @@ class ThreeThreads:
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """As `ClientSession.infer`."""
         return self._session.infer(images, separate)
+
+    def infer_words(self, words: np.ndarray) -> tuple[np.ndarray, Record]:
+        """As `ClientSession.infer_words`."""
+        return self._session.infer_words(words)
 
     def _stop(self) -> None:
         for party, thread in zip(self._parties, self._threads, strict=True):

@@ -174,7 +174,10 @@ class ServerParty(ListeningParty):
                 seconds[index] = taken
                 charge.is_final = index >= plan.before_results  # from the first output on, the client may have an answer
 
-            inference.serve(role, plan, noting(self._options.trace, f"session {online.session.hex()[:8]}", note))
+            given = offered.side.given() if offered.side else {}
+            shown = inference.serve(role, plan, noting(self._options.trace, f"session {online.session.hex()[:8]}", note), given)
+            if offered.side:
+                offered.side.shown(shown)
         stream.end_attempt(attempt)
         for receiver in (dealt, prepared):
             receiver.settle()

@@ -30,18 +30,20 @@ def open_client(
     model: str = "",
     cache: bool = True,
     trace: Timeline | None = None,
+    accept: Callable[[PublicModel], None] | None = None,
 ) -> ClientSession:
     """Connect as the client whose key files are called `name`, and set a session up; `tell` hears for whom the client waits.
 
     model: which one it asks for, as `Offer.find` takes it. cache: keep the masked weights on disk for later sessions, see `WeightCache`.
-    trace: what the session notes its work in.
+    trace: what the session notes its work in. accept: as `Options` has it, in place of a comparison with deployment.yaml.
 
     Raises InputError for its keys, RunError when a party is missing or disagrees.
     """
     connector = connector_of(deployment, name, deployment.client_pair(name))
     options = _options(deployment, deployment.budgets.client, threads)
     kept = WeightCache(tell) if cache else None
-    return ClientSession(connector, dataclasses.replace(options, tell=tell, model=model, weight_cache=kept, trace=trace))
+    options = dataclasses.replace(options, tell=tell, model=model, weight_cache=kept, trace=trace)
+    return ClientSession(connector, dataclasses.replace(options, accept=accept or options.accept))
 
 
 def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1, trace: Timeline | None = None) -> ServerParty:
@@ -57,11 +59,13 @@ def open_server(deployment: Deployment, model: ServedModel | None, threads: int 
     return party
 
 
-def open_provider(deployment: Deployment, threads: int = 1, trace: Timeline | None = None) -> ProviderParty:
-    """A provider that listens. Raises InputError for its keys and for an address in use."""
+def open_provider(
+    deployment: Deployment, threads: int = 1, trace: Timeline | None = None, accept: Callable[[PublicModel], None] | None = None
+) -> ProviderParty:
+    """A provider that listens. accept: as `open_client` takes it. Raises InputError for its keys and for an address in use."""
     connector = connector_of(deployment, "provider")
     options = _options(deployment, deployment.budgets.provider, threads)
-    party = ProviderParty(connector, dataclasses.replace(options, trace=trace))
+    party = ProviderParty(connector, dataclasses.replace(options, trace=trace, accept=accept or options.accept))
     party.authorise(deployment.authorised("provider"), deployment.name_of)
     return party
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from threepc.choices import LABEL
 from threepc.errors import InputError
 from threepc.graph.ir import Node, signs, weight_shape
@@ -17,11 +19,25 @@ from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
 from threepc.plan.smooth import smooth
 from threepc.protocol import summands
 from threepc.protocol.argmax import Argmax
-from threepc.protocol.input_output import Input, Output
+from threepc.protocol.input_output import Input, Output, ServerOutput
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
-from threepc.protocol.steps import CUT, RAW, REDUCED, InputStep, LinearStep, LocalStep, MaxPoolStep, OutputStep, Value
+from threepc.protocol.steps import (
+    CUT,
+    RAW,
+    REDUCED,
+    InputStep,
+    LinearStep,
+    LocalStep,
+    MaxPoolStep,
+    OutputStep,
+    PublicStep,
+    ServerInputStep,
+    ServerOutputStep,
+    Value,
+)
 from threepc.protocol.summands import Summand
+from threepc.ring import Ring
 
 OUTPUT_BITS = 8
 """Bits above the point that a result keeps when its fraction grows by an average's divisor."""
@@ -29,9 +45,17 @@ OUTPUT_BITS = 8
 
 def _input(at: Scheduler, node: Node) -> None:
     shape = at.shape(node)
-    at.append(
-        InputStep, node, node.name, [], Value(shape, REDUCED, at.precision.of_input, at.bits), 1, protocol=Input(at.op, shape, at.bits)
-    )
+    value = Value(shape, REDUCED, at.precision.of_input, at.bits)
+    if "owner" in node.attrs:
+        at.append(ServerInputStep, node, node.name, [], value, 0)
+    else:
+        at.append(InputStep, node, node.name, [], value, 1, protocol=Input(at.op, shape, at.bits))
+
+
+def _constant(at: Scheduler, node: Node) -> None:
+    words = Ring(at.bits).encode(np.array(node.attrs["values"]).reshape(node.shape), at.fraction, node.name)
+    value = Value(at.shape(node), REDUCED, at.fraction, at.bits)
+    at.append(PublicStep, node, node.name, [], value, 0, words=np.ascontiguousarray(np.broadcast_to(words, value.shape)))
 
 
 def _conv(at: Scheduler, node: Node) -> None:
@@ -129,6 +153,11 @@ def _output(at: Scheduler, node: Node) -> None:
         raise InputError(f"{node.name}: resized, the result has more than {MOST_ELEMENTS:,} numbers for {at.batch} images at once")
     # the low bits that do not count are as many whatever the weights' bits, and so are the bytes
     shift = value.fraction - at.settled[source]
+    if "to" in node.attrs:
+        if at.reveals[node.name] == LABEL:
+            raise InputError(f"{node.name}: the server cannot be shown labels")
+        at.append(ServerOutputStep, node, node.name, [source], value, 1, protocol=ServerOutput(at.op, elements(value), at.bits, shift))
+        return
     if at.reveals[node.name] == LABEL:
         argmax = Argmax(at.op, value.shape, at.bits, shift)
         at.append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
@@ -143,6 +172,7 @@ def _first(apply: Callable[..., Summand], inputs: Sequence[Summand], **arguments
 
 LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
     "input": _input,
+    "constant": _constant,
     "conv": _conv,
     "relu": activations.relu,
     "clip": activations.clip,

@@ -63,7 +63,7 @@ class Plan:
     @property
     def before_results(self) -> int:
         """The index of the last step before which the client has nothing of any result."""
-        return next(index for index, step in enumerate(self.steps) if isinstance(step, OutputStep)) - 1
+        return next((index for index, step in enumerate(self.steps) if isinstance(step, OutputStep)), len(self.steps)) - 1
 
     def encoded_weights(self, weights: Weights) -> Iterator[tuple[LinearStep, np.ndarray, np.ndarray]]:
         """Every linear step with its weights (O, C / groups, kh, kw) and its biases (O,) as ring words, the biases at the product's scale.

@@ -10,14 +10,14 @@ summand of it is zero; None stands for a summand of zeros.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from threepc.kernels.gate import Cut
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
-from threepc.protocol.input_output import Input, Output
+from threepc.protocol.input_output import Input, Output, ServerOutput
 from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
@@ -106,6 +106,32 @@ class InputStep(Step):
 
 
 @dataclass(frozen=True)
+class _AtServerStep(Step):
+    """What S has as it is: d is zero."""
+
+    def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
+        return None
+
+    def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
+        return None
+
+
+@dataclass(frozen=True)
+class ServerInputStep(_AtServerStep):
+    """An array that S brings to every inference; the party that runs the step has it."""
+
+
+@dataclass(frozen=True)
+class PublicStep(_AtServerStep):
+    """A constant that everybody knows, ring words."""
+
+    words: np.ndarray = field(compare=False)
+
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
+        return self.words
+
+
+@dataclass(frozen=True)
 class LinearStep(Step):
     """A convolution of a reduced value to a raw one; each role's weights are in its `weights`, the server's biases in `biases`."""
 
@@ -184,7 +210,7 @@ class ProductStep(Step):
 class _ProtocolStep(Step):
     """One protocol on one value, of any form."""
 
-    protocol: Relu | MaxPool | Lookup | Output | Argmax
+    protocol: Relu | MaxPool | Lookup | Output | ServerOutput | Argmax
 
     @property
     def cost(self) -> Cost:
@@ -254,4 +280,16 @@ class OutputStep(_ProtocolStep):
         words, value = self.protocol.infer(client, kept), self.inputs[0]
         if isinstance(self.protocol, Argmax):
             return words.astype(np.float64)
+        return Ring(value.bits).decode(words, value.fraction).reshape(value.shape)
+
+
+@dataclass(frozen=True)
+class ServerOutputStep(_ProtocolStep):
+    """The result to the server alone."""
+
+    protocol: ServerOutput
+
+    def serve(self, server: Server, inputs: Sequence[Summand]) -> np.ndarray:
+        """S: the numbers (N, C, H, W), float64, as words of the machine; no step reads them."""
+        words, value = self.protocol.serve(server, self._summand(inputs[0], at_server=True)), self.inputs[0]
         return Ring(value.bits).decode(words, value.fraction).reshape(value.shape)

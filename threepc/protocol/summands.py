@@ -14,6 +14,8 @@ from threepc.graph import resampling
 from threepc.graph.moves import Moves, apply
 from threepc.kernels.elementwise import add_multiple, add_shifted, scale, shift_left, sum_windows
 from threepc.kernels.gate import Cut, add_cut
+from threepc.kernels.packing import Tiles
+from threepc.kernels.product import multiply_matrices
 from threepc.ring import word_constant, word_of
 
 Summand = np.ndarray | None
@@ -77,6 +79,23 @@ def multiply(x: Summand, factor: int) -> Summand:
         return None
     out = np.empty(x.shape, x.dtype)
     scale(x.reshape(-1), word_constant(factor, x.dtype), out.reshape(-1))
+    return out
+
+
+def times(x: Summand, words: np.ndarray, matrix: bool, reverse: bool) -> Summand:
+    """x times a public array of words, elementwise or as matrices; reverse: the array is the first factor. Shapes (N, C, H, W)."""
+    if x is None:
+        return None
+    factors = [words, x] if reverse else [x, words]
+    if not matrix:
+        product: np.ndarray = factors[0] * factors[1]
+        return product
+    one, other = (np.ascontiguousarray(np.broadcast_to(factor, (len(x), *factor.shape[1:]))) for factor in factors)
+    out = np.zeros((*one.shape[:3], other.shape[3]), x.dtype)
+    maps = out.shape[0] * out.shape[1]
+    multiply_matrices(
+        *(array.reshape(maps, *array.shape[2:]) for array in (one, other)), Tiles(0, maps, maps), out.reshape(maps, *out.shape[2:])
+    )
     return out
 
 

@@ -1,0 +1,34 @@
+"""Mutations of what jobs on private tensors add: inputs that owners share out, openings to the server, policies."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import mutation
+
+OWNERS, PARTIES, PROGRAM = "threepc/tensors/owners.py", "threepc/tensors/parties.py", "threepc/tensors/program.py"
+
+JOBS = (
+    mutation(
+        "the client's part of what the server is shown without its mask",
+        "threepc/protocol/input_output.py",
+        (
+            "z.reshape(-1) - self._mask(client, client.with_provider)[: self.count]",
+            "0 * self._mask(client, client.with_provider)[: self.count] + z.reshape(-1)",
+        ),
+        tests=("tests/protocol/test_server_output.py",),
+    ),
+    mutation(
+        "a data owner's share without its mask",
+        OWNERS,
+        ("masked -= _mask(key, words.size, bits)", "masked -= 0 * _mask(key, words.size, bits)"),
+        tests=("tests/tensors",),
+    ),
+    mutation("a data owner's key is always the same", OWNERS, ("new_key()", "bytes(KEY_BYTES)"), tests=("tests/tensors",)),
+    mutation("a party does not ask its policy", PARTIES, ("        check_policy(model, policy)\n", ""), tests=("tests/tensors",)),
+    mutation("a policy that does not look at the receiver", PROGRAM, ("if policy[name] != to:", "if False:"), tests=("tests/tensors",)),
+    mutation(
+        "a party runs another job than its own",
+        PARTIES,
+        ("if model.fingerprint != program.fingerprint:", "if False:"),
+        tests=("tests/tensors",),
+    ),
+)

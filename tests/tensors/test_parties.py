@@ -1,0 +1,137 @@
+"""Jobs run by three parties: who is shown what, what a policy forbids, and what is refused before anything is sent."""
+
+import numpy as np
+import pytest
+
+from threepc import tensors
+from threepc.errors import InputError, RunError
+from threepc.model.served import ServedModel
+from threepc.party.one_host import ThreeThreads
+from threepc.tensors.parties import ServerPart, willing
+
+EVERYTHING = {"product": "client", "sum": "server", "best": "client"}
+
+
+def job(p):
+    x, w = p.input("x", (3, 4), "client"), p.input("w", (4, 2), "server")
+    product = x @ w + p.input("bias", (3, 2), "bank")
+    p.reveal(product, "client", "product")
+    p.reveal(product.sum(0), "server", "sum")
+    p.reveal(product.argmax(1), "client", "best")
+
+
+PROGRAM = tensors.trace(job)
+
+
+def arrays(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((3, 4)), rng.standard_normal((4, 2)), rng.standard_normal((3, 2))
+
+
+def test_each_is_shown_its_own_and_nothing_else():
+    with tensors.local(PROGRAM, EVERYTHING) as parties:
+        for seed in (1, 2, 3):
+            x, w, bias = arrays(seed)
+            results = parties.run({"x": x}, {"w": w}, {"bias": bias})
+            product = x @ w + bias
+            assert results.client.keys() == {"product", "best"} and results.server.keys() == {"sum"}
+            assert np.abs(results.client["product"] - product).max() < 1e-3 and np.abs(results.server["sum"] - product.sum(0)).max() < 1e-3
+            assert np.array_equal(results.client["best"], product.argmax(1)) and results.client["best"].dtype == np.int64
+
+
+def test_cost_is_the_declared_one():
+    with tensors.local(PROGRAM, EVERYTHING) as parties:
+        x, w, bias = arrays()
+        links = parties.run({"x": x}, {"w": w}, {"bias": bias}).record.links
+    declared, measured = PROGRAM.public.plan(1).cost, {phase: {} for phase in ("offline", "online")}
+    for link, phases in links.items():
+        for phase, (size, _) in phases.items():
+            if size and phase in measured:
+                measured[phase][link] = size
+    assert measured == {"offline": declared.offline, "online": declared.online}
+
+
+@pytest.mark.parametrize(
+    "policy, message",
+    [
+        ({"product": "client", "best": "client"}, "policy: nothing called 'sum' may be revealed, and the job reveals it to the server"),
+        (EVERYTHING | {"sum": "client"}, "policy: 'sum' may be revealed to the client alone, and the job reveals it to the server"),
+        ({}, "policy: nothing called 'product' may be revealed, and the job reveals it to the client"),
+    ],
+)
+def test_a_forbidden_reveal(policy, message):
+    with pytest.raises(InputError, match=message), tensors.local(PROGRAM, policy):
+        pass
+
+
+@pytest.mark.parametrize("difference", ({"sum": "client"}, {"other": "client"}))
+def test_each_party_asks_its_own_policy(difference):
+    """The server's is no use where client or provider think otherwise: no session begins."""
+    side = ServerPart(PROGRAM, dict, lambda _: None)
+    policy = {name: to for name, to in (EVERYTHING | difference).items() if name in difference or name != "sum"}
+    with pytest.raises((InputError, RunError), match="may be revealed"):
+        ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(PROGRAM, policy))
+
+
+def test_another_job_than_the_party_knows():
+    other = tensors.trace(lambda p: p.reveal(p.input("x", (3,), "client") * 2, "client", "product"))
+    side = ServerPart(PROGRAM, dict, lambda _: None)
+    with pytest.raises(RunError, match="runs another job than <lambda> as it is here: their fingerprints differ"):
+        ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(other, EVERYTHING))
+
+
+def test_a_server_without_its_part():
+    with pytest.raises(InputError, match="the server has no part in this job"):
+        ServedModel(PROGRAM.public, {})
+
+
+@pytest.mark.parametrize(
+    "role, name, value, message",
+    [
+        ("client", "x", np.zeros((3, 5)), r"x: must have the shape \(3, 4\), not \(3, 5\)"),
+        ("client", "x", np.full((3, 4), np.nan), "x: not a finite number"),
+        ("client", "x", np.full((3, 4), 2.0**40), "x: size 1.09951e.12 does not fit a ring of 64 bits"),
+        ("client", "x", [["a"] * 4] * 3, "x: must be an array of real numbers"),
+        ("client", "y", np.zeros(3), "'y' is no input of the client's: it brings x, bias"),
+        ("client", "x", None, "'x' is missing: it brings x, bias"),
+        ("server", "w", np.zeros((4, 4)), r"w: must have the shape \(4, 2\), not \(4, 4\)"),
+        ("server", "w", None, "'w' is missing: it brings w, bias"),
+        ("owners", "bias", np.zeros(3), r"bias: must have the shape \(3, 2\), not \(3,\)"),
+        ("owners", "tax", np.zeros(3), "'tax' is no input of job: it has x, w, bias"),
+    ],
+)
+def test_bad_inputs_are_refused_and_the_session_goes_on(role, name, value, message):
+    x, w, bias = arrays()
+    given = {"client": {"x": x}, "server": {"w": w}, "owners": {"bias": bias}}
+    spoilt = {key: dict(values) for key, values in given.items()}
+    if value is None:
+        del spoilt[role][name]
+    else:
+        spoilt[role][name] = value
+    with tensors.local(PROGRAM, EVERYTHING) as parties:
+        with pytest.raises(InputError, match=message):
+            parties.run(**spoilt)
+        assert np.abs(parties.run(**given).client["product"] - (x @ w + bias)).max() < 1e-3
+
+
+def test_a_share_that_is_none():
+    with pytest.raises(InputError, match="bias: must be a share of bank's, not a ndarray"):
+        ServerPart(PROGRAM, dict, lambda _: None).words({"w": arrays()[1], "bias": arrays()[2]})
+    with pytest.raises(InputError, match="bias: a share for the server is a message of 512 bytes"):
+        ServerPart(PROGRAM, dict, lambda _: None).words({"w": arrays()[1], "bias": b"short"})
+
+
+def test_what_the_server_lacks_tells_the_client_nothing():
+    """The server's text may quote a number of its own."""
+    side = ServerPart(PROGRAM, lambda: {"w": np.full((4, 2), 2.0**50), "bias": b""}, lambda _: None)
+    opened = ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(PROGRAM, EVERYTHING))
+    with opened as parties, pytest.raises(RunError, match=r"the server's inputs do not suit the job$"):
+        parties.infer_words(np.zeros((1, 18, 1, 1), np.uint64))
+
+
+def test_a_job_of_one_side_alone():
+    """The client brings nothing and is shown nothing; then the other way round."""
+    with tensors.local(tensors.trace(lambda p: p.reveal(p.input("w", (2,), "server") * 0.5, "server", "half")), {"half": "server"}) as one:
+        assert np.allclose(one.run(server={"w": [1.0, -3.0]}).server["half"], [0.5, -1.5], atol=1e-4)
+    with tensors.local(tensors.trace(lambda p: p.reveal(p.input("x", (), "client"), "client", "same")), {"same": "client"}) as one:
+        assert one.run({"x": 0.25}).client["same"] == 0.25
