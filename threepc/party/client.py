@@ -21,6 +21,7 @@ from threepc.party.memory import check_batch, check_weights, largest_batch
 from threepc.party.offered import is_meant
 from threepc.party.pacing import PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
+from threepc.party.rehearsal import rehearse_client
 from threepc.party.session import (
     WAITING_S,
     Options,
@@ -110,6 +111,7 @@ class ClientSession:
         if cache is not None and kept is None:
             cache.keep(digest, received)
         warm_up(self.model.precision)
+        rehearse_client(self.model, self._weights, self._options.memory, self._options.threads)
         self._online.receive_control("ready")  # first: the server hears of a provider that fails, the provider not of a server
         if self._provider.receive_control("ready").fields.get("fingerprint") != self.model.fingerprint:
             raise RunError("the provider confirmed another model")

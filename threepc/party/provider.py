@@ -15,6 +15,7 @@ from threepc.party.listening import GREETING_TIMEOUT, LOOK_S, ListeningParty
 from threepc.party.memory import check_weights
 from threepc.party.pacing import PacedSender
 from threepc.party.record import by_link, difference
+from threepc.party.rehearsal import rehearse_provider
 from threepc.party.session import Options, ending_together, key_text, next_request, requested, session_field, text_field
 from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
@@ -106,6 +107,7 @@ class ProviderParty(ListeningParty):
             try:
                 warm_up(model.precision)
                 weights = self._weight_masks(model, keys[2])
+                rehearse_provider(model, weights, self._options.memory, self._options.threads)
                 for channel in (client, server):
                     channel.send_control("ready", {"fingerprint": model.fingerprint})
                 paced, where = (

@@ -16,6 +16,7 @@ from threepc.party.offered import Offer, OfferedModel
 from threepc.party.pacing import PacedReceiver
 from threepc.party.places import Places
 from threepc.party.record import by_link, by_step, difference
+from threepc.party.rehearsal import rehearse_server
 from threepc.party.session import (
     Options,
     allow_messages,
@@ -144,6 +145,7 @@ class ServerParty(ListeningParty):
                 for op, message in offered.masked.items():
                     offline.send(op, [message], "setup")
             warm_up(public.precision)
+            rehearse_server(public, offered.weights, offered.biases, self._options.memory, self._options.threads)
             if text_field(provider.receive_control("ready"), "fingerprint") != public.fingerprint:
                 raise RunError("the provider confirmed another model")
             online.send_control("ready", {})
