@@ -316,7 +316,7 @@ class Labels:
 
 def constant(trace: Trace, value: object) -> Tensor:
     """An array that everybody knows. Raises InputError for anything but finite real numbers."""
-    if not isinstance(value, Real | np.ndarray | Sequence):
+    if isinstance(value, str | bytes) or not isinstance(value, Real | np.ndarray | Sequence):
         raise InputError(f"an operand must be a tensor of this job, a number or an array, not a {type(value).__name__}")
     try:
         numbers = np.asarray(value, np.float64)
