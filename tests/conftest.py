@@ -23,6 +23,7 @@ LEFT_OUT = {
     "tests/party/test_waiting.py": "clients that wait in a queue",
     "tests/tasks/test_run_report.py::test_in_a_browser": "a page in a browser",
     "tests/protocol/test_streams.py": "every block of the streams of whole inferences",
+    "tests/tensors/test_examples.py": "thousands of steps of a job",
     "tests/transport/test_attacks.py": "floods over sockets",
     "tests/transport/test_diagnosis.py": "peers over sockets that are something else",
     "tests/transport/test_silence.py": "hosts that vanish",

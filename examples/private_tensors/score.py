@@ -8,7 +8,6 @@ breast cancer data.
 
 import time
 
-import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 
