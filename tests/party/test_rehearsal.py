@@ -36,9 +36,9 @@ def steps_seen(monkeypatch, name):
     seen = []
     plain = getattr(rehearsal.inference, name)
 
-    def act(role, plan, *arguments):
+    def act(role, plan, *arguments, **given):
         note = arguments[-1]
-        return plain(role, plan, *arguments[:-1], lambda index, step, seconds: (note(index, step, seconds), seen.append(step)))
+        return plain(role, plan, *arguments[:-1], lambda index, step, seconds: (note(index, step, seconds), seen.append(step)), **given)
 
     monkeypatch.setattr(rehearsal.inference, name, act)
     return seen

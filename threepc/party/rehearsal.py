@@ -20,7 +20,7 @@ from threepc.party.memory import needed
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Client, Provider, Server, Weights
-from threepc.protocol.steps import Step
+from threepc.protocol.steps import ServerInputStep, Step
 from threepc.ring import word_of
 from threepc.transport.channel import Channel
 from threepc.transport.framing import Layout
@@ -60,7 +60,8 @@ def rehearse_server(model: PublicModel, weights: Weights, biases: Mapping[int, n
         with _stream() as stream, contextlib.suppress(_TooLongError):
             nobody = _Nobody()
             role = Server(0, weights, biases, stream, nobody, nobody, cast("Channel", nobody), threads)
-            inference.serve(role, plan, _within_limit())
+            given = {step.name: step.result.array(None) for step in plan.steps if isinstance(step, ServerInputStep)}
+            inference.serve(role, plan, _within_limit(), given=given)
 
 
 def rehearse_client(model: PublicModel, weights: Weights, memory: int, threads: int) -> None:
