@@ -305,7 +305,9 @@ def test_a_client_without_retries_begins_a_new_session_behind_a_broken_one(tmp_p
     """A session that lost a party behind its answer is over. Who calls `predict` again has not been told, and need not be."""
     model, connector, options, opened = parties.small_model(), MemoryConnector(), Options(timeout=20.0), []
     generate(tmp_path / "keys")
-    monkeypatch.setattr(three_hosts, "open_client", lambda *_, **__: opened.append(ClientSession(connector, options)) or opened[-1])
+    monkeypatch.setattr(
+        three_hosts, "sessions_of", lambda *_, **__: lambda _: opened.append(ClientSession(connector, options)) or opened[-1]
+    )
     with parties.serving(connector, model, options) as (server, _), threepc.Client(tmp_path / "keys", retries=0) as client:
 
         def vanish(*_):

@@ -106,7 +106,7 @@ def test_a_bad_call_leaves_the_session_and_threads_share_it(deployment, here):
     names = ["one.png", "two.png"] * 2
     with api.Client(deployment[0]) as client:
         expected = [client.predict(name) for name in names[:2]]
-        kept = client._session
+        kept = client._pool.first
         for images, reason in (
             (np.full((1, 3, 8, 10), np.nan, np.float32), "not a finite number"),
             (np.full((1, 3, 8, 10), 1e30, np.float32), "holds values up to 1e\\+30"),
@@ -117,11 +117,36 @@ def test_a_bad_call_leaves_the_session_and_threads_share_it(deployment, here):
         ):
             with pytest.raises(api.InputError, match=reason):
                 client.predict(images)
-            assert client.predict("two.png").shape == (1, 4) and client._session is kept
+            assert client.predict("two.png").shape == (1, 4) and client._pool.first is kept
         with ThreadPoolExecutor(4) as pool:
             for found, index in zip(pool.map(client.predict, names), (0, 1, 0, 1), strict=True):
                 np.testing.assert_allclose(found, expected[index], atol=0.005 * np.abs(expected[index]).max())
-        assert client._session is kept
+        assert client._pool.first is kept
+
+
+def test_several_in_flight_send_the_weights_once(deployment, threepc, here, tmp_path):
+    path, _ = deployment
+    words = ["--deployment", path, "--input", *["one.png", "two.png"] * 3, "--no-cache"]
+    reports = []
+    for number in (1, 3):
+        file = tmp_path / f"{number}.json"
+        done = threepc("client", *words, "--in-flight", number, "--report", file, "--output", tmp_path / str(number))
+        assert done.end() == 0, done.errors
+        reports.append(json.loads(file.read_text()))
+    one, three = reports
+    assert (one["in_flight"], three["in_flight"]) == (1, 3) and one["bytes"] == three["bytes"]
+    assert [entry["label"] for entry in one["results"]] == [entry["label"] for entry in three["results"]]
+    np.testing.assert_allclose(*(np.load(tmp_path / str(number) / "logits.npy") for number in (1, 3)), atol=0.01)
+    done = threepc("client", *words, "--in-flight", 2, "--trace", tmp_path / "t.json")
+    assert done.end() == 2 and "--trace: only with one inference in flight" in done.failure
+
+
+def test_the_python_client_asks_for_several_at_once(deployment, here):
+    names = ["one.png", "two.png"] * 3
+    with api.Client(deployment[0], in_flight=2) as client:
+        single = [client.predict(name)[0] for name in names[:2]]
+        for index, found in enumerate(client.map(names, batch=2)):
+            np.testing.assert_allclose(found, single[index % 2], atol=0.005 * np.abs(single[index % 2]).max())
 
 
 def test_the_python_client_opens_a_session_by_itself(deployment, here):

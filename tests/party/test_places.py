@@ -73,3 +73,23 @@ def test_who_goes_away_while_waiting_leaves_no_gap():
     after = Visitor(places, b"b")
     assert after.has_come.wait(10) and after.numbers == []
     after.leave()
+
+
+def test_a_key_takes_no_more_than_its_part_of_the_places():
+    places = Places(3, of_one=1)
+    greedy, more = Visitor(places, b"greedy"), []
+    assert greedy.has_come.wait(10)
+    more = [Visitor(places, b"greedy") for _ in range(2)]
+    for each in more:
+        assert each.waits.wait(10)
+    other = Visitor(places, b"another")
+    assert other.has_come.wait(10)
+    vouched_for = Visitor(places, None)
+    assert vouched_for.has_come.wait(10) and not any(each.has_come.is_set() for each in more)
+    for each in (other, vouched_for):
+        each.leave()
+    assert not any(each.has_come.wait(0.05) for each in more)
+    greedy.leave()
+    assert more[0].has_come.wait(10)
+    for each in more:
+        each.leave()

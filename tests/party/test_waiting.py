@@ -101,7 +101,9 @@ def test_a_full_server_has_clients_wait_in_a_queue(connector, monkeypatch):
             assert_close(MODEL, images(), first.infer(images())[0])
             assert not logits
         thread.join()
-    assert told == ["the server has this client wait: it serves 1 sessions already, and this one is number 1 in the queue"]
+    assert told == [
+        "the server has this client wait: it serves 1 sessions already, or 16 of this client, and this one is number 1 in the queue"
+    ]
     assert_close(MODEL, images(), logits[0])
 
 

@@ -203,6 +203,13 @@ def status(address: str, as_json: bool) -> None:
 @click.option("--name", default="client", show_default=True, help="Whose key files are used: NAME.public and NAME.secret.")
 @labels_option
 @batch_option
+@click.option(
+    "--in-flight",
+    type=click.IntRange(1, 32),
+    default=1,
+    show_default=True,
+    help="So many inferences at once, each in a session of its own, so that one computes while another waits for messages.",
+)
 @threads_option("Threads of the client.")
 @phases_option
 @out_of_range_option

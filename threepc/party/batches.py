@@ -10,6 +10,9 @@ from threepc.model.served import Outputs, PublicModel, concatenated, each
 from threepc.party.kept import KeptOutputs
 from threepc.party.record import Record, merged
 
+Infer = Callable[[np.ndarray], tuple[np.ndarray, Record]]
+EachOf = Callable[[Infer, Iterable[np.ndarray]], Iterable[tuple[np.ndarray, Record]]]
+
 
 def fitting(batch: int, images: int, most: int, tell: Callable[[str], None]) -> int:
     """How many of `images` to evaluate at once: `batch`, or `most` where fewer fit in memory, which `tell` then hears."""
@@ -20,12 +23,13 @@ def fitting(batch: int, images: int, most: int, tell: Callable[[str], None]) -> 
 
 
 def infer_missing(
-    infer: Callable[[np.ndarray], tuple[np.ndarray, Record]],
+    infer: Infer,
     model: PublicModel,
     pixels: np.ndarray,
     size: int,
     kept: KeptOutputs,
     advance: Callable[[int], None] = lambda _: None,
+    each_of: EachOf = map,
 ) -> tuple[Outputs, Record, int]:
     """`infer_all` of those images (N, C, H, W) that no earlier call has kept, `size` at a time, each batch kept at once; and how many these were.
 
@@ -43,7 +47,7 @@ def infer_missing(
     record = Record(dict.fromkeys(("offline", "online", "total"), 0.0))
     if missing:
         parts = (pixels[missing[start : start + size]] for start in range(0, len(missing), size))
-        _, record = infer_all(infer_and_keep, model, parts, advance)
+        _, record = infer_all(infer_and_keep, model, parts, advance, each_of)
         for index in missing:
             found[index] = kept.find(pixels[index])
     rows = np.stack([output for output in found if output is not None])
@@ -51,19 +55,16 @@ def infer_missing(
 
 
 def infer_all(
-    infer: Callable[[np.ndarray], tuple[np.ndarray, Record]],
-    model: PublicModel,
-    batches: Iterable[np.ndarray],
-    advance: Callable[[int], None] = lambda _: None,
+    infer: Infer, model: PublicModel, batches: Iterable[np.ndarray], advance: Callable[[int], None] = lambda _: None, each_of: EachOf = map
 ) -> tuple[Outputs, Record]:
     """What the network gives for all images together (`PublicModel.network_outputs`), and what it cost in all.
 
     infer: decoded outputs and cost of one batch (N, C, H, W), as a session's. batches: at least one. advance: told how many images are done.
+    each_of: as builtin map, where it shall be several at once.
     """
     outputs, records = [], []
-    for images in batches:
-        decoded, record = infer(images)
+    for decoded, record in each_of(infer, batches):
         outputs.append(model.network_outputs(decoded))
         records.append(record)
-        advance(len(images))
+        advance(len(decoded))
     return concatenated(outputs), merged(records)

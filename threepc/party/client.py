@@ -97,19 +97,14 @@ class ClientSession:
         sizes = {step.op: step.protocol.mask_bytes for step in self.model.plan(1).linear}
         for channel in self._channels:
             channel.connection.allow(max(sum(sizes.values()), self._options.budget))
-        cache = self._options.weight_cache
-        kept = None if cache is None else cache.read(digest, list(sizes.values()))
-        self._online.send_control("opened", {} if kept is None else {"weights": digest})
+        cache, held = self._options.weight_cache, self._options.held
+        self._weights = (held and held.get(digest, self.model.fingerprint)) or {}
+        kept = None if cache is None or self._weights else cache.read(digest, list(sizes.values()))
+        self._online.send_control("opened", {} if kept is None and not self._weights else {"weights": digest})
         for channel in self._channels:
             channel.session = session
-        received = []
-        for index, step in enumerate(self.model.plan(1).linear):
-            message = kept[index] if kept is not None else self._offline.receive(step.op, [(np.uint8, (sizes[step.op],))])[0]
-            self._weights[step.op] = step.protocol.client_weights(KernelArgument(message).array)
-            if cache is not None and kept is None:
-                received.append(message)
-        if cache is not None and kept is None:
-            cache.keep(digest, received)
+        if not self._weights:
+            self._receive_weights(digest, sizes, kept)
         warm_up(self.model.precision)
         rehearse_client(self.model, self._weights, self._options.memory, self._options.threads)
         self._online.receive_control("ready")  # first: the server hears of a provider that fails, the provider not of a server
@@ -117,6 +112,19 @@ class ClientSession:
             raise RunError("the provider confirmed another model")
         self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
         self._paced = PacedSender(self._offline, self._options.budget)
+
+    def _receive_weights(self, digest: str, sizes: dict[int, int], kept: list[np.ndarray] | None) -> None:
+        """The masked weights as kernels take them, for this session and further ones. kept: those on the disk; else they come from the server."""
+        received = []
+        for index, step in enumerate(self.model.plan(1).linear):
+            message = kept[index] if kept is not None else self._offline.receive(step.op, [(np.uint8, (sizes[step.op],))])[0]
+            self._weights[step.op] = step.protocol.client_weights(KernelArgument(message).array)
+            if self._options.weight_cache is not None and kept is None:
+                received.append(message)
+        if self._options.weight_cache is not None and kept is None:
+            self._options.weight_cache.keep(digest, received)
+        if self._options.held is not None:
+            self._options.held.keep(digest, self.model.fingerprint, self._weights)
 
     def _hear_model(self) -> Control:
         """What the server says of its model, as soon as it has one, a place for this session, and the provider."""

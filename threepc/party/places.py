@@ -17,10 +17,13 @@ class _Ticket:
 
 
 class Places:
-    """The key that holds the fewest places comes first; among those that hold as many, who came first."""
+    """The key that holds the fewest places comes first; among those that hold as many, who came first.
 
-    def __init__(self, count: int) -> None:
-        self._free = count
+    A key holds `of_one` places at most, whatever is free; whoever has no key, whom the operating system vouches for, as many as there are.
+    """
+
+    def __init__(self, count: int, of_one: int | None = None) -> None:
+        self._free, self._of_one = count, count if of_one is None else of_one
         self._held: Counter[bytes | None] = Counter()
         self._waiting: list[_Ticket] = []
         self._changed = threading.Condition()
@@ -35,7 +38,7 @@ class Places:
         with self._changed:
             self._waiting.append(ticket)
             try:
-                while not self._free or self._order()[0] is not ticket:
+                while not self._free or self._is_full(key) or self._order()[0] is not ticket:
                     tell(self._order().index(ticket) + 1)
                     self._changed.wait(every)
                 self._free -= 1
@@ -55,6 +58,9 @@ class Places:
         """Who waits, in the order in which they get their places if nobody leaves: each one's key then holds one more."""
         held, ranked = self._held.copy(), []
         for ticket in self._waiting:
-            ranked.append((held[ticket.key], ticket))
+            ranked.append((self._is_full(ticket.key), held[ticket.key], ticket))
             held[ticket.key] += 1
-        return [ticket for _, ticket in sorted(ranked, key=lambda pair: pair[0])]
+        return [ticket for *_, ticket in sorted(ranked, key=lambda entry: entry[:2])]
+
+    def _is_full(self, key: bytes | None) -> bool:
+        return key is not None and self._held[key] >= self._of_one

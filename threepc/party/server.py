@@ -36,8 +36,8 @@ from threepc.protocol.roles import Server
 from threepc.transport.channel import Channel
 from threepc.transport.framing import PROTOCOL_VERSION, Control
 
-SESSIONS = 32
-"""So many sessions run at once."""
+SESSIONS, SESSIONS_OF_ONE = 32, 16
+"""So many sessions run at once, and of one client's key."""
 
 
 class ServerParty(ListeningParty):
@@ -53,7 +53,7 @@ class ServerParty(ListeningParty):
 
         Raises InputError, naming the layer, for weights that do not fit the ring, and for an address in use.
         """
-        self.offer, self._loaded, self._places = Offer(), threading.Event(), Places(SESSIONS)
+        self.offer, self._loaded, self._places = Offer(), threading.Event(), Places(SESSIONS, SESSIONS_OF_ONE)
         self._waiting: dict[bytes, queue.SimpleQueue[Channel]] = {}
         if model is not None:
             self.offer.set([OfferedModel(model)])
@@ -92,7 +92,7 @@ class ServerParty(ListeningParty):
                     raise RunError("the server is being stopped", "stopped")
                 tell("it is loading its model")
             offered = self.offer.find(text_field(hello, "model") if "model" in hello.fields else "")
-            full = f"it serves {SESSIONS} sessions already, and this one is number"
+            full = f"it serves {SESSIONS} sessions already, or {SESSIONS_OF_ONE} of this client, and this one is number"
             with self._places.taken(channel.connection.peer, lambda number: tell(f"{full} {number} in the queue"), LOOK_S):
                 self._session(session, channel, offered, tell)
         elif purpose == "version":

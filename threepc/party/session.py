@@ -55,7 +55,7 @@ from threepc.errors import RunError, ThreepcError
 from threepc.model.served import PublicModel
 from threepc.party.memory import DEFAULT_MEMORY, check_batch
 from threepc.party.tracing import Timeline, TracedChannel
-from threepc.party.weight_cache import WeightCache
+from threepc.party.weight_cache import HeldWeights, WeightCache
 from threepc.plan.schedule import Plan
 from threepc.prf import ATTEMPT_BITS
 from threepc.transport.channel import Channel
@@ -78,7 +78,8 @@ class Options:
     memory: bytes that one inference may take at this party, by `memory.needed`. model: which one a client asks for, as `Offer.find` takes it.
     idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the
     simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another party's that this one is
-    not willing to run. weight_cache: where a client keeps the masked weights of models that it has seen, None for nowhere.
+    not willing to run. weight_cache: where a client keeps the masked weights of models that it has seen, None for nowhere; held: where its
+    sessions share them in memory, None where they do not.
     trace: the timeline that this party's work is noted in, None for none.
     """
 
@@ -92,6 +93,7 @@ class Options:
     idle: float | None = None
     tell: Callable[[str], None] = log.info
     weight_cache: WeightCache | None = None
+    held: HeldWeights | None = None
     trace: Timeline | None = None
 
     @classmethod

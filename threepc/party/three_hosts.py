@@ -16,7 +16,7 @@ from threepc.party.queries import QueryCounts, state_file
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, log, new_session, number_field, open_channel
 from threepc.party.tracing import Timeline
-from threepc.party.weight_cache import WeightCache
+from threepc.party.weight_cache import HeldWeights, WeightCache
 from threepc.transport.framing import PROTOCOL_VERSION
 from threepc.transport.keys import KeyPair
 from threepc.transport.meter import Meter
@@ -32,18 +32,33 @@ def open_client(
     trace: Timeline | None = None,
     accept: Callable[[PublicModel], None] | None = None,
 ) -> ClientSession:
-    """Connect as the client whose key files are called `name`, and set a session up; `tell` hears for whom the client waits.
+    """One session of `sessions_of`; `tell` hears for whom the client waits."""
+    return sessions_of(deployment, name, threads, tell, model, cache, trace, accept)(tell)
 
-    model: which one it asks for, as `Offer.find` takes it. cache: keep the masked weights on disk for later sessions, see `WeightCache`.
-    trace: what the session notes its work in. accept: as `Options` has it, in place of a comparison with deployment.yaml.
 
-    Raises InputError for its keys, RunError when a party is missing or disagrees.
+def sessions_of(
+    deployment: Deployment,
+    name: str = "client",
+    threads: int = 1,
+    tell: Callable[[str], None] = log.info,
+    model: str = "",
+    cache: bool = True,
+    trace: Timeline | None = None,
+    accept: Callable[[PublicModel], None] | None = None,
+) -> Callable[[Callable[[str], None]], ClientSession]:
+    """Opens sessions of the client whose key files are called `name`; each time it is given what hears for whom the client waits.
+
+    The sessions share the masked weights in memory and, where the deployment simulates a network, its links. model: which one they ask for, as
+    `Offer.find` takes it. cache: keep the masked weights on disk for later, see `WeightCache`; tell: hears where that fails. trace: what the
+    sessions note their work in. accept: as `Options` has it, in place of a comparison with deployment.yaml.
+
+    Raises InputError for its keys; what it gives raises RunError when a party is missing or disagrees.
     """
     connector = connector_of(deployment, name, deployment.client_pair(name))
     options = _options(deployment, deployment.budgets.client, threads)
     kept = WeightCache(tell) if cache else None
-    options = dataclasses.replace(options, tell=tell, model=model, weight_cache=kept, trace=trace)
-    return ClientSession(connector, dataclasses.replace(options, accept=accept or options.accept))
+    options = dataclasses.replace(options, model=model, weight_cache=kept, held=HeldWeights(), trace=trace, accept=accept or options.accept)
+    return lambda tell: ClientSession(connector, dataclasses.replace(options, tell=tell))
 
 
 def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1, trace: Timeline | None = None) -> ServerParty:

@@ -19,6 +19,7 @@ import numpy as np
 
 from threepc.errors import ThreepcError
 from threepc.files import write_atomically
+from threepc.kernels.convolution import PackedWeight
 
 MOST_BYTES = 4 << 30
 """Of all files together."""
@@ -31,6 +32,25 @@ def digest_of(parts: Iterable[np.ndarray]) -> str:
     for part in parts:
         sha.update(part.data)
     return sha.hexdigest()
+
+
+class HeldWeights:
+    """The masked weights of the model that a client's sessions use, in memory, as kernels take them: for all of them they are sent and packed once.
+
+    They are known by the digest that the server names and by the model's fingerprint. Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._held: tuple[tuple[str, str], dict[int, PackedWeight]] | None = None
+
+    def get(self, digest: str, fingerprint: str) -> dict[int, PackedWeight] | None:
+        """By op, or None where there are none under this name."""
+        held = self._held
+        return held[1] if held is not None and held[0] == (digest, fingerprint) else None
+
+    def keep(self, digest: str, fingerprint: str, weights: dict[int, PackedWeight]) -> None:
+        """Hold these, in place of those of before."""
+        self._held = (digest, fingerprint), weights
 
 
 class WeightCache:

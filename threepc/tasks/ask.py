@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from threepc.console import Display
+from threepc.errors import InputError
 from threepc.files import check_writable
 from threepc.party import three_hosts
-from threepc.party.batches import fitting, infer_all, infer_missing
+from threepc.party.batches import EachOf, fitting, infer_all, infer_missing
 from threepc.party.deployment import load
 from threepc.party.kept import KeptOutputs
+from threepc.party.pool import SessionPool, in_order
 from threepc.party.record import report
-from threepc.party.retrying import RetryingClient
 from threepc.party.tracing import Timeline, traced
 from threepc.party.warmup import warm_up
 from threepc.tasks import results
@@ -31,6 +33,7 @@ class ClientOptions:
     model: str = ""
     labels: Path | None = None
     batch: int = 1
+    in_flight: int = 1
     threads: int = 1
     separate: bool = False
     out_of_range: str = "refuse"
@@ -44,6 +47,8 @@ class ClientOptions:
 
 def ask(options: ClientOptions, display: Display) -> Outcome:
     """Run the images. Raises InputError before anything of an image is sent, RunError when a party is missing, disagrees or fails."""
+    if options.trace and options.in_flight > 1:
+        raise InputError("--trace: only with one inference in flight, whose waiting it shows")
     with traced(options.trace, "client") as trace:
         outcome = _ask(options, trace, display)
     outcome.written.extend([options.trace] if options.trace else [])
@@ -61,28 +66,35 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
-        connect = partial(three_hosts.open_client, deployment, options.name, options.threads, tell, options.model, options.cache, trace)
-        client = RetryingClient(connect, options.retries, display.warn)
-    with client:
-        model = client.session.model
+        connect = three_hosts.sessions_of(deployment, options.name, options.threads, display.warn, options.model, options.cache, trace)
+        pool = SessionPool(connect, options.in_flight, options.retries, tell, display.warn, reopens=options.retries > 0)
+    with pool:
+        model = pool.model
         if not options.model:
             display.note(f"model {model.called}, the server's first or only one")
         kept = KeptOutputs(options.resume, model) if options.resume else None
         with display.stage("reading the images"):
             inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
         inputs.check_range(model.card, options.out_of_range, display.warn)
-        batch = fitting(options.batch, len(inputs), client.session.largest_batch, display.note)
+        batch = fitting(options.batch, len(inputs), pool.first.largest_batch, display.note)
         with display.bar("private inference", len(inputs)) as advance:
-            infer = partial(client.infer, separate=options.separate)
+            infer, began = partial(pool.infer, separate=options.separate), time.perf_counter()
+            each_of: EachOf = map if options.in_flight == 1 else partial(in_order, at_once=options.in_flight)
             if kept is None:
-                (outputs, record), asked = infer_all(infer, model, inputs.batches(batch), advance), len(inputs)
+                (outputs, record), asked = infer_all(infer, model, inputs.batches(batch), advance, each_of), len(inputs)
             else:
-                outputs, record, asked = infer_missing(infer, model, inputs.pixels, batch, kept, advance)
+                outputs, record, asked = infer_missing(infer, model, inputs.pixels, batch, kept, advance, each_of)
+            if options.in_flight > 1:
+                record.seconds["total"] = time.perf_counter() - began
     if asked < len(inputs):
         display.note(f"{len(inputs) - asked} of {len(inputs)} images were done before, and lie in {options.resume}")
-    session = client.session
-    details = report(model, record, asked, "the server's" if model.sizes else None, session.setup_links, session.setup_seconds)
-    details |= {"batch": batch, "threads": options.threads, "phases": "separate" if options.separate else "overlapped"}
+    details = report(model, record, asked, "the server's" if model.sizes else None, pool.setup_links, pool.first.setup_seconds)
+    details |= {
+        "batch": batch,
+        "in_flight": options.in_flight,
+        "threads": options.threads,
+        "phases": "separate" if options.separate else "overlapped",
+    }
     outcome = Outcome(model, inputs, outputs, details)
     details |= results.class_fields(outcome)
     results.write(outcome, options.output, options.report)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
 import threading
 import warnings
-from collections.abc import Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from PIL import Image
 
-from threepc.errors import InputError
+from threepc.errors import InputError, ThreepcError
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import check_range, load_images, preprocess
-from threepc.model.served import each
+from threepc.model.served import Outputs, each
 from threepc.party import three_hosts
 from threepc.party.batches import infer_all
 from threepc.party.deployment import load
+from threepc.party.memory import MAX_BATCH
+from threepc.party.pool import MOST_IN_FLIGHT, Gathering, SessionPool, in_order
 from threepc.party.record import report
-from threepc.party.retrying import RetryingClient
 
 _Image = str | Path | Image.Image
 Images = _Image | Sequence[_Image] | np.ndarray
@@ -55,16 +60,17 @@ def _warn(line: str) -> None:
 
 
 class Client:
-    """A client of a deployment's server. As a context manager it keeps one session for all its predictions.
+    """A client of a deployment's server. As a context manager it keeps its sessions for all its predictions.
 
     deployment: a deployment.yaml or its folder. name: of the client's key files beside it. out_of_range: "refuse" images that are larger
     than the server's model is made for, or "warn" and go on. retries: how often a batch is asked for again, in a new session with new keys,
     after a party was lost, silent or being stopped; what a party refuses is never tried again. model: NAME or
     NAME@FINGERPRINT of one of the server's models, by default its first. cache: keep the server's masked weights on disk for later sessions.
-    Raises InputError for a malformed file.
+    in_flight: inferences at once at most, each in a session of its own; the server may allow fewer. batch: images that are asked for together
+    where several predictions wait, each at most `patience` seconds for the others. Raises InputError for a malformed file.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what users may choose; all but the first four by name
         self,
         deployment: str | Path,
         name: str = "client",
@@ -74,58 +80,117 @@ class Client:
         retries: int = 1,
         model: str = "",
         cache: bool = True,
+        in_flight: int = 4,
+        batch: int = 1,
+        patience: float = 0.02,
     ) -> None:
-        self._cache = cache
+        if not 1 <= in_flight <= MOST_IN_FLIGHT or not 1 <= batch <= MAX_BATCH or not 0 <= patience <= threading.TIMEOUT_MAX:
+            raise InputError(f"in_flight is from 1 to {MOST_IN_FLIGHT}, batch from 1 to {MAX_BATCH}, and patience is seconds from 0 on")
+        self._cache, self._in_flight, self._batch, self._patience = cache, in_flight, batch, patience
         self._out_of_range, self._retries, self._model = out_of_range, retries, model
         self._deployment, self._name, self._threads = load(deployment), name, threads
         self._deployment.key_pair(name)
-        self._session: RetryingClient | None = None
-        self._entered = False
-        self._one_at_a_time = threading.RLock()
+        self._pool: SessionPool | None = None
+        self._gathering: Gathering | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._entered, self._users = False, 0
+        self._lock, self._opening = threading.RLock(), threading.Lock()
         self.report: dict[str, Any] | None = None
-        """What the last prediction cost."""
+        """What the last prediction cost, of this thread or another; where several were asked for together, all of them."""
         self.card: ModelCard | None = None
         """What the server says of its model, once there was a session."""
 
     def predict(self, images: Images) -> Any:
-        """Outputs for image files and PIL images, or for ready inputs (N, C, H, W). Threads may call it; one prediction runs at a time.
+        """Outputs for image files and PIL images, or for ready inputs (N, C, H, W). Threads may call it, `in_flight` of them run at once.
 
         Returns float64 logits (N, K), or (N, K, h, w) of a segmentation; int64 classes (N,) or (N, h, w) where only these are revealed.
         Of a network with several outputs the tuples, lists and dicts that it returns, with such arrays in them.
         More images than fit in memory at once are asked for in parts. Raises InputError for unsuitable images, which leave a session as it
         is; RunError when a party cannot be reached, disagrees or fails.
         """
-        with self._one_at_a_time:
-            return self._predict(images)
+        with self._used():
+            try:
+                outputs = self._infer(self._inputs(images))
+                return structured(self._open()[0].model.graph, each(outputs))
+            except InputError:
+                raise
+            except BaseException:
+                with self._lock:
+                    if self._users == 1:
+                        self.close()
+                raise
 
-    def _predict(self, images: Images) -> Any:
+    async def predict_async(self, images: Images) -> Any:
+        """As `predict`, while the event loop goes on: `in_flight` inferences at once, others wait, and of these `batch` are asked for together."""
+        with self._used():
+            with self._lock:
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(self._in_flight * self._batch, "predict")
+                executor = self._executor
+            return await asyncio.get_running_loop().run_in_executor(executor, self.predict, images)
+
+    def map(self, images: Iterable[_Image | np.ndarray], in_flight: int | None = None, batch: int = 1) -> Answers:
+        """The outputs for each image, in their order, as an iterator: of each what `predict` gives for it, without its first dimension.
+
+        images: files, PIL images and ready inputs (C, H, W), which are taken as answers are: at most twice `in_flight` times `batch` ahead.
+        in_flight: inferences at once, by default and at most what the client was made with. batch: images of each. What is wrong with an image
+        is raised at its place, InputError or RunError, and the next call of `next` gives the next answer.
+        """
+        at_once = self._in_flight if in_flight is None else in_flight
+        if not 1 <= at_once <= self._in_flight or not 1 <= batch <= MAX_BATCH:
+            raise InputError(f"in_flight is from 1 to {self._in_flight}, as this client was made, and batch from 1 to {MAX_BATCH}")
+        return Answers(self._answers(images, at_once, batch))
+
+    def _answers(self, images: Iterable[_Image | np.ndarray], at_once: int, batch: int) -> Iterator[list[Any]]:
+        with self._used():
+            yield from in_order(self._answer_each, _chunks(images, batch), at_once)
+
+    def _answer_each(self, images: list[_Image | np.ndarray]) -> list[Any]:
+        """For each image its output, or what to raise in its place."""
+        answers: list[Any] = [None] * len(images)
+        inputs: list[np.ndarray] = []
+        good: list[int] = []
+        for place, image in enumerate(images):
+            try:
+                inputs.append(self._inputs(image[None] if isinstance(image, np.ndarray) else [image]))
+                good.append(place)
+            except ThreepcError as error:
+                answers[place] = error
         try:
-            client = self._open()
-            session = client.session
-            pixels = pixels_of(images, session.model.card.preprocessing, session.model.graph.input.shape)
-            check_range(pixels, session.model.card, self._out_of_range, _warn)
-            size = max(session.largest_batch, 1)
-            pixels = np.atleast_1d(pixels)
-            parts = [pixels[start : start + size] for start in range(0, max(len(pixels), 1), size)]
-            outputs, record = infer_all(client.infer, session.model, parts)
-            session = client.session
-            self.report = report(session.model, record, len(pixels), None, session.setup_links, session.setup_seconds)
-            return structured(session.model.graph, each(outputs))
-        except InputError:
-            raise
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            if not self._entered:
-                self.close()
+            outputs = each(self._infer(np.concatenate(inputs))) if inputs else ()
+        except ThreepcError as error:
+            if isinstance(error, InputError) and len(images) > 1:  # nothing was sent: only one of them may be bad
+                return [self._answer_each([image])[0] for image in images]
+            for place in good:
+                answers[place] = error
+            return answers
+        for row, place in enumerate(good):
+            answers[place] = structured(self._open()[0].model.graph, [output[row] for output in outputs])
+        return answers
+
+    def _inputs(self, images: Images) -> np.ndarray:
+        model = self._open()[0].model
+        pixels = np.atleast_1d(pixels_of(images, model.card.preprocessing, model.graph.input.shape))
+        check_range(pixels, model.card, self._out_of_range, _warn)
+        return pixels
+
+    def _infer(self, pixels: np.ndarray) -> Outputs:
+        pool, gathering = self._open()
+        size = max(pool.first.largest_batch, 1)
+        parts = [pixels[start : start + size] for start in range(0, max(len(pixels), 1), size)]
+        outputs, record = infer_all(gathering.infer, pool.model, parts)
+        self.report = report(pool.model, record, len(pixels), None, pool.setup_links, pool.first.setup_seconds)
+        return outputs
 
     def close(self) -> None:
-        """End the session, if there is one."""
-        with self._one_at_a_time:
-            session, self._session = self._session, None
-            if session is not None:
-                session.close()
+        """End the sessions, if there are any; what still runs in other threads ends with an error."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            executor, self._executor = self._executor, None
+        if pool is not None:
+            pool.close()
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
         self._entered = True
@@ -135,9 +200,52 @@ class Client:
         self._entered = False
         self.close()
 
-    def _open(self) -> RetryingClient:
-        if self._session is None:
-            connect = partial(three_hosts.open_client, self._deployment, self._name, self._threads, model=self._model, cache=self._cache)
-            self._session = RetryingClient(connect, self._retries, reopens=True)
-            self.card = self._session.session.model.card
-        return self._session
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        """While somebody asks; the last one ends the sessions, unless they are kept."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._entered and not self._users:
+                    self.close()
+
+    def _open(self) -> tuple[SessionPool, Gathering]:
+        with self._opening:
+            pool, gathering = self._pool, self._gathering
+            if pool is None or gathering is None:
+                connect = three_hosts.sessions_of(self._deployment, self._name, self._threads, model=self._model, cache=self._cache)
+                pool = SessionPool(connect, self._in_flight, self._retries, reopens=True)
+                gathering = Gathering(pool, self._batch, self._patience)
+                self._pool, self._gathering, self.card = pool, gathering, pool.model.card
+            return pool, gathering
+
+
+class Answers(Iterator[Any]):
+    """What `Client.map` gives: an iterator that goes on behind what it raised. `close` gives its sessions back before its end."""
+
+    def __init__(self, answered: Iterator[list[Any]]) -> None:
+        """answered: several answers, or errors in their place, at a time."""
+        self._answered, self._now = answered, deque[Any]()
+
+    def __next__(self) -> Any:
+        while not self._now:
+            self._now.extend(next(self._answered))
+        answer = self._now.popleft()
+        if isinstance(answer, ThreepcError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Ask for no more."""
+        self._now.clear()
+        cast("Generator[list[Any]]", self._answered).close()
+
+
+def _chunks(images: Iterable[_Image | np.ndarray], size: int) -> Iterator[list[_Image | np.ndarray]]:
+    taken = iter(images)
+    while chunk := list(itertools.islice(taken, size)):
+        yield chunk

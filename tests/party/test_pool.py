@@ -1,0 +1,237 @@
+"""Several inferences of one client in flight: sessions that share what they may share, and no more of them than the server allows."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.party.parties import assert_close, images, serving, small_model
+from threepc.errors import InputError, RunError
+from threepc.party import inference, server
+from threepc.party.client import ClientSession
+from threepc.party.connector import MemoryConnector
+from threepc.party.pool import Gathering, SessionPool, in_order
+from threepc.party.session import Options
+from threepc.party.warmup import warm_up
+from threepc.party.weight_cache import HeldWeights
+
+MODEL = small_model()
+WAIT_S = 20.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """Before inferences are watched: warming up is one, too."""
+    warm_up(MODEL.public.precision)
+
+
+class Deployed:
+    """A client's side: `connect` for pools, and the sessions that it opened."""
+
+    def __init__(self):
+        self.connector, self.options, self.opened = MemoryConnector(), Options(timeout=WAIT_S, held=HeldWeights()), []
+
+    def connect(self, tell):
+        options = Options(timeout=WAIT_S, held=self.options.held, tell=tell)
+        self.opened.append(ClientSession(self.connector, options))
+        return self.opened[-1]
+
+    def serving(self):
+        return serving(self.connector, MODEL, self.options)
+
+
+@pytest.fixture
+def meeting(monkeypatch):
+    """A barrier at the server: inferences go on once two are there at the same time."""
+    barrier, serve = threading.Barrier(2), inference.serve
+
+    def serve_together(*arguments):
+        barrier.wait(WAIT_S)
+        serve(*arguments)
+
+    monkeypatch.setattr(inference, "serve", serve_together)
+    return barrier
+
+
+def test_two_are_in_flight_with_keys_of_their_own_and_the_weights_are_sent_once(meeting):
+    deployed = Deployed()
+    with deployed.serving(), SessionPool(deployed.connect, 2) as pool:
+        batches = [images(1, seed) for seed in range(6)]
+        for batch, (decoded, _) in zip(batches, in_order(pool.infer, batches, 2), strict=True):
+            assert_close(MODEL, batch, decoded)
+        one, two = deployed.opened
+        assert one._online.session != two._online.session and one._stream._key != two._stream._key
+        assert one._weights is two._weights
+        assert one.setup_links["server->client"][0] > 0 and "server->client" not in two.setup_links
+        assert pool.setup_links["server->client"] == one.setup_links["server->client"]
+
+
+def test_sessions_are_opened_only_as_they_are_needed():
+    deployed = Deployed()
+    with deployed.serving(), SessionPool(deployed.connect, 4) as pool:
+        for _ in range(3):
+            pool.infer(images())
+        assert len(deployed.opened) == 1
+
+
+def test_no_more_are_in_flight_than_the_server_allows_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(server, "SESSIONS", 2)
+    deployed, said = Deployed(), []
+    batches = [images(1, seed) for seed in range(8)]
+    with deployed.serving(), SessionPool(deployed.connect, 5, warn=said.append) as pool:
+        for batch, (decoded, _) in zip(batches, in_order(pool.infer, batches, 5), strict=True):
+            assert_close(MODEL, batch, decoded)
+    assert len(deployed.opened) == 2
+    assert said and set(said) <= {
+        f"{n} inference(s) in flight, and no more: the server has a further session of this client wait" for n in (1, 2, 3, 4)
+    }
+
+
+def test_a_failed_inference_takes_no_other_one_with_it(monkeypatch):
+    deployed, serve, both, once = Deployed(), inference.serve, threading.Barrier(2), []
+
+    def serve_or_fail(*arguments):
+        both.wait(WAIT_S)
+        if not once:
+            once.append(True)
+            raise RunError("this one fails", "lost")
+        serve(*arguments)
+
+    monkeypatch.setattr(inference, "serve", serve_or_fail)
+    results = []
+
+    def ask(pool, seed):
+        try:
+            results.append(pool.infer(images(1, seed))[0])
+        except RunError as error:
+            results.append(error)
+
+    with deployed.serving(), SessionPool(deployed.connect, 2, reopens=True) as pool:
+        threads = [threading.Thread(target=ask, args=(pool, seed)) for seed in (0, 0)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        failures = [result for result in results if isinstance(result, RunError)]
+        assert len(failures) == 1 and "this one fails" in str(failures[0])
+        assert_close(MODEL, images(), next(result for result in results if not isinstance(result, RunError)))
+        monkeypatch.setattr(inference, "serve", serve)
+        for _ in range(2):
+            assert_close(MODEL, images(), pool.infer(images())[0])
+
+
+def test_a_closed_pool_ends_what_runs_and_begins_nothing(monkeypatch):
+    deployed, begun, failures = Deployed(), threading.Event(), []
+    go_on = threading.Event()
+
+    def hang(*_):
+        begun.set()
+        go_on.wait(WAIT_S)
+        raise RunError("the client has gone")
+
+    monkeypatch.setattr(inference, "serve", hang)
+
+    def ask():
+        try:
+            pool.infer(images())
+        except RunError as error:
+            failures.append(str(error))
+
+    with deployed.serving():
+        pool = SessionPool(deployed.connect, 2, retries=3)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert begun.wait(WAIT_S)
+        pool.close()
+        thread.join(WAIT_S)
+        go_on.set()
+        assert len(failures) == 1
+        with pytest.raises(RunError, match="this client was closed"):
+            pool.infer(images())
+    assert len(deployed.opened) == 1
+
+
+class Counting:
+    """A pool that notes the sizes of batches, and answers with the images' first numbers."""
+
+    def __init__(self):
+        self.sizes, self.first = [], threading.Event()
+
+    def infer(self, batch):
+        if not np.isfinite(batch).all():
+            raise InputError("not a number")
+        self.sizes.append(len(batch))
+        return batch[:, 0, 0, :1], None
+
+    def session(self):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def answers(gathering, inputs):
+    results = [None] * len(inputs)
+
+    def ask(place):
+        try:
+            results[place] = gathering.infer(inputs[place])[0]
+        except InputError as error:
+            results[place] = error
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_requests_that_wait_are_answered_together_each_with_its_own():
+    pool = Counting()
+    inputs = [images(1, seed) for seed in range(6)]
+    results = answers(Gathering(pool, 3, WAIT_S), inputs)
+    assert pool.sizes == [3, 3]
+    for each, result in zip(inputs, results, strict=True):
+        np.testing.assert_array_equal(result, each[:, 0, 0, :1])
+
+
+def test_nobody_waits_longer_than_was_said_and_a_full_batch_not_at_all():
+    pool = Counting()
+    began = time.monotonic()
+    Gathering(pool, 4, 0.05).infer(images(1))
+    Gathering(pool, 4, WAIT_S).infer(images(4))
+    Gathering(pool, 1, WAIT_S).infer(images(1))
+    assert time.monotonic() - began < WAIT_S / 2 and pool.sizes == [1, 4, 1]
+
+
+def test_a_bad_image_in_a_batch_is_bad_for_itself_alone():
+    bad = images(1)
+    bad[0, 0, 0, 0] = np.nan
+    first, second = answers(Gathering(Counting(), 2, WAIT_S), [bad, images(1, 1)])
+    assert isinstance(first, InputError)
+    np.testing.assert_array_equal(second, images(1, 1)[:, 0, 0, :1])
+
+
+def test_items_are_taken_as_results_are():
+    taken = []
+
+    def items():
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    results = in_order(lambda number: number * number, items(), 3)
+    assert next(results) == 0 and len(taken) == 6
+    assert list(results) == [number * number for number in range(1, 20)]
+
+
+def test_an_error_ends_it_at_its_place():
+    results = in_order(lambda number: 1 // number, [2, 1, 0, 1], 4)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)

@@ -1,0 +1,142 @@
+"""The client of a deployment from Python: many images, several predictions at once, and what is wrong with one of them."""
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+
+import threepc
+from tests.party.parties import clear, images, serving, small_model
+from threepc.errors import InputError, RunError
+from threepc.party import inference, three_hosts
+from threepc.party.client import ClientSession
+from threepc.party.connector import MemoryConnector
+from threepc.party.keygen import generate
+from threepc.party.session import Options
+from threepc.party.warmup import warm_up
+from threepc.party.weight_cache import HeldWeights
+
+MODEL = small_model()
+OPTIONS = Options(timeout=20.0)
+
+
+@pytest.fixture
+def deployment(tmp_path, monkeypatch):
+    """A served deployment's folder; `opened` are its clients' sessions."""
+    warm_up(MODEL.public.precision)
+    generate(tmp_path / "keys")
+    connector, options, opened = MemoryConnector(), dataclasses.replace(OPTIONS, held=HeldWeights()), []
+
+    def connect(tell):
+        opened.append(ClientSession(connector, dataclasses.replace(options, tell=tell)))
+        return opened[-1]
+
+    monkeypatch.setattr(three_hosts, "sessions_of", lambda *_, **__: connect)
+    with serving(connector, MODEL, OPTIONS):
+        deployed = tmp_path / "keys"
+        yield deployed, opened
+
+
+def assert_right(outputs, x):
+    wanted = clear(MODEL, x)[:, :, 0, 0]
+    np.testing.assert_allclose(outputs, wanted, rtol=0, atol=0.005 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_many_images_in_their_order(deployment, batch):
+    path, opened = deployment
+    x = images(8)
+    with threepc.Client(path, in_flight=2) as client:
+        outputs = list(client.map(iter(x), batch=batch))
+        assert_right(np.array(outputs), x)
+        assert client.report["images"] <= batch and 1 <= len(opened) <= 2
+    assert all(session.has_ended for session in opened)
+    assert_right(np.array(list(threepc.Client(path).map(x, in_flight=1, batch=batch))), x)
+    assert opened[-1].has_ended
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_bad_image_is_raised_at_its_place_and_leaves_the_rest_usable(deployment, batch):
+    path, _ = deployment
+    x = images(6)
+    x[1, 0, 0, 0] = np.nan
+    given = [*x[:3], x[3, :, :5], "no such file.png", *x[4:]]
+    answers, errors = [], []
+    with threepc.Client(path) as client:
+        results = client.map(given, in_flight=2, batch=batch)
+        while True:
+            try:
+                answers.append(next(results))
+            except InputError as error:
+                errors.append((len(answers), str(error)))
+            except StopIteration:
+                break
+    assert_right(np.array(answers), x[[0, 2, 3, 4, 5]][[0, 1, 3, 4]])
+    assert [place for place, _ in errors] == [1, 2, 2]
+    assert "no such file" in errors[2][1] and "of shape (1, 3, 5, 9)" in errors[1][1]
+
+
+def test_a_lost_inference_is_raised_at_its_place(deployment, monkeypatch):
+    path, opened = deployment
+    serve, failing = inference.serve, [False, True]
+
+    def serve_or_fail(*arguments):
+        if failing and failing.pop(0):
+            raise RunError("gone", "refused")
+        serve(*arguments)
+
+    monkeypatch.setattr(inference, "serve", serve_or_fail)
+    x = images(4)
+    with threepc.Client(path) as client:
+        results = client.map(x, in_flight=1)
+        first = next(results)
+        with pytest.raises(RunError, match="gone"):
+            next(results)
+        assert_right(np.array([first, *results]), x[[0, 2, 3]])
+    assert len(opened) == 2
+
+
+def test_an_iterator_that_is_closed_asks_for_no_more(deployment):
+    path, opened = deployment
+    taken = []
+
+    def source():
+        for image in images(50):
+            taken.append(image)
+            yield image
+
+    results = threepc.Client(path).map(source(), in_flight=2)
+    assert_right(np.array([next(results)]), images(50)[:1])
+    results.close()
+    assert len(taken) <= 5 and all(session.has_ended for session in opened)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_predictions_are_awaited_and_those_that_wait_are_asked_for_together(deployment):
+    path, opened = deployment
+    x = images(9)
+
+    async def ask():
+        with threepc.Client(path, in_flight=2, batch=4, patience=0.2) as client:
+            return await asyncio.gather(*(client.predict_async(image[None]) for image in x)), client.report
+
+    outputs, report = asyncio.run(ask())
+    assert_right(np.concatenate(outputs), x)
+    assert 1 <= len(opened) <= 2 and report["images"] <= 4
+    assert sum(session._attempt for session in opened) < 9
+
+
+def test_an_awaited_prediction_opens_and_ends_a_session_of_its_own(deployment):
+    path, opened = deployment
+    assert_right(asyncio.run(threepc.Client(path).predict_async(images())), images())
+    assert [session.has_ended for session in opened] == [True]
+
+
+@pytest.mark.parametrize("arguments", [{"in_flight": 0}, {"in_flight": 33}, {"batch": 0}, {"batch": 1025}, {"patience": -1}])
+def test_numbers_out_of_range(deployment, arguments):
+    with pytest.raises(InputError, match="in_flight is from 1 to 32, batch from 1 to 1024"):
+        threepc.Client(deployment[0], **arguments)
+    with threepc.Client(deployment[0]) as client, pytest.raises(InputError, match="in_flight is from 1 to 4"):
+        client.map([], in_flight=5)
