@@ -12,6 +12,7 @@ from torch import nn
 
 import threepc as library
 from tests.end_to_end.processes import REPOSITORY, write_deployment
+from threepc.party.session import log
 
 SERVER = """
 import sys, torch, threepc
@@ -21,6 +22,12 @@ model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.
 threepc.serve(model, sys.argv[1], example_input=torch.randn(4, 3, 8, 10))
 """
 PROVIDER = "import sys, threepc\nthreepc.provide(sys.argv[1])\nassert 'torch' not in sys.modules\n"
+
+
+@pytest.fixture(autouse=True)
+def silence(monkeypatch):
+    """Commands that other tests ran in this process have left handlers that write to where those tests looked."""
+    monkeypatch.setattr(log, "handlers", [])
 
 
 def model() -> nn.Module:

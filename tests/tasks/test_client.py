@@ -13,12 +13,18 @@ from threepc.party import inference, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.keygen import generate
-from threepc.party.session import Options
+from threepc.party.session import Options, log
 from threepc.party.warmup import warm_up
 from threepc.party.weight_cache import HeldWeights
 
 MODEL = small_model()
 OPTIONS = Options(timeout=20.0)
+
+
+@pytest.fixture(autouse=True)
+def silence(monkeypatch):
+    """Commands that other tests ran in this process have left handlers that write to where those tests looked."""
+    monkeypatch.setattr(log, "handlers", [])
 
 
 @pytest.fixture
