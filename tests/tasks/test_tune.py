@@ -121,8 +121,9 @@ def test_no_setting_at_all_is_told_apart_from_none_that_holds(config, monkeypatc
 
 
 def test_json_is_all_that_standard_output_has(config, capsys):
-    assert main.status(["tune", config, "--images", "inputs.npy", "--loss", "5%", "--json"]) == 0
+    assert main.status(["tune", config, "--images", "inputs.npy", "--loss", "5%", "--json", "--report", "tuned.json"]) == 0
     plain = json.loads(capsys.readouterr().out)
+    assert plain == json.loads(Path("tuned.json").read_text())
     assert plain["best"] in plain["tried"] and plain["loss"] == 0.05 and plain["best"]["holds"] and plain["images"] == 40
     assert plain["images_needed"] == 59 and plain["share_at_most"] > 0.05
 

@@ -52,6 +52,7 @@ class Share(click.ParamType[float]):
 @margin_option
 @network_option
 @threads_option("Threads.")
+@click.option("--report", type=FILE, metavar="JSON", help="Write what was found.")
 @json_option
 def tune(config: str, checkpoint: Path | None, as_json: bool, **options: Any) -> None:
     """Find the ring, fraction and window of signs that cost least and lose at most a share of labels on your images.

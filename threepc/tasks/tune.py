@@ -8,6 +8,7 @@ is found by bisection, because more ignored bits lose more. A setting that costs
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ import torch
 from threepc.choices import NETWORKS, RINGS
 from threepc.console import Display
 from threepc.errors import InputError
+from threepc.files import check_writable, write_atomically
 from threepc.graph.outputs import joined
 from threepc.images.card import ModelCard
 from threepc.model.assemble import Assembled, Imported, Settings, plain_outputs, ranges_of
@@ -55,6 +57,7 @@ class TuneOptions:
     calibration: tuple[Path, ...] = ()
     margin: int = MARGIN_BITS
     threads: int = 1
+    report: Path | None = None
 
     def settings(self, ring: int, fraction: int, window: tuple[int, int] | None) -> Settings:
         """All that the parties agree on."""
@@ -158,9 +161,10 @@ class Tuning:
 
 
 def tune(options: TuneOptions, display: Display) -> Tuning:
-    """Search. Raises InputError for images and model, and where no ring holds the network."""
+    """Search, and write the report that is wanted. Raises InputError for images and model, and where no ring holds the network."""
     with display.stage("reading the images"):
         check_files(options.images)
+    check_writable(options.report)
     with display.stage("loading the model"):
         loaded = load_model(options.config, options.checkpoint, size=options.size)
         inputs = load_inputs(options.images, loaded.card, Precision.default(max(RINGS)), loaded.preprocessing.shape)
@@ -171,7 +175,10 @@ def tune(options: TuneOptions, display: Display) -> Tuning:
         ranges = measure(imported.graph, imported.weights, inputs.pixels, imported.sizes)
         search = _Search(options, imported, loaded.card, inputs, plain, ranges, tell)
         search.go()
-    return Tuning(options, loaded.name, len(inputs), search.whole, list(search.tried.values()), search.best)
+    tuning = Tuning(options, loaded.name, len(inputs), search.whole, list(search.tried.values()), search.best)
+    if options.report is not None:
+        write_atomically(options.report, (json.dumps(tuning.to_plain(), indent=1, allow_nan=False) + "\n").encode())
+    return tuning
 
 
 @dataclass
