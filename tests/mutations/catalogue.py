@@ -121,14 +121,14 @@ MUTATIONS = (
     ),
     _mutation(
         "a value that is lifted beside its ReLU has the ReLU's mask",
-        "threepc/protocol/relu.py",
+        "threepc/protocol/relu_layer.py",
         ("        return d, passed_d\n", "        return d, d if self.both else passed_d\n"),
         tests=(TRANSCRIPTS,),
     ),
     _mutation(
         "a gate's value without its pad",
         GATE,
-        ("            t0[p] = t + ring(difference &", "            t0[p] = ring(difference &"),
+        ("            v[p] = t + ring(difference &", "            v[p] = ring(difference &"),
         tests=(PROTOCOL,),
     ),
     _mutation(

@@ -24,6 +24,7 @@ from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
+from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
 from threepc.ring import word_of
 
@@ -59,13 +60,16 @@ SLOPED = {
     "both": {"both": True},
     "hardsigmoid": {"start": -30, "offset": 7, "clip": 60, "slopes": Slopes(0, 10923, 16)},
 }
+KINDS = ("relu", "clip", "blocks", *SLOPED)
 
 
 @pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("kind", ("relu", "clip", "blocks", "leaky", "abs", "hardsigmoid", "both"))
+@pytest.mark.parametrize(
+    "of, kind", [(of, kind) for of in (Relu, QuickRelu) for kind in KINDS if of is Relu or kind not in ("clip", "hardsigmoid")]
+)
 @pytest.mark.parametrize("bits", (48, 32))
-def test_relu_shows_nobody_anything(bits, kind, value):
-    """The same value in every element."""
+def test_relu_shows_nobody_anything(of, bits, kind, value):
+    """The same value in every element. A clip takes four messages."""
     (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
     summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     # a second channel, always zero, makes it a mixed layer
@@ -73,11 +77,13 @@ def test_relu_shows_nobody_anything(bits, kind, value):
     if kind == "blocks":
         shape = (1, 2, 64, 128)
         summands = tuple(np.concatenate([s, s], axis=1) for s in summands)
-    protocol = Relu(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
+    protocol = of(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
     if kind in SLOPED:
         protocol = dataclasses.replace(protocol, **SLOPED[kind])
     (_, u, _), trio = run(protocol, summands)
     lifted = ((bits, bits - cut), (bits - cut,)) if protocol.both else ()  # what the value itself takes besides its ReLU
+    if of is QuickRelu:
+        lifted += (bits, bits), (bits,) * protocol.gate.classes  # ciphertexts and labels
     mine = received_bits(trio.online[0].sent, (bits,), *lifted)
     at_client = received_bits(trio.online[1].sent, (cut,))
     assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
@@ -256,15 +262,16 @@ def test_difference_of_two_inputs_masked_alike_is_the_inputs(bits):
     assert np.array_equal(signed(sent[0] - sent[1], bits), signed(inputs[0] - inputs[1], bits))
 
 
+@pytest.mark.parametrize("of", (Relu, QuickRelu))
 @pytest.mark.parametrize("bits", CUTS)
-def test_difference_of_two_openings_masked_alike_is_the_cut_summands(bits):
+def test_difference_of_two_openings_masked_alike_is_the_cut_summands(bits, of):
     (shift, cut), shape, count = CUTS[bits], (1, 2, 8, 8), 128
     rng, mask, word = np.random.default_rng(2), (1 << bits) - 1, word_of(bits)
     client, server, provider = shares(rng, rng.integers(-1000 << shift, 1000 << shift, shape), bits)
     other = rng.integers(0, np.iinfo(word).max, shape, word, endpoint=True)
     opened, results = [], []
     for z in (server, other):
-        result, trio = run(Relu(0, shape, Cut(bits, shift, cut), bits, 0, cut - 2), (client, z, provider), keys=(CP, SP))
+        result, trio = run(of(0, shape, Cut(bits, shift, cut), bits, 0, cut - 2), (client, z, provider), keys=(CP, SP))
         x = np.empty(count, word_of(cut))
         unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, cut, x)
         opened.append(x)
@@ -345,12 +352,13 @@ def test_no_attempt_runs_twice(role):
             stream.begin_attempt(0)
 
 
-def test_attempts_share_no_word():
+@pytest.mark.parametrize("of", (Relu, QuickRelu))
+def test_attempts_share_no_word(of):
     """Two attempts under the same keys draw different words everywhere."""
     shape, summands = (1, 1, 16, 16), shares(np.random.default_rng(0), np.full((1, 1, 16, 16), 1 << 20), 48)
     words = []
     for attempt in (0, 1, 7):
-        _, trio = run(Relu(0, shape, Cut(48, 16, 32), 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
+        _, trio = run(of(0, shape, Cut(48, 16, 32), 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
         words += [a.view("V16") for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
     blocks = np.concatenate(words)
     assert len(np.unique(blocks)) == len(blocks)

@@ -13,7 +13,8 @@ from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
-from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS
 from threepc.protocol.steps import CUT, RAW, REDUCED, LocalStep, ReluStep, Step, Value
 from threepc.protocol.summands import every_second
 

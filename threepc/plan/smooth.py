@@ -14,7 +14,8 @@ from threepc.plan.precision import MAX_TRUNCATION
 from threepc.plan.scheduler import Scheduler
 from threepc.protocol import summands
 from threepc.protocol.lookup import MOST_BITS, Lookup
-from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS
 from threepc.protocol.steps import CUT, REDUCED, ConstantStep, LocalStep, LookupStep, ReluStep, Value
 
 

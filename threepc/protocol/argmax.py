@@ -19,7 +19,8 @@ from threepc.kernels.gate import Cut
 from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Output
 from threepc.protocol.max_pool import no_summand
-from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.summands import cut_summand
 from threepc.ring import word_of

@@ -16,7 +16,8 @@ import numpy as np
 
 from threepc.kernels.gate import Cut
 from threepc.protocol.cost import Cost
-from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS
 from threepc.protocol.roles import Client, Provider, Server
 
 Pair = tuple[int, int]
