@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
+from tests.mutations.two_messages import TWO_MESSAGES
 
 TRANSCRIPTS = "tests/protocol/test_transcripts.py"
 PROTOCOL = "tests/protocol"
@@ -375,4 +376,5 @@ MUTATIONS = (
         tests=("tests/party/test_queries.py",),
     ),
     *JOBS,
+    *TWO_MESSAGES,
 )

@@ -9,8 +9,8 @@ from threepc.graph.activations import clip_bounds, clip_slope
 from threepc.graph.ir import Node
 from threepc.kernels.gate import Slopes
 from threepc.plan.scheduler import Scheduler
-from threepc.protocol.relu import Relu, scaled
-from threepc.protocol.relu_layer import OPS
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS, scaled
 from threepc.protocol.steps import REDUCED, ReluStep, Value
 
 SLOPE_BITS = 16

@@ -38,8 +38,7 @@ class Relu(ReluLayer):
     @cached_property
     def gate(self) -> Gate:
         """Of the channels that decide."""
-        constant = self.clip if self.clip is None or self.slopes is None else scaled(self.clip, self.slopes.above, self.slopes.bits)
-        return Gate(self.op, self.opening.count, self._lift, constant, self.slopes)
+        return Gate(self.op, self.opening.count, self._lift, self.constant, self.slopes)
 
     @property
     def decision_bytes(self) -> DecisionBytes:
@@ -84,8 +83,3 @@ class Relu(ReluLayer):
         passed = self._serve_passing(server, at, reply)
         theirs, v = server.receive_online(self.op, drelu.bit_bytes, self.gate.value_bytes)
         return self.gate.serve(server, self._gate_input(at.x, wires.bit, theirs, planes.beta), v, at.dealt[1]), passed
-
-
-def scaled(number: int, factor: int, bits: int) -> int:
-    """number * factor / 2^bits, rounded."""
-    return (number * factor + (1 << bits >> 1)) >> bits

@@ -128,6 +128,13 @@ class ReluLayer(ABC):
         """What is subtracted before each decision, in units of the opened value's last place."""
         return (0,) if self.clip is None else (0, self.clip)
 
+    @property
+    def constant(self) -> int | None:
+        """What a clip yields beyond its bound, less the offset."""
+        if self.clip is None or self.slopes is None:
+            return self.clip
+        return scaled(self.clip, self.slopes.above, self.slopes.bits)
+
     def _elements(self, channels: list[int]) -> int:
         n, _, h, w = self.shape
         return n * len(channels) * h * w
@@ -298,3 +305,8 @@ class ReluLayer(ABC):
     def _serve_passing(self, server: Server, at: Served, reply: list[np.ndarray]) -> np.ndarray:
         """u of what passes, flat."""
         return self.identity.serve(server, at.passing, reply[0], at.dealt[-1]) if reply else np.empty(0, word_of(self.ring))
+
+
+def scaled(number: int, factor: int, bits: int) -> int:
+    """number * factor / 2^bits, rounded."""
+    return (number * factor + (1 << bits >> 1)) >> bits
