@@ -59,6 +59,7 @@ def test_the_best_is_the_cheapest_that_holds_and_is_cheaper_than_the_default(con
     assert (default.ring, default.fraction, default.window) == (48, 16, None) and default.lost == 0
     assert best.price < default.price and best.lost <= 2 and best.images == found.images == 40
     assert best.price == min(tried.price for tried in found.tried if tried.refused is None and tried.lost <= found.most)
+    assert default.error < 1e-3 < best.error, "labels hold where logits do not"
     assert best.window is not None, "fewer bits than can matter are enough for some labels"
     assert any(tried.lost > found.most and tried.price < best.price for tried in found.tried), "the next cheaper one was tried"
 
@@ -96,7 +97,7 @@ def test_few_images_are_said_to_be_few(config, capsys):
     show(few)
     said = capsys.readouterr().out
     assert f"holds on the 40 images given: {few.best.lost:.3g} of 40 labels lost" in said
-    assert f"at most a share of {few.share_at_most:.2g} is lost (95% confidence); 59 images without a lost label would show 0.05" in said
+    assert f"this shows a share of at most {few.share_at_most:.2g} (95% confidence); 59 images without a lost label would show 0.05" in said
     many = dataclasses.replace(few, images=2000, best=dataclasses.replace(few.best, lost=20, images=2000))
     show(many)
     assert "confidence" not in capsys.readouterr().out
@@ -114,7 +115,9 @@ def test_no_setting_at_all_is_told_apart_from_none_that_holds(config, monkeypatc
     np.save("large.npy", large)
     with pytest.raises(InputError, match=r"large\.npy"):
         tune(TuneOptions(config, None, (Path("large.npy"),)), Display())
-    nothing_agrees = lambda _, outputs, *__: SimpleNamespace(agreement=np.zeros(len(outputs)), classes=np.zeros(len(outputs)))
+    nothing_agrees = lambda _, outputs, *__: SimpleNamespace(
+        agreement=np.zeros(len(outputs)), classes=np.zeros(len(outputs)), relative_error=0.5
+    )
     monkeypatch.setattr(tuning, "compare", nothing_agrees)
     assert main.status(["tune", config, "--images", "inputs.npy", "--loss", "0"]) == 1
     assert "no setting loses at most 0 of the labels" in failure(capsys.readouterr().err.splitlines())

@@ -12,14 +12,15 @@ from threepc.tasks.tune import CONFIDENCE, Tried, Tuning
 def show(tuning: Tuning) -> None:
     """A row for each setting that was tried; the cheapest that holds, what that is worth, and how to use it."""
     timed = [f"s on {tuning.options.network}"] if tuning.options.network != "none" else []
-    columns = ("ring", "fraction", "signs from bits", "offline", "online", "msgs", *timed, "lost", "")
-    table = new_table(*columns, right=("ring", "fraction", "offline", "online", "msgs", *timed, "lost"))
+    columns = ("ring", "fraction", "signs from bits", "offline", "online", "msgs", *timed, "lost", "error", "")
+    table = new_table(*columns, right=("ring", "fraction", "offline", "online", "msgs", *timed, "lost", "error"))
     for tried in tuning.tried:
         mark = "cheapest that holds" if tried is tuning.best else "default" if tried is tuning.tried[0] else ""
         table.add_row(str(tried.ring), str(tried.fraction), _signs(tried), *_cells(tried, tuning, bool(timed)), mark)
     print_table(table)
     say("offline, online: megabytes of one image over all links; msgs: one-way messages online")
     say("lost: labels that differ from plaintext PyTorch's; > where a setting was left before the last image")
+    say("error: largest difference of an output, as a part of plaintext's largest; labels may hold where it is large")
     if tuning.best is not None:
         say()
         for line in _verdict(tuning, tuning.best):
@@ -32,10 +33,10 @@ def _signs(tried: Tried) -> str:
 
 def _cells(tried: Tried, tuning: Tuning, timed: bool) -> list[str]:
     if tried.refused is not None:
-        return ["", "", "", *([""] if timed else []), "does not fit"]
+        return ["", "", "", *([""] if timed else []), "does not fit", ""]
     seconds = [f"{tried.seconds:.2f}"] if timed else []
     lost = f"{'> ' * (tried.images < tuning.images)}{tried.lost:.3g} of {tuning.images}"
-    return [megabytes(tried.offline), megabytes(tried.online), str(tried.messages), *seconds, lost]
+    return [megabytes(tried.offline), megabytes(tried.online), str(tried.messages), *seconds, lost, f"{tried.error:.2%}"]
 
 
 def _verdict(tuning: Tuning, best: Tried) -> Iterator[str]:
@@ -45,7 +46,7 @@ def _verdict(tuning: Tuning, best: Tried) -> Iterator[str]:
     yield f"holds on the {count} image{'s' * (count > 1)} given: {best.lost:.3g} of {count} labels lost, a share of {loss:.3g} is allowed"
     if tuning.share_at_most is not None and tuning.share_at_most > loss:
         needed = f"; {tuning.images_needed:,} images without a lost label would show {loss:.3g}" if tuning.images_needed else ""
-        yield f"so few show only that at most a share of {tuning.share_at_most:.2g} is lost ({CONFIDENCE:.0%} confidence){needed}"
+        yield f"of all such images this shows a share of at most {tuning.share_at_most:.2g} ({CONFIDENCE:.0%} confidence){needed}"
     window = "" if best.window is None else f", drelu_window: [{best.window[0]}, {best.window[1]}]"
     yield ""
     yield shlex.join(tuning.command)

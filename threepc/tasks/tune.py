@@ -70,7 +70,8 @@ class Tried:
 
     window: bits [LOW, HIGH) of a product, None for all that can matter. bytes by phase, of one image over all links. seconds: that the network
     takes to carry them one after the other, and its delays; 0 where none was named. lost: the sum over the `images` looked at of the share
-    of each one's labels that differ; a setting that loses too many is left before the last. refused: why it cannot be, if so.
+    of each one's labels that differ; a setting that loses too many is left before the last. error: the largest difference of an output, as a part of
+    the largest of PyTorch's; labels may hold where it is large. refused: why it cannot be, if so.
     """
 
     ring: int
@@ -82,6 +83,7 @@ class Tried:
     seconds: float = 0.0
     images: int = 0
     lost: float = 0.0
+    error: float = 0.0
     refused: str | None = None
 
     @property
@@ -101,7 +103,7 @@ class Tried:
         if self.refused is not None:
             return plain | {"refused": self.refused}
         plain |= {"bytes": {"offline": self.offline, "online": self.online}, "messages_online": self.messages, "seconds": self.seconds}
-        return plain | {"images": self.images, "lost": self.lost, "holds": self.lost <= most}
+        return plain | {"images": self.images, "lost": self.lost, "relative_error": self.error, "holds": self.lost <= most}
 
 
 @dataclass(frozen=True)
@@ -281,17 +283,18 @@ class _Search:
         for name, (largest, bits) in room(model.plan(1), self.ranges).items():
             if bits < 0:
                 raise InputError(f"{name}: values up to {largest:.3g} do not fit")
-        weights, lost, done = pack(model.plan(1), self.imported.weights), 0.0, 0
+        weights, lost, error, done = pack(model.plan(1), self.imported.weights), 0.0, 0.0, 0
         for images in self.inputs.batches(self.options.batch):
             found = simulate(model.plan(len(images)), weights, images, seed=self.options.seed, threads=self.options.threads)
             outputs = model.network_outputs(joined(model.graph, [found[node.name] for node in model.graph.outputs]))
             comparison = compare(model, outputs, self._expected(model, done, len(images)), 0.0)
             self.whole = self.whole and not isinstance(outputs, tuple) and comparison.classes.ndim == 1
             lost += float((1 - comparison.agreement).sum())
+            error = max(error, comparison.relative_error)
             done += len(images)
             if lost > self.options.loss * len(self.inputs):
                 break
-        return replace(tried, images=done, lost=lost)
+        return replace(tried, images=done, lost=lost, error=error)
 
     def _expected(self, model: PublicModel, start: int, count: int) -> Outputs:
         parts = tuple(output[start : start + count] for output in self.plain)
