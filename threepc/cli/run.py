@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,4 +135,5 @@ def _show(outcome: Outcome, options: RunOptions, way: str, as_json: bool) -> Non
 def _run_options(options: dict[str, Any], **more: Any) -> RunOptions:
     from threepc.tasks.run import RunOptions
 
-    return RunOptions(settings=take_settings(options), **options, **more)
+    stated = {name: options[name] for name in ("network", "links") if name in options}
+    return RunOptions(settings=replace(take_settings(options), **stated), **options, **more)
