@@ -31,4 +31,16 @@ JOBS = (
         ("if model.fingerprint != program.fingerprint:", "if False:"),
         tests=("tests/tensors",),
     ),
+    mutation(
+        "a party without a policy runs what shows the server something",
+        "threepc/party/session.py",
+        ("    if shown:\n", "    if False:\n"),
+        tests=("tests/tensors",),
+    ),
+    mutation(
+        "a deployment's parties do not ask what the server is shown",
+        "threepc/party/three_hosts.py",
+        ("    shows_the_server_nothing(model)\n", ""),
+        tests=("tests/tensors",),
+    ),
 )

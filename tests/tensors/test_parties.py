@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 
+from tests.party.parties import serving
 from threepc import tensors
 from threepc.errors import InputError, RunError
 from threepc.model.served import ServedModel
+from threepc.party import three_hosts
+from threepc.party.client import ClientSession
+from threepc.party.connector import MemoryConnector
+from threepc.party.deployment import load
+from threepc.party.keygen import generate
 from threepc.party.one_host import ThreeThreads
+from threepc.party.session import Options
 from threepc.tensors.parties import ServerPart, willing
 
 EVERYTHING = {"product": "client", "sum": "server", "best": "client"}
@@ -135,3 +142,28 @@ def test_a_job_of_one_side_alone():
         assert np.allclose(one.run(server={"w": [1.0, -3.0]}).server["half"], [0.5, -1.5], atol=1e-4)
     with tensors.local(tensors.trace(lambda p: p.reveal(p.input("x", (), "client"), "client", "same")), {"same": "client"}) as one:
         assert one.run({"x": 0.25}).client["same"] == 0.25
+
+
+FOR_THE_SERVER = "describes a job that shows output sum to the server itself: only a party with a policy runs it"
+
+
+def served():
+    return ServedModel(PROGRAM.public, {}, ServerPart(PROGRAM, dict, lambda _: None))
+
+
+def test_a_client_without_a_policy_refuses_what_shows_the_server_anything():
+    """Otherwise a server could describe a network whose output is the client's image, and be shown it."""
+    with pytest.raises(RunError, match=FOR_THE_SERVER):
+        ThreeThreads(served(), timeout=20.0)
+
+
+def test_so_does_a_provider_whatever_the_client_accepts():
+    connector = MemoryConnector()
+    with serving(connector, served(), Options(timeout=20.0)), pytest.raises(RunError, match=FOR_THE_SERVER):
+        ClientSession(connector, Options(timeout=20.0, accept=lambda _: None))
+
+
+def test_nor_does_a_party_of_a_deployment_without_a_policy(tmp_path):
+    deployment = load(generate(tmp_path / "keys")[0])
+    with pytest.raises(RunError, match="only a party with a policy runs it"):
+        three_hosts._agree(deployment, PROGRAM.public)

@@ -26,7 +26,7 @@ from threepc.party.connector import MemoryConnector
 from threepc.party.provider import ProviderParty
 from threepc.party.record import Record
 from threepc.party.server import ServerParty
-from threepc.party.session import Options
+from threepc.party.session import Options, shows_the_server_nothing
 from threepc.party.tracing import Timeline
 from threepc.party.warmup import warm_up
 from threepc.transport.channel import Channel
@@ -189,7 +189,7 @@ class ThreeThreads:
         timeout: float = 120.0,
         budget: int | None = None,
         traced: bool = False,
-        accept: Callable[[PublicModel], None] = lambda _: None,
+        accept: Callable[[PublicModel], None] = shows_the_server_nothing,
     ) -> None:
         """accept: as `Options` has it, of client and provider."""
         options, connector = Options(timeout, budget or Options().budget, threads, accept=accept), MemoryConnector()

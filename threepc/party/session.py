@@ -61,7 +61,7 @@ from threepc.plan.schedule import Plan
 from threepc.prf import ATTEMPT_BITS
 from threepc.transport.channel import Channel
 from threepc.transport.connection import Connection, NoAnswerError
-from threepc.transport.framing import SESSION_BYTES, Control
+from threepc.transport.framing import SESSION_BYTES, Control, printable
 from threepc.transport.meter import Meter
 from threepc.transport.shaping import Downlink, Pipe, Shaper
 
@@ -72,6 +72,15 @@ WAITING_S = 20.0
 """Who has a peer wait tells it so again after so many seconds."""
 
 
+def shows_the_server_nothing(model: PublicModel) -> None:
+    """What every party asks of a model that it knows no policy for: nothing of what the client hands in is opened to the server. Raises RunError."""
+    shown = [node.name for node in model.graph.outputs if node.attrs.get("to")]
+    if shown:
+        raise RunError(
+            f"the server describes a job that shows {printable(shown[0])} to the server itself: only a party with a policy runs it"
+        )
+
+
 @dataclass(frozen=True)
 class Options:
     """timeout: seconds that a party waits for a message; budget: bytes that may wait for a receiver; threads: of this party's kernels.
@@ -79,8 +88,8 @@ class Options:
     memory: bytes that one inference may take at this party, by `memory.needed`. model: which one a client asks for, as `Offer.find` takes it.
     idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the
     simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another party's that this one is
-    not willing to run. weight_cache: where a client keeps the masked weights of models that it has seen, None for nowhere; held: where its
-    sessions share them in memory, None where they do not.
+    not willing to run, by default any that shows the server something. weight_cache: where a client keeps the masked weights of models that
+    it has seen, None for nowhere; held: where its sessions share them in memory, None where they do not.
     trace: the timeline that this party's work is noted in, None for none.
     """
 
@@ -90,7 +99,7 @@ class Options:
     memory: int = DEFAULT_MEMORY
     model: str = ""
     shaper: Callable[[str, str], Shaper | None] = lambda *_: None
-    accept: Callable[[PublicModel], None] = lambda _: None
+    accept: Callable[[PublicModel], None] = shows_the_server_nothing
     idle: float | None = None
     tell: Callable[[str], None] = log.info
     weight_cache: WeightCache | None = None

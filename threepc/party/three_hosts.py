@@ -14,7 +14,7 @@ from threepc.party.deployment import Deployment
 from threepc.party.provider import ProviderParty
 from threepc.party.queries import QueryCounts, state_file
 from threepc.party.server import ServerParty
-from threepc.party.session import Options, log, new_session, number_field, open_channel
+from threepc.party.session import Options, log, new_session, number_field, open_channel, shows_the_server_nothing
 from threepc.party.tracing import Timeline
 from threepc.party.weight_cache import HeldWeights, WeightCache
 from threepc.plan.dealing import choose
@@ -126,7 +126,8 @@ def _revealed(deployment: Deployment, model: PublicModel) -> str:
 
 
 def _agree(deployment: Deployment, model: PublicModel) -> None:
-    """Raises RunError where a model is not what this party's deployment.yaml says."""
+    """Raises RunError where a model is not what this party's deployment.yaml says, or shows the server anything."""
+    shows_the_server_nothing(model)
     window = model.precision.window
     expected = {
         "ring": (deployment.ring, model.precision.bits),
