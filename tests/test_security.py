@@ -25,8 +25,10 @@ from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
+from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
-from threepc.ring import Ring
+from threepc.protocol.relu_layer import ReluLayer
+from threepc.ring import Ring, word_of
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/security.md").read_text()
@@ -68,30 +70,41 @@ def cost_of_the_table(protocols: set[str], counts: dict[str, int], **values: int
     return without_zeros(Cost(**{phase: dict(links) for phase, links in phases.items()}))
 
 
-def relu_by_the_table(relu: Relu) -> Cost:
+def layout_of(relu: ReluLayer) -> dict[str, int]:
+    """The names that the table's column of bits uses, but for the ring's."""
+    many = len(relu.thresholds)
+    if isinstance(relu, QuickRelu):
+        decision = relu.one_level
+        layout = {"tables": decision.layout.tables, "classes": decision.classes, "wires": decision.wires}
+    else:
+        window = relu.drelu.window
+        groups, top = len(window.groups.wires), len(window.top.wires)
+        layout = {"tables": window.table_rows, "products": window.product_rows, "leaves": groups, "groups": top}
+    return layout | {"many": many, "finer": relu.slopes.bits if relu.slopes else 0}
+
+
+def relu_by_the_table(relu: ReluLayer) -> Cost:
     """What the table says that a ReLU sends, channels that only pass included."""
-    window, many = relu.drelu.window, relu.drelu.decisions
-    layout = {
-        "many": many,
-        "tables": window.table_rows,
-        "products": window.product_rows,
-        "leaves": len(window.groups.wires),
-        "groups": len(window.top.wires),
-    }
-    decided = {"element": relu.opening.count, "decision": relu.drelu.count}
-    layout |= {"finer": relu.slopes.bits if relu.slopes else 0}
-    told = {"ReLU, C told" if relu.to_client else "ReLU, S told"}
-    cost = cost_of_the_table(
-        {"ReLU", "clip"} | told if many > 1 else {"ReLU"} | told, decided, bits=relu.ring, kept=relu.cut.kept_bits, **layout
-    )
+    many = len(relu.thresholds)
+    decided = {"element": relu.opening.count, "decision": relu.decided // many}
+    protocols = {"quick ReLU"} if isinstance(relu, QuickRelu) else {"ReLU", "clip"} if many > 1 else {"ReLU"}
+    cost = cost_of_the_table(protocols, decided, bits=relu.ring, kept=relu.cut.kept_bits, **layout_of(relu))
     if relu.both:
         return cost + cost_of_the_table({"rectify"}, {"element": relu.opening.count}, bits=relu.ring, kept=relu.cut.kept_bits)
     return cost + cost_of_the_table({"identity"}, {"element": relu.pass_opening.count}, bits=relu.ring, kept=relu.cut.kept_bits)
 
 
-def relus() -> dict[str, Relu]:
-    """ReLUs of every kind."""
-    cases = {}
+def relus() -> dict[str, ReluLayer]:
+    """ReLUs of every kind, and those that can be in two messages."""
+    cases = _relus()
+    for name, relu in list(cases.items()):
+        if relu.clip is None:
+            cases[f"quick {name}"] = QuickRelu(**{field.name: getattr(relu, field.name) for field in dataclasses.fields(relu)})
+    return cases
+
+
+def _relus() -> dict[str, ReluLayer]:
+    cases: dict[str, ReluLayer] = {}
     for bits, (shift, kept) in CUTS.items():
         cut = Cut(bits, shift, kept)
         make = lambda sizes=None, clip=None, cut=cut: Relu(0, (2, 3, 5, 7), cut, cut.bits, 0, min(cut.kept_bits - 2, 30), sizes, clip)
@@ -101,7 +114,6 @@ def relus() -> dict[str, Relu]:
         cases[f"leaky {bits}"] = dataclasses.replace(make(), slopes=Slopes(655, 65536, 16))
         cases[f"hardsigmoid {bits}"] = dataclasses.replace(make(clip=64), slopes=Slopes(0, 10923, 16), start=-32)
         cases[f"blocks {bits}"] = make(((2, 3), IDENTITY, ZERO))
-        cases[f"told {bits}"] = dataclasses.replace(make(clip=64), to_client=True)
         cases[f"passing {bits}"] = make((IDENTITY,) * 3)
     return cases
 
@@ -195,17 +207,18 @@ def purposes(protocols: set[str]) -> set[tuple[str, str]]:
 @pytest.mark.parametrize(
     "name, protocols",
     [
-        ("plain 48", {"ReLU", "ReLU, S told"}),
-        ("told 48", {"ReLU", "ReLU, C told", "clip"}),
-        ("clip 48", {"ReLU", "ReLU, S told", "clip"}),
+        ("plain 48", {"ReLU"}),
+        ("clip 48", {"ReLU", "clip"}),
         ("passing 48", {"identity"}),
-        ("rectify 48", {"ReLU", "ReLU, S told", "rectify"}),
+        ("rectify 48", {"ReLU", "rectify"}),
+        ("quick plain 48", {"quick ReLU"}),
+        ("quick rectify 32", {"quick ReLU", "rectify"}),
     ],
 )
 def test_streams_of_the_table(name, protocols):
     """What the roles draw is what the table names, client and provider, server and provider alike."""
     relu = relus()[name]
-    nothing = np.zeros(relu.shape, np.uint64)
+    nothing = np.zeros(relu.shape, word_of(relu.ring))
     _, trio = run(relu, (nothing,) * 3)
     for pair in ("CP", "SP"):
         named = {purpose for key, purpose in purposes(protocols) if key == pair}

@@ -158,7 +158,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     if isinstance(model, str | Path):
         model, _ = load_onnx(Path(model))
     card, scales = _card_and_scales(name, example_input, calibration, ring)
-    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin, network, links))
+    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin))
     with evaluating(model):
         ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
     with one_host.open_parties(

@@ -63,6 +63,8 @@ class Purpose(IntEnum):
     """L_W, the mask of a layer's weights; under a key that S makes for these weights when it starts, and shares with P."""
     SHARE = 9
     """The client's share of an array of a data owner's; under a key that the owner makes for this array, and sends to C."""
+    LABEL = 10
+    """Delta and the labels l_c, by which one of two ciphertexts can be read."""
 
 
 def new_key() -> bytes:

@@ -14,6 +14,7 @@ from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
+from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
 
 PAGE = Path(__file__).parents[2] / "docs/protocol.md"
@@ -40,6 +41,7 @@ def protocols(bits: int) -> Iterator[tuple[str, str, Cost, int]]:
         return Relu(0, SHAPE, cut, bits, low_bit, width, sizes, clip).cost
 
     yield "ReLU and truncation", "element", relu(), ELEMENTS
+    yield "ReLU and truncation, two messages", "element", QuickRelu(0, SHAPE, cut, bits, low_bit, width).cost, ELEMENTS
     for patch in ((2, 2), (4, 4)):
         yield f"block ReLU {patch[0]}x{patch[1]} and truncation", "element", relu((patch,) * 64), ELEMENTS
     yield "clip (ReLU6) and truncation", "element", relu(clip=6 << precision.fraction), ELEMENTS

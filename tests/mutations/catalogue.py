@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
+from tests.mutations.two_messages import TWO_MESSAGES
 
 TRANSCRIPTS = "tests/protocol/test_transcripts.py"
 PROTOCOL = "tests/protocol"
@@ -89,25 +90,12 @@ MUTATIONS = (
     _mutation(
         "wire masks of the client all zero",
         DECISIONS,
-        ("    half, masks = own\n", "    half, masks = own\n    masks[:] = 0\n"),
-        ("        one, two = theirs[", "        theirs[:] = 0\n        one, two = theirs["),
-        tests=(TRANSCRIPTS,),
-    ),
-    _mutation(
-        "shares of tables and products without their pad",
-        DECISIONS,
-        ("    half, theirs = both[: rows.dealt],", "    both[: rows.dealt] = 0\n    half, theirs = both[: rows.dealt],"),
-        ("    return both[: rows.dealt], both", "    both[: rows.dealt] = 0\n    return both[: rows.dealt], both"),
-        tests=(TRANSCRIPTS,),
-    ),
-    _mutation(
-        "the client, told its share, draws the masks of the share that it is told",
-        "threepc/protocol/drelu.py",
+        ("    masks = dealt[products:]\n", "    masks = dealt[products:]\n    masks[: leaf + top] = 0\n"),
         (
-            "(stream, both), (told_stream, own) = self._draw(drawing, False), self._draw(told, True)",
-            "(stream, both), (told_stream, own) = self._draw(provider.with_client, False), self._draw(provider.with_server, True)",
+            "        theirs, target = rest[products:],",
+            "        rest[products : products + wires] = 0\n        theirs, target = rest[products:],",
         ),
-        tests=(f"{PROTOCOL}/test_relu.py", TRANSCRIPTS),
+        tests=(TRANSCRIPTS,),
     ),
     _mutation(
         "the decision's bit without the server's mask",
@@ -134,14 +122,14 @@ MUTATIONS = (
     ),
     _mutation(
         "a value that is lifted beside its ReLU has the ReLU's mask",
-        "threepc/protocol/relu.py",
+        "threepc/protocol/relu_layer.py",
         ("        return d, passed_d\n", "        return d, d if self.both else passed_d\n"),
         tests=(TRANSCRIPTS,),
     ),
     _mutation(
         "a gate's value without its pad",
         GATE,
-        ("            t0[p] = t + ring(difference &", "            t0[p] = ring(difference &"),
+        ("            v[p] = t + ring(difference &", "            v[p] = ring(difference &"),
         tests=(PROTOCOL,),
     ),
     _mutation(
@@ -388,4 +376,5 @@ MUTATIONS = (
         tests=("tests/party/test_queries.py",),
     ),
     *JOBS,
+    *TWO_MESSAGES,
 )

@@ -17,13 +17,14 @@ from threepc.errors import RunError
 from threepc.kernels.gate import Cut, Slopes
 from threepc.kernels.packing import packed_bytes, unpack
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import DECIDING, schedule
+from threepc.plan.schedule import schedule
 from threepc.prf import Keystream, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.input_output import Input, Output
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
+from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
 from threepc.ring import word_of
 
@@ -59,18 +60,16 @@ SLOPED = {
     "both": {"both": True},
     "hardsigmoid": {"start": -30, "offset": 7, "clip": 60, "slopes": Slopes(0, 10923, 16)},
 }
-
-
-KINDS = ("relu", "clip", "blocks", "leaky", "abs", "hardsigmoid", "both")
+KINDS = ("relu", "clip", "blocks", *SLOPED)
 
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize(
-    "kind, to_client", [(kind, False) for kind in KINDS] + [(kind, True) for kind in ("relu", "clip", "blocks", "both")]
+    "of, kind", [(of, kind) for of in (Relu, QuickRelu) for kind in KINDS if of is Relu or kind not in ("clip", "hardsigmoid")]
 )
 @pytest.mark.parametrize("bits", (48, 32))
-def test_relu_shows_nobody_anything(bits, kind, to_client, value):
-    """The same value in every element. to_client: which of the two parties is told its share of the planes that P deals."""
+def test_relu_shows_nobody_anything(of, bits, kind, value):
+    """The same value in every element. A clip takes four messages."""
     (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
     summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     # a second channel, always zero, makes it a mixed layer
@@ -78,16 +77,16 @@ def test_relu_shows_nobody_anything(bits, kind, to_client, value):
     if kind == "blocks":
         shape = (1, 2, 64, 128)
         summands = tuple(np.concatenate([s, s], axis=1) for s in summands)
-    protocol = Relu(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
+    protocol = of(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
     if kind in SLOPED:
         protocol = dataclasses.replace(protocol, **SLOPED[kind])
-    protocol = dataclasses.replace(protocol, to_client=to_client)
     (_, u, _), trio = run(protocol, summands)
     lifted = ((bits, bits - cut), (bits - cut,)) if protocol.both else ()  # what the value itself takes besides its ReLU
+    if of is QuickRelu:
+        lifted += (bits, bits), (bits,) * protocol.gate.classes  # ciphertexts and labels
     mine = received_bits(trio.online[0].sent, (bits,), *lifted)
     at_client = received_bits(trio.online[1].sent, (cut,))
-    told = [received_bits(trio.told[0].sent)] if to_client else []
-    assert_uniform(np.concatenate([at_client, *told]), np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
+    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
     carries = bits - cut + (protocol.slopes.bits if protocol.slopes else 0)
     lift = (bits, bits, carries, carries)
     dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, bits, bits), *lifted), received_bits(trio.prepared[0].sent, (cut,))
@@ -215,20 +214,13 @@ def test_masked_weights_show_the_client_nothing(bits):
 
 # The same keys, different inputs
 
-NETWORKS = {
-    "residual": (residual, None),
-    "mobile": (mobile, None),
-    "gated": (gated, None),
-    "blocks": (residual, (2, 3)),
-    "told": (residual, None),
-}
+NETWORKS = {"residual": (residual, None), "mobile": (mobile, None), "gated": (gated, None), "blocks": (residual, (2, 3))}
 
 
-def run_with(images, build, patch, bits, told=False):
+def run_with(images, build, patch, bits):
     graph, weights = build()
     sizes = {n.name: (patch,) * (n.shape[0] - 2) + ((0, 1), (1, 0)) for n in graph.nodes if n.kind == "relu"} if patch else None
-    deciding = [node.name for node in graph.nodes if told and node.kind in DECIDING]
-    plan = schedule(graph, Precision.default(bits), sizes, batch=len(images), to_client=deciding)
+    plan = schedule(graph, Precision.default(bits), sizes, batch=len(images))
     trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
     logits = run_network(trio, plan, images)
     return trio, plan, logits
@@ -241,13 +233,11 @@ def test_under_the_same_keys_only_online_messages_know_the_input(name, bits):
     shape = build()[0].input.shape
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(2, *shape)), np.zeros((2, *shape)), rng.normal(size=(2, *shape))
-    trios, _, logits = zip(*(run_with(x, build, patch, bits, name == "told") for x in inputs))
-    assert bool(trios[0].told[0].sent) == (name == "told")
+    trios, _, logits = zip(*(run_with(x, build, patch, bits) for x in inputs))
     assert not np.allclose(logits[0], logits[2])
     one, *others = trios
     for other in others:
         assert one.dealt[0].bytes_sent() == other.dealt[0].bytes_sent(), "P to S"
-        assert one.told[0].bytes_sent() == other.told[0].bytes_sent(), "P to C"
         assert one.prepared[0].bytes_sent() == other.prepared[0].bytes_sent(), "C to S, offline"
         assert one.prepared[1].bytes_sent() == other.prepared[1].bytes_sent(), "S to C, setup"
         for here, there in zip(one.online, other.online):
@@ -255,9 +245,8 @@ def test_under_the_same_keys_only_online_messages_know_the_input(name, bits):
             assert layout(here) == layout(there), "sizes and order are public"
             assert here.bytes_sent() != there.bytes_sent()
     for trio in trios:
-        for ends in (trio.dealt, trio.told):
-            assert not ends[1].sent and ends[0].receptions == 0, "P hears nothing"
-        assert all(phase == "offline" for _, phase, _ in trio.dealt[0].sent + trio.told[0].sent + trio.prepared[0].sent)
+        assert not trio.dealt[1].sent and trio.dealt[0].receptions == 0, "P hears nothing"
+        assert all(phase == "offline" for _, phase, _ in trio.dealt[0].sent + trio.prepared[0].sent)
 
 
 @pytest.mark.parametrize("bits", CUTS)
@@ -273,15 +262,16 @@ def test_difference_of_two_inputs_masked_alike_is_the_inputs(bits):
     assert np.array_equal(signed(sent[0] - sent[1], bits), signed(inputs[0] - inputs[1], bits))
 
 
+@pytest.mark.parametrize("of", (Relu, QuickRelu))
 @pytest.mark.parametrize("bits", CUTS)
-def test_difference_of_two_openings_masked_alike_is_the_cut_summands(bits):
+def test_difference_of_two_openings_masked_alike_is_the_cut_summands(bits, of):
     (shift, cut), shape, count = CUTS[bits], (1, 2, 8, 8), 128
     rng, mask, word = np.random.default_rng(2), (1 << bits) - 1, word_of(bits)
     client, server, provider = shares(rng, rng.integers(-1000 << shift, 1000 << shift, shape), bits)
     other = rng.integers(0, np.iinfo(word).max, shape, word, endpoint=True)
     opened, results = [], []
     for z in (server, other):
-        result, trio = run(Relu(0, shape, Cut(bits, shift, cut), bits, 0, cut - 2), (client, z, provider), keys=(CP, SP))
+        result, trio = run(of(0, shape, Cut(bits, shift, cut), bits, 0, cut - 2), (client, z, provider), keys=(CP, SP))
         x = np.empty(count, word_of(cut))
         unpack(trio.online[1].sent[0][2][0].view(np.uint8), count, cut, x)
         opened.append(x)
@@ -362,12 +352,13 @@ def test_no_attempt_runs_twice(role):
             stream.begin_attempt(0)
 
 
-def test_attempts_share_no_word():
+@pytest.mark.parametrize("of", (Relu, QuickRelu))
+def test_attempts_share_no_word(of):
     """Two attempts under the same keys draw different words everywhere."""
     shape, summands = (1, 1, 16, 16), shares(np.random.default_rng(0), np.full((1, 1, 16, 16), 1 << 20), 48)
     words = []
     for attempt in (0, 1, 7):
-        _, trio = run(Relu(0, shape, Cut(48, 16, 32), 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
+        _, trio = run(of(0, shape, Cut(48, 16, 32), 48, 0, 30), summands, keys=(CP, SP), attempt=attempt)
         words += [a.view("V16") for name in ("CP", "SP") for _, a in trio.streams[name].drawn]
     blocks = np.concatenate(words)
     assert len(np.unique(blocks)) == len(blocks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,5 +134,4 @@ def _show(outcome: Outcome, options: RunOptions, way: str, as_json: bool) -> Non
 def _run_options(options: dict[str, Any], **more: Any) -> RunOptions:
     from threepc.tasks.run import RunOptions
 
-    stated = {name: options[name] for name in ("network", "links") if name in options}
-    return RunOptions(settings=replace(take_settings(options), **stated), **options, **more)
+    return RunOptions(settings=take_settings(options), **options, **more)

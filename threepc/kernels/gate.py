@@ -202,8 +202,14 @@ def infer_gate(x, opened, beta, pads, lift, slopes, message):
 
     x: cut words; opened, beta: planes of b^ and beta_C; slopes: `Slopes`, m being the difference of what it counts above and below, or None.
     """
-    bits, kept_bits = lift
-    carries = carry_bits(lift, slopes)
+    branch_value(x, opened, beta, pads, lift, slopes, pads.t[0])
+    pack(pads.t[0], x.shape[0], lift.bits, message)
+
+
+@kernel
+def branch_value(x, opened, beta, pads, lift, slopes, v):
+    """v of `infer_gate` as words, which may take the place of t_0."""
+    kept_bits, carries = lift.kept_bits, carry_bits(lift, slopes)
     t0, t1, w, ring = pads.t[0], pads.t[1], pads.w, pads.t.dtype.type
     mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), np.uint64(_unit_bits(lift, slopes))
     for j in range(opened.shape[0]):
@@ -214,8 +220,7 @@ def infer_gate(x, opened, beta, pads, lift, slopes, message):
             t = t0[p] ^ ring(ring(t0[p] ^ t1[p]) & ring(branch))
             carry = ring(_half(w[p], branch, slopes) << up) & ring(ring(0) - ring(n)) if carries > 0 else ring(0)
             difference = ring(_if_so(m, slopes, ring) - _if_not(m, slopes, ring))
-            t0[p] = t + ring(difference & ring(np.uint64(0) - _bit(beta, j, i))) + carry
-    pack(t0, x.shape[0], bits, message)
+            v[p] = t + ring(difference & ring(np.uint64(0) - _bit(beta, j, i))) + carry
 
 
 @kernel

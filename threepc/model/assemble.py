@@ -24,7 +24,6 @@ from threepc.images.card import ModelCard
 from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
 from threepc.model.served import Outputs, PublicModel, ServedModel, concatenated, each
-from threepc.plan import dealing
 from threepc.plan.calibration import MARGIN_BITS, NARROWEST, choose, default_images
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import Precision
@@ -42,7 +41,6 @@ class Settings:
     of several outputs as `threepc.graph.outputs.revealed` takes it.
     calibration: images of the server's (never a client's) with which every layer's range is measured: files, or real numbers (N, C, H, W);
     () for artificial ones. margin: bits by which a layer's values may be larger than with these.
-    network, links: presets and rates of the parties' hosts, by which the plan chooses whom the provider tells what; see `plan.dealing.choose`.
     """
 
     ring: int = 48
@@ -52,8 +50,6 @@ class Settings:
     reveal: str = "logits"
     calibration: tuple[Path, ...] | np.ndarray = ()
     margin: int = MARGIN_BITS
-    network: str = "none"
-    links: str = ""
 
     @property
     def precision(self) -> Precision:
@@ -106,8 +102,7 @@ class Imported:
             limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
             card = dataclasses.replace(card, input_limit=limit or None)
         precision = choose(graph, ranges, settings.ring, settings.margin, sizes, settings.fraction, settings.window)
-        to_client = dealing.choose(graph, precision, sizes or None, reveal, settings.network, settings.links)
-        public = PublicModel(graph, precision, sizes or None, card, reveal, to_client)
+        public = PublicModel(graph, precision, sizes or None, card, reveal)
         public.plan(1)
         return Assembled(ServedModel(public, self.weights), self, ranges)
 

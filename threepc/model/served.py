@@ -34,13 +34,11 @@ class PublicModel:
     sizes: Sizes | None
     card: ModelCard
     reveal: str = LOGITS
-    to_client: tuple[str, ...] = ()
-    """Layers of which the client, and not the server, is told its share of what is dealt for the decisions; see `protocol.drelu`."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of graph, precision, spec, what is revealed and who is told its shares: equal at all parties or the session ends."""
-        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.to_client)
+        """SHA-256 of graph, precision, spec and what is revealed: equal at all parties or the session ends."""
+        return fingerprint(self.graph, self.precision, self.sizes, self.reveal)
 
     @cached_property
     def reveals(self) -> tuple[str, ...]:
@@ -63,7 +61,7 @@ class PublicModel:
     def _plans(self) -> Callable[[int], Plan]:
         def make(batch: int) -> Plan:
             check_work(self.graph, batch)
-            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal, to_client=self.to_client)
+            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal)
 
         return lru_cache(maxsize=4)(make)
 
@@ -103,23 +101,20 @@ class PublicModel:
             "sizes": sizes,
             "card": self.card.to_json(),
             "reveal": self.reveal,
-            "to_client": list(self.to_client),
         }
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> PublicModel:
         """Inverse of `to_plain` for data of a stranger, which fits together and has a plan; raises InputError naming what is wrong."""
         texts = "graph", "card", "reveal"
-        if data.keys() != {*texts, "precision", "sizes", "to_client"} or not all(isinstance(data[key], str) for key in texts):
+        if data.keys() != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
             raise InputError("the server's description of its model has other keys than this version of threepc expects")
         if data["sizes"] is not None and not isinstance(data["sizes"], dict):
             raise InputError("the server's relu spec is no object")
-        if not isinstance(data["to_client"], list) or not all(isinstance(name, str) for name in data["to_client"]):
-            raise InputError("the server's layers that are dealt to the client are no list of names")
         layers = {name: patch_sizes("the server's relu spec", name, layer).tolist() for name, layer in (data["sizes"] or {}).items()}
         sizes = {name: tuple((height, width) for height, width in layer) for name, layer in layers.items()}
         graph, precision = Graph.from_json(data["graph"]), Precision.from_plain(data["precision"])
-        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], tuple(data["to_client"]))
+        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"])
         model.plan(1)
         return model
 

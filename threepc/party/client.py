@@ -19,7 +19,7 @@ from threepc.party import inference
 from threepc.party.connector import Connector
 from threepc.party.memory import check_batch, check_weights, largest_batch
 from threepc.party.offered import is_meant
-from threepc.party.pacing import PacedReceiver, PacedSender
+from threepc.party.pacing import PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
 from threepc.party.rehearsal import rehearse_client
 from threepc.party.session import (
@@ -111,7 +111,7 @@ class ClientSession:
         if self._provider.receive_control("ready").fields.get("fingerprint") != self.model.fingerprint:
             raise RunError("the provider confirmed another model")
         self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
-        self._paced, self._told = PacedSender(self._offline, self._options.budget), PacedReceiver(self._provider)
+        self._paced = PacedSender(self._offline, self._options.budget)
 
     def _receive_weights(self, digest: str, sizes: dict[int, int], kept: list[np.ndarray] | None) -> None:
         """The masked weights as kernels take them, for this session and further ones. kept: those on the disk; else they come from the server."""
@@ -169,8 +169,7 @@ class ClientSession:
         allow_messages(plan, self._channels, self._options.budget)
         usage, began = Usage(self._online.session), time.perf_counter()
         self._provider.send_control("deal", {"attempt": attempt, "batch": plan.batch})
-        role = Client(attempt, self._weights, self._stream, self._provider, self._paced, self._online, self._options.threads)
-        role.on_taken = self._told.used
+        role = Client(attempt, self._weights, self._stream, self._paced, self._online, self._options.threads)
         self._provider.attempt = self._offline.attempt = attempt
         ahead, dealt = _Ahead(role, plan, self._channels, self._options.trace), None
         if separate:
@@ -190,7 +189,6 @@ class ClientSession:
         record = Record({"offline": prepared - began, "online": end - prepared, "total": end - began}, by_link(counts))
         record.add_usage("client", usage.fields())
         try:
-            self._told.settle()
             if dealt is None:
                 dealt = self._provider.receive_control("dealt")
                 record.seconds["offline"] = max(ahead.seconds, measured(dealt, "seconds"))

@@ -21,10 +21,9 @@ To infer, any number of times, one after the other:
 
     C -> P   deal     attempt, batch
     C -> S   infer    attempt, batch
-                      [P -> S and P -> C what is dealt, C -> S what is prepared, then C and S in turn what is said online]
+                      [P -> S what is dealt, C -> S what is prepared, then C and S in turn what is said online]
     S -> P   credit   bytes: for what was dealt, see pacing.py
     S -> C   credit   bytes: for what was prepared
-    C -> P   credit   bytes: for what was dealt to C, see `PublicModel.to_client`
     P -> C   dealt    seconds, cpu_seconds, peak_rss_mb, layers
     S -> C   done     seconds, cpu_seconds, peak_rss_mb, layers, dealt
 
@@ -207,15 +206,10 @@ def requested(model: PublicModel, request: Control, options: Options, whose: str
     return attempt, check_batch(model, batch, options.memory, f"the {whose}")
 
 
-def next_request(channel: Channel, kind: str, idle: float | None, on_credit: Callable[[Control], None] | None = None) -> Control | None:
-    """What a client asks for next, or None when it says bye. Raises RunError when it has asked for nothing in `idle` seconds.
-
-    on_credit: hears of credit that comes in between; where it is None there is none.
-    """
-    kinds = kind, "bye", *(["credit"] if on_credit else [])
+def next_request(channel: Channel, kind: str, idle: float | None) -> Control | None:
+    """What a client asks for next, or None when it says bye. Raises RunError when it has asked for nothing in `idle` seconds."""
     try:
-        while (request := channel.receive_control(*kinds, timeout=idle)).kind == "credit" and on_credit:
-            on_credit(request)
+        request = channel.receive_control(kind, "bye", timeout=idle)
     except NoAnswerError:
         raise RunError(f"the session was idle for {idle:g} s") from None
     return request if request.kind == kind else None

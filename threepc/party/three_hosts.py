@@ -17,7 +17,6 @@ from threepc.party.server import ServerParty
 from threepc.party.session import Options, log, new_session, number_field, open_channel, shows_the_server_nothing
 from threepc.party.tracing import Timeline
 from threepc.party.weight_cache import HeldWeights, WeightCache
-from threepc.plan.dealing import choose
 from threepc.transport.framing import PROTOCOL_VERSION
 from threepc.transport.keys import KeyPair
 from threepc.transport.meter import Meter
@@ -138,7 +137,3 @@ def _agree(deployment: Deployment, model: PublicModel) -> None:
     for key, (ours, theirs) in expected.items():
         if ours != theirs:
             raise RunError(f"the parties disagree on {key}: the server says {theirs}, {deployment.path} here says {ours}")
-    told = choose(model.graph, model.precision, model.sizes, model.reveal, deployment.network, deployment.links)
-    if told != model.to_client:
-        counts = f"the client is dealt its shares of {len(told)} layers, by the server's of {len(model.to_client)}"
-        raise RunError(f"the parties disagree on links: by those of {deployment.path} here {counts}")

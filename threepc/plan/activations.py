@@ -9,7 +9,8 @@ from threepc.graph.activations import clip_bounds, clip_slope
 from threepc.graph.ir import Node
 from threepc.kernels.gate import Slopes
 from threepc.plan.scheduler import Scheduler
-from threepc.protocol.relu import OPS, Relu, scaled
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS, scaled
 from threepc.protocol.steps import REDUCED, ReluStep, Value
 
 SLOPE_BITS = 16
@@ -85,7 +86,6 @@ def _append(
         offset=added,
         slopes=steps,
         both=both or kept,
-        to_client=node.name in at.to_client,
     )
     n, channels, height, width = at.shape(node)
     result = Value((n, channels * (1 + kept), height, width), REDUCED, fraction, at.bits)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.choices import LABEL, LOGITS
+from threepc.choices import LOGITS
 from threepc.errors import InputError
 from threepc.graph import relu_spec
 from threepc.graph.activations import takes_patches
@@ -25,9 +25,6 @@ from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol.cost import Cost
 from threepc.protocol.steps import LinearStep, OutputStep, Step
 from threepc.ring import Ring
-
-DECIDING = ("relu", "clip", "bend", "rectify", "smooth", "maxpool")
-"""Kinds of nodes with decisions; an output decides where its label is revealed."""
 
 MOST_BYTES = 1 << 40
 """Of all values and all messages of one inference, and of the masked weights."""
@@ -80,25 +77,18 @@ class Plan:
             yield step, words, ring.encode(own["bias"], step.result.fraction, f"the bias of {step.name}")
 
 
-def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS, to_client: Sequence[str] = ()) -> str:
+def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS) -> str:
     """SHA-256 (hex) of everything public that the parties must agree on."""
     spec = {name: [list(s) for s in sizes[name]] for name in sorted(sizes)} if sizes else None
-    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal, *([sorted(to_client)] if to_client else [])], sort_keys=True)
+    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def schedule(
-    graph: Graph,
-    precision: Precision,
-    sizes: Sizes | None = None,
-    batch: int = 1,
-    reveal: str = LOGITS,
-    draft: bool = False,
-    to_client: Sequence[str] = (),
+    graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS, draft: bool = False
 ) -> Plan:
     """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels; see `outputs.revealed` for several.
 
-    to_client: nodes that decide, of which the client, and not the server, is told its share of what is dealt for the decisions.
     draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for.
 
     Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes or fractional bits of what the graph
@@ -106,8 +96,7 @@ def schedule(
     """
     reveals = {node.name: what for node, what in zip(graph.outputs, revealed(graph, reveal), strict=True)}
     _check_names(graph, precision, sizes or {})
-    _check_deciding(graph, reveals, to_client)
-    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft, to_client)
+    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft)
     for node in graph.nodes:
         LAYERS[node.kind](scheduler, node)
     plan = Plan(graph, precision, batch, tuple(scheduler.steps), _release(scheduler.steps))
@@ -122,15 +111,6 @@ def schedule(
 def _release(steps: Sequence[Step]) -> tuple[tuple[str, ...], ...]:
     last = {source: i for i, step in enumerate(steps) for source in step.sources}
     return tuple(tuple(s for s in dict.fromkeys(step.sources) if last[s] == i) for i, step in enumerate(steps))
-
-
-def _check_deciding(graph: Graph, reveals: Mapping[str, str], to_client: Sequence[str]) -> None:
-    deciding = {node.name for node in graph.nodes if node.kind in DECIDING or reveals.get(node.name) == LABEL}
-    for name in to_client:
-        if name not in deciding:
-            raise InputError(f"dealing to the client: {name!r:.80} is no layer of this network that decides")
-    if len(set(to_client)) < len(to_client):
-        raise InputError("dealing to the client: a layer is named twice")
 
 
 def _check_names(graph: Graph, precision: Precision, sizes: Sizes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,8 @@ from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
-from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS
 from threepc.protocol.steps import CUT, RAW, REDUCED, LocalStep, ReluStep, Step, Value
 from threepc.protocol.summands import every_second
 
@@ -33,17 +34,8 @@ def elements(value: Value) -> int:
 class Scheduler:
     """The plan so far: its steps, and for every node the value that stands for it."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        precision: Precision,
-        sizes: Sizes,
-        batch: int,
-        reveals: Mapping[str, str],
-        draft: bool,
-        to_client: Sequence[str],
-    ) -> None:
-        self.draft, self.to_client = draft, frozenset(to_client)
+    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveals: Mapping[str, str], draft: bool) -> None:
+        self.draft = draft
         self.graph, self.precision, self.sizes, self.batch, self.reveals = graph, precision, sizes, batch, reveals
         self.readers = graph.consumers()
         self.bits, self.fraction = precision.bits, precision.fraction

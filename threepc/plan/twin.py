@@ -33,7 +33,7 @@ from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.product import Product
-from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import ReluLayer
 from threepc.protocol.steps import InputStep, LinearStep, LocalStep, LookupStep, MaxPoolStep, OutputStep, ProductStep, ReluStep, Step, Value
 from threepc.ring import word_of
 
@@ -205,7 +205,7 @@ def apply(
     raise AssertionError(f"no rule to simulate {step.kind}")
 
 
-def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
+def relu(protocol: ReluLayer, x: np.ndarray, rounding: Rounding) -> np.ndarray:
     """ReLU of every kind on opened values x (N, C, H, W), signed numbers of the cut ring; words of the ring."""
     out = np.zeros(x.shape, np.int64)
     if protocol.decide:
@@ -216,7 +216,7 @@ def relu(protocol: Relu, x: np.ndarray, rounding: Rounding) -> np.ndarray:
         kept = _decided(protocol, units) ^ above
         lifted = rounding.lifted(chosen, protocol.cut.kept_bits, protocol.ring)
         value = kept * lifted if protocol.slopes is None else rounding.scaled(lifted, kept, protocol.slopes)
-        kept = value + above * (protocol.gate.constant or 0) + protocol.offset
+        kept = value + above * (protocol.constant or 0) + protocol.offset
         if protocol.both:
             itself = rounding.lifted(x, protocol.cut.kept_bits, protocol.ring) if protocol.start else lifted
             kept = np.stack([kept, itself], axis=2).reshape(x.shape[0], -1, *x.shape[2:])
@@ -241,7 +241,7 @@ def lookup(protocol: Lookup, x: np.ndarray, rounding: Rounding) -> np.ndarray:
     return to_words(wrapped(y, protocol.total) >> protocol.dropped, protocol.kept_bits)
 
 
-def _decided(protocol: Relu, units: np.ndarray) -> np.ndarray:
+def _decided(protocol: ReluLayer, units: np.ndarray) -> np.ndarray:
     """[sum of the patch >= 0] at every pixel, as the window's sign bit says."""
     if protocol.patches is None:
         return ~(units >> protocol.width) & 1

@@ -19,7 +19,8 @@ from threepc.kernels.gate import Cut
 from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Output
 from threepc.protocol.max_pool import no_summand
-from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.summands import cut_summand
 from threepc.ring import word_of
@@ -27,13 +28,12 @@ from threepc.ring import word_of
 
 @dataclass(frozen=True)
 class Argmax:
-    """Over the channels of `shape` (N, C, H, W); values have `bits` bits, of which the low `shift` do not count. to_client: as of `DRelu`."""
+    """Over the channels of `shape` (N, C, H, W); values have `bits` bits, of which the low `shift` do not count."""
 
     op: int
     shape: tuple[int, int, int, int]
     bits: int
     shift: int
-    to_client: bool = False
 
     @cached_property
     def index_bits(self) -> int:
@@ -57,8 +57,7 @@ class Argmax:
         rounds: list[Relu] = []
         while left > 1:
             shape = (n, left // 2, h, w)
-            op, width = self.op + OPS * len(rounds), self.word_bits - 1
-            rounds.append(Relu(op, shape, whole, self.word_bits, low_bit=0, width=width, to_client=self.to_client))
+            rounds.append(Relu(self.op + OPS * len(rounds), shape, whole, self.word_bits, low_bit=0, width=self.word_bits - 1))
             left -= left // 2
         return tuple(rounds)
 

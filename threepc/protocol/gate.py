@@ -73,7 +73,7 @@ class Gate:
         """t_0, t_1 and, where there are any, p_0, p_1."""
         return 2 if self.constant is None else 4
 
-    def _pads(self, open_stream: OpenStream) -> Source:
+    def pads(self, open_stream: OpenStream) -> Source:
         """The stream of t_0, t_1 and, where there are any, p_0, p_1, w."""
         each = self._pad_words * np.dtype(self.word).itemsize + np.dtype(self._mask_word).itemsize * (self._carry_bits > 0)
         return open_stream(self.op, Purpose.GATE, self.count, TILE * each)
@@ -81,21 +81,22 @@ class Gate:
     def _work(self) -> np.ndarray:
         return scratch("work", 5 * TILE, self.word)
 
-    def _scratch(self) -> GateScratch:
+    def space(self) -> GateScratch:
+        """Scratch of one tile."""
         return GateScratch(scratch("pads", self._pad_words * TILE, self.word), scratch("w", TILE, self._mask_word), self._work())
 
     def deal(self, provider: Provider, masks: GateMasks) -> np.ndarray:
         """P: the message for S."""
-        message, stream = np.empty(self.dealt_bytes, np.uint8), self._pads(provider.with_client)
+        message, stream = np.empty(self.dealt_bytes, np.uint8), self.pads(provider.with_client)
         shape = self.lift, self.slopes, self.word((self.constant or 0) & np.iinfo(self.word).max)
-        provider.each_part(self.count, lambda tiles: runs.deal_gates(masks, *shape, stream, tiles, self._scratch(), message))
+        provider.each_part(self.count, lambda tiles: runs.deal_gates(masks, *shape, stream, tiles, self.space(), message))
         return message
 
     def infer(self, client: Client, given: GateInput) -> np.ndarray:
         """C: the message v."""
-        message, stream = np.empty(self.value_bytes, np.uint8), self._pads(client.with_provider)
+        message, stream = np.empty(self.value_bytes, np.uint8), self.pads(client.with_provider)
         shape = self.lift, self.slopes
-        client.each_part(self.count, lambda tiles: runs.infer_gates(given, *shape, stream, tiles, self._scratch(), message))
+        client.each_part(self.count, lambda tiles: runs.infer_gates(given, *shape, stream, tiles, self.space(), message))
         return message
 
     def serve(self, server: Server, given: GateInput, v: np.ndarray, dealt: np.ndarray) -> np.ndarray:

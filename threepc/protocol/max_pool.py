@@ -16,7 +16,8 @@ import numpy as np
 
 from threepc.kernels.gate import Cut
 from threepc.protocol.cost import Cost
-from threepc.protocol.relu import OPS, Relu
+from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import OPS
 from threepc.protocol.roles import Client, Provider, Server
 
 Pair = tuple[int, int]
@@ -46,7 +47,7 @@ class _Pass:
 class MaxPool:
     """Max pooling of `shape` (N, C, H, W); padding [top, left, bottom, right], whose cells never win. Values are cut words of `kept_bits` bits.
 
-    to_client: as of `DRelu`. Raises ValueError for a window without a cell that every window position has inside the map.
+    Raises ValueError for a window without a cell that every window position has inside the map.
     """
 
     op: int
@@ -56,7 +57,6 @@ class MaxPool:
     padding: tuple[int, int, int, int]
     dilation: Pair
     kept_bits: int
-    to_client: bool = False
 
     def __post_init__(self) -> None:
         _ = self.passes  # refuses what cannot be pooled
@@ -100,8 +100,7 @@ class MaxPool:
         for begin, end, offset in cells:
             if offset != start[2] and begin < end:
                 part = (n, c, h, end - begin) if axis == 3 else (n, c, end - begin, w)
-                at, width = op + OPS * len(rounds), self.kept_bits - 1
-                relu = Relu(at, part, whole, self.kept_bits, low_bit=0, width=width, to_client=self.to_client)
+                relu = Relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.kept_bits - 1)
                 rounds.append(_Round(relu, begin, end, slice(begin * step + offset, None, step)))
         return _Pass(axis, size, slice(start[2], None, step), tuple(rounds))
 

@@ -22,7 +22,7 @@ from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
-from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import ReluLayer
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.summands import Summand, cut_summand
 from threepc.ring import Ring, word_of
@@ -210,7 +210,7 @@ class ProductStep(Step):
 class _ProtocolStep(Step):
     """One protocol on one value, of any form."""
 
-    protocol: Relu | MaxPool | Lookup | Output | ServerOutput | Argmax
+    protocol: ReluLayer | MaxPool | Lookup | Output | ServerOutput | Argmax
 
     @property
     def cost(self) -> Cost:
@@ -234,11 +234,11 @@ class _ProtocolStep(Step):
 class ReluStep(_ProtocolStep):
     """ReLU of any kind, or truncation alone, to a reduced value."""
 
-    protocol: Relu
+    protocol: ReluLayer
 
     @property
     def drelus(self) -> int:
-        return self.protocol.drelu.count * self.protocol.drelu.decisions
+        return self.protocol.decided
 
     def infer(self, client: Client) -> None:
         self.protocol.infer(client)

@@ -13,7 +13,7 @@ from threepc.graph.relu_spec import ReluSpec
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.protocol.cost import Cost
-from threepc.protocol.relu import Relu
+from threepc.protocol.relu_layer import ReluLayer
 from threepc.protocol.steps import ReluStep
 from threepc.reduction.store import LayerDistortion
 
@@ -44,7 +44,7 @@ class DeclaredCosts:
         return {}
 
     @cached_property
-    def _relus(self) -> dict[str, Relu]:
+    def _relus(self) -> dict[str, ReluLayer]:
         # what keeps its input for a product costs the same whatever the patches are: it counts as fixed
         steps = (step for step in self._plan.steps if isinstance(step, ReluStep) and step.kind in ("relu", "clip"))
         return {step.name: replace(step.protocol, both=False) for step in steps}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from threepc.model.served import PublicModel, ServedModel
 from threepc.party import three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.deployment import load
+from threepc.party.listening import ListeningParty
 from threepc.party.one_host import ThreeThreads
 from threepc.party.provider import ProviderParty
 from threepc.party.record import Record
@@ -26,6 +28,8 @@ from threepc.party.warmup import warm_up
 from threepc.ring import word_of
 from threepc.tensors.owners import of_client, of_server, share
 from threepc.tensors.program import CLIENT, SERVER, Input, Policy, Program, check_policy
+
+P = TypeVar("P", bound=ListeningParty)
 
 Values = Mapping[str, object]
 """Arrays by the names of inputs; of a data owner's input the message of its `Shares` to this party."""
@@ -163,21 +167,41 @@ def local(program: Program, policy: Policy, *, threads: int = 1, timeout: float 
         parties.close()
 
 
+@contextmanager
 def serve(
-    deployment: Path | str, program: Program, policy: Policy, inputs: Callable[[], Values], shown: Callable[[Arrays], None]
-) -> ServerParty:
-    """The server of a deployment, with this job for its only model; `serve()` of what is returned runs until `stop()`.
+    deployment: Path | str,
+    program: Program,
+    policy: Policy,
+    inputs: Callable[[], Values] = dict,
+    shown: Callable[[Arrays], None] = lambda _: None,
+) -> Iterator[ServerParty]:
+    """The server of a deployment, with this job for its only model, in a thread of its own until the `with` ends.
 
-    inputs, shown: as `ServerPart` has them. Raises InputError for keys, an address in use, and what the policy forbids.
+    inputs, shown: as `ServerPart` has them; they may be called from several threads. Raises InputError for keys, an address in use, and what
+    the policy forbids.
     """
     program.check(policy)
-    return three_hosts.open_server(load(deployment), ServedModel(program.public, {}, ServerPart(program, inputs, shown)))
+    with _running(three_hosts.open_server(load(deployment), ServedModel(program.public, {}, ServerPart(program, inputs, shown)))) as party:
+        yield party
 
 
-def provide(deployment: Path | str, program: Program, policy: Policy) -> ProviderParty:
-    """The provider of a deployment for this job and no other, as `serve`."""
+@contextmanager
+def provide(deployment: Path | str, program: Program, policy: Policy) -> Iterator[ProviderParty]:
+    """The provider of a deployment for this job and no other; the rest as `serve`."""
     program.check(policy)
-    return three_hosts.open_provider(load(deployment), accept=willing(program, policy))
+    with _running(three_hosts.open_provider(load(deployment), accept=willing(program, policy))) as party:
+        yield party
+
+
+@contextmanager
+def _running(party: P) -> Iterator[P]:
+    thread = threading.Thread(target=party.serve, name="serve a job", daemon=True)
+    thread.start()
+    try:
+        yield party
+    finally:
+        party.stop()
+        thread.join()
 
 
 class Asking:
