@@ -160,6 +160,18 @@ def test_what_ranges_were_measured_with_is_said(folder, display, ring):
     assert display.notes[-1].startswith("scales leave 3 bits of margin; least room: ")
 
 
+def test_relus_take_two_messages_where_the_user_says_so_or_delay_decides(folder, display):
+    four, two = (run(options("one.png", settings=Settings(32, relu_messages=m)), display).report for m in ("4", "2"))
+    assert four["messages_online"] - two["messages_online"] == 2 * 2 + 4
+    assert two["fingerprint"] != four["fingerprint"]
+    assert "3 layers take two messages a ReLU; 12 one-way online messages in all" in display.notes
+    slow = inspect("ranged:small", None, Settings(32, relu_messages="auto", network="wan352"), 1, None, display)
+    fast = inspect("ranged:small", None, Settings(32, relu_messages="auto", network="wan352", links="each=10k"), 1, None, display)
+    assert slow.model.fingerprint == two["fingerprint"] and fast.model.fingerprint == four["fingerprint"]
+    with pytest.raises(InputError, match="auto needs a network whose delay decides"):
+        run(options("one.png", settings=Settings(32, relu_messages="auto")), display)
+
+
 def test_an_inspection_tells_the_room_of_every_layer_and_the_public_model_does_not(folder, display):
     inspection = inspect("ranged:small", None, Settings(32, calibration=(Path("inputs.npy"),), margin=4), 1, None, display)
     plain = inspection.to_plain()

@@ -7,13 +7,24 @@ from typing import Any
 
 import click
 
-from threepc.cli.options import Command, batch_option, model_arguments, model_options, ring_options, take_settings
+from threepc.cli.options import (
+    Command,
+    batch_option,
+    links_option,
+    model_arguments,
+    model_options,
+    network_option,
+    ring_options,
+    take_settings,
+)
 
 
 @click.command(cls=Command, short_help="Layers, and the bytes and messages they take.")
 @model_arguments
 @model_options
 @ring_options
+@network_option
+@links_option
 @batch_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def inspect(config: str, checkpoint: Path | None, batch: int, size: tuple[int, int] | None, as_json: bool, **options: Any) -> None:

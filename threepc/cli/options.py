@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from threepc.choices import NETWORKS, OUT_OF_RANGE, REVEAL_FORM, RINGS, TRANSPORTS, read_links
+from threepc.choices import NETWORKS, OUT_OF_RANGE, RELU_MESSAGES, REVEAL_FORM, RINGS, TRANSPORTS, read_links
 from threepc.errors import InputError
 
 if TYPE_CHECKING:
@@ -220,6 +220,13 @@ ring_options = together(
         type=Range(),
         help="Approximate signs: compare only bits LO..HI-1 of a product. Default: all that can matter.",
     ),
+    click.option(
+        "--relu-messages",
+        type=click.Choice(RELU_MESSAGES),
+        default="4",
+        show_default=True,
+        help="Online messages of a ReLU: 4; 2, for more dealt bytes, where delay decides; auto: by layer, as --network and --links say.",
+    ),
     calibration_option,
     margin_option,
     click.option(
@@ -255,8 +262,9 @@ timeout_option = click.option(
 
 
 def take_settings(options: dict[str, Any]) -> Settings:
-    """The `Settings` that --relu-spec and `ring_options` say; these are taken out of a command's options."""
+    """The `Settings` that --relu-spec and `ring_options` say; these are taken out of a command's options. What --network says stays there."""
     from threepc.model.assemble import Settings
 
-    names = "ring", "fraction", "window", "relu_spec", "reveal", "calibration", "margin"
-    return Settings(**{name: options.pop(name) for name in names})
+    names = "ring", "fraction", "window", "relu_spec", "reveal", "calibration", "margin", "relu_messages"
+    kept = {name: options[name] for name in ("network", "links", "batch") if name in options}
+    return Settings(**{name: options.pop(name) for name in names}, **kept)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from threepc.choices import NETWORKS, read_links
 from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.block_relu import apply_spec
@@ -24,9 +25,11 @@ from threepc.images.card import ModelCard
 from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
 from threepc.model.served import Outputs, PublicModel, ServedModel, concatenated, each
+from threepc.plan import messages
 from threepc.plan.calibration import MARGIN_BITS, NARROWEST, choose, default_images
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import Precision
+from threepc.protocol.cost import Cost
 
 ARTIFICIAL_IMAGES = {NARROWEST: 8}
 """How many artificial images stand in where the server has none of its own; 2 in the rings that are not listed, which have room to spare."""
@@ -41,6 +44,7 @@ class Settings:
     of several outputs as `threepc.graph.outputs.revealed` takes it.
     calibration: images of the server's (never a client's) with which every layer's range is measured: files, or real numbers (N, C, H, W);
     () for artificial ones. margin: bits by which a layer's values may be larger than with these.
+    relu_messages: one of `threepc.choices.RELU_MESSAGES`; "auto" takes what `network` and `links` say, as a run does, for `batch` images at once.
     """
 
     ring: int = 48
@@ -50,6 +54,10 @@ class Settings:
     reveal: str = "logits"
     calibration: tuple[Path, ...] | np.ndarray = ()
     margin: int = MARGIN_BITS
+    relu_messages: str = "4"
+    network: str = "none"
+    links: str = ""
+    batch: int = 1
 
     @property
     def precision(self) -> Precision:
@@ -102,7 +110,7 @@ class Imported:
             limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
             card = dataclasses.replace(card, input_limit=limit or None)
         precision = choose(graph, ranges, settings.ring, settings.margin, sizes, settings.fraction, settings.window)
-        public = PublicModel(graph, precision, sizes or None, card, reveal)
+        public = _with_messages(PublicModel(graph, precision, sizes or None, card, reveal), settings)
         public.plan(1)
         return Assembled(ServedModel(public, self.weights), self, ranges)
 
@@ -133,6 +141,22 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
     """
     _ = settings.precision  # refuses ring, fraction and window before anything is traced
     return Imported.of(module, example, settings.relu_spec).assembled(card, settings)
+
+
+def _with_messages(model: PublicModel, settings: Settings) -> PublicModel:
+    """The model with the layers that are to take two messages. Raises InputError where these depend on links of which nothing is said."""
+    if settings.relu_messages == "4":
+        return model
+    two = dataclasses.replace(model, quick=messages.candidates(model.graph))
+    if settings.relu_messages == "2":
+        return two
+    if settings.network == "none":
+        raise InputError("relu-messages: auto needs a network whose delay decides: say --network, or take 4 or 2")
+    links = messages.Links(NETWORKS[settings.network], read_links(settings.links))
+    costs = [{step.name: step.cost for step in made.plan(settings.batch).steps} for made in (model, two)]
+    four, quick = ({name: of[name] for name in two.quick} for of in costs)
+    rest = sum((cost for name, cost in costs[0].items() if name not in four), Cost())
+    return dataclasses.replace(model, quick=messages.cheapest(four, quick, rest, links))
 
 
 def _calibration_images(settings: Settings, card: ModelCard) -> np.ndarray:
@@ -168,6 +192,7 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
     decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
     signs = f"signs from bits {low} to {high - 1}"
     ring = f"{precision.bits}-bit ring, {precision.fraction} fractional bits"
+    quick = assembled.public.quick
     lines = [f"{loaded.name}, {loaded.weights_source}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {signs}"]
     if loaded.assumed_card:
         height, width = loaded.preprocessing.size
@@ -175,6 +200,8 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
             f"{loaded.name} has no model_card: images are prepared as most networks for ImageNet take them ({height}x{width}, ImageNet's mean"
             f" and deviation); {loaded.card_advice} to say otherwise"
         )
+    if quick:
+        lines.append(f"{len(quick)} layers take two messages a ReLU; {plan.cost.messages} one-way online messages in all")
     return [*lines, *_ranges_lines(assembled, settings)]
 
 

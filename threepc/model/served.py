@@ -27,18 +27,22 @@ Outputs = np.ndarray | tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class PublicModel:
-    """Graph, precision, patch sizes of block ReLUs (None: every ReLU is plain) and the card for clients."""
+    """Graph, precision, patch sizes of block ReLUs (None: every ReLU is plain) and the card for clients.
+
+    quick: the layers whose ReLUs take two messages.
+    """
 
     graph: Graph
     precision: Precision
     sizes: Sizes | None
     card: ModelCard
     reveal: str = LOGITS
+    quick: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of graph, precision, spec and what is revealed: equal at all parties or the session ends."""
-        return fingerprint(self.graph, self.precision, self.sizes, self.reveal)
+        """SHA-256 of graph, precision, spec, what is revealed and which layers are quick: equal at all parties or the session ends."""
+        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.quick)
 
     @cached_property
     def reveals(self) -> tuple[str, ...]:
@@ -61,7 +65,7 @@ class PublicModel:
     def _plans(self) -> Callable[[int], Plan]:
         def make(batch: int) -> Plan:
             check_work(self.graph, batch)
-            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal)
+            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal, quick=self.quick)
 
         return lru_cache(maxsize=4)(make)
 
@@ -101,20 +105,23 @@ class PublicModel:
             "sizes": sizes,
             "card": self.card.to_json(),
             "reveal": self.reveal,
-        }
+        } | ({"quick": list(self.quick)} if self.quick else {})
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> PublicModel:
         """Inverse of `to_plain` for data of a stranger, which fits together and has a plan; raises InputError naming what is wrong."""
         texts = "graph", "card", "reveal"
-        if data.keys() != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
+        if data.keys() - {"quick"} != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
             raise InputError("the server's description of its model has other keys than this version of threepc expects")
         if data["sizes"] is not None and not isinstance(data["sizes"], dict):
             raise InputError("the server's relu spec is no object")
         layers = {name: patch_sizes("the server's relu spec", name, layer).tolist() for name, layer in (data["sizes"] or {}).items()}
         sizes = {name: tuple((height, width) for height, width in layer) for name, layer in layers.items()}
         graph, precision = Graph.from_json(data["graph"]), Precision.from_plain(data["precision"])
-        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"])
+        quick = data.get("quick", [])
+        if not isinstance(quick, list) or not all(isinstance(name, str) for name in quick):
+            raise InputError("the server's list of layers of two messages is no list of names")
+        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], tuple(quick))
         model.plan(1)
         return model
 

@@ -9,7 +9,6 @@ from threepc.graph.activations import clip_bounds, clip_slope
 from threepc.graph.ir import Node
 from threepc.kernels.gate import Slopes
 from threepc.plan.scheduler import Scheduler
-from threepc.protocol.relu import Relu
 from threepc.protocol.relu_layer import OPS, scaled
 from threepc.protocol.steps import REDUCED, ReluStep, Value
 
@@ -73,7 +72,7 @@ def _append(
     if not at.draft and max(abs(added), abs(last)) >= 1 << (at.bits - 2):
         raise InputError(f"{node.name}: its values are beyond the numbers of a ring of {at.bits} bits")
     kept = at.is_kept(node, source)
-    protocol = Relu(
+    protocol = at.relu(node)(
         at.op,
         value.shape,
         cut,

@@ -80,7 +80,7 @@ def _maxpool(at: Scheduler, node: Node) -> None:
     cut = at.opened(source)
     a = node.attrs
     try:
-        pool = MaxPool(at.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits)
+        pool = MaxPool(at.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits, at.relu(node))
     except ValueError as error:
         raise InputError(f"{node.name}: {error}; use less padding") from None
     result = Value(at.shape(node), CUT, at.settled[source], cut.kept_bits)

@@ -20,6 +20,7 @@ from threepc.graph.ir import Graph, Weights
 from threepc.graph.outputs import revealed
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.layers import LAYERS
+from threepc.plan.messages import QUICK_KINDS
 from threepc.plan.precision import Precision
 from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol.cost import Cost
@@ -77,26 +78,32 @@ class Plan:
             yield step, words, ring.encode(own["bias"], step.result.fraction, f"the bias of {step.name}")
 
 
-def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS) -> str:
+def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS, quick: Sequence[str] = ()) -> str:
     """SHA-256 (hex) of everything public that the parties must agree on."""
     spec = {name: [list(s) for s in sizes[name]] for name in sorted(sizes)} if sizes else None
-    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal], sort_keys=True)
+    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal, *([sorted(quick)] if quick else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def schedule(
-    graph: Graph, precision: Precision, sizes: Sizes | None = None, batch: int = 1, reveal: str = LOGITS, draft: bool = False
+    graph: Graph,
+    precision: Precision,
+    sizes: Sizes | None = None,
+    batch: int = 1,
+    reveal: str = LOGITS,
+    draft: bool = False,
+    quick: Sequence[str] = (),
 ) -> Plan:
     """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels; see `outputs.revealed` for several.
 
-    draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for.
+    draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for. quick: the layers whose ReLUs take two messages.
 
-    Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes or fractional bits of what the graph
-    does not have, and for more than the limits above.
+    Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes, fractional bits or two messages of what the
+    graph does not have, and for more than the limits above.
     """
     reveals = {node.name: what for node, what in zip(graph.outputs, revealed(graph, reveal), strict=True)}
-    _check_names(graph, precision, sizes or {})
-    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft)
+    _check_names(graph, precision, sizes or {}, quick)
+    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft, frozenset(quick))
     for node in graph.nodes:
         LAYERS[node.kind](scheduler, node)
     plan = Plan(graph, precision, batch, tuple(scheduler.steps), _release(scheduler.steps))
@@ -113,14 +120,19 @@ def _release(steps: Sequence[Step]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(s for s in dict.fromkeys(step.sources) if last[s] == i) for i, step in enumerate(steps))
 
 
-def _check_names(graph: Graph, precision: Precision, sizes: Sizes) -> None:
+def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequence[str]) -> None:
     """What is keyed by name, and what the kernels of block ReLUs trust: one patch a channel, none larger than the map."""
     kinds = {node.name: node.kind for node in graph.nodes}
     relus = {node.name for node in graph.nodes if takes_patches(node.kind, node.attrs)}
     for name in sizes:
         if kinds.get(name) in ("relu", "clip") and name not in relus:
             raise InputError(f"relu spec: {name!r:.80} is a clip that does not start from 0, and has no patches")
-    for what, names, allowed in (("relu spec", sizes, ("relu", "clip")), ("precision", precision.weight_fraction, ("conv",))):
+    of_layers = (
+        ("relu spec", sizes, ("relu", "clip")),
+        ("precision", precision.weight_fraction, ("conv",)),
+        ("two messages", quick, QUICK_KINDS),
+    )
+    for what, names, allowed in of_layers:
         for name in names:
             if kinds.get(name) not in allowed:
                 raise InputError(f"{what}: {name!r:.80} is no {' or '.join(allowed)} of this network")

@@ -13,8 +13,9 @@ from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
-from threepc.protocol.relu_layer import OPS
+from threepc.protocol.relu_layer import OPS, ReluLayer
 from threepc.protocol.steps import CUT, RAW, REDUCED, LocalStep, ReluStep, Step, Value
 from threepc.protocol.summands import every_second
 
@@ -34,8 +35,10 @@ def elements(value: Value) -> int:
 class Scheduler:
     """The plan so far: its steps, and for every node the value that stands for it."""
 
-    def __init__(self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveals: Mapping[str, str], draft: bool) -> None:
-        self.draft = draft
+    def __init__(
+        self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveals: Mapping[str, str], draft: bool, quick: frozenset[str]
+    ) -> None:
+        self.draft, self.quick = draft, quick
         self.graph, self.precision, self.sizes, self.batch, self.reveals = graph, precision, sizes, batch, reveals
         self.readers = graph.consumers()
         self.bits, self.fraction = precision.bits, precision.fraction
@@ -47,6 +50,10 @@ class Scheduler:
         self.settled: dict[str, int] = {}  # the fractional bits that a value has once it is truncated, by its name
 
     # The pieces
+
+    def relu(self, node: Node) -> type[ReluLayer]:
+        """The protocol of a node's ReLUs: of two messages, or of four."""
+        return QuickRelu if node.name in self.quick else Relu
 
     def inputs(self, node: Node) -> list[str]:
         """Names of the values that stand for a node's inputs."""

@@ -1,7 +1,7 @@
 """Max pooling: a tournament of max(a, b) = b + ReLU(a - b) on summands cut to the bits that decide, rows first, then columns.
 
 Every value stays a sum c + s - p of the parties' summands in the cut ring: a comparison's result is u + d at S and C, and b is added by each
-party to its own. No truncation happens and nothing is lifted, so every word of the tournament has `kept_bits` bits. Each comparison is relu.py's,
+party to its own. No truncation happens and nothing is lifted, so every word of the tournament has `kept_bits` bits. Each comparison is relu.py's, or quick_relu.py's,
 with a window over the whole cut ring: exact for |a - b| < 2^(kept-1). Semi-honest, one corruption; security is that of ReLU.
 Pooling in the smaller ring after a local cut is ours: it saves a third of the bytes of a 48-bit ring.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from threepc.kernels.gate import Cut
 from threepc.protocol.cost import Cost
 from threepc.protocol.relu import Relu
-from threepc.protocol.relu_layer import OPS
+from threepc.protocol.relu_layer import OPS, ReluLayer
 from threepc.protocol.roles import Client, Provider, Server
 
 Pair = tuple[int, int]
@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 class _Round:
     """One comparison for a range of output positions along an axis: held[begin:end] = max(held[begin:end], input[source])."""
 
-    relu: Relu
+    relu: ReluLayer
     begin: int
     end: int
     source: slice
@@ -45,8 +45,9 @@ class _Pass:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Max pooling of `shape` (N, C, H, W); padding [top, left, bottom, right], whose cells never win. Values are cut words of `kept_bits` bits.
+    """Max pooling of `shape` (N, C, H, W) by comparisons of the protocol `relu`. Values are cut words of `kept_bits` bits.
 
+    padding: [top, left, bottom, right], whose cells never win.
     Raises ValueError for a window without a cell that every window position has inside the map.
     """
 
@@ -57,6 +58,7 @@ class MaxPool:
     padding: tuple[int, int, int, int]
     dilation: Pair
     kept_bits: int
+    relu: type[ReluLayer] = Relu
 
     def __post_init__(self) -> None:
         _ = self.passes  # refuses what cannot be pooled
@@ -74,7 +76,7 @@ class MaxPool:
         return (*self.shape[:2], along_columns.size, along_rows.size)
 
     @property
-    def _relus(self) -> list[Relu]:
+    def _relus(self) -> list[ReluLayer]:
         return [one.relu for along in self.passes for one in along.rounds]
 
     @property
@@ -100,11 +102,11 @@ class MaxPool:
         for begin, end, offset in cells:
             if offset != start[2] and begin < end:
                 part = (n, c, h, end - begin) if axis == 3 else (n, c, end - begin, w)
-                relu = Relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.kept_bits - 1)
+                relu = self.relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.kept_bits - 1)
                 rounds.append(_Round(relu, begin, end, slice(begin * step + offset, None, step)))
         return _Pass(axis, size, slice(start[2], None, step), tuple(rounds))
 
-    def _run(self, z: np.ndarray, compare: Callable[[Relu, np.ndarray], np.ndarray]) -> np.ndarray:
+    def _run(self, z: np.ndarray, compare: Callable[[ReluLayer, np.ndarray], np.ndarray]) -> np.ndarray:
         """Any party: its summand through the tournament; compare(relu, a - b) is its share of ReLU(a - b)."""
         for along in self.passes:
             held = _along(z, along.axis, along.start, along.size).copy()  # z is still read when this has changed

@@ -1,0 +1,102 @@
+"""Two messages or four: which layers the plan takes for what links, and that a network's results do not depend on it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.graph.building import Builder, bent, gated, mobile, residual
+from tests.protocol.harness import CP, SP, WEIGHTS, network_trio, run_network, without_zeros
+from threepc.choices import NETWORKS, HostRates, LinkPreset
+from threepc.errors import InputError
+from threepc.plan.messages import Links, candidates, cheapest
+from threepc.plan.precision import Precision
+from threepc.plan.schedule import fingerprint, schedule
+from threepc.protocol.cost import Cost
+from threepc.protocol.quick_relu import QuickRelu
+
+
+def pooled():
+    """ReLU, max pooling, ReLU."""
+    net = Builder(3, 12, 12)
+    return net.output(net.conv(net.relu(net.maxpool(net.relu(net.conv("input", 6)))), 4))
+
+
+@pytest.mark.parametrize("bits", (64, 48, 32))
+@pytest.mark.parametrize("build", (residual, mobile, gated, bent, pooled))
+def test_results_are_the_same_to_the_bit(build, bits):
+    """Under the same keys, with two messages wherever there can be two, alone or beside ReLUs in four."""
+    graph, weights = build()
+    images = np.random.default_rng(bits).normal(size=(2, *graph.input.shape))
+    names, logits = candidates(graph), []
+    for quick in ((), names[::2], names):
+        plan = schedule(graph, Precision.default(bits), batch=2, quick=quick)
+        trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
+        logits.append(run_network(trio, plan, images))
+        assert trio.measured == without_zeros(plan.cost)
+    assert np.array_equal(logits[0], logits[1]) and np.array_equal(logits[0], logits[2])
+
+
+def test_messages_of_a_layer_are_halved():
+    graph, _ = pooled()
+    four, two = (schedule(graph, Precision(), quick=quick) for quick in ((), candidates(graph)))
+    halved = {"relu": (4, 2), "maxpool": (8, 4)}
+    for before, after in zip(four.steps, two.steps, strict=True):
+        assert (before.name, before.op, before.result) == (after.name, after.op, after.result)
+        assert (before.cost.messages, after.cost.messages) == halved.get(before.kind, (before.cost.messages,) * 2)
+        assert before.drelus == after.drelus
+
+
+def test_without_a_word_nothing_changes():
+    graph, _ = pooled()
+    assert fingerprint(graph, Precision(), None) == fingerprint(graph, Precision(), None, "logits", ())
+    assert fingerprint(graph, Precision(), None) != fingerprint(graph, Precision(), None, "logits", ("relu2",))
+    relus = [step.protocol for step in schedule(graph, Precision()).steps if step.kind == "relu"]
+    assert not any(isinstance(relu, QuickRelu) for relu in relus)
+
+
+@pytest.mark.parametrize("name", ("conv1", "clip2", "nothing"))
+def test_what_has_no_two_messages_is_refused(name):
+    net = Builder(3, 6, 6)
+    graph, _ = net.output(net.conv(net.clip(net.conv("input", 3)), 2))
+    assert candidates(graph) == ()
+    with pytest.raises(InputError, match=f"two messages: '{name}' is no relu or bend or rectify or maxpool of this network"):
+        schedule(graph, Precision(), quick=(name,))
+
+
+def cost(dealt, online, messages):
+    return Cost({"provider->server": dealt}, {"server->client": online}, messages=messages)
+
+
+REST = Cost({"provider->server": 10**6}, {"client->server": 10**5}, messages=2)
+
+
+def test_seconds_are_those_of_messages_or_of_the_busiest_link():
+    links = Links(LinkPreset(8e6, 0.5), {"server": HostRates(8e5, 1.6e6)})
+    assert links.online_seconds(cost(0, 10**5, 3)) == 1.5 + 1.0
+    assert links.seconds(cost(10**6, 10**5, 3)) == 5.0, "what the server receives, at 200 kB a second"
+    assert links.seconds(cost(10**5, 10**6, 0)) == 10.0, "what it sends"
+    assert Links().seconds(cost(10**9, 10**9, 9)) == 0
+
+
+def test_small_layers_take_two_messages_where_delay_is_long():
+    four = {"large": cost(10**7, 10**6, 4), "small": cost(10**4, 10**3, 4)}
+    two = {"large": cost(5 * 10**7, 12 * 10**5, 2), "small": cost(5 * 10**4, 1200, 2)}
+    assert cheapest(four, two, REST, Links(LinkPreset(1e9, 20e-3))) == ("small",)
+    assert cheapest(four, two, REST, Links(LinkPreset(1e11, 20e-3))) == ("large", "small")
+    assert cheapest(four, two, REST, Links(LinkPreset(1e8, 1e-6))) == ()
+    assert cheapest(four, two, REST, Links()) == ()
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 10**7), st.integers(1, 10**6), st.integers(2, 8)), min_size=1, max_size=12),
+    st.sampled_from([preset for preset in NETWORKS.values() if preset]),
+)
+def test_the_choice_is_never_slower_than_four_messages(layers, preset):
+    four = {str(i): cost(dealt, online, 4) for i, (dealt, online, _) in enumerate(layers)}
+    two = {str(i): cost(dealt * factor, online + online // 5, 2) for i, (dealt, online, factor) in enumerate(layers)}
+    links = Links(preset)
+    chosen = cheapest(four, two, REST, links)
+    seconds = lambda quick: links.seconds(sum((two[name] if name in quick else four[name] for name in four), REST))
+    assert seconds(chosen) <= seconds(())
+    assert all(links.online_seconds(two[name]) < links.online_seconds(four[name]) for name in chosen)
