@@ -20,27 +20,34 @@ JOBS = (
         "a data owner's share without its mask",
         OWNERS,
         ("masked -= _mask(key, words.size, bits)", "masked -= 0 * _mask(key, words.size, bits)"),
-        tests=("tests/tensors",),
+        tests=("tests/tensors/test_owners.py",),
     ),
-    mutation("a data owner's key is always the same", OWNERS, ("new_key()", "bytes(KEY_BYTES)"), tests=("tests/tensors",)),
-    mutation("a party does not ask its policy", PARTIES, ("        check_policy(model, policy)\n", ""), tests=("tests/tensors",)),
-    mutation("a policy that does not look at the receiver", PROGRAM, ("if policy[name] != to:", "if False:"), tests=("tests/tensors",)),
+    mutation("a data owner's key is always the same", OWNERS, ("new_key()", "bytes(KEY_BYTES)"), tests=("tests/tensors/test_owners.py",)),
+    mutation(
+        "a party does not ask its policy", PARTIES, ("        check_policy(model, policy)\n", ""), tests=("tests/tensors/test_parties.py",)
+    ),
+    mutation(
+        "a policy that does not look at the receiver",
+        PROGRAM,
+        ("if policy[name] != to:", "if False:"),
+        tests=("tests/tensors/test_parties.py",),
+    ),
     mutation(
         "a party runs another job than its own",
         PARTIES,
         ("if model.fingerprint != program.fingerprint:", "if False:"),
-        tests=("tests/tensors",),
+        tests=("tests/tensors/test_parties.py",),
     ),
     mutation(
         "a party without a policy runs what shows the server something",
         "threepc/party/session.py",
         ("    if shown:\n", "    if False:\n"),
-        tests=("tests/tensors",),
+        tests=("tests/tensors/test_parties.py",),
     ),
     mutation(
         "a deployment's parties do not ask what the server is shown",
         "threepc/party/three_hosts.py",
         ("    shows_the_server_nothing(model)\n", ""),
-        tests=("tests/tensors",),
+        tests=("tests/tensors/test_parties.py",),
     ),
 )

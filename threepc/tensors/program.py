@@ -66,18 +66,18 @@ class Job:
             raise InputError(f"input {name!r}: declared twice")
         own, sizes = [], cells(shape)
         if owner != CLIENT:
-            own.append(self._trace.add("input", [], sizes, owner=SERVER))
+            own.append(self._trace.add("input", [], sizes, f"{name} of {owner}, at the server", owner=SERVER))
         if owner != SERVER:
-            own.append(self._part_of_client(sizes))
+            own.append(self._part_of_client(sizes, f"{name} of {owner}, at the client"))
         self.inputs.append(Input(name, shape, owner, own[0].name if owner != CLIENT else ""))
         whole = own[0] if len(own) == 1 else self._trace.add("add", [node.name for node in own])
         return Tensor(self._trace, whole.name, shape)
 
-    def _part_of_client(self, sizes: tuple[int, int, int]) -> Node:
+    def _part_of_client(self, sizes: tuple[int, int, int], name: str) -> Node:
         """The node that takes the next numbers of the client's only input."""
         begin, count = self.from_client, int(np.prod(sizes))
         moves = [["take", 0, begin, 1, count], ["reshape", list(sizes)]]
-        node = self._trace.add("gather", [CLIENT], sizes, moves=moves)
+        node = self._trace.add("gather", [CLIENT], sizes, name, moves=moves)
         self._at_client.append((begin + count, node))
         return node
 

@@ -30,11 +30,11 @@ class Trace:
     nodes: list[Node] = field(default_factory=list)
     shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
-    def add(self, kind: str, inputs: Sequence[str], shape: tuple[int, int, int] | None = None, **attributes: Any) -> Node:
+    def add(self, kind: str, inputs: Sequence[str], shape: tuple[int, int, int] | None = None, name: str = "", **attributes: Any) -> Node:
         """Append a node, its shape inferred unless given. Raises InputError where the operation is not defined on its inputs."""
         if shape is None:
             shape = infer_shape(kind, [self.shapes[name] for name in inputs], attributes)
-        node = Node(f"{kind}_{len(self.nodes)}", kind, tuple(inputs), shape, attributes)
+        node = Node(name or f"{kind}_{len(self.nodes)}", kind, tuple(inputs), shape, attributes)
         self.nodes.append(node)
         self.shapes[node.name] = shape
         return node
