@@ -141,6 +141,24 @@ def test_several_in_flight_send_the_weights_once(deployment, threepc, here, tmp_
     assert done.end() == 2 and "--trace: only with one inference in flight" in done.failure
 
 
+def test_prepared_ahead_the_same_bytes_travel(deployment, threepc, here, tmp_path):
+    path, parties = deployment
+    words = ["--deployment", path, "--input", *["one.png", "two.png"] * 2]
+    reports = []
+    for number in (0, 3):
+        file = tmp_path / f"{number}.json"
+        done = threepc("client", *words, "--precompute", number, "--report", file)
+        assert done.end() == 0, done.errors
+        reports.append(json.loads(file.read_text()))
+    plain, prepared = reports
+    assert "precomputed" not in plain and prepared["precomputed"] == 3
+    assert {key: plain["bytes"][key] for key in ("offline", "online")} == {key: prepared["bytes"][key] for key in ("offline", "online")}
+    for _ in range(4):
+        parties["provider"].wait_for(r"dealt for 1 image\(s\) in")
+    done = threepc("client", *words, "--precompute", 4, "--batch", 1000)
+    assert done.end() == 0, done.errors
+
+
 def test_the_python_client_asks_for_several_at_once(deployment, here):
     names = ["one.png", "two.png"] * 3
     with api.Client(deployment[0], in_flight=2) as client:

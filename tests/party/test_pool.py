@@ -13,7 +13,6 @@ from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.pool import Gathering, SessionPool, in_order
 from threepc.party.session import Options
-from threepc.party.warmup import warm_up
 from threepc.party.weight_cache import HeldWeights
 
 MODEL = small_model()
@@ -22,8 +21,10 @@ WAIT_S = 20.0
 
 @pytest.fixture(scope="module", autouse=True)
 def warm():
-    """Before inferences are watched: warming up is one, too."""
-    warm_up(MODEL.public.precision)
+    """Before inferences are watched: what is rehearsed is one, too."""
+    connector = MemoryConnector()
+    with serving(connector, MODEL, Options(timeout=WAIT_S)), ClientSession(connector, Options(timeout=WAIT_S)):
+        pass
 
 
 class Deployed:

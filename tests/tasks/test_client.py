@@ -146,3 +146,31 @@ def test_numbers_out_of_range(deployment, arguments):
         threepc.Client(deployment[0], **arguments)
     with threepc.Client(deployment[0]) as client, pytest.raises(InputError, match="in_flight is from 1 to 4"):
         client.map([], in_flight=5)
+
+
+def test_what_was_prepared_is_used_and_replaced(tmp_path, monkeypatch):
+    generate(tmp_path / "keys")
+    connector, opened = MemoryConnector(), []
+
+    def sessions_of(*_, ahead, batch, **__):
+        numbers = iter(ahead)
+
+        def connect(_):
+            opened.append(ClientSession(connector, dataclasses.replace(OPTIONS, ahead=next(numbers), batch=batch)))
+            return opened[-1]
+
+        return connect
+
+    monkeypatch.setattr(three_hosts, "sessions_of", sessions_of)
+    x = images(5)
+    with serving(connector, MODEL, OPTIONS), threepc.Client(tmp_path / "keys", in_flight=2, batch=2, precompute=3) as client:
+        client.prepare()
+        assert [session.ready for session in opened] == [2, 1]
+        assert_right(client.predict(x[:2]), x[:2])
+        assert client.report["precomputed"] == 1 and client.report["seconds"]["total"] >= client.report["seconds"]["online"]
+        assert_right(client.predict(x), x)
+        assert_right(np.array(list(client.map(x, batch=2))), x)
+        client.prepare()
+        assert [session.ready for session in opened] == [2, 1]
+    with pytest.raises(InputError, match="precompute is from 0 to 1024"):
+        threepc.Client(tmp_path / "keys", precompute=1025)

@@ -210,6 +210,13 @@ def status(address: str, as_json: bool) -> None:
     show_default=True,
     help="So many inferences at once, each in a session of its own, so that one computes while another waits for messages.",
 )
+@click.option(
+    "--precompute",
+    type=click.IntRange(0, 1024),
+    default=0,
+    show_default=True,
+    help="Prepare so many inferences before the first image is sent, so that each of these takes its online phase alone.",
+)
 @threads_option("Threads of the client.")
 @phases_option
 @out_of_range_option

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import math
 import time
-from concurrent.futures import Future
+from collections import deque
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from threepc.errors import InputError, RunError
 from threepc.kernels.convolution import PackedWeight
 from threepc.model.served import PublicModel
 from threepc.party import inference
+from threepc.party.ahead import Ahead, Preparing
 from threepc.party.connector import Connector
 from threepc.party.memory import check_batch, check_weights, largest_batch
 from threepc.party.offered import is_meant
@@ -27,6 +28,7 @@ from threepc.party.session import (
     Options,
     all_measured,
     allow_messages,
+    check_ahead,
     close_all,
     kind_of,
     measured,
@@ -34,7 +36,7 @@ from threepc.party.session import (
     open_channel,
     text_field,
 )
-from threepc.party.tracing import Timeline, noting, result_of
+from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
 from threepc.plan.schedule import Plan
@@ -48,8 +50,9 @@ from threepc.transport.meter import Meter
 class ClientSession:
     """A session with a server and a provider: set up once, then any number of inferences, one at a time.
 
-    A context manager. `model` is what the server says of its network; `meter` counts the client's links, and from what the other two declare
-    and send nothing is taken on trust but their timing.
+    A context manager. `model` is what the server says of its network; `meter` counts the client's links but for the offline phases, each of
+    which has a meter of its own, and from what the other two declare and send nothing is taken on trust but their timing. Where the options
+    say that inferences are prepared ahead, each takes `batch` images: what is asked for is filled up with black ones.
     """
 
     def __init__(self, connector: Connector, options: Options) -> None:
@@ -57,6 +60,8 @@ class ClientSession:
         self._options, self.meter = options, Meter()
         self._channels: list[Channel] = []
         self._weights: dict[int, PackedWeight] = {}
+        self._preparing: Preparing | None = None
+        self._ready: deque[Ahead] = deque()
         self._attempt, key = 0, new_key()
         self._ended = ""
         self._counted = contextlib.ExitStack()
@@ -77,7 +82,7 @@ class ClientSession:
     def _set_up(self, connector: Connector, key: bytes) -> None:
         session = new_session()
         self._counted.enter_context(counted(session))
-        hello = {"version": PROTOCOL_VERSION, "role": "client", "session": session.hex()}
+        hello = {"version": PROTOCOL_VERSION, "role": "client", "session": session.hex()} | self._options.asked_ahead()
         self._online = self._open(connector, "server")
         self._online.send_control("hello", hello | {"purpose": "online", "model": self._options.model})
         try:
@@ -90,6 +95,7 @@ class ClientSession:
             raise RunError(f"the server answers with {printable(self.model.called)}, and not with {self._options.model}")
         self._options.accept(self.model)
         check_weights(self.model, self._options.memory, "the client")
+        check_ahead(self.model, self._options, "client")
         self._provider = self._open(connector, "provider")
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
         self._offline = self._open(connector, "server")
@@ -112,6 +118,7 @@ class ClientSession:
             raise RunError("the provider confirmed another model")
         self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
         self._paced = PacedSender(self._offline, self._options.budget)
+        self._preparing = Preparing(self._paced, self._channels)
 
     def _receive_weights(self, digest: str, sizes: dict[int, int], kept: list[np.ndarray] | None) -> None:
         """The masked weights as kernels take them, for this session and further ones. kept: those on the disk; else they come from the server."""
@@ -136,7 +143,8 @@ class ClientSession:
     @cached_property
     def largest_batch(self) -> int:
         """The most images that `infer` takes at once; 0 where this client's memory does not hold the work for one."""
-        return largest_batch(self.model, self._options.memory)
+        most = largest_batch(self.model, self._options.memory)
+        return min(most, self._options.batch) if self._options.ahead else most
 
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """Logits (N, ...) float64 of images (N, C, H, W), real numbers, and what it cost.
@@ -152,47 +160,84 @@ class ClientSession:
         """As `infer`, of images that are ring words."""
         if self._ended:
             raise RunError(f"this session is over: {self._ended}")
+        count, batch = len(words), self._options.batch
+        if self._options.ahead and 0 < count < batch:
+            words = np.concatenate([words, np.zeros((batch - count, *words.shape[1:]), words.dtype)])
         plan = check_batch(self.model, len(words), self._options.memory, "the client")
+        if self._options.ahead and count > batch:
+            raise InputError(f"this session prepares inferences of {batch} image(s): ask for so many at most, not for {count}")
         ahead = max(plan.cost.offline.values(), default=0)
         if separate and ahead > self._options.budget:
             raise InputError(f"the offline phase needs a budget of {ahead / 1e6:.0f} MB to be finished before the online phase")
         try:
-            return self._infer(words, plan, separate)
+            outputs, record = self._infer(words, plan, separate)
+        except BaseException as error:
+            self._end(error)
+            raise
+        return outputs[:count], record
+
+    def prepare_ahead(self, most: float = math.inf, *, wait: bool = False) -> None:
+        """Begin offline phases until as many inferences are prepared and not used as the options say, or `most`.
+
+        wait: until they are over. Raises RunError when one fails; then the session is over.
+        """
+        if self._ended:
+            raise RunError(f"this session is over: {self._ended}")
+        try:
+            while len(self._ready) < min(self._options.ahead, most):
+                self._ready.append(self._begin(self.model.plan(self._options.batch)))
+            for ahead in self._ready if wait else ():
+                self._wait_for(ahead)
         except BaseException as error:
             self._end(error)
             raise
 
-    def _infer(self, words: np.ndarray, plan: Plan, separate: bool) -> tuple[np.ndarray, Record]:
-        attempt, before = self._attempt, self.meter.counts()
-        self._attempt += 1
+    @property
+    def ready(self) -> int:
+        """How many inferences are prepared, or being prepared, and not used."""
+        return 0 if self._ended else len(self._ready)
+
+    def _begin(self, plan: Plan) -> Ahead:
+        """The next attempt: from here on its number is used, whatever becomes of it."""
+        attempt, self._attempt = self._attempt, self._attempt + 1
         self._stream.begin_attempt(attempt)
         allow_messages(plan, self._channels, self._options.budget)
-        usage, began = Usage(self._online.session), time.perf_counter()
+        self._provider.attempt = attempt
         self._provider.send_control("deal", {"attempt": attempt, "batch": plan.batch})
         role = Client(attempt, self._weights, self._stream, self._paced, self._online, self._options.threads)
-        self._provider.attempt = self._offline.attempt = attempt
-        ahead, dealt = _Ahead(role, plan, self._channels, self._options.trace), None
+        return cast("Preparing", self._preparing).begin(Ahead(role, plan, self._options.trace))
+
+    def _wait_for(self, ahead: Ahead) -> None:
+        """Until an offline phase is over at the client, and the provider has said so of its part; called in the order of attempts."""
+        ahead.join()
+        if ahead.dealt is None:
+            ahead.dealt = self._provider.receive_control("dealt")
+
+    def _infer(self, words: np.ndarray, plan: Plan, separate: bool) -> tuple[np.ndarray, Record]:
+        before, usage, began = self.meter.counts(), Usage(self._online.session), time.perf_counter()
+        ahead = self._ready.popleft() if self._ready else self._begin(plan)
+        attempt, was_ready = ahead.role.attempt, ahead.is_over
         if separate:
-            ahead.join()
-            dealt = self._provider.receive_control("dealt")
+            self._wait_for(ahead)
         prepared = time.perf_counter()
         try:
             self._online.send_control("infer", {"attempt": attempt, "batch": plan.batch})
             self._online.attempt = attempt
-            logits = inference.infer(role, plan, words, ahead, noting(self._options.trace, "online", inference.nothing))
+            logits = inference.infer(ahead.role, plan, words, ahead, noting(self._options.trace, "online", inference.nothing))
         except RunError:
             ahead.join()  # what went wrong there comes first
             raise
         end = time.perf_counter()
         self._stream.end_attempt(attempt)
-        counts = difference(self.meter.counts(), before)
+        counts = difference(self.meter.counts(), before) | ahead.meter.counts()
         record = Record({"offline": prepared - began, "online": end - prepared, "total": end - began}, by_link(counts))
+        record.precomputed = int(was_ready)
         record.add_usage("client", usage.fields())
         try:
-            if dealt is None:
-                dealt = self._provider.receive_control("dealt")
-                record.seconds["offline"] = max(ahead.seconds, measured(dealt, "seconds"))
-            record.add_usage("provider", _usage(dealt))
+            self._wait_for(ahead)
+            if not separate:
+                record.seconds["offline"] = ahead.seconds
+            record.add_usage("provider", _usage(cast("Control", ahead.dealt)))
             done = self._online.receive_control("done")
             record.add_usage("server", _usage(done))
             self._add_steps(record, plan, done, counts)
@@ -226,6 +271,9 @@ class ClientSession:
         self._ended = "it was closed"
         self._counted.close()
         self._stream.erase()
+        self._ready.clear()
+        if self._preparing is not None:
+            self._preparing.close()
         if error is None:
             for channel in (self._online, self._provider):
                 with contextlib.suppress(RunError):  # whoever is gone needs no goodbye
@@ -244,42 +292,3 @@ class ClientSession:
 
 def _usage(control: Control) -> dict[str, float]:
     return {key: measured(control, key) for key in USAGE if key in control.fields}
-
-
-class _Ahead:
-    """The offline phase in a thread of its own; the online phase reads the input's mask and the outputs' shares from it when it needs them."""
-
-    def __init__(self, role: Client, plan: Plan, channels: list[Channel], trace: Timeline | None) -> None:
-        self._role, self._plan, self._channels, self._trace = role, plan, channels, trace
-        self._mask: Future[np.ndarray] = Future()
-        self._kept: Future[list[np.ndarray]] = Future()
-        self.seconds = 0.0
-        threading.Thread(target=self._run, name="prepare", daemon=True).start()
-
-    def _run(self) -> None:
-        began = time.perf_counter()
-        try:
-            kept = inference.prepare(self._role, self._plan, self._mask.set_result, noting(self._trace, "offline", inference.nothing))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
-            for channel in self._channels:
-                channel.close()
-            for future in (self._mask, self._kept):
-                if not future.done():
-                    future.set_exception(error)
-            return
-        self.seconds = time.perf_counter() - began
-        self._kept.set_result(kept)
-
-    def join(self) -> None:
-        """Wait for the end; raises what went wrong."""
-        self._kept.result()
-
-    @property
-    def mask(self) -> np.ndarray:
-        """d of the input, as soon as it is drawn."""
-        return result_of(self._mask, self._trace)
-
-    @property
-    def kept(self) -> list[np.ndarray]:
-        """What each output's opening needs, when all is prepared."""
-        return result_of(self._kept, self._trace)

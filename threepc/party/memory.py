@@ -10,7 +10,7 @@ import numpy as np
 from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
-from threepc.protocol.steps import ProductStep, Value
+from threepc.protocol.steps import InputStep, OutputStep, ProductStep, Value
 from threepc.ring import word_of
 
 MAX_BATCH = 1024
@@ -27,7 +27,7 @@ def needed(plan: Plan) -> int:
     a step, it holds no more than the server, to which both others send, and what the client keeps for products.
     """
     held: dict[str, int] = {}
-    most, live = 0, _kept(plan)
+    most, live = 0, _kept_for_products(plan)
     for step, released in zip(plan.steps, plan.release, strict=True):
         held[step.name] = size = _bytes(step.result)
         live, cost = live + size, step.cost
@@ -36,8 +36,13 @@ def needed(plan: Plan) -> int:
     return most
 
 
-def _kept(plan: Plan) -> int:
-    """What the client keeps of its offline phase for products, whose answers need it."""
+def kept(plan: Plan) -> int:
+    """Bytes that a client keeps of an inference's offline phase for its online phase: masks of inputs and outputs, and what products need."""
+    masks = sum(_bytes(step.result) for step in plan.steps if isinstance(step, InputStep | OutputStep))
+    return masks + _kept_for_products(plan)
+
+
+def _kept_for_products(plan: Plan) -> int:
     return sum(_bytes(value) for step in plan.steps if isinstance(step, ProductStep) for value in step.inputs)
 
 

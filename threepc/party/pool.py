@@ -9,6 +9,8 @@ one-way messages beside the keys' proof, because the sessions share the masked w
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +40,12 @@ class _NoPlaceError(RunError):
     """A further session would have to wait; the others go on meanwhile."""
 
 
+def shares(total: int, sessions: int) -> Iterable[int]:
+    """How many of `total` inferences each session prepares ahead: together as many; a session in place of a lost one as many as the first."""
+    each = [total // sessions + (index < total % sessions) for index in range(sessions)]
+    return itertools.chain(each, itertools.repeat(each[0]))
+
+
 class SessionPool:
     """Up to `most` sessions of one client, the first opened at once and each other one when all are busy. A context manager.
 
@@ -62,6 +70,7 @@ class SessionPool:
         self._connect, self._most, self._tell = connect, most, warn
         self._retries, self._reopens = retries, reopens
         self._changed, self._closed, self._opened = threading.Condition(), False, 1
+        self._expected: float = math.inf
         self._clients = [self._new(tell)]
         self._free = deque(self._clients)
 
@@ -84,6 +93,30 @@ class SessionPool:
                 links.setdefault(link, Counter()).update(dict(enumerate(counts)))
         return {link: [counts[0], counts[1]] for link, counts in links.items()}
 
+    def prepare(self) -> None:
+        """Open all sessions that the server allows, and wait until each that is free has prepared as many inferences as its options say."""
+        while True:
+            with self._changed:
+                if self._opened >= self._most:
+                    break
+                self._opened += 1
+            client = self._another()
+            if client is not None:
+                with self._changed:
+                    self._free.append(client)
+        with self._changed:
+            clients = [self._free.popleft() for _ in range(len(self._free))]
+        try:
+            for wait in (False, True):  # all begin before one is waited for
+                for client in clients:
+                    client.prepare_ahead(wait=wait)
+        finally:
+            self._give_back(*clients)
+
+    def expect(self, inferences: int) -> None:
+        """So many will be asked for, and no more: no others are prepared. Before this is said, their number is not known."""
+        self._expected = inferences
+
     def infer(self, images: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """As `ClientSession.infer`, in whichever session is free first."""
         with self.session() as client:
@@ -95,11 +128,24 @@ class SessionPool:
         client = self._take()
         try:
             yield client
-        finally:
             with self._changed:
-                self._free.append(client)
-                self._changed.notify_all()
-            if self._closed:
+                self._refill(client.session)
+        finally:
+            self._give_back(client)
+
+    def _refill(self, session: ClientSession) -> None:
+        """Prepare in place of what was used, if it will be asked for. Whoever asks next in this session hears what goes wrong."""
+        room = self._expected - sum(client.session.ready for client in self._clients)
+        if room > 0 and not session.has_ended:
+            with contextlib.suppress(RunError):
+                session.prepare_ahead(session.ready + room)
+
+    def _give_back(self, *clients: RetryingClient) -> None:
+        with self._changed:
+            self._free.extend(clients)
+            self._changed.notify_all()
+        if self._closed:
+            for client in clients:
                 client.close()
 
     def _take(self) -> RetryingClient:
@@ -107,26 +153,35 @@ class SessionPool:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._free or self._opened < self._most)
                 self._check_open()
-                if self._free:
-                    return self._free.popleft()
-                self._opened += 1
-            try:
-                client = self._new(self._give_up)
-            except _NoPlaceError:
+                client = max(self._free, key=lambda client: client.session.ready, default=None)
+                if client is None:
+                    self._opened += 1
+                else:
+                    self._free.remove(client)
+            if client := client or self._another():
                 with self._changed:
-                    self._most = self._opened = self._opened - 1
-                    self._changed.notify_all()
-                    said = f"{self._most} inference(s) in flight, and no more: the server has a further session of this client wait"
-                self._tell(said)
-                continue
-            except BaseException:
-                with self._changed:
-                    self._opened -= 1
-                    self._changed.notify_all()
-                raise
+                    self._expected -= 1
+                return client
+
+    def _another(self) -> RetryingClient | None:
+        """A further session, which is counted already; None where the server has it wait, and then there will be no more."""
+        try:
+            client = self._new(self._give_up)
+        except _NoPlaceError:
             with self._changed:
-                self._clients.append(client)
-            return client
+                self._most = self._opened = self._opened - 1
+                self._changed.notify_all()
+                said = f"{self._most} inference(s) in flight, and no more: the server has a further session of this client wait"
+            self._tell(said)
+            return None
+        except BaseException:
+            with self._changed:
+                self._opened -= 1
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            self._clients.append(client)
+        return client
 
     def _new(self, tell: Tell) -> RetryingClient:
         tells = iter([tell])  # a session in place of a lost one may wait

@@ -16,7 +16,7 @@ from threepc.party.memory import check_weights
 from threepc.party.pacing import PacedSender
 from threepc.party.record import by_link, difference
 from threepc.party.rehearsal import rehearse_provider
-from threepc.party.session import Options, ending_together, key_text, next_request, requested, session_field, text_field
+from threepc.party.session import Options, check_ahead, ending_together, key_text, next_request, requested, session_field, text_field
 from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
 from threepc.party.warmup import warm_up
@@ -101,6 +101,7 @@ class ProviderParty(ListeningParty):
                 raise RunError("the client that reached the server has another key than the one that reached the provider")
             self._options.accept(model)
             check_weights(model, self._options.memory, "the provider")
+            check_ahead(model, self._options, self.role, client_hello)
             for channel in (client, server):
                 channel.session = session
             streams = Keystream(keys[0]), Keystream(keys[1])

@@ -25,6 +25,7 @@ class Record:
     offline: until all is dealt and prepared; online: from the first online message to the decoded result; total: wall clock from input ready to
     result decoded, less than the sum where the phases overlap. layers: the server's seconds for the step, waiting included. Memory and processor
     time are absent for a party whose process has served others besides. incomplete: why a party could not say its part, "" where all have.
+    precomputed: how many inferences' offline phases were over before they were asked for.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Record:
     peak_rss_mb: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     incomplete: str = ""
+    precomputed: int = 0
 
     def add_usage(self, role: str, fields: Mapping[str, float]) -> None:
         """Note what a party says of its process; a key of USAGE that it leaves out stays absent."""
@@ -90,6 +92,7 @@ def merged(records: Iterable[Record]) -> Record:
     for party in records[0].cpu_seconds:
         if all(party in record.cpu_seconds for record in records):
             total.cpu_seconds[party] = sum(record.cpu_seconds[party] for record in records)
+    total.precomputed = sum(record.precomputed for record in records)
     total.incomplete = next((record.incomplete for record in records if record.incomplete), "")
     if total.incomplete:
         return total
@@ -117,5 +120,6 @@ def report(
         "peak_rss_mb": record.peak_rss_mb,
         "cpu_seconds": record.cpu_seconds,
         "layers": record.layers,
+        **({"precomputed": record.precomputed} if record.precomputed else {}),
         **incomplete,
     }

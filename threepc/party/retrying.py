@@ -43,6 +43,10 @@ class RetryingClient:
         """As `ClientSession.infer`. Raises RunError, too, where another session finds another model."""
         return self._try(lambda: self._current().infer(images, separate))
 
+    def prepare_ahead(self, *, wait: bool = False) -> None:
+        """As `ClientSession.prepare_ahead`."""
+        self._try(lambda: self._current().prepare_ahead(wait=wait))
+
     def _current(self) -> ClientSession:
         if self.session.has_ended and self._reopens:
             before = self.session.model

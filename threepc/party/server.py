@@ -20,6 +20,7 @@ from threepc.party.rehearsal import rehearse_server
 from threepc.party.session import (
     Options,
     allow_messages,
+    check_ahead,
     ending_together,
     key_text,
     next_request,
@@ -94,6 +95,7 @@ class ServerParty(ListeningParty):
             offered = self.offer.find(text_field(hello, "model") if "model" in hello.fields else "")
             full = f"it serves {SESSIONS} sessions already, or {SESSIONS_OF_ONE} of this client, and this one is number"
             with self._places.taken(channel.connection.peer, lambda number: tell(f"{full} {number} in the queue"), LOOK_S):
+                check_ahead(offered.public, self._options, self.role, hello)
                 self._session(session, channel, offered, tell)
         elif purpose == "version":
             self._tell_version(channel)

@@ -5,7 +5,8 @@ on them, with their fields, + what is attached to them; in brackets the data tha
 
 To set up, once:
 
-    C -> S   hello    version, role, session, purpose "online", model: NAME, NAME@FINGERPRINT or "" for the server's first
+    C -> S   hello    version, role, session, purpose "online", model: NAME, NAME@FINGERPRINT or "" for the server's first; ahead, batch:
+                      how many inferences of so many images the client will have dealt before it infers, where it does; also to P
     S -> C   waiting  for, any number of times: the server loads its model, has no place yet, or waits for the provider
     S -> P   hello    version, role, session, model, the public key of C + the keys of S with P and of the weights' mask
     S -> C   model    graph, precision, sizes, card, reveal, weights: the SHA-256 of all masked weights
@@ -19,7 +20,7 @@ To set up, once:
 
 To infer, any number of times, one after the other:
 
-    C -> P   deal     attempt, batch
+    C -> P   deal     attempt, batch: of this inference, or of one ahead of it
     C -> S   infer    attempt, batch
                       [P -> S what is dealt, C -> S what is prepared, then C and S in turn what is said online]
     S -> P   credit   bytes: for what was dealt, see pacing.py
@@ -51,9 +52,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from threepc.choices import NETWORKS, HostRates, LinkPreset, read_links
-from threepc.errors import RunError, ThreepcError
+from threepc.errors import InputError, RunError, ThreepcError
 from threepc.model.served import PublicModel
-from threepc.party.memory import DEFAULT_MEMORY, check_batch
+from threepc.party.memory import DEFAULT_MEMORY, check_batch, kept
 from threepc.party.tracing import Timeline, TracedChannel
 from threepc.party.weight_cache import HeldWeights, WeightCache
 from threepc.plan.schedule import Plan
@@ -67,6 +68,9 @@ from threepc.transport.shaping import Downlink, Pipe, Shaper
 log = logging.getLogger("threepc")
 
 MEBIBYTE = 1 << 20
+MOST_AHEAD = 1024
+"""So many inferences may be prepared before their images are there, however small they are."""
+
 WAITING_S = 20.0
 """Who has a peer wait tells it so again after so many seconds."""
 
@@ -89,7 +93,8 @@ class Options:
     simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another party's that this one is
     not willing to run, by default any that shows the server something. weight_cache: where a client keeps the masked weights of models that
     it has seen, None for nowhere; held: where its sessions share them in memory, None where they do not.
-    trace: the timeline that this party's work is noted in, None for none.
+    trace: the timeline that this party's work is noted in, None for none. ahead: how many inferences of `batch` images a client's session
+    prepares before there are images for them.
     """
 
     timeout: float = 60.0
@@ -104,6 +109,12 @@ class Options:
     weight_cache: WeightCache | None = None
     held: HeldWeights | None = None
     trace: Timeline | None = None
+    ahead: int = 0
+    batch: int = 1
+
+    def asked_ahead(self) -> dict[str, int]:
+        """The fields of a client's greeting that say what it prepares ahead."""
+        return {"ahead": self.ahead, "batch": self.batch} if self.ahead else {}
 
     @classmethod
     def simulating(cls, network: str, timeout: float, budget: int, threads: int, links: str = "") -> Options:
@@ -204,6 +215,28 @@ def requested(model: PublicModel, request: Control, options: Options, whose: str
     if attempt >= 1 << ATTEMPT_BITS:
         raise RunError(f"attempt {attempt} was refused: a session has attempts 0 to 2^{ATTEMPT_BITS} - 1")
     return attempt, check_batch(model, batch, options.memory, f"the {whose}")
+
+
+def check_ahead(model: PublicModel, options: Options, role: str, greeting: Control | None = None) -> None:
+    """Check what a client prepares ahead, by its greeting or, at the client, by its options; before anything is dealt or allocated for it.
+
+    Raises RunError for numbers that are none, InputError for more than the budget of `role` for one session holds.
+    """
+    count, batch = options.ahead, options.batch
+    if greeting is not None:
+        count = number_field(greeting, "ahead") if "ahead" in greeting.fields else 0
+        batch = number_field(greeting, "batch") if count else 1
+    if not count:
+        return
+    plan = check_batch(model, batch, options.memory, f"the {role}")
+    sizes = [size for link, size in plan.cost.offline.items() if role == "server" or link.startswith(role)]
+    held = [(max(sizes, default=0), options.budget)] + ([(kept(plan), options.memory)] if role == "client" else [])
+    for size, limit in held:
+        most = min(limit // max(size, 1), MOST_AHEAD)
+        if count > most:
+            cure = f"prepare at most {most} ahead" if most else "prepare none, or raise budgets in deployment.yaml"
+            takes = f"{count} inference(s) of {batch} image(s) ahead take {count * size / 1e6:,.0f} MB"
+            raise InputError(f"{takes}, but the {role} holds {limit / 1e6:,.0f} MB ahead for a session: {cure}")
 
 
 def next_request(channel: Channel, kind: str, idle: float | None) -> Control | None:

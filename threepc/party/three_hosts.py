@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 
 from threepc.errors import InputError, RunError
 from threepc.graph.outputs import reveal_text, revealed
@@ -33,24 +34,28 @@ def open_client(
     accept: Callable[[PublicModel], None] | None = None,
 ) -> ClientSession:
     """One session of `sessions_of`; `tell` hears for whom the client waits."""
-    return sessions_of(deployment, name, threads, tell, model, cache, trace, accept)(tell)
+    return sessions_of(deployment, name, threads, tell, model=model, cache=cache, trace=trace, accept=accept)(tell)
 
 
-def sessions_of(
+def sessions_of(  # noqa: PLR0913 - what a client may choose; most by name
     deployment: Deployment,
     name: str = "client",
     threads: int = 1,
     tell: Callable[[str], None] = log.info,
+    *,
     model: str = "",
     cache: bool = True,
     trace: Timeline | None = None,
     accept: Callable[[PublicModel], None] | None = None,
+    ahead: Iterable[int] = (),
+    batch: int = 1,
 ) -> Callable[[Callable[[str], None]], ClientSession]:
     """Opens sessions of the client whose key files are called `name`; each time it is given what hears for whom the client waits.
 
     The sessions share the masked weights in memory and, where the deployment simulates a network, its links. model: which one they ask for, as
     `Offer.find` takes it. cache: keep the masked weights on disk for later, see `WeightCache`; tell: hears where that fails. trace: what the
     sessions note their work in. accept: as `Options` has it, in place of a comparison with deployment.yaml.
+    ahead: how many inferences, of `batch` images, each session prepares, one number after the other; 0 where there is none left.
 
     Raises InputError for its keys; what it gives raises RunError when a party is missing or disagrees.
     """
@@ -58,7 +63,8 @@ def sessions_of(
     options = _options(deployment, deployment.budgets.client, threads)
     kept = WeightCache(tell) if cache else None
     options = dataclasses.replace(options, model=model, weight_cache=kept, held=HeldWeights(), trace=trace, accept=accept or options.accept)
-    return lambda tell: ClientSession(connector, dataclasses.replace(options, tell=tell))
+    numbers = itertools.chain(ahead, itertools.repeat(0))
+    return lambda tell: ClientSession(connector, dataclasses.replace(options, tell=tell, ahead=next(numbers), batch=batch))
 
 
 def open_server(deployment: Deployment, model: ServedModel | None, threads: int = 1, trace: Timeline | None = None) -> ServerParty:

@@ -14,7 +14,7 @@ from threepc.party import three_hosts
 from threepc.party.batches import EachOf, fitting, infer_all, infer_missing
 from threepc.party.deployment import load
 from threepc.party.kept import KeptOutputs
-from threepc.party.pool import SessionPool, in_order
+from threepc.party.pool import SessionPool, in_order, shares
 from threepc.party.record import report
 from threepc.party.tracing import Timeline, traced
 from threepc.party.warmup import warm_up
@@ -34,6 +34,7 @@ class ClientOptions:
     labels: Path | None = None
     batch: int = 1
     in_flight: int = 1
+    precompute: int = 0
     threads: int = 1
     separate: bool = False
     out_of_range: str = "refuse"
@@ -66,7 +67,19 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
-        connect = three_hosts.sessions_of(deployment, options.name, options.threads, display.warn, options.model, options.cache, trace)
+        batches = -(-len(options.images) // options.batch)
+        ahead = shares(min(options.precompute, batches), options.in_flight)
+        connect = three_hosts.sessions_of(
+            deployment,
+            options.name,
+            options.threads,
+            display.warn,
+            model=options.model,
+            cache=options.cache,
+            trace=trace,
+            ahead=ahead,
+            batch=min(options.batch, len(options.images)),
+        )
         pool = SessionPool(connect, options.in_flight, options.retries, tell, display.warn, reopens=options.retries > 0)
     with pool:
         model = pool.model
@@ -77,6 +90,10 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
             inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
         inputs.check_range(model.card, options.out_of_range, display.warn)
         batch = fitting(options.batch, len(inputs), pool.first.largest_batch, display.note)
+        pool.expect(batches)
+        if options.precompute:
+            with display.stage(f"preparing {min(options.precompute, batches)} inference(s) ahead"):
+                pool.prepare()
         with display.bar("private inference", len(inputs)) as advance:
             infer, began = partial(pool.infer, separate=options.separate), time.perf_counter()
             each_of: EachOf = map if options.in_flight == 1 else partial(in_order, at_once=options.in_flight)

@@ -25,8 +25,9 @@ from threepc.party import three_hosts
 from threepc.party.batches import infer_all
 from threepc.party.deployment import load
 from threepc.party.memory import MAX_BATCH
-from threepc.party.pool import MOST_IN_FLIGHT, Gathering, SessionPool, in_order
+from threepc.party.pool import MOST_IN_FLIGHT, Gathering, SessionPool, in_order, shares
 from threepc.party.record import report
+from threepc.party.session import MOST_AHEAD
 
 _Image = str | Path | Image.Image
 Images = _Image | Sequence[_Image] | np.ndarray
@@ -67,7 +68,9 @@ class Client:
     after a party was lost, silent or being stopped; what a party refuses is never tried again. model: NAME or
     NAME@FINGERPRINT of one of the server's models, by default its first. cache: keep the server's masked weights on disk for later sessions.
     in_flight: inferences at once at most, each in a session of its own; the server may allow fewer. batch: images that are asked for together
-    where several predictions wait, each at most `patience` seconds for the others. Raises InputError for a malformed file.
+    where several predictions wait, each at most `patience` seconds for the others. precompute: so many inferences, over all sessions, are
+    prepared before their images are there, as far as the parties' budgets go, so that an image takes its online phase alone; each then has
+    `batch` images, and black ones, which count as the others do, where fewer are asked for. Raises InputError for a malformed file.
     """
 
     def __init__(  # noqa: PLR0913 - what users may choose; all but the first four by name
@@ -83,9 +86,13 @@ class Client:
         in_flight: int = 4,
         batch: int = 1,
         patience: float = 0.02,
+        precompute: int = 0,
     ) -> None:
         if not 1 <= in_flight <= MOST_IN_FLIGHT or not 1 <= batch <= MAX_BATCH or not 0 <= patience <= threading.TIMEOUT_MAX:
             raise InputError(f"in_flight is from 1 to {MOST_IN_FLIGHT}, batch from 1 to {MAX_BATCH}, and patience is seconds from 0 on")
+        if not 0 <= precompute <= MOST_AHEAD:
+            raise InputError(f"precompute is from 0 to {MOST_AHEAD}")
+        self._precompute = precompute
         self._cache, self._in_flight, self._batch, self._patience = cache, in_flight, batch, patience
         self._out_of_range, self._retries, self._model = out_of_range, retries, model
         self._deployment, self._name, self._threads = load(deployment), name, threads
@@ -128,6 +135,15 @@ class Client:
                     self._executor = ThreadPoolExecutor(self._in_flight * self._batch, "predict")
                 executor = self._executor
             return await asyncio.get_running_loop().run_in_executor(executor, self.predict, images)
+
+    def prepare(self) -> None:
+        """Open the sessions, and wait until the inferences that `precompute` says are prepared: what is asked for next takes its online phase.
+
+        As they are used others are prepared in their place, each used once and in this process alone. Use the client as a context manager;
+        else there is nothing that stays. Raises what `predict` raises, and RunError where a party's budget does not hold so many.
+        """
+        with self._used():
+            self._open()[0].prepare()
 
     def map(self, images: Iterable[_Image | np.ndarray], in_flight: int | None = None, batch: int = 1) -> Answers:
         """The outputs for each image, in their order, as an iterator: of each what `predict` gives for it, without its first dimension.
@@ -217,7 +233,15 @@ class Client:
         with self._opening:
             pool, gathering = self._pool, self._gathering
             if pool is None or gathering is None:
-                connect = three_hosts.sessions_of(self._deployment, self._name, self._threads, model=self._model, cache=self._cache)
+                connect = three_hosts.sessions_of(
+                    self._deployment,
+                    self._name,
+                    self._threads,
+                    model=self._model,
+                    cache=self._cache,
+                    ahead=shares(self._precompute, self._in_flight),
+                    batch=self._batch,
+                )
                 pool = SessionPool(connect, self._in_flight, self._retries, reopens=True)
                 gathering = Gathering(pool, self._batch, self._patience)
                 self._pool, self._gathering, self.card = pool, gathering, pool.model.card
