@@ -1,0 +1,54 @@
+"""What graphs of jobs have beyond those of networks: arrays of the server's, public ones, outputs to the server. Strangers send these too."""
+
+import pytest
+
+from threepc.errors import InputError
+from threepc.graph.ir import Graph, Node
+
+
+def nodes(**changes):
+    """A small job: the client's input times a public array, plus the server's, shown to the server. changes: attributes by node."""
+    attributes = {
+        "x": {},
+        "w": {"owner": "server"},
+        "c": {"values": [0.5, -1.0]},
+        "product": {},
+        "sum": {},
+        "z": {"to": "server", "path": [["dict", "z"]]},
+    } | changes
+    kinds = {"x": "input", "w": "input", "c": "constant", "product": "multiply", "sum": "add", "z": "output"}
+    inputs = {"product": ("x", "c"), "sum": ("product", "w"), "z": ("sum",)}
+    return [Node(name, kind, inputs.get(name, ()), (1, 1, 2), attributes[name]) for name, kind in kinds.items()]
+
+
+def test_a_job_survives_its_text():
+    graph = Graph(tuple(nodes()))
+    assert Graph.from_json(graph.to_json()) == graph and Graph.from_json(graph.to_json()).fingerprint() == graph.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"x": {"owner": "server"}}, "the first node must be the client's input, without attributes"),
+        ({"w": {}}, "'w': kind: a second node of kind input"),
+        ({"w": {"owner": "client"}}, "'w': owner: must be server, or left out for the client"),
+        ({"w": {"owner": ["server"]}}, "'w': owner: must be server, or left out for the client"),
+        ({"z": {"to": "provider"}}, "'z': to: must be server, or left out for the client"),
+        ({"c": {}}, "'c': values: is missing"),
+        ({"c": {"values": [0.5]}}, "'c': values: must be 2, not 1"),
+        ({"c": {"values": [0.5, 1]}}, "'c': values: must be a list of finite floats"),
+        ({"c": {"values": [0.5, float("nan")]}}, "'c': values: must be a list of finite floats"),
+        ({"c": {"values": "ab"}}, "'c': values: must be a list of finite floats"),
+        ({"product": {"owner": "server"}}, "'product': attrs: must be an object with the keys none"),
+    ],
+)
+def test_a_tampered_job_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        Graph(tuple(nodes(**changes)))
+
+
+def test_an_input_reads_nothing():
+    spoilt = nodes()
+    spoilt[2] = Node("c", "constant", ("x",), (1, 1, 2), {"values": [1.0, 2.0]})
+    with pytest.raises(InputError, match="'c': inputs: a node of kind constant has 0"):
+        Graph(tuple(spoilt))
