@@ -169,7 +169,8 @@ class ServedModel:
 
     def __post_init__(self) -> None:
         check_weights(self.public.graph, self.weights)
-        if self.side is None and any(node.attrs.get("owner") or node.attrs.get("to") for node in self.public.graph.nodes):
+        nodes = self.public.graph.nodes
+        if self.side is None and any("owner" in node.attrs or (node.kind == "output" and "to" in node.attrs) for node in nodes):
             raise InputError("the server has no part in this job to play: it must be given one")
 
     def write(self, file: IO[bytes]) -> None:
