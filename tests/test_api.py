@@ -60,16 +60,17 @@ def plain(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return outputs
 
 
-@pytest.mark.parametrize("ring", [64, 48, 40, 32])
-def test_torch_in_torch_out(ring):
+@pytest.mark.parametrize("ring, messages", [(64, "4"), (48, "4"), (40, "4"), (32, "4"), (32, "2")])
+def test_torch_in_torch_out(ring, messages):
     model = network()
     expected = plain(model, IMAGES)
-    with threepc.local(model, IMAGES[:1], ring=ring, transport="memory", calibration=IMAGES) as secure:
+    with threepc.local(model, IMAGES[:1], ring=ring, transport="memory", calibration=IMAGES, relu_messages=messages) as secure:
         outputs = secure(IMAGES)
         assert secure(IMAGES[:1].double()).dtype == torch.float64
         with pytest.raises(threepc.InputError, match=r"shape \(N, 3, 11, 13\), not \(3, 3, 11, 12\)"):
             secure(IMAGES[..., :12])
         assert secure.report["images"] == 1 and secure.report["ring_bits"] == ring and secure.report["model"] == "Sequential"
+        assert secure.report["messages_online"] == (12 if messages == "2" else 18 if ring >= 48 else 20)
     assert outputs.dtype == torch.float32 and outputs.shape == expected.shape
     torch.testing.assert_close(outputs, expected, rtol=0, atol=float(expected.abs().max()) * (0.005 if ring >= 48 else 0.02))
     assert model.training

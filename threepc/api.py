@@ -131,6 +131,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     reveal: str = "logits",
     calibration: torch.Tensor | None = None,
     margin: int = 2,
+    relu_messages: str = "4",
     out_of_range: str = "refuse",
     threads: int = 1,
     timeout: float = 120.0,
@@ -143,7 +144,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     "wan352"; links: simulated rates of the parties' hosts, such as "server=1G,client=20M/100M". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
     outputs one for each, "logits,label", or for some, "NAME=label", names as "1" or "boxes.0". calibration: images (N, C, H, W)
     of the model owner's that the layers' ranges are measured with, by default example_input; margin: bits by which values may be larger.
-    out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. threads: of each party. timeout:
+    relu_messages: "4"; "2" for fewer online messages and more bytes; "auto" by layer, as network and links say. out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. threads: of each party. timeout:
     seconds that a party waits for another. budget: bytes that may be dealt ahead.
 
     Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.
@@ -158,7 +159,8 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     if isinstance(model, str | Path):
         model, _ = load_onnx(Path(model))
     card, scales = _card_and_scales(name, example_input, calibration, ring)
-    assembled = assemble(model, example_input, card, Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin))
+    settings = Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin, relu_messages, network, links)
+    assembled = assemble(model, example_input, card, settings)
     with evaluating(model):
         ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
     with one_host.open_parties(

@@ -72,13 +72,14 @@ def test_more_clients(tmp_path):
 def test_everything_may_be_set(edit):
     def change(document):
         document |= {"ring": 32, "frac_bits": 12, "drelu_window": [4, 20], "reveal": "label", "network": "wan352", "links": "server=1G"}
+        document["relu_messages"] = 2
         document["server"]["listen"] = "tcp://0.0.0.0:7001"
         document["timeouts"] = {"connect": 1.5}
         document["budgets"] = {"client": 0.5, "provider": 1000, "memory": 6000}
 
     deployment = load(edit(change))
     assert (deployment.ring, deployment.frac_bits, deployment.drelu_window) == (32, 12, (4, 20))
-    assert (deployment.reveal, deployment.network, deployment.links) == ("label", "wan352", "server=1G")
+    assert (deployment.reveal, deployment.network, deployment.links, deployment.relu_messages) == ("label", "wan352", "server=1G", "2")
     assert deployment.server.listen == "tcp://0.0.0.0:7001" and deployment.server.address == "tcp://127.0.0.1:7001"
     assert deployment.timeouts == Timeouts(1.5, 120.0, 600.0) and deployment.budgets == Budgets(500_000, 10**9, 6 * 10**9)
 
@@ -88,6 +89,7 @@ def test_everything_may_be_set(edit):
     [
         ("ring", 47, "ring: is 47: choose one of 64, 48, 40, 32"),
         ("ring", "48", "ring: is '48': choose"),
+        ("relu_messages", 3, "relu_messages: is 3: choose one of 4, 2, auto"),
         ("ring", 48.0, "ring: is 48.0: choose"),
         ("frac_bits", 24, "frac_bits: is 24: write a whole number from 1 to 16"),
         ("frac_bits", True, "frac_bits: is True: write"),

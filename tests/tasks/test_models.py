@@ -3,14 +3,20 @@
 import dataclasses
 import logging
 import os
+from pathlib import Path
 
 import pytest
+import torch
 
 from tests.party.parties import small_model
+from threepc.console import Display
 from threepc.errors import InputError, RunError
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.load import LoadedModel
+from threepc.party.deployment import Deployment, Party
 from threepc.party.offered import Offer
 from threepc.party.session import log
-from threepc.tasks.models import ModelOptions, Models, read_models
+from threepc.tasks.models import GivenModel, ModelOptions, Models, read_models
 
 
 @pytest.fixture
@@ -29,6 +35,15 @@ def test_everything_may_be_set(path):
         ModelOptions(str(folder / "net.py"), folder / "a.pth", folder / "spec.json", (32, 48), (folder / "one.png",), 3, "net.v2"),
         ModelOptions("mmcls:resnet18_8xb16_cifar10"),
     ]
+
+
+@pytest.mark.parametrize("messages, quick", [("4", ()), ("2", ("0",))])
+def test_a_deployment_says_how_many_messages_relus_take(messages, quick):
+    network = torch.nn.Sequential(torch.nn.ReLU())
+    loaded = LoadedModel(network, ModelCard("relu", Preprocessing((4, 4), (0.0,) * 3, (1.0,) * 3)), "none", random_weights=False)
+    party = Party("tcp://127.0.0.1:1", "tcp://127.0.0.1:1", b"")
+    deployment = Deployment(Path("deployment.yaml"), party, party, {}, relu_messages=messages)
+    assert GivenModel(loaded).load(deployment, Display()).public.quick == quick
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,9 @@ def test_relus_take_two_messages_where_the_user_says_so_or_delay_decides(folder,
     slow = inspect("ranged:small", None, Settings(32, relu_messages="auto", network="wan352"), 1, None, display)
     fast = inspect("ranged:small", None, Settings(32, relu_messages="auto", network="wan352", links="each=10k"), 1, None, display)
     assert slow.model.fingerprint == two["fingerprint"] and fast.model.fingerprint == four["fingerprint"]
-    with pytest.raises(InputError, match="auto needs a network whose delay decides"):
-        run(options("one.png", settings=Settings(32, relu_messages="auto")), display)
+    for wrong, words in (("auto", "auto needs a network whose delay decides"), ("3", "must be one of 4, 2, auto, not '3'")):
+        with pytest.raises(InputError, match=words):
+            run(options("one.png", settings=Settings(32, relu_messages=wrong)), display)
 
 
 def test_an_inspection_tells_the_room_of_every_layer_and_the_public_model_does_not(folder, display):

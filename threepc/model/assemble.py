@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from threepc.choices import NETWORKS, read_links
+from threepc.choices import NETWORKS, RELU_MESSAGES, read_links
 from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.block_relu import apply_spec
@@ -145,6 +145,8 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
 
 def _with_messages(model: PublicModel, settings: Settings) -> PublicModel:
     """The model with the layers that are to take two messages. Raises InputError where these depend on links of which nothing is said."""
+    if settings.relu_messages not in RELU_MESSAGES:
+        raise InputError(f"relu-messages: must be one of {', '.join(RELU_MESSAGES)}, not {settings.relu_messages!r:.80}")
     if settings.relu_messages == "4":
         return model
     two = dataclasses.replace(model, quick=messages.candidates(model.graph))

@@ -73,6 +73,8 @@ class Deployment:
     drelu_window: tuple[int, int] | None = None
     """Bits low..high-1 that decide a sign, or None for all that can matter."""
     reveal: str = "logits"
+    relu_messages: str = "4"
+    """One of `choices.RELU_MESSAGES`."""
     network: str = "none"
     links: str = ""
     """The rates of the parties' hosts, as `choices.read_links` takes them."""
@@ -150,6 +152,7 @@ def parse(path: Path, text: str) -> Deployment:
         frac_bits=top.integer("frac_bits", 1, min(MAX_TRUNCATION, ring // 2 - 1)),
         drelu_window=_window(top, ring),
         reveal=_reveal(top),
+        relu_messages=str(top.choice("relu_messages", (4, 2, "auto"), 4)),
         network=top.choice("network", tuple(NETWORKS), "none"),
         links=_links(top),
         timeouts=_timeouts(top.section("timeouts", required=False)),

@@ -37,6 +37,7 @@ ring: 48                          # bits of a ring element: 64, 48, 40 or 32
 # frac_bits: 16                   # fractional bits of activations; by default what suits the ring
 # drelu_window: [16, 46]          # bits LOW..HIGH-1 that decide a sign; by default all that can matter
 reveal: logits                    # what a client learns: logits or label; of several outputs NAME=label for some
+# relu_messages: 2                # online messages of a ReLU: 4, 2 for more dealt bytes where delay decides, auto as network and links say
 # network: wan                    # simulate a slower network between parties on one host: lan, lan10, wan, wan352
 # links: server=1G,client=20M/100M   # what a host sends and receives (UP/DOWN bits/s), its peers together; part of the simulated network
 
