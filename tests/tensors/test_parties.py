@@ -12,9 +12,11 @@ from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.deployment import load
 from threepc.party.keygen import generate
+from threepc.party.memory import largest_batch
 from threepc.party.one_host import ThreeThreads
-from threepc.party.session import Options
+from threepc.party.session import Options, requested
 from threepc.tensors.parties import ServerPart, willing
+from threepc.transport.framing import Control
 
 EVERYTHING = {"product": "client", "sum": "server", "best": "client"}
 
@@ -131,6 +133,24 @@ def test_a_share_that_is_none():
 def test_what_the_server_lacks_tells_the_client_nothing():
     """The server's text may quote a number of its own."""
     side = ServerPart(PROGRAM, lambda: {"w": np.full((4, 2), 2.0**50), "bias": b""}, lambda _: None)
+    opened = ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(PROGRAM, EVERYTHING))
+    with opened as parties, pytest.raises(RunError, match=r"the server's inputs do not suit the job$"):
+        parties.infer_words(np.zeros((1, 18, 1, 1), np.uint64))
+
+
+@pytest.mark.parametrize("whose", ("client", "server", "provider"))
+def test_nobody_runs_a_job_of_both_for_a_batch(whose):
+    """The server has its inputs once: for a second run in the same batch its kernels would read what lies behind them in its memory."""
+    with pytest.raises(InputError, match="runs once at a time, not 2 times at once"):
+        requested(PROGRAM.public, Control("infer", {"attempt": 0, "batch": 2}), Options(), whose)
+    assert requested(PROGRAM.public, Control("infer", {"attempt": 0, "batch": 1}), Options(), whose)[1].batch == 1
+    assert largest_batch(PROGRAM.public, Options().memory) == 1
+
+
+@pytest.mark.parametrize("words", (np.zeros((2, 4, 2), np.uint64), np.zeros((1, 1, 4, 2), np.uint32), np.zeros((1, 1, 4, 1), np.uint64)))
+def test_words_that_are_not_the_inputs_reach_no_kernel(words):
+    side = ServerPart(PROGRAM, dict, lambda _: None)
+    side.given = lambda: dict.fromkeys(("w of server, at the server", "bias of bank, at the server"), words)
     opened = ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(PROGRAM, EVERYTHING))
     with opened as parties, pytest.raises(RunError, match=r"the server's inputs do not suit the job$"):
         parties.infer_words(np.zeros((1, 18, 1, 1), np.uint64))

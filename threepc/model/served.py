@@ -49,6 +49,11 @@ class PublicModel:
         """What is revealed of each output, "logits" or "label"."""
         return revealed(self.graph, self.reveal)
 
+    @cached_property
+    def has_server_side(self) -> bool:
+        """Whether the server brings inputs or is shown outputs, which it does for one run at a time: no batch but 1 is possible."""
+        return any("owner" in node.attrs or (node.kind == "output" and "to" in node.attrs) for node in self.graph.nodes)
+
     @property
     def called(self) -> str:
         """NAME@FINGERPRINT, the fingerprint cut short: what tells versions of one name apart."""
@@ -169,8 +174,7 @@ class ServedModel:
 
     def __post_init__(self) -> None:
         check_weights(self.public.graph, self.weights)
-        nodes = self.public.graph.nodes
-        if self.side is None and any("owner" in node.attrs or (node.kind == "output" and "to" in node.attrs) for node in nodes):
+        if self.side is None and self.public.has_server_side:
             raise InputError("the server has no part in this job to play: it must be given one")
 
     def write(self, file: IO[bytes]) -> None:

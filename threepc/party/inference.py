@@ -8,11 +8,13 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from threepc.errors import RunError
 from threepc.graph.outputs import joined
 from threepc.plan.schedule import Plan
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.steps import InputStep, OutputStep, ServerInputStep, ServerOutputStep, Step
 from threepc.protocol.summands import Summand
+from threepc.ring import word_of
 
 Note = Callable[[int, Step, float], None]
 """Called after each step with its index, itself and the seconds it took."""
@@ -64,7 +66,10 @@ def serve(server: Server, plan: Plan, note: Note = nothing, given: Mapping[str, 
 
     def act(step: Step, inputs: list[Summand]) -> Summand:
         if isinstance(step, ServerInputStep):
-            return (given or {})[step.name]
+            words, wanted = (given or {})[step.name], step.result
+            if words.shape != wanted.shape or words.dtype != word_of(wanted.bits):  # kernels trust both
+                raise RunError("the server's inputs do not suit the job")
+            return words
         return step.serve(server, inputs)
 
     return cast("list[np.ndarray]", _walk(plan, act, note, ServerOutputStep))

@@ -56,6 +56,8 @@ def largest_batch(model: PublicModel, memory: int) -> int:
             return memory + 1
 
     guess = min(memory // needs(1), MAX_BATCH)  # nothing grows faster than the batch does
+    if model.has_server_side:
+        return min(guess, 1)
     low, high, stride = (guess, guess + 1, 1) if guess and needs(guess) <= memory else (0, guess, 1)
     while high <= MAX_BATCH and low and needs(high) <= memory:
         low, high, stride = high, high + stride, 2 * stride
@@ -66,6 +68,8 @@ def check_batch(model: PublicModel, batch: int, memory: int, whose: str) -> Plan
     """The plan for `batch` images. Raises InputError, saying how many may go at once, where they do not fit in the bytes of `whose` memory."""
     if not 1 <= batch <= MAX_BATCH:
         raise InputError(f"an inference takes 1 to {MAX_BATCH} images at once, not {batch}")
+    if batch > 1 and model.has_server_side:
+        raise InputError(f"a job for which the server brings or is shown something runs once at a time, not {batch} times at once")
     plan = model.plan(batch)
     if (needs := needed(plan)) <= memory:
         return plan
