@@ -152,7 +152,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     from torch.utils._pytree import tree_leaves
 
     from threepc.graph.modes import evaluating
-    from threepc.model.assemble import Settings, assemble
+    from threepc.model.assemble import Settings, assemble, doubt
     from threepc.model.onnx_file import load as load_onnx
 
     name = Path(model).stem if isinstance(model, str | Path) else type(model).__name__
@@ -161,6 +161,8 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     card, scales = _card_and_scales(name, example_input, calibration, ring)
     settings = Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin, relu_messages, network, links)
     assembled = assemble(model, example_input, card, settings)
+    if line := doubt(assembled):
+        warnings.warn(line, stacklevel=3)  # through the context manager's own frame
     with evaluating(model):
         ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
     with one_host.open_parties(

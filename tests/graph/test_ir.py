@@ -25,7 +25,8 @@ EVERY_KIND = Graph(
         Node("relu", "relu", ("conv",), (4, 4, 4)),
         Node("clip", "clip", ("conv",), (4, 4, 4), {"max": 6.0}),
         Node("bend", "bend", ("conv",), (4, 4, 4), {"slopes": [0.1, 1.0]}),
-        Node("add", "add", ("relu", "clip", "bend"), (4, 4, 4)),
+        Node("smooth", "smooth", ("conv",), (4, 4, 4), {"function": "elu", "parameter": 0.5}),
+        Node("add", "add", ("relu", "clip", "bend", "smooth"), (4, 4, 4)),
         Node("multiply", "multiply", ("add", "relu"), (4, 4, 4)),
         Node("matmul", "matmul", ("multiply", "add"), (4, 4, 4)),
         Node("maxpool", "maxpool", ("matmul",), (4, 2, 2), POOL),
@@ -94,7 +95,7 @@ def test_tampered_outputs_are_refused(change, message):
 
 def test_reading_a_graph():
     assert EVERY_KIND.input.name == "image" and EVERY_KIND.output.name == "output" and EVERY_KIND["clip"].kind == "clip"
-    assert [node.name for node in EVERY_KIND.consumers()["conv"]] == ["relu", "clip", "bend"]
+    assert [node.name for node in EVERY_KIND.consumers()["conv"]] == ["relu", "clip", "bend", "smooth"]
     assert relu_names(EVERY_KIND) == [("relu", 4, (4, 4)), ("clip", 4, (4, 4))]
 
 
@@ -133,7 +134,7 @@ def test_reading_a_graph():
         (lambda d, n: n["add"].update(attrs={"signs": [1, 1, 1]}), "'add': signs: must be a list of 1 and -1, with at least one -1"),
         (lambda d, n: n["add"].update(attrs={"signs": [1, -1, 0]}), "'add': signs: must be a list of 1 and -1"),
         (lambda d, n: n["add"].update(attrs={"signs": [1, -1, True]}), "'add': signs: must be a list of 1 and -1"),
-        (lambda d, n: n["add"].update(attrs={"signs": [1, -1]}), "'add': signs: must be one for each of the 3 inputs"),
+        (lambda d, n: n["add"].update(attrs={"signs": [1, -1]}), "'add': signs: must be one for each of the 4 inputs"),
         (lambda d, n: n["multiply"].update(inputs=["relu"]), "'multiply': inputs: a node of kind multiply has 2"),
         (lambda d, n: n["multiply"].update(inputs=["relu"] * 3), "'multiply': inputs: a node of kind multiply has 2"),
         (lambda d, n: n["multiply"].update(inputs=["relu", "image"]), "'multiply': inputs: their shapes do not fit"),
@@ -173,6 +174,19 @@ def test_reading_a_graph():
         (lambda d, n: n["bend"]["attrs"].update(slopes=[0.0, 1.0, 2.0]), "'bend': slopes: must be a list of 2 finite floats"),
         (lambda d, n: n["bend"]["attrs"].pop("slopes"), "'bend': slopes: is missing"),
         (lambda d, n: n["bend"]["attrs"].update(at="0"), "'bend': at: must be a finite float"),
+        (lambda d, n: n["smooth"]["attrs"].update(function="exp"), "'smooth': function: must be one of sigmoid, tanh, silu"),
+        (lambda d, n: n["smooth"]["attrs"].update(function=["elu"]), "'smooth': function: must be one of sigmoid"),
+        (lambda d, n: n["smooth"]["attrs"].update(function=None), "'smooth': function: must be one of sigmoid"),
+        (lambda d, n: n["smooth"]["attrs"].pop("function"), "'smooth': function: is missing"),
+        (lambda d, n: n["smooth"]["attrs"].pop("parameter"), "'smooth': parameter: is missing"),
+        (lambda d, n: n["smooth"]["attrs"].update(parameter=0.05), "'smooth': parameter: must be a float from 0.0625 to 16"),
+        (lambda d, n: n["smooth"]["attrs"].update(parameter=17.0), "'smooth': parameter: must be a float from 0.0625 to 16"),
+        (lambda d, n: n["smooth"]["attrs"].update(parameter=-1.0), "'smooth': parameter: must be a float from 0.0625 to 16"),
+        (lambda d, n: n["smooth"]["attrs"].update(parameter=1), "'smooth': parameter: must be a float from 0.0625 to 16"),
+        (lambda d, n: n["smooth"]["attrs"].update(parameter="1.0"), "'smooth': parameter: must be a float from 0.0625 to 16"),
+        (lambda d, n: n["smooth"]["attrs"].update(beta=1.0), "'smooth': attrs: must be an object with the keys function, parameter"),
+        (lambda d, n: n["smooth"].update(inputs=["conv", "relu"]), "'smooth': inputs: a node of kind smooth has 1"),
+        (lambda d, n: n["smooth"].update(shape=[4, 4, 5]), r"'smooth': shape: is \(4, 4, 5\), but .* give \(4, 4, 4\)"),
         (lambda d, n: n["avgpool"]["attrs"].update(divisor=-4.0), "'avgpool': divisor: must be a float from 1 to 4.29497e"),
         (lambda d, n: n["avgpool"]["attrs"].update(divisor=1e300), "'avgpool': divisor: must be a float from 1 to 4.29497e"),
         (lambda d, n: n["avgpool"]["attrs"].update(divisor=1e-300), "'avgpool': divisor: must be a float from 1 to 4.29497e"),

@@ -13,6 +13,9 @@ from threepc.ring import word_of
 SIZES = ((64, 48), (48, 32), (48, 36), (40, 28), (32, 17), (32, 20), (48, 48), (32, 32))
 """(bits of the ring, bits that are opened)."""
 
+DEEP = ((64, 40), (48, 24), (40, 16))
+"""The same, with more bits between than one half of a 32-bit word masks."""
+
 
 def random_words(rng, count, word):
     return rng.integers(0, np.iinfo(word).max, count, word, endpoint=True)
@@ -54,11 +57,20 @@ def test_cut_and_opening(size, count, seed):
     assert np.array_equal(back & word((1 << cut) - 1), x & word((1 << cut) - 1))
 
 
-SLOPES = None, Slopes(-1, 1, 0), Slopes(1, 0, 0), Slopes(655, 65536, 16), Slopes(0, 10923, 16), Slopes(-3, 5, 2), Slopes(5461, -16384, 14)
+SLOPES = (
+    None,
+    Slopes(0, 1, 0),
+    Slopes(-1, 1, 0),
+    Slopes(1, 0, 0),
+    Slopes(655, 65536, 16),
+    Slopes(0, 10923, 16),
+    Slopes(-3, 5, 2),
+    Slopes(5461, -16384, 14),
+)
 
 
 @settings(max_examples=150)
-@given(st.sampled_from(SIZES), st.sampled_from(SLOPES), st.integers(1, 150), st.integers(0, 2**32))
+@given(st.sampled_from(SIZES + DEEP), st.sampled_from(SLOPES), st.integers(1, 150), st.integers(0, 2**32))
 def test_gate_multiplies_by_the_decision_and_lifts(size, slopes, count, seed):
     """u + d = b (x - r) in the ring for every combination of b and beta's halves, for |x - r| below a quarter of the cut ring.
 
@@ -66,6 +78,7 @@ def test_gate_multiplies_by_the_decision_and_lifts(size, slopes, count, seed):
     """
     (ring, cut), rng = size, np.random.default_rng(seed)
     assume(slopes is None or cut + max(abs(slopes.below), abs(slopes.above)).bit_length() <= 63)
+    assume(size not in DEEP or (slopes is not None and ring - cut + slopes.bits <= 32))
     whole, big, small = padded(count), word_of(ring), word_of(cut)
     limit = 2 ** (cut - 2)
     values = np.array([signed(v, 64) % (2 * limit) - limit for v in random_words(rng, whole, np.uint64)], object)
@@ -93,14 +106,18 @@ def test_gate_multiplies_by_the_decision_and_lifts(size, slopes, count, seed):
 
 
 @settings(max_examples=60)
-@given(st.sampled_from([s for s in SIZES if s[0] > s[1]]), st.integers(1, 150), st.integers(0, 2**32))
+@given(st.sampled_from([*(s for s in SIZES if s[0] > s[1]), *DEEP]), st.integers(1, 150), st.integers(0, 2**32))
 def test_truncation_lifts(size, count, seed):
     (ring, cut), rng = size, np.random.default_rng(seed)
     whole, big, small = padded(count), word_of(ring), word_of(cut)
     limit = 2 ** (cut - 2)
     values = np.array([signed(v, 64) % (2 * limit) - limit for v in random_words(rng, whole, np.uint64)], object)
     values[:2] = -limit, limit - 1
-    r, d, w = random_words(rng, whole, small), random_words(rng, whole, big), random_words(rng, whole, np.uint32)
+    r, d, w = (
+        random_words(rng, whole, small),
+        random_words(rng, whole, big),
+        random_words(rng, whole, np.uint64 if size in DEEP else np.uint32),
+    )
     x = np.array([(int(v) + int(m)) % 2**cut for v, m in zip(values, r)], np.uint64).astype(small)
     dealt, reply = np.empty(packed_bytes(count, 2 * ring - cut), np.uint8), np.empty(packed_bytes(count, ring - cut), np.uint8)
     carries = np.empty(whole // 64, np.uint64)

@@ -16,11 +16,11 @@ from threepc.graph.clear import evaluate
 from threepc.graph.importer import import_module
 from threepc.graph.passes import standard_passes
 from threepc.images.card import Preprocessing
-from threepc.plan.calibration import calibrate, choose, default_images
+from threepc.plan.calibration import calibrate, choose, deepen, default_images
 from threepc.plan.headroom import count_outside, measure, room
-from threepc.plan.precision import Precision
+from threepc.plan.precision import DEEPEST_TRUNCATION, Precision
 from threepc.plan.schedule import schedule
-from threepc.protocol.steps import RAW
+from threepc.protocol.steps import RAW, ReluStep
 
 
 def network(module, shape=(3, 8, 8), blocks=frozenset()):
@@ -107,6 +107,31 @@ def test_small_weights_get_more_bits_than_a_truncation_removes_at_no_cost(bits):
     assert not count_outside(plan, weights, images.numpy() * 4)
 
 
+@pytest.mark.parametrize("bits", [64, 48, 40])
+def test_deeper_truncations_give_every_layer_finer_weights_in_as_many_messages(bits):
+    graph, weights = residual()
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    ranges = measure(graph, weights, images)
+    usual = choose(graph, ranges, bits)
+    deep = deepen(graph, ranges, usual)
+    plan, before = schedule(graph, deep), schedule(graph, usual)
+    more = [deep.of_weights(name) - usual.of_weights(name) for name in weights]
+    assert deep.truncation == DEEPEST_TRUNCATION and min(more) >= (0 if bits == 40 else 2) and max(more) >= 2
+    assert plan.cost.messages == before.cost.messages and plan.cost.total("online") <= before.cost.total("online")
+    assert min(left for _, left in room(plan, ranges).values()) >= 2 + 4
+    assert any(isinstance(step, ReluStep) and step.protocol.cut.shift > 16 for step in plan.steps)
+    assert Precision.from_plain(deep.to_plain()) == deep and "truncation" not in usual.to_plain()
+
+
+def test_deeper_truncations_leave_alone_what_has_no_room():
+    graph, weights = residual()
+    ranges = measure(graph, weights, 3e3 * torch.ones(1, 3, 8, 8))
+    usual = choose(graph, ranges, 48)
+    deep = deepen(graph, ranges, usual)
+    assert all(deep.of_weights(name) == usual.of_weights(name) for name in weights)
+    assert min(left for _, left in room(schedule(graph, deep), ranges).values()) >= 2
+
+
 @pytest.mark.parametrize("bits", [64, 48, 40, 32])
 def test_large_inputs_leave_bits_to_the_weights_that_meet_them(bits):
     graph, weights = network(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
@@ -149,15 +174,15 @@ def test_refusals_name_the_layer_and_what_would_do():
     graph, weights = residual(gain=1e5)
     images = torch.ones(1, 3, 8, 8)
     with pytest.raises(InputError, match=r"^(add|b): values up to .* ring of 32 bits with 11 .*; \d+ fractional bits .* would do") as error:
-        calibrate(graph, weights, images, 32)
+        calibrate(graph, weights, images, 32, fraction=11)
     fewer = int(re.search(r"; (\d+) fractional", str(error.value))[1])
-    assert calibrate(graph, weights, images, 32, fraction=fewer).fraction == fewer
+    assert calibrate(graph, weights, images, 32, fraction=fewer) == calibrate(graph, weights, images, 32)  # chosen where nobody says
     with pytest.raises(InputError, match=rf"ring of 32 bits with {fewer + 1} .*; {fewer} fractional bits .* would do"):
         calibrate(graph, weights, images, 32, fraction=fewer + 1)
     with pytest.raises(InputError, match="take a ring of 40 bits"):
         choose(graph, measure(graph, weights, 1e3 * images.clamp(max=0.05)), 32)
     with pytest.raises(InputError, match=r"input.* up to 500 .*10 fractional bits"):
-        calibrate(*network(nn.Conv2d(3, 1, 1)), 500 * images, 32)
+        calibrate(*network(nn.Conv2d(3, 1, 1)), 500 * images, 32, fraction=11)
     with pytest.raises(InputError, match="not finite"):
         calibrate(graph, weights, images * math.nan, 32)
 

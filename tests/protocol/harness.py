@@ -20,6 +20,13 @@ CUTS = {64: (16, 48), 48: (16, 32), 40: (12, 28), 32: (15, 17)}
 """The truncation and the bits that are left of it, by ring, as networks have them."""
 
 
+DEEP = 48, 22, 26
+"""Ring, truncation and the bits that are left where weights have more bits than usual."""
+
+CUT_RINGS = (*((bits, *CUTS[bits]) for bits in (48, 32)), DEEP)
+"""Of protocols that cut: (ring, truncation, bits that are left)."""
+
+
 class Recorder(Channel):
     """A channel that keeps (op, phase, arrays) of everything sent and counts what is received."""
 

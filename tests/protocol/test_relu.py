@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.protocol.harness import CUTS, opened, run, shares, values_up_to, without_zeros
+from tests.protocol.harness import CUTS, DEEP, opened, run, shares, values_up_to, without_zeros
 from threepc.graph.block_relu import BlockReLU
 from threepc.kernels.gate import Cut, Slopes
 from threepc.protocol.relu import Relu
@@ -39,6 +39,27 @@ def test_relu_of_any_value_is_right_to_a_unit_and_a_half(bits, threads):
     exact = np.maximum(truth, 0) / 2.0**shift
     assert within(opened(results, bits), exact)
     assert trio.measured == without_zeros(relu(bits, shape).cost)
+
+
+@pytest.mark.parametrize(
+    "options", ({}, {"clip": 64}, {"both": True}, {"slopes": Slopes(102, 1024, 10)}, {"sizes": ((2, 3), (1, 1), (0, 1))})
+)
+def test_deeper_truncations_are_as_right(options):
+    """More bits are lifted than one half of a 32-bit word masks."""
+    (bits, shift, cut), rng, shape = DEEP, np.random.default_rng(3), (2, 3, 65, 67)
+    protocol = Relu(0, shape, Cut(bits, shift, cut), bits, 0, cut - 2, **options)
+    truth = rng.integers(-(1 << cut - 5 + shift), 1 << cut - 5 + shift, shape)
+    results, trio = run(protocol, shares(rng, truth, bits))
+    got, exact = opened(results, bits), truth / 2.0**shift
+    assert trio.measured == without_zeros(protocol.cost)
+    if "sizes" in options:
+        check_block(got, truth, options["sizes"], shift, 1)
+    elif "both" in options:
+        assert within(got[:, ::2], np.maximum(exact, 0)) and within(got[:, 1::2], exact)
+    elif "slopes" in options:
+        assert within(got, np.where(exact < 0, exact * 102 / 1024, exact), 3)
+    else:
+        assert within(got, np.clip(exact, 0, options.get("clip")), 3)
 
 
 @pytest.mark.parametrize("bits", RINGS)

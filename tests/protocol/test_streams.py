@@ -53,9 +53,11 @@ def interpret(patch):
 
 
 def every_protocol():
-    """A network with ReLU, clip, blocks, a channel that passes, pooling and truncation, of three tiles and more each; its blocks' sizes."""
+    """A network with every activation, blocks, a channel that passes, pooling and truncation, of three tiles and more each; its blocks' sizes."""
     net = Builder(1, 2 * TILE // 64 + 10, 64)
-    blocks = net.relu(net.conv(net.clip(net.conv("input", 1, 1)), 3, 1))
+    bent = net.node("bend", net.clip(net.conv("input", 1, 1)), slopes=[0.25, 1.0])
+    both = net.node("rectify", net.conv(bent, 1, 1), channels=2)
+    blocks = net.relu(net.conv(both, 3, 1))
     pooled = net.node("maxpool", net.conv(blocks, 3, 1), kernel=[2, 1], stride=[1, 1], padding=[0] * 4, dilation=[1, 1])
     return *net.output(net.conv(net.add(pooled, pooled), 3, 1)), {blocks: ((1, 1), (1, 2), (0, 1))}
 

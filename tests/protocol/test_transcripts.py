@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.graph.building import Builder, gated, mobile, residual
-from tests.protocol.harness import CP, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
+from tests.protocol.harness import CP, CUT_RINGS, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
 from tests.protocol.uniformity import COUNT, assert_uniform, bits_of, combined_bits, drawn_bits, parts_of, received_bits
 from threepc import prf
 from threepc.errors import RunError
@@ -60,6 +60,11 @@ SLOPED = {
     "both": {"both": True},
     "hardsigmoid": {"start": -30, "offset": 7, "clip": 60, "slopes": Slopes(0, 10923, 16)},
 }
+COARSE = SLOPED | {
+    "leaky": {"slopes": Slopes(10, 1024, 10)},
+    "hardsigmoid": {"start": -30, "offset": 7, "clip": 60, "slopes": Slopes(0, 171, 10)},
+}
+"""The same beside a truncation that leaves a slope 10 bits."""
 KINDS = ("relu", "clip", "blocks", *SLOPED)
 
 
@@ -67,10 +72,10 @@ KINDS = ("relu", "clip", "blocks", *SLOPED)
 @pytest.mark.parametrize(
     "of, kind", [(of, kind) for of in (Relu, QuickRelu) for kind in KINDS if of is Relu or kind not in ("clip", "hardsigmoid")]
 )
-@pytest.mark.parametrize("bits", (48, 32))
-def test_relu_shows_nobody_anything(of, bits, kind, value):
+@pytest.mark.parametrize("bits, shift, cut", CUT_RINGS)
+def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, value):
     """The same value in every element. A clip takes four messages."""
-    (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
+    shape = (1, 1, 64, 128)
     summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     # a second channel, always zero, makes it a mixed layer
     sizes = ((1, 1), (1, 0)) if kind == "blocks" else None
@@ -79,7 +84,7 @@ def test_relu_shows_nobody_anything(of, bits, kind, value):
         summands = tuple(np.concatenate([s, s], axis=1) for s in summands)
     protocol = of(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
     if kind in SLOPED:
-        protocol = dataclasses.replace(protocol, **SLOPED[kind])
+        protocol = dataclasses.replace(protocol, **(COARSE if shift > 16 else SLOPED)[kind])
     (_, u, _), trio = run(protocol, summands)
     lifted = ((bits, bits - cut), (bits - cut,)) if protocol.both else ()  # what the value itself takes besides its ReLU
     if of is QuickRelu:
@@ -88,6 +93,7 @@ def test_relu_shows_nobody_anything(of, bits, kind, value):
     at_client = received_bits(trio.online[1].sent, (cut,))
     assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
     carries = bits - cut + (protocol.slopes.bits if protocol.slopes else 0)
+    assert carries <= (32 if protocol.gate.slopes else 16), "what masks them is as long"
     lift = (bits, bits, carries, carries)
     dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, bits, bits), *lifted), received_bits(trio.prepared[0].sent, (cut,))
     known = np.concatenate([at_client, drawn_bits(trio.streams["SP"], bits)])  # what S sent and drew
@@ -98,9 +104,9 @@ def test_relu_shows_nobody_anything(of, bits, kind, value):
 
 
 @pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("bits", (48, 32))
-def test_truncation_shows_nobody_anything(bits, value):
-    (shift, cut), shape = CUTS[bits], (1, 1, 64, 128)
+@pytest.mark.parametrize("bits, shift, cut", CUT_RINGS)
+def test_truncation_shows_nobody_anything(bits, shift, cut, value):
+    shape = (1, 1, 64, 128)
     summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     (_, u, _), trio = run(Relu(0, shape, Cut(bits, shift, cut), bits, 0, 1, ((0, 1),)), summands)
     carries, reply = received_bits(trio.online[1].sent), received_bits(trio.online[0].sent, (bits - cut,))

@@ -28,6 +28,10 @@ def show(inspection: Inspection) -> None:
     say("offline, online: megabytes over all links; msgs: one-way messages online")
     say(f"largest: of the values, with {plain['ranges_of']}")
     say(f"room: bits from there to what the layer holds; the scales leave {plain['margin_bits']} (--margin)")
+    expected = inspection.expected
+    say(f"error to expect: {100 * expected.error:.2g} % of the largest result, on {expected.images} of these images")
+    if inspection.doubt:
+        say(inspection.doubt)
     errors = {entry["name"].removesuffix("/curve"): entry["error"] for entry in plain["layers"] if "error" in entry}
     if errors:
         worst = max(errors, key=lambda name: errors[name])

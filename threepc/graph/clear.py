@@ -33,18 +33,26 @@ def evaluate(
 
 
 def walk(
-    graph: Graph, weights: Weights, x: torch.Tensor, sizes: Sizes | None = None, dtype: torch.dtype = torch.float64
+    graph: Graph,
+    weights: Weights,
+    x: torch.Tensor,
+    sizes: Sizes | None = None,
+    dtype: torch.dtype = torch.float64,
+    change: Callable[[Node, list[torch.Tensor], torch.Tensor], torch.Tensor] = lambda _node, _inputs, value: value,
 ) -> Iterator[tuple[Node, torch.Tensor]]:
-    """As `evaluate`, one node and its output (of type `dtype`) after the other; a value is let go after its last use."""
+    """As `evaluate`, one node and its output (of type `dtype`) after the other; a value is let go after its last use.
+
+    change: what is made of every node, its inputs and its output before another node reads it.
+    """
     if tuple(x.shape[1:]) != graph.input.shape:
         raise InputError(f"the input must be (N, {', '.join(map(str, graph.input.shape))}), not {tuple(x.shape)}")
     last_reader = {name: node.name for node in graph.nodes for name in node.inputs}
-    values: dict[str, torch.Tensor] = {graph.input.name: x.to(dtype)}
+    values: dict[str, torch.Tensor] = {graph.input.name: change(graph.input, [], x.to(dtype))}
     yield graph.input, values[graph.input.name]
     for node in graph.nodes[1:]:
         inputs = [values[name] for name in node.inputs]
         with torch.no_grad():
-            values[node.name] = _run(node, inputs, weights.get(node.name), (sizes or {}).get(node.name))
+            values[node.name] = change(node, inputs, _run(node, inputs, weights.get(node.name), (sizes or {}).get(node.name)))
         yield node, values[node.name]
         for name in set(node.inputs):
             if last_reader[name] == node.name:

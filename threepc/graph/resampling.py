@@ -100,13 +100,11 @@ def exact_bits(found: Taps) -> int | None:
 def whole(weights: np.ndarray, bits: int) -> np.ndarray:
     """Weights as whole numbers over 2^bits, int64.
 
-    Each is within half a unit, but the largest of a cell, which takes what the sum of the weights would otherwise lose or gain.
+    Each is within a unit, and so is the sum of any that are neighbours: an average over many cells, whose weights are a few units each, loses
+    nothing of what neighbours have in common.
     """
-    scaled = np.rint(weights * 2**bits).astype(np.int64)
-    rows, largest = np.arange(len(scaled)), weights.argmax(1)
-    scaled[rows, largest] += np.rint(weights.sum(1) * 2**bits).astype(np.int64) - scaled.sum(1)
-    whole_numbers: np.ndarray = scaled
-    return whole_numbers
+    sums = np.rint(weights.cumsum(axis=1) * 2**bits).astype(np.int64)
+    return np.diff(sums, axis=1, prepend=0)
 
 
 def apply(x: np.ndarray, axis: int, cells: np.ndarray, weights: np.ndarray) -> np.ndarray:

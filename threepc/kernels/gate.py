@@ -14,6 +14,9 @@ from threepc.kernels.packing import pack, unpack
 
 _ONE = np.uint64(1)
 
+NARROW_LIFT = 16
+"""Bits of a lift that one half of a 32-bit word can mask."""
+
 
 class Cut(NamedTuple):
     """The bits shift .. shift + kept_bits - 1 of ring words of `bits` bits: a product without the low bits that its truncation drops."""
@@ -24,7 +27,10 @@ class Cut(NamedTuple):
 
 
 class Lift(NamedTuple):
-    """The way back, from a cut ring of `kept_bits` bits to the ring of `bits` bits, at most 16 more; none where they are equal."""
+    """The way back, from a cut ring of `kept_bits` bits to the ring of `bits` bits; none where they are equal.
+
+    A pair of masks of so many bits is drawn as one word: of 32 bits up to `NARROW_LIFT`, else of 64.
+    """
 
     bits: int
     kept_bits: int
@@ -328,28 +334,29 @@ def carry_plane(x, kept_bits, plane):
 def deal_identity(r, w, d, lift, work, message):
     """Pack k = -R - d - E (bits) and M - M_C (bits - kept_bits); E and M_C are the low and high halves of w. work: (count,) ring words."""
     bits, kept_bits = lift
-    ring = d.dtype.type
+    ring, half, low = d.dtype.type, w.dtype.type(4 * w.itemsize), w.dtype.type((1 << 4 * w.itemsize) - 1)
     mask, top, up = _low(kept_bits), np.uint64(kept_bits - 1), ring(kept_bits)
     count = r.shape[0]
     for p in range(count):
-        pad = ring(ring(w[p] & np.uint32(0xFFFF)) << up) if bits > kept_bits else ring(0)
+        pad = ring(ring(w[p] & low) << up) if bits > kept_bits else ring(0)
         work[p] = ring(0) - ring(np.uint64(r[p]) & mask) - d[p] - pad
     size = count // 8 * bits
     pack(work, count, bits, message[:size])
     if bits > kept_bits:
         for p in range(count):
-            work[p] = ring(((np.uint64(r[p]) >> top) & _ONE) - np.uint64(w[p] >> np.uint32(16)))
+            work[p] = ring(((np.uint64(r[p]) >> top) & _ONE) - np.uint64(w[p] >> half))
         pack(work, count, bits - kept_bits, message[size : size + count // 8 * (bits - kept_bits)])
 
 
 @kernel
 def infer_identity(carries, w, lift, message):
     """Pack n M_C + E (bits - kept_bits); `w` is overwritten."""
+    word, half, low = w.dtype.type, w.dtype.type(4 * w.itemsize), w.dtype.type((1 << 4 * w.itemsize) - 1)
     for j in range(carries.shape[0]):
         for i in range(64):
             p = 64 * j + i
-            n = np.uint32(np.uint64(0) - _bit(carries, j, i))
-            w[p] = (w[p] & np.uint32(0xFFFF)) + ((w[p] >> np.uint32(16)) & n)
+            n = word(np.uint64(0) - _bit(carries, j, i))
+            w[p] = (w[p] & low) + ((w[p] >> half) & n)
     pack(w, w.shape[0], lift.bits - lift.kept_bits, message)
 
 

@@ -255,7 +255,7 @@ def serve_gates(given, v_message, dealt, lift, slopes, tiles, scratch, u):
 @kernel
 def deal_identities(r, d, lift, client_stream, tiles, pads, work, message):
     """P: see `deal_identity`. pads, work: scratch."""
-    step = _blocks(4)
+    step = _blocks(pads.itemsize)
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
         w = pads[: end - begin]
@@ -267,7 +267,7 @@ def deal_identities(r, d, lift, client_stream, tiles, pads, work, message):
 @kernel
 def infer_identities(carries, lift, client_stream, tiles, pads, message):
     """C: see `infer_identity`. carries: planes; pads: scratch."""
-    step = _blocks(4)
+    step = _blocks(pads.itemsize)
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
         w = pads[: end - begin]

@@ -26,7 +26,8 @@ from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
 from threepc.model.served import Outputs, PublicModel, ServedModel, concatenated, each
 from threepc.plan import messages
-from threepc.plan.calibration import MARGIN_BITS, NARROWEST, choose, default_images
+from threepc.plan.calibration import MARGIN_BITS, NARROWEST, default_images
+from threepc.plan.error import LARGEST, Expected, choose_by_error
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import Precision
 from threepc.protocol.cost import Cost
@@ -105,23 +106,26 @@ class Imported:
         """With what else the parties agree on. Raises InputError, naming the layer, for what the ring cannot hold."""
         graph, sizes = self.graph, self.sizes
         reveal = reveal_text(revealed(graph, settings.reveal))
-        ranges = measure(graph, self.weights, _calibration_images(settings, card), sizes)
+        images = _calibration_images(settings, card)
+        ranges = measure(graph, self.weights, images, sizes)
         if card.input_limit is None:
             limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
             card = dataclasses.replace(card, input_limit=limit or None)
-        precision = choose(graph, ranges, settings.ring, settings.margin, sizes, settings.fraction, settings.window)
+        usual = Precision(settings.ring, window=settings.window)
+        precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
         public = _with_messages(PublicModel(graph, precision, sizes or None, card, reveal), settings)
         public.plan(1)
-        return Assembled(ServedModel(public, self.weights), self, ranges)
+        return Assembled(ServedModel(public, self.weights), self, ranges, expected)
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """A model to serve, the module it came from, and the ranges of its layers, which the server keeps to itself."""
+    """A model to serve, the module it came from, and what the server keeps to itself: its layers' ranges and the error to expect."""
 
     served: ServedModel
     imported: Imported
     ranges: Ranges
+    expected: Expected
 
     @property
     def public(self) -> PublicModel:
@@ -217,7 +221,25 @@ def _ranges_lines(assembled: Assembled, settings: Settings) -> list[str]:
     """What the ranges were measured with, and which layer has least room."""
     rooms = room(assembled.public.plan(1), assembled.ranges)
     name = min(rooms, key=lambda step: rooms[step][1])
+    usual, fraction = Precision.default(settings.ring).fraction, assembled.public.precision.fraction
+    chosen = f"{fraction} fractional bits of activations fit best, instead of the usual {usual} (--frac-bits to choose)"
     return [
         f"ranges measured with {ranges_of(settings)}",
+        *([chosen] if settings.fraction is None and fraction != usual else []),
         f"scales leave {settings.margin} bits of margin; least room: {rooms[name][1]:.1f} bits, at {name}",
+        f"error to expect: {100 * assembled.expected.error:.2g} % of the largest result, on {assembled.expected.images} of these images",
     ]
+
+
+def doubt(assembled: Assembled) -> str:
+    """What must not be overlooked where results will be further off than they should be; else empty."""
+    bits, expected = assembled.public.precision.bits, assembled.expected
+    if not expected.exceeds(bits):
+        return ""
+    changed = f", {100 * expected.changed:.2g} % of the classes will be others" if expected.changed else ""
+    wider = [str(ring) for ring in sorted(LARGEST) if ring > bits]
+    advice = f"take a larger ring ({' or '.join(wider)} bits)" if wider else "the network enlarges every rounding"
+    return (
+        f"results will be off by about {100 * expected.error:.2g} % of the largest one{changed}; in a ring of {bits} bits"
+        f" {100 * LARGEST[bits]:g} % is usual: {advice}, and compare with plaintext PyTorch before relying on them"
+    )

@@ -19,21 +19,22 @@ from threepc.plan.schedule import schedule
 from threepc.prf import new_key
 from threepc.ring import Ring, word_of
 
-_done: set[tuple[int, type]] = set()
+_done: set[tuple[int, type, int]] = set()
 _lock = threading.Lock()
 
 
 def warm_up(precision: Precision, progress: Callable[[str], None] = lambda _: None) -> None:
-    """Compile or load all kernels for a precision; once in a process for each pair of word types. progress: told what is next."""
+    """Compile or load all kernels for a precision; once in a process for each pair of word types and depth of truncations. progress: told what is next."""
     shifts = {precision.fraction, *precision.weight_fraction.values()}
     for shift in sorted(shifts):
-        key = precision.bits, word_of(precision.bits - shift)
+        key = precision.bits, word_of(precision.bits - shift), precision.truncation
         with _lock:
             if key not in _done:
-                if not any(bits == precision.bits for bits, _ in _done):
+                if not any(bits == precision.bits for bits, *_ in _done):
                     for label in convolution.warm_up(precision.bits):
                         progress(label)
-                _tiny_inference(Precision(precision.bits, precision.fraction, {"conv": shift, "depthwise": shift}), progress)
+                own = {"conv": shift, "depthwise": shift}
+                _tiny_inference(Precision(precision.bits, precision.fraction, own, truncation=precision.truncation), progress)
                 _done.add(key)
 
 

@@ -15,6 +15,9 @@ from threepc.protocol.steps import REDUCED, ReluStep, Value
 SLOPE_BITS = 16
 """Fractional bits of a slope, at most: it is right to 2^-17, and a gate sends 2 bits an element for each."""
 
+CARRY_BITS = 32
+"""Bits of a lift and of a slope together, which a half of a 64-bit word masks."""
+
 PRODUCT_BITS = 62
 """Bits of an opened value and of a slope together, whose product a kernel forms in 64 bits with a sign."""
 
@@ -66,7 +69,7 @@ def _append(
     bound = None if end is None else round(end * 2**fraction / unit) * unit - first
     if not at.draft and max(abs(first), bound or 0) >= 1 << (cut.kept_bits - 2):
         raise InputError(f"{node.name}: a clip at {end or start:g} is beyond the numbers of a ring of {at.bits} bits: make it a relu")
-    steps = _slopes(node, slopes, cut.kept_bits)
+    steps = _slopes(node, slopes, cut.kept_bits, at.bits - cut.kept_bits)
     added = first if offset == start else round(offset * 2**fraction)
     last = added + (bound or 0 if steps is None else scaled(bound or 0, steps.above, steps.bits))
     if not at.draft and max(abs(added), abs(last)) >= 1 << (at.bits - 2):
@@ -93,12 +96,12 @@ def _append(
         at.part(node, source)
 
 
-def _slopes(node: Node, slopes: tuple[float, float], kept_bits: int) -> Slopes | None:
+def _slopes(node: Node, slopes: tuple[float, float], kept_bits: int, lifted: int) -> Slopes | None:
     """A gate's slopes; as few bits as they need. Raises InputError where they are too steep for any."""
     if slopes == (0.0, 1.0):
         return None
     size = max(0, math.ceil(math.log2(max(map(abs, slopes)) or 1.0)))
-    bits = min(SLOPE_BITS, PRODUCT_BITS - kept_bits - size)
+    bits = min(SLOPE_BITS, PRODUCT_BITS - kept_bits - size, CARRY_BITS - lifted)
     if bits < FEWEST_SLOPE_BITS:
         raise InputError(f"{node.name}: a slope of {max(slopes, key=abs):g} is too steep")
     below, above = (round(slope * 2**bits) for slope in slopes)

@@ -22,7 +22,7 @@ from threepc.graph.ir import Graph, Weights
 from threepc.graph.relu_spec import Sizes
 from threepc.images.card import Preprocessing
 from threepc.plan.headroom import Bound, Ranges, bounds, measure
-from threepc.plan.precision import FRACTION, MAX_TRUNCATION, MOST_WEIGHT_BITS, Precision
+from threepc.plan.precision import DEEPEST_TRUNCATION, FRACTION, MAX_TRUNCATION, MOST_WEIGHT_BITS, Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.protocol.steps import REDUCED, LinearStep, Step
 
@@ -41,6 +41,9 @@ SPARE_BITS = 4
 
 FINE_WEIGHTS = 12
 """Weights of this size, in units of the last place and as a power of two, are fine enough: their rounding no longer shows."""
+
+FINEST_WEIGHTS = 17
+"""The same where truncations remove more bits: they are weights of a network that multiplies every rounding."""
 
 USUAL_INPUT = 3
 """Inputs up to 8 have the fractional bits of activations; each doubling has one less, and leaves it to the weights that meet it."""
@@ -71,10 +74,11 @@ def calibrate(
     sizes: Sizes | None = None,
     fraction: int | None = None,
 ) -> Precision:
-    """The precision for a ring of `bits` bits: `fraction` for activations (by default the ring's usual), f_w for each layer's weights.
+    """The precision for a ring of `bits` bits: `fraction` for activations, f_w for each layer's weights.
 
-    images: real (N, C, H, W) of the server's, normalised; sizes: patches of block ReLUs, by name. The same arguments give the same result.
-    Raises InputError, naming the layer, where a range does not fit the ring, with the number of fractional bits that would.
+    images: real (N, C, H, W) of the server's, normalised; sizes: patches of block ReLUs, by name. fraction: None for the ring's usual one, or as
+    many as fit. The same arguments give the same result. Raises InputError, naming the layer, where a range does not fit the ring, with the
+    number of fractional bits that would.
     """
     return choose(graph, measure(graph, weights, images, sizes), bits, margin_bits, sizes, fraction)
 
@@ -92,16 +96,21 @@ def choose(
     usual = Precision.default(bits).fraction if fraction is None else fraction
     try:
         fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
-        return fitted if window else _refine(graph, ranges, margin_bits + SPARE_BITS, sizes, fitted)
     except _DoesNotFitError as error:
         for fewer in range(usual - 1, LEAST_ACTIVATION_BITS - 1, -1):
             try:
-                _fit(graph, ranges, margin_bits, sizes, Precision(bits, fewer, window=window))
+                fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, fewer, window=window))
             except _DoesNotFitError:
                 continue
+            if fraction is None:
+                break
             raise InputError(f"{error}; {fewer} fractional bits for activations would do, or a larger ring") from None
-        wider = [larger for larger in sorted(FRACTION) if larger > bits]
-        raise InputError(f"{error}; " + (f"take a ring of {wider[0]} bits" if wider else "the network's values are too large")) from None
+        else:
+            wider = [larger for larger in sorted(FRACTION) if larger > bits]
+            raise InputError(
+                f"{error}; " + (f"take a ring of {wider[0]} bits" if wider else "the network's values are too large")
+            ) from None
+    return fitted if window else _refine(graph, ranges, margin_bits + SPARE_BITS, sizes, fitted)
 
 
 class _DoesNotFitError(Exception):
@@ -171,6 +180,42 @@ def _refine(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, prec
         if fineness[name] >= FINE_WEIGHTS:
             coarse.remove(name)
     return precision
+
+
+def deepen(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int = MARGIN_BITS, sizes: Sizes | None = None) -> Precision:
+    """A precision whose truncations remove more bits, so that every layer's weights may have more, for a network that loses too much else.
+
+    Weights keep at least the bits that they have; more only up to where their rounding no longer shows, and where every value keeps SPARE_BITS
+    besides the margin. The protocols stay as many; each sends a little more or less. The same precision comes back where that does not fit.
+    """
+    least = {name: precision.of_weights(name) for name in ranges.weights}
+    deep, plan = replace(precision, truncation=DEEPEST_TRUNCATION), schedule(graph, precision, sizes, draft=True)
+    own, known = dict(least), {step.name for step in plan.steps}
+    for step in plan.linear:
+        finest = math.ceil(FINEST_WEIGHTS - math.log2(ranges.weights[step.name] or 1.0))
+        own[step.name] = max(own[step.name], min(finest, DEEPEST_TRUNCATION, precision.bits - 2 - step.inputs[0].fraction))
+    while True:
+        trial = _with_weights(deep, own)
+        try:
+            plan = schedule(graph, trial, sizes, draft=True)
+        except InputError:  # a sum of what has more bits than the ring
+            return precision
+        producer = {step.name: step for step in plan.steps}
+        lowered: dict[str, int] = {}
+        for bound in bounds(plan):
+            excess = _exponent(ranges.of(bound)) + margin_bits + SPARE_BITS - bound.exponent
+            for name, allowed in _scales(producer, bound.value, excess) if excess > 0 else ():
+                fewer = max(allowed, least[name])
+                if fewer < own[name]:
+                    lowered[name] = min(fewer, lowered.get(name, fewer))
+        for step in plan.linear:
+            if step.sources[0] not in known and own[step.name] > least[step.name]:  # a truncation that there was no need for
+                lowered[step.name] = least[step.name]
+        if not lowered:
+            break
+        own |= lowered
+    fits = all(_exponent(ranges.of(bound)) + margin_bits <= bound.exponent for bound in bounds(plan))
+    return trial if fits and known == {step.name for step in plan.steps} else precision
 
 
 def _changed(plan: Plan, planned: Plan) -> list[Bound]:

@@ -121,7 +121,7 @@ def bounds(plan: Plan) -> Iterator[Bound]:
     bits, nodes = plan.precision.bits, {node.name: node for node in plan.graph.nodes}
     curves = {step.name for step in plan.steps if isinstance(step, LookupStep)}  # which hold what their tables do
     for step in plan.steps:
-        node = _node(nodes, step.name)
+        node = node_of(nodes, step.name)
         passes = isinstance(step, ProductStep | OutputStep) or (isinstance(step, ReluStep) and step.protocol.slopes is None)
         if step.result.bits == bits and not passes:
             yield Bound(step.name, step.name, node, _inner(nodes, step.name), bits - 2 - step.result.fraction)
@@ -131,7 +131,7 @@ def bounds(plan: Plan) -> Iterator[Bound]:
             source, cut = step.sources[0], step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
             fraction = step.inputs[0].fraction - cut.shift
             if source not in curves:
-                yield Bound(step.name, source, _node(nodes, source), _inner(nodes, source), cut.kept_bits - 2 - fraction)
+                yield Bound(step.name, source, node_of(nodes, source), _inner(nodes, source), cut.kept_bits - 2 - fraction)
             if isinstance(step, ReluStep) and step.kind != "truncation":
                 window = step.protocol.low_bit + step.protocol.width if plan.precision.window is None else cut.kept_bits
                 yield Bound(step.name, source, node, True, min(cut.kept_bits - 2, window) - fraction)
@@ -139,10 +139,10 @@ def bounds(plan: Plan) -> Iterator[Bound]:
 
 def _inner(nodes: Mapping[str, Node], name: str) -> bool:
     """Whether a value is one that a smooth activation has on its way."""
-    return name not in nodes and nodes[_node(nodes, name)].kind == "smooth"
+    return name not in nodes and nodes[node_of(nodes, name)].kind == "smooth"
 
 
-def _node(nodes: Container[str], name: str) -> str:
+def node_of(nodes: Container[str], name: str) -> str:
     """The node that a step belongs to."""
     while name not in nodes:
         name = name.rpartition("/")[0]

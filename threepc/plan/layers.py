@@ -13,7 +13,6 @@ from threepc.choices import LABEL
 from threepc.errors import InputError
 from threepc.graph.ir import Node, signs, weight_shape
 from threepc.plan import activations, sizes
-from threepc.plan.precision import MAX_TRUNCATION
 from threepc.plan.products import multiply
 from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
 from threepc.plan.smooth import smooth
@@ -70,7 +69,7 @@ def _conv(at: Scheduler, node: Node) -> None:
     protocol = Linear(at.op, shape, weight_shape(at.graph, node), groups=a["groups"], bits=at.bits, **geometry)
     at.append(LinearStep, node, node.name, [source], Value(shape, RAW, value.fraction + own, at.bits), 1, protocol=protocol)
     # what an average brought and no truncation has removed goes too
-    removed = MAX_TRUNCATION + value.fraction - at.settled[source]
+    removed = at.precision.truncation + value.fraction - at.settled[source]
     at.settled[node.name] = max(at.fraction, value.fraction + own - removed)
 
 
@@ -107,8 +106,7 @@ def _avgpool(at: Scheduler, node: Node) -> None:
     a, divisor = node.attrs, node.attrs["divisor"]
     power = max(0, math.ceil(math.log2(divisor)))
     value = at.values[source]
-    grows_too_long = value.fraction + power - at.settled[source] > MAX_TRUNCATION  # for the truncation that comes some time
-    if value.form == CUT or (divisor != 2**power and value.form == RAW) or grows_too_long:
+    if value.form == CUT or (divisor != 2**power and value.form == RAW) or at.grows_too_long(source, power):
         source = at.reduce(source)
     value = at.values[source]
     # a sum of n values, read with log2(n) more fractional bits, is their average

@@ -19,8 +19,10 @@ the same error on the two MobileNetV2 networks."""
 
 WIDEST_WINDOW = 30
 MAX_TRUNCATION = 16
-"""Largest number of bits that a truncation can remove (gate.py packs two masks of this size in one word)."""
+"""Bits that a truncation removes at most, unless a precision says more: a lift draws two masks of this size as one 32-bit word."""
 
+DEEPEST_TRUNCATION = 24
+"""What a precision may say instead. Then weights may have as many bits, a truncated value has less room, and a lift draws 64-bit words."""
 
 MOST_WEIGHT_BITS = 30
 """Largest number of fractional bits of weights. What a truncation leaves of more than 16 stays with the activations that follow."""
@@ -31,8 +33,9 @@ class Precision:
     """Ring bits, fractional bits of activations and of each convolution's weights, and the comparison window of ReLUs.
 
     fraction: of activations, at least: those after weights of many bits have more, see `schedule`. weight_fraction: by convolution name;
-    names not listed use `fraction`. input_fraction: of the network's input, None for `fraction`; large inputs have fewer. window (LO, HI): a ReLU compares bits LO..HI-1 of the product that
-    precedes it, HI being the sign bit; None is the exact default, LO = the bits that the truncation removes and at most 30 bits wide.
+    names not listed use `fraction`. input_fraction: of the network's input, None for `fraction`; large inputs have fewer. window (LO, HI): a
+    ReLU compares bits LO..HI-1 of the product that precedes it, HI being the sign bit; None is the exact default, LO = the bits that the
+    truncation removes and at most 30 bits wide. truncation: bits that one truncation may remove.
     """
 
     bits: int = 48
@@ -40,6 +43,7 @@ class Precision:
     weight_fraction: Mapping[str, int] = field(default_factory=dict)
     window: tuple[int, int] | None = None
     input_fraction: int | None = None
+    truncation: int = MAX_TRUNCATION
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or self.bits not in RINGS:
@@ -49,6 +53,10 @@ class Precision:
             for name, value in values:
                 if type(value) is not int or not 1 <= value <= most:
                     raise InputError(f"precision of {name!r:.80}: fractional bits must be 1 to {most}, not {value!r}")
+        if type(self.truncation) is not int or not MAX_TRUNCATION <= self.truncation <= DEEPEST_TRUNCATION:
+            raise InputError(
+                f"precision: a truncation removes at most {MAX_TRUNCATION} to {DEEPEST_TRUNCATION} bits, not {self.truncation!r:.80}"
+            )
         if self.of_input > self.fraction:
             raise InputError(f"precision: an input has at most the {self.fraction} fractional bits of activations, not {self.of_input}")
         if self.window is not None:
@@ -86,26 +94,34 @@ class Precision:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-plain data."""
+        own = {} if self.input_fraction is None else {"input_fraction": self.input_fraction}
+        own |= {} if self.truncation == MAX_TRUNCATION else {"truncation": self.truncation}
         return {
             "bits": self.bits,
             "fraction": self.fraction,
             "weight_fraction": dict(self.weight_fraction),
             "window": list(self.window) if self.window else None,
-        } | ({} if self.input_fraction is None else {"input_fraction": self.input_fraction})
+        } | own
 
     @classmethod
     def from_plain(cls, data: object) -> Precision:
         """Inverse of `to_plain`; raises InputError for anything else."""
-        if not isinstance(data, dict) or data.keys() - {"input_fraction"} != {"bits", "fraction", "weight_fraction", "window"}:
+        if not isinstance(data, dict) or data.keys() - {"input_fraction", "truncation"} != {
+            "bits",
+            "fraction",
+            "weight_fraction",
+            "window",
+        }:
             raise InputError("precision: expected the keys bits, fraction, weight_fraction, window")
         window, weights = data["window"], data["weight_fraction"]
         if not (window is None or (isinstance(window, list) and len(window) == 2)) or not isinstance(weights, dict):
             raise InputError("precision: window must be a pair or null, weight_fraction an object")
         own = data.get("input_fraction", data["fraction"])
-        numbers = [data["bits"], data["fraction"], own, *weights.values(), *(window or ())]
+        truncation = data.get("truncation", MAX_TRUNCATION)
+        numbers = [data["bits"], data["fraction"], own, truncation, *weights.values(), *(window or ())]
         if any(type(number) is not int or not 0 <= number <= max(RINGS) for number in numbers):
             raise InputError(f"precision: its numbers must be whole, from 0 to {max(RINGS)}")
-        return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None, data.get("input_fraction"))
+        return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None, data.get("input_fraction"), truncation)
 
     @property
     def product_window(self) -> tuple[int, int]:

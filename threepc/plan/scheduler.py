@@ -68,8 +68,8 @@ class Scheduler:
     ) -> str:
         """Add a step whose result stands for the node from now on; returns the result's name. Raises InputError for one beyond the limits."""
         inputs = tuple(self.values[s] for s in sources)
-        if value.form == RAW:  # a truncation removes 16 bits at most: what weights of many bits bring beyond stays
-            self.settled[name] = max(self.fraction, value.fraction - MAX_TRUNCATION)
+        if value.form == RAW:  # what weights of many bits bring beyond what a truncation can remove stays
+            self.settled[name] = max(self.fraction, value.fraction - self.precision.truncation)
         else:
             self.settled[name] = max((self.settled[s] for s in sources), default=value.fraction)
         if name in self.values:
@@ -90,13 +90,18 @@ class Scheduler:
         """The cut that brings a value to its settled fraction. Raises InputError where a gate cannot lift what remains."""
         value = self.values[name]
         shift = value.fraction - self.settled[name]
-        if not 0 <= shift <= MAX_TRUNCATION or (value.form == RAW and shift == 0):
-            raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {MAX_TRUNCATION}")
+        if not 0 <= shift <= self.precision.truncation or (value.form == RAW and shift == 0):
+            raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {self.precision.truncation}")
         if value.form == CUT:
             return Cut(value.bits, 0, value.bits)
         # as many bits are lifted as a product's truncation removes, unless an average of very many values removes more
         lifted = shift if value.form == RAW else max(shift, min(self.fraction, MAX_TRUNCATION))
         return Cut(value.bits, shift, self.bits - lifted)
+
+    def grows_too_long(self, name: str, more: int) -> bool:
+        """Whether a value with so many more fractional bits has more than the truncation that comes some time removes."""
+        shift = self.values[name].fraction - self.settled[name]
+        return shift + more > max(MAX_TRUNCATION, shift)
 
     def reduce(self, name: str) -> str:
         """A value in reduced form at its settled fraction; any other is truncated once, for all that read it later."""

@@ -8,7 +8,7 @@ from typing import Any
 from threepc.errors import InputError
 from threepc.graph import resampling
 from threepc.graph.ir import Node
-from threepc.plan.precision import MAX_TRUNCATION
+from threepc.plan.precision import Precision
 from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol import summands
 from threepc.protocol.steps import CUT, LocalStep, Value
@@ -24,15 +24,20 @@ def resample(at: Scheduler, node: Node) -> None:
     """Weights of the fewest bits that are exact, or of as many as a truncation can remove; the truncation is left to what follows."""
     (source,) = at.inputs(node)
     height, width = at.graph[node.inputs[0]].shape[1:]
-    axes, bits = whole_weights(node.attrs, height, width, min(MAX_TRUNCATION, at.bits - 2 - at.fraction - ROOM))
+    axes, bits = rounded_axes(at.precision, node.attrs, height, width)
     value = at.values[source]
-    if value.form == CUT or value.fraction + bits - at.settled[source] > MAX_TRUNCATION:
+    if value.form == CUT or at.grows_too_long(source, bits):
         source = at.reduce(source)
     value = at.values[source]
     result = Value(at.shape(node), value.form, value.fraction + bits, at.bits)
     if sum(max(elements(result), elements(value)) * cells.shape[1] for _, cells, _ in axes) > MOST_WORK:
         raise InputError(f"{node.name}: more than {MOST_WORK:,} products for {at.batch} images at once")
     at.append(LocalStep, node, node.name, [source], result, 0, apply=partial(_resampled, axes=axes))
+
+
+def rounded_axes(precision: Precision, attrs: dict[str, Any], height: int, width: int) -> tuple[list[tuple[int, Any, Any]], int]:
+    """`whole_weights` of as many bits as a precision has for them."""
+    return whole_weights(attrs, height, width, min(precision.truncation, precision.bits - 2 - precision.fraction - ROOM))
 
 
 def whole_weights(attrs: dict[str, Any], height: int, width: int, most_bits: int) -> tuple[list[tuple[int, Any, Any]], int]:

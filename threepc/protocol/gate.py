@@ -45,7 +45,7 @@ class Gate:
 
     @property
     def _carry_bits(self) -> int:
-        """Of n M in units of its own: 16 at most, and 32 with slopes."""
+        """Of n M in units of its own: `NARROW_LIFT` at most, and 32 with slopes."""
         return self.lift.bits - self.lift.kept_bits + (self.slopes.bits if self.slopes else 0)
 
     @property

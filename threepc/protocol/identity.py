@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from threepc.kernels import runs
-from threepc.kernels.gate import Lift, carry_plane
+from threepc.kernels.gate import NARROW_LIFT, Lift, carry_plane
 from threepc.kernels.keystream import Source
 from threepc.kernels.packing import TILE, TILE_WORDS, Tiles, packed_bytes
 from threepc.prf import Purpose
@@ -49,12 +49,17 @@ class Identity:
         """C to S, online (message 2)."""
         return packed_bytes(self.count, self.lift.bits - self.lift.kept_bits)
 
+    @property
+    def _mask_word(self) -> Word:
+        """Holds E and M_C."""
+        return np.uint32 if self.lift.bits - self.lift.kept_bits <= NARROW_LIFT else np.uint64
+
     def _pads(self, open_stream: OpenStream) -> Source:
-        return open_stream(self.op, Purpose.IDENTITY, self.count, 4 * TILE)
+        return open_stream(self.op, Purpose.IDENTITY, self.count, np.dtype(self._mask_word).itemsize * TILE)
 
     def _scratch(self) -> tuple[np.ndarray, np.ndarray]:
         """Room for a tile's pads and for ring words."""
-        return scratch("w", TILE, np.uint32), scratch("work", 3 * TILE, self.word)
+        return scratch("w", TILE, self._mask_word), scratch("work", 3 * TILE, self.word)
 
     def deal(self, provider: Provider, r: np.ndarray, d: np.ndarray) -> np.ndarray:
         """P: the message for S. r: cut words, padded; d: ring words, padded."""

@@ -43,7 +43,7 @@ class QuickRelu(ReluLayer):
     @cached_property
     def gate(self) -> LabelledGate:
         """Of the channels that decide."""
-        return LabelledGate(self.op, self.opening.count, self._lift, self.one_level.classes, self.slopes)
+        return LabelledGate(self.op, self.opening.count, self._lift, self.one_level.classes, self._gate_slopes)
 
     @property
     def decision_bytes(self) -> DecisionBytes:

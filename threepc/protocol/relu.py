@@ -38,7 +38,7 @@ class Relu(ReluLayer):
     @cached_property
     def gate(self) -> Gate:
         """Of the channels that decide."""
-        return Gate(self.op, self.opening.count, self._lift, self.constant, self.slopes)
+        return Gate(self.op, self.opening.count, self._lift, self.constant, self._gate_slopes)
 
     @property
     def decision_bytes(self) -> DecisionBytes:

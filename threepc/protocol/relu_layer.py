@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from threepc.graph.relu_spec import IDENTITY, ZERO
-from threepc.kernels.gate import Cut, Lift, Slopes
+from threepc.kernels.gate import NARROW_LIFT, Cut, Lift, Slopes
 from threepc.prf import Purpose
 from threepc.protocol.cost import Cost
 from threepc.protocol.identity import Identity
@@ -166,6 +166,12 @@ class ReluLayer(ABC):
     def pass_opening(self) -> Opening:
         """Of the channels that only pass."""
         return Opening(self.op + 1, 0 if self.both else self._elements(self.through), self.cut)
+
+    @property
+    def _gate_slopes(self) -> Slopes | None:
+        """The slopes; 0 and 1 are None where the gate's masks of a narrow lift do."""
+        wide = self._lift.bits - self._lift.kept_bits > NARROW_LIFT
+        return Slopes(0, 1, 0) if self.slopes is None and wide else self.slopes
 
     @cached_property
     def identity(self) -> Identity:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from threepc.console import Display
-from threepc.model.assemble import Settings, assemble_loaded, ranges_of
+from threepc.model.assemble import Settings, assemble_loaded, doubt, ranges_of
 from threepc.model.load import load_model
 from threepc.model.served import PublicModel
+from threepc.plan.error import Expected
 from threepc.plan.headroom import room
 from threepc.plan.schedule import Plan
 from threepc.protocol.cost import Cost
@@ -22,6 +23,7 @@ class Inspection:
     """A network's public model and plan for a batch, where its spec came from, and the room of its layers, by step.
 
     rooms: a layer's largest value and the bits between it and what the layer holds, measured with `ranges_of`; margin: bits asked for.
+    expected: the error of results on some of these images; doubt: a warning, or nothing.
     """
 
     model: PublicModel
@@ -30,6 +32,8 @@ class Inspection:
     rooms: dict[str, tuple[float, float]]
     margin: int
     ranges_of: str
+    expected: Expected
+    doubt: str
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-plain data, with the report's names where they are the same."""
@@ -41,6 +45,8 @@ class Inspection:
             "messages_online": cost.messages,
             "margin_bits": self.margin,
             "ranges_of": self.ranges_of,
+            "expected_error": self.expected.error,
+            "expected_changed": self.expected.changed,
             "layers": [layer(step) | self._room(step) for step in self.plan.steps],
         }
 
@@ -60,7 +66,9 @@ def inspect(
         assembled = assemble_loaded(loaded, settings)
     model = assembled.public
     rooms = room(model.plan(1), assembled.ranges)
-    return Inspection(model, model.plan(batch), assembled.spec_source, rooms, settings.margin, ranges_of(settings))
+    return Inspection(
+        model, model.plan(batch), assembled.spec_source, rooms, settings.margin, ranges_of(settings), assembled.expected, doubt(assembled)
+    )
 
 
 def layer(step: Step) -> dict[str, Any]:

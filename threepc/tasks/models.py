@@ -15,7 +15,7 @@ import numpy as np
 from threepc.console import Display
 from threepc.errors import InputError
 from threepc.graph.relu_spec import ReluSpec
-from threepc.model.assemble import Settings, assemble_loaded, introduction
+from threepc.model.assemble import Settings, assemble_loaded, doubt, introduction
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import ServedModel
 from threepc.party import strict_yaml
@@ -75,6 +75,8 @@ def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: 
         assembled = assemble_loaded(loaded, settings)
     for line in introduction(assembled, loaded, settings):
         display.note(line)
+    if line := doubt(assembled):
+        display.warn(line)
     with display.stage("preparing kernels") as progress:
         warm_up(assembled.public.precision, progress)
     return assembled.served

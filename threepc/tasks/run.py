@@ -15,7 +15,7 @@ import torch
 from threepc.console import Display
 from threepc.errors import InputError
 from threepc.files import check_writable
-from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs
+from threepc.model.assemble import Assembled, Settings, assemble_loaded, doubt, introduction, plain_outputs
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import Outputs, PublicModel
 from threepc.party import debug, one_host, tracing
@@ -84,6 +84,8 @@ def prepare(options: RunOptions, display: Display) -> PreparedRun:
         assembled = assemble_loaded(loaded, options.settings)
     for line in introduction(assembled, loaded, options.settings):
         display.note(line)
+    if line := doubt(assembled):
+        display.warn(line)
     inputs.check_range(assembled.public.card, options.out_of_range, display.warn)
     return PreparedRun(loaded, inputs, assembled)
 

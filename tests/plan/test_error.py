@@ -1,0 +1,102 @@
+"""The error to expect: what the twin then has, of every kind of rounding; and precisions that are chosen by it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.graph.networks import Wrapped
+from threepc.graph.clear import evaluate
+from threepc.graph.importer import import_module
+from threepc.graph.passes import standard_passes
+from threepc.plan import twin
+from threepc.plan.calibration import choose
+from threepc.plan.error import LARGEST, Reference, choose_by_error
+from threepc.plan.headroom import measure
+from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.plan.schedule import schedule
+
+IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def network(module):
+    return standard_passes(*import_module(module.eval(), torch.zeros(1, *IMAGES.shape[1:])))
+
+
+def difference(size=7e-3):
+    """Two channels that are nearly the same, and what they differ by: the roundings of many small weights are a large part of it."""
+    first, second = nn.Conv2d(3, 2, 9, bias=False), nn.Conv2d(2, 1, 1, bias=False)
+    with torch.no_grad():
+        first.weight[0] = 0.03 * torch.randn(3, 9, 9, generator=torch.Generator().manual_seed(0))
+        first.weight[1] = (1 + size) * first.weight[0]
+        second.weight[:] = torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1)
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
+def chain(*layers):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), *layers, nn.Conv2d(8, 4, 3))
+
+
+NETWORKS = {
+    "weights": difference,
+    "activations": lambda: chain(nn.ReLU(), nn.MaxPool2d(2)),
+    "slopes": lambda: chain(nn.LeakyReLU(0.3)),
+    "averages": lambda: chain(Wrapped(lambda _, x: F.adaptive_avg_pool2d(x, 3))),
+}
+
+
+def simulated(graph, weights, precision):
+    plan = schedule(graph, precision, batch=len(IMAGES))
+    exact, name = evaluate(graph, weights, IMAGES)[graph.output.name].numpy(), graph.output.name
+    runs = [twin.simulate(plan, twin.pack(plan, weights), IMAGES.numpy(), seed=seed)[name] for seed in range(3)]
+    return np.median([np.abs(run - exact).max() / np.abs(exact).max() for run in runs])
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("bits", [48, 32])
+def test_the_error_to_expect_is_about_that_of_the_twin(bits, kind):
+    graph, weights = network(NETWORKS[kind]())
+    precision = choose(graph, measure(graph, weights, IMAGES), bits)
+    expected = Reference(graph, weights, IMAGES).expected(precision)
+    assert 0.4 < expected.error / simulated(graph, weights, precision) < 2.5
+    assert expected.images == len(IMAGES)
+
+
+def chosen(graph, weights, bits, fraction=None, window=None):
+    return choose_by_error(graph, weights, IMAGES, measure(graph, weights, IMAGES), Precision(bits, window=window), 2, None, fraction)
+
+
+def test_a_network_that_loses_little_keeps_its_precision():
+    graph, weights = network(NETWORKS["activations"]())
+    for bits in (48, 32):
+        precision, expected = chosen(graph, weights, bits)
+        assert precision == choose(graph, measure(graph, weights, IMAGES), bits) and precision.truncation == MAX_TRUNCATION
+        assert not expected.exceeds(bits)
+
+
+def test_a_network_that_loses_too_much_gets_deeper_truncations():
+    graph, weights = network(difference())
+    usual = choose(graph, measure(graph, weights, IMAGES), 48)
+    precision, expected = chosen(graph, weights, 48)
+    assert Reference(graph, weights, IMAGES).expected(usual).exceeds(48) and not expected.exceeds(48)
+    assert precision.truncation > MAX_TRUNCATION
+    assert simulated(graph, weights, precision) < LARGEST[48] < simulated(graph, weights, usual)
+
+
+def test_a_small_ring_takes_the_fraction_that_loses_least_unless_one_is_asked_for():
+    graph, weights = network(difference(0.1))
+    precision, expected = chosen(graph, weights, 32)
+    others = [chosen(graph, weights, 32, fraction)[1].error for fraction in (9, 10, 11)]
+    assert expected.error <= min(others) and expected.exceeds(32) == (expected.error > LARGEST[32])
+    assert chosen(graph, weights, 32, 9)[0].fraction == 9
+    assert chosen(graph, weights, 48, window=(12, 40))[0].window == (12, 40)
+
+
+def test_classes_that_change_are_counted():
+    graph, weights = network(nn.Conv2d(3, 2, 1))
+    weights["conv2d"]["weight"][:, :, 0, 0] = [[0.3, 0.4, 0.5], [0.3 + 1e-7, 0.4, 0.5]]
+    weights["conv2d"]["bias"][:] = 0.0
+    expected = Reference(graph, weights, IMAGES).expected(Precision(48))
+    assert 0.3 < expected.changed < 0.7 and expected.error < 1e-3
