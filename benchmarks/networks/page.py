@@ -24,7 +24,8 @@ One network of every family, as `python -m benchmarks.networks` tried it: random
 random images, one artificial image, the three parties as threads of one process. The scales were chosen with six other artificial images.
 
 **Error** is the largest difference to plaintext PyTorch, as a part of the largest logit. **Class** is the part of the places whose class is
-plaintext's, where plaintext's margin exceeds {precisions}. Seconds are of a machine that
+plaintext's, where plaintext's margin exceeds {precisions}. Where threepc told before the run that results would be off by more than that, the error
+stands in brackets. Seconds are of a machine that
 did other work beside; megabytes are of both phases over all links, without the masked weights that a session needs once.
 """
 REFUSED = """\
@@ -72,7 +73,13 @@ def _row(candidate: Candidate, entry: Entry) -> list[str]:
         if result is None or "refused" in result:
             cells += ["refused" if result else "", "", "", ""]
         else:
-            cells += [f"{100 * result['error']:.2g} %", f"{100 * result['argmax']:.4g} %", f"{result['seconds']:.2g}", _megabytes(result)]
+            error = f"{100 * result['error']:.2g} %"
+            cells += [
+                f"({error})" if result.get("told") else error,
+                f"{100 * result['argmax']:.4g} %",
+                f"{result['seconds']:.2g}",
+                _megabytes(result),
+            ]
     return cells
 
 
