@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from tests.graph.networks import Wrapped, assert_same_function, randomize
 from threepc.graph.importer import import_module
 from threepc.graph.ir import Graph, check_weights
-from threepc.graph.passes import fold_average, merge_additions, merge_gates, pool_before_relu, standard_passes, sweep
+from threepc.graph.passes import fold_average, merge_additions, merge_gates, pool_before_relu, short_slopes, standard_passes, sweep
 
 X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
@@ -132,6 +132,30 @@ def test_a_sum_with_another_reader_is_not_merged():
 def test_a_sum_added_to_itself_is_not_merged():
     model, graph, weights = imported(lambda self, x: (lambda y: y + y)(x + x))
     assert merge_additions(graph, weights)[0] == graph
+
+
+@pytest.mark.parametrize(
+    "slope, slopes",
+    [(0.01, [1 / 128, 100 / 128]), (0.1, [1 / 16, 10 / 16]), (0.2, [1 / 8, 5 / 8]), (-0.3, [-3 / 16, 10 / 16]), (0.25, [0.25, 1.0])],
+)
+def test_a_leaky_relu_alone_behind_a_convolution_gets_slopes_of_few_bits(slope, slopes):
+    model, graph, weights = imported(lambda m, x: m.b(F.leaky_relu(m.a(x), slope)), a=nn.Conv2d(3, 3, 1), b=nn.Conv2d(3, 2, 1))
+    graph, _ = same_after(short_slopes, model, graph, weights)
+    assert [node.attrs["slopes"] for node in graph.nodes if node.kind == "bend"] == [slopes]
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: (y := m.a(x)) + F.leaky_relu(y, 0.1),  # another reader of the convolution
+        lambda m, x: m.b(F.leaky_relu(m.a(x), 0.123456789)),  # no short ratio
+        lambda m, x: m.b(F.leaky_relu(x, 0.1)),  # no convolution
+    ],
+)
+def test_other_slopes_stay(forward):
+    model, graph, weights = imported(forward, a=nn.Conv2d(3, 3, 1), b=nn.Conv2d(3, 2, 1))
+    graph, _ = sweep(graph, weights)
+    assert short_slopes(graph, weights)[0] == graph
 
 
 def test_what_the_output_does_not_need_is_swept():

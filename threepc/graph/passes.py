@@ -69,7 +69,7 @@ def fold_forward(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple
 def standard_passes(graph: Graph, weights: Weights, blocks: frozenset[str] = frozenset()) -> tuple[Graph, Weights]:
     """All passes below, in order. `blocks` names the relu and clip nodes that a relu spec computes in patches: they stay in place."""
     return fold_average(
-        *pool_before_relu(*fold_slopes(*fold_hidden_slopes(*merge_additions(*merge_gates(*sweep(graph, weights))))), blocks)
+        *pool_before_relu(*short_slopes(*fold_slopes(*fold_hidden_slopes(*merge_additions(*merge_gates(*sweep(graph, weights)))))), blocks)
     )
 
 
@@ -123,6 +123,38 @@ def fold_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
             weights[source] = {"weight": conv["weight"] * slope, "bias": (conv["bias"] - low) * slope + first}
             attrs[node.name] = {"max": last} | ({"min": first} if first else {})
     return Graph(tuple(replace(node, attrs=attrs.get(node.name, node.attrs)) for node in graph.nodes)), weights
+
+
+MOST_SLOPE_BITS = 8
+
+
+def short_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """A LeakyReLU that alone reads a convolution gets slopes of few bits in an exact ratio, and the convolution the factor that is missing.
+
+    Slopes of 0.01 and 1 become 1/128 and 100/128, for weights times 1.28: a gate sends a few bits for them instead of 16, and rounds nothing.
+    """
+    readers, weights = graph.consumers(), dict(weights)
+    attrs: dict[str, dict[str, Any]] = {}
+    for node in graph.nodes:
+        source = node.inputs[0] if node.inputs else ""
+        if node.kind != "bend" or source not in weights or len(readers[source]) > 1 or node.attrs["slopes"][1] != 1 or node.attrs.get("at"):
+            continue
+        found = _short_ratio(node.attrs["slopes"][0])
+        if found and not _hidden_slopes(graph, graph[source]):
+            below, above = found
+            weights[source] = {key: array / above for key, array in weights[source].items()}
+            attrs[node.name] = {"slopes": [below, above]}
+    return Graph(tuple(replace(node, attrs=attrs.get(node.name, node.attrs)) for node in graph.nodes)), weights
+
+
+def _short_ratio(slope: float) -> tuple[float, float] | None:
+    """Multiples (below, above) of 2^-bits, of the fewest bits, whose ratio is `slope`, with above from 1/2 to 1; None where that needs too many."""
+    for bits in range(MOST_SLOPE_BITS + 1):
+        for above in range(2**bits, 2**bits // 2, -1):
+            below = round(slope * above)
+            if math.isclose(below, slope * above, rel_tol=1e-9):
+                return below / 2**bits, above / 2**bits
+    return None
 
 
 def _hidden_slopes(graph: Graph, node: Node) -> bool:

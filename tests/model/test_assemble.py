@@ -1,0 +1,55 @@
+"""What is said of a model before it runs: the fraction that was chosen, the error to expect, and a warning where it is too large."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+import threepc
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.assemble import Settings, _ranges_lines, assemble, doubt
+from threepc.plan.error import Expected
+
+CARD = ModelCard("tiny", Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3))
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def cancelling():
+    """Two channels that differ by a thousandth, and that difference: no scale of 32 bits can hold it to 3 %."""
+    first, second = nn.Conv2d(3, 2, 1, bias=False), nn.Conv2d(2, 2, 1, bias=False)
+    with torch.no_grad():
+        first.weight[:] = torch.tensor([[0.31, 0.52, -0.43], [0.3101, 0.5202, -0.4303]]).reshape(2, 3, 1, 1)
+        second.weight[:] = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).reshape(2, 2, 1, 1)
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
+def assembled(module, ring, **own):
+    return assemble(module, IMAGES, CARD, Settings(ring, calibration=IMAGES.numpy(), **own))
+
+
+def test_a_result_that_will_be_far_off_is_said_aloud():
+    found = assembled(cancelling(), 32)
+    assert found.expected.error > 0.03 and found.expected.images == 2
+    assert doubt(found).startswith("results will be off by about") and "(40 or 48 or 64 bits)" in doubt(found)
+    assert doubt(dataclasses.replace(found, expected=Expected(0.029, 0.0, 2))) == ""
+    assert "10 % of the classes" in doubt(dataclasses.replace(found, expected=Expected(0.5, 0.1, 2)))
+    with pytest.warns(UserWarning, match="results will be off by"), threepc.local(cancelling(), IMAGES, ring=32, transport="memory"):
+        pass
+
+
+def test_the_error_to_expect_and_a_fraction_that_is_not_the_usual_one_are_said():
+    torch.manual_seed(0)
+    small, large = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        large.weight *= 3e3
+    settings = Settings(32, calibration=IMAGES.numpy())
+    lines = _ranges_lines(assembled(small, 32), settings)
+    assert lines[-1].startswith("error to expect: ") and not any("instead of the usual" in line for line in lines)
+    found = assembled(large, 32)
+    assert (
+        f"{found.public.precision.fraction} fractional bits of activations fit best, instead of the usual 11 (--frac-bits to choose)"
+        in (_ranges_lines(found, settings))
+    )
+    chosen = assembled(large, 32, fraction=found.public.precision.fraction)
+    assert not any("instead" in line for line in _ranges_lines(chosen, dataclasses.replace(settings, fraction=9)))
