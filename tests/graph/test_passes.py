@@ -140,7 +140,7 @@ def test_a_sum_added_to_itself_is_not_merged():
 )
 def test_a_leaky_relu_alone_behind_a_convolution_gets_slopes_of_few_bits(slope, slopes):
     model, graph, weights = imported(lambda m, x: m.b(F.leaky_relu(m.a(x), slope)), a=nn.Conv2d(3, 3, 1), b=nn.Conv2d(3, 2, 1))
-    graph, _ = same_after(short_slopes, model, graph, weights)
+    graph = same_after(short_slopes, model, graph, weights)
     assert [node.attrs["slopes"] for node in graph.nodes if node.kind == "bend"] == [slopes]
 
 

@@ -42,7 +42,7 @@ def test_the_error_to_expect_and_a_fraction_that_is_not_the_usual_one_are_said()
     torch.manual_seed(0)
     small, large = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
     with torch.no_grad():
-        large.weight *= 3e3
+        large.weight *= 8e3
     settings = Settings(32, calibration=IMAGES.numpy())
     lines = _ranges_lines(assembled(small, 32), settings)
     assert lines[-1].startswith("error to expect: ") and not any("instead of the usual" in line for line in lines)
