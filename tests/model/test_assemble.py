@@ -53,3 +53,9 @@ def test_the_error_to_expect_and_a_fraction_that_is_not_the_usual_one_are_said()
     )
     chosen = assembled(large, 32, fraction=found.public.precision.fraction)
     assert not any("instead" in line for line in _ranges_lines(chosen, dataclasses.replace(settings, fraction=9)))
+
+
+def test_a_clip_to_other_values_is_no_part_of_a_job():
+    """The attribute `to` names the values of a clip, and the receiver of an output."""
+    found = assembled(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Hardsigmoid(), nn.Conv2d(2, 2, 1)), 48)
+    assert [node.kind for node in found.public.graph.nodes][2] == "clip"
