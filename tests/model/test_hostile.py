@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.graph.building import Builder
+from threepc import tensors
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, weight_shape
 from threepc.images.card import ModelCard, Preprocessing
@@ -18,6 +19,7 @@ from threepc.party.in_process import ThreeRoles, share_weights
 from threepc.plan.precision import Precision
 from threepc.plan.scheduler import MOST_OPS
 from threepc.prf import OP_BITS, new_key
+from threepc.protocol.steps import ServerInputStep
 
 CARD = ModelCard("small", Preprocessing((6, 5)))
 
@@ -38,6 +40,18 @@ def small() -> PublicModel:
     return PublicModel(graph, Precision(48, 16, {"conv1": 20}, input_fraction=14), sizes, CARD)
 
 
+def job() -> PublicModel:
+    """Arrays of three owners and public ones, products of all kinds, comparisons, and results for both."""
+
+    def made(p: tensors.Job) -> None:
+        x, w = p.input("x", (2, 3), "client"), p.input("w", (3, 2), "server")
+        both = x @ w * np.array([0.5, 2.0]) + p.input("b", (2,), "bank")
+        p.reveal(tensors.where(both > 0.25, both, -1) @ np.full((2, 2), 0.5), "client", "chosen")
+        p.reveal(both.mean() * 3, "server", "mean")
+
+    return tensors.trace(made, 48).public
+
+
 def run(model: PublicModel, batch: int = 1) -> None:
     """Deal and prepare as provider and client do on a server's word alone, with weights of zeros; serve and infer to the end."""
     plan = model.plan(batch)
@@ -46,7 +60,8 @@ def run(model: PublicModel, batch: int = 1) -> None:
     shared = share_weights(plan, {name: {"weight": np.zeros(s), "bias": np.zeros(s[0])} for name, s in shapes.items()}, new_key())
     with ThreeRoles(shared) as roles:
         words = np.zeros((batch, *graph.input.shape), np.uint32 if model.precision.bits == 32 else np.uint64)
-        assert roles.infer(plan, words).shape[0] == batch
+        given = {step.name: step.result.array(None) for step in plan.steps if isinstance(step, ServerInputStep)}
+        assert roles.infer(plan, words, given=given).shape[0] in (batch, 1)
 
 
 def is_small(model: PublicModel) -> bool:
@@ -67,6 +82,10 @@ def read(plain: dict) -> PublicModel | None:
 
 def test_the_small_model_runs():
     run(PublicModel.from_plain(small().to_plain()), 2)
+
+
+def test_the_job_runs():
+    run(PublicModel.from_plain(job().to_plain()))
 
 
 @pytest.mark.parametrize(
@@ -217,15 +236,15 @@ def test_a_plans_addresses_fit_a_stream():
 
 MUTATIONS = (
     st.integers(-1, 9) | st.sampled_from([None, True, 1.0, 2.0, 0.5, 1e300, 1e-300, 64, 40, 32, 2**31, 2**63, 10**40, [], {}, "label"])
-    | st.sampled_from([node.name for node in small().graph.nodes]) | st.text(max_size=3) | st.lists(st.integers(-1, 7), max_size=4)
+    | st.sampled_from([node.name for node in (*small().graph.nodes, *job().graph.nodes)]) | st.text(max_size=3) | st.lists(st.integers(-1, 7), max_size=4)
     | st.lists(st.lists(st.integers(-1, 7), min_size=2, max_size=2), min_size=4, max_size=4)
 )  # fmt: skip
 
 
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=250)
 @given(st.data())
 def test_any_tampering_is_refused_or_runs(data):
-    plain = small().to_plain()
+    plain = data.draw(st.sampled_from((small, job)))().to_plain()
     document = plain | {key: json.loads(plain[key]) for key in ("graph", "card")}
     for _ in range(data.draw(st.integers(1, 3))):
         place = document

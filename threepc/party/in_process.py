@@ -6,7 +6,7 @@ Parties that listen or connect never come here: whoever holds all three roles ho
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self, TypeVar
 
@@ -111,14 +111,17 @@ class ThreeRoles:
             raise errors[0]
         return served[0], inferred
 
-    def infer(self, plan: Plan, words: np.ndarray, note: Note = nothing) -> np.ndarray:
-        """Both phases of a plan, one after the other: outputs (N, C, H, W), float64. words: of the images; note: of provider and client."""
+    def infer(self, plan: Plan, words: np.ndarray, note: Note = nothing, given: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """Both phases of a plan, one after the other: outputs (N, C, H, W), float64.
+
+        words: of the images; note: of provider and client; given: the server's own inputs, as `inference.serve` takes them.
+        """
         inference.deal(self.provider, plan, note)
         masks: list[np.ndarray] = []
         kept = inference.prepare(self.client, plan, masks.append)
         prepared = _Prepared(masks[0], kept)
         _, outputs = self.together(
-            lambda server: inference.serve(server, plan), lambda client: inference.infer(client, plan, words, prepared, note)
+            lambda server: inference.serve(server, plan, given=given), lambda client: inference.infer(client, plan, words, prepared, note)
         )
         return outputs
 
