@@ -6,8 +6,6 @@ Twenty convolutions with a PReLU each and one fully connected layer, without bat
 import torch
 from torch import nn
 
-from threepc.card import ModelCard, Preprocessing
-
 SIZE = (112, 96)
 STAGES = ((1, 1), (2, 2), (4, 4), (8, 1))
 """Channels of each stage as a multiple of the first one's, and how many residual blocks it has."""
@@ -40,6 +38,11 @@ def sphereface(channels: int = 64) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * 7 * 6, 8 * channels))
 
 
+def embeddings(network: nn.Module, pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the upper and of the lower face of pairs (N, 3, 224, 96), each (N, 8 channels)."""
+    return network(pairs[:, :, : SIZE[0]]), network(pairs[:, :, SIZE[0] :])
+
+
 class Verification(nn.Module):
     """Whether two faces are one person's: cos(a, b) >= threshold of their embeddings a and b, without a division or a root.
 
@@ -50,12 +53,10 @@ class Verification(nn.Module):
     def __init__(self, network: nn.Module, threshold: float) -> None:
         super().__init__()
         self.network, self.threshold = network, threshold
-        card = ModelCard("face_verification", Preprocessing(SIZE, (127.5,) * 3, (127.5,) * 3), classes=("different", "same"))
-        self.model_card = card
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
-        """Pairs (N, 6, 112, 96) to (N, 2)."""
-        a, b = self.network(pair[:, :3]), self.network(pair[:, 3:])
+        """Pairs (N, 3, 224, 96), one face above the other, to (N, 2)."""
+        a, b = embeddings(self.network, pair)
         dot = torch.relu((a * b).sum(1, keepdim=True))
         norms = (a * a).sum(1, keepdim=True) * (b * b).sum(1, keepdim=True)
         return torch.cat([self.threshold**2 * norms, dot * dot], 1)
@@ -67,10 +68,10 @@ def centred(network: nn.Sequential, faces: torch.Tensor) -> nn.Sequential:
     Lengths near 1 leave most room in a ring for the fourth powers that are compared.
     """
     with torch.no_grad():
-        embeddings = network(faces)
+        found = network(faces)
         last = network[-1]
-        last.bias -= embeddings.mean(0)
-        scale = 2 / (embeddings - embeddings.mean(0)).square().sum(1).mean().sqrt()
+        last.bias -= found.mean(0)
+        scale = 2 / (found - found.mean(0)).square().sum(1).mean().sqrt()
         last.weight *= scale
         last.bias *= scale
     return network
