@@ -8,9 +8,11 @@ import pytest
 
 from tests.party.parties import assert_close, images, serving, small_model
 from threepc.errors import InputError, RunError
-from threepc.party import inference, server
+from threepc.party import inference, server, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
+from threepc.party.deployment import load
+from threepc.party.keygen import generate
 from threepc.party.pool import Gathering, SessionPool, in_order
 from threepc.party.session import Options
 from threepc.party.weight_cache import HeldWeights
@@ -66,6 +68,19 @@ def test_two_are_in_flight_with_keys_of_their_own_and_the_weights_are_sent_once(
         assert one._weights is two._weights
         assert one.setup_links["server->client"][0] > 0 and "server->client" not in two.setup_links
         assert pool.setup_links["server->client"] == one.setup_links["server->client"]
+
+
+def test_sessions_of_a_client_share_its_simulated_links(tmp_path, monkeypatch):
+    """Else several in flight would have several links, and what is measured over them would be a fairy tale."""
+    generate(tmp_path)
+    path = tmp_path / "deployment.yaml"
+    path.write_text(path.read_text() + "network: wan352\n")
+    monkeypatch.setattr(three_hosts, "ClientSession", lambda _, options: options)
+    connect = three_hosts.sessions_of(load(path))
+    one, two = connect(print), connect(print)
+    for peer in ("server", "provider"):
+        assert one.shaper("client", peer) is two.shaper("client", peer) is not None
+    assert one.held is two.held
 
 
 def test_sessions_are_opened_only_as_they_are_needed():
