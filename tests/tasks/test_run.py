@@ -153,11 +153,13 @@ def test_small_first_weights_on_raw_pixels_lose_less_than_a_thousandth(folder, d
 @pytest.mark.parametrize("ring", [64, 48, 40, 32])
 def test_what_ranges_were_measured_with_is_said(folder, display, ring):
     run(options("one.png", settings=Settings(ring)), display)
-    assert display.notes[-2] == "ranges measured with artificial images (no calibration images given)"
-    assert display.notes[-1].startswith("scales leave 2 bits of margin; least room: ")
+    assert display.notes[-3] == "ranges measured with artificial images (no calibration images given)"
+    assert display.notes[-2].startswith("scales leave 2 bits of margin; least room: ")
+    assert display.notes[-1].startswith("error to expect: ") and "of the largest result, on 2 of these images" in display.notes[-1]
     run(options("one.png", settings=Settings(ring, calibration=(Path("inputs.npy"),), margin=3)), display)
-    assert display.notes[-2] == "ranges measured with 1 calibration image"
-    assert display.notes[-1].startswith("scales leave 3 bits of margin; least room: ")
+    assert display.notes[-3] == "ranges measured with 1 calibration image"
+    assert display.notes[-2].startswith("scales leave 3 bits of margin; least room: ")
+    assert "on 1 of these images" in display.notes[-1]
 
 
 def test_relus_take_two_messages_where_the_user_says_so_or_delay_decides(folder, display):
