@@ -91,8 +91,12 @@ def choose(
     sizes: Sizes | None = None,
     fraction: int | None = None,
     window: tuple[int, int] | None = None,
+    refine: bool = True,
 ) -> Precision:
-    """`calibrate` from ranges that were measured before. window: the bits of a product that decide signs, None for all that can matter."""
+    """`calibrate` from ranges that were measured before. window: the bits of a product that decide signs, None for all that can matter.
+
+    refine: give small weights what room is left, layer by layer, which takes most of the time.
+    """
     usual = Precision.default(bits).fraction if fraction is None else fraction
     try:
         fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
@@ -110,7 +114,7 @@ def choose(
             raise InputError(
                 f"{error}; " + (f"take a ring of {wider[0]} bits" if wider else "the network's values are too large")
             ) from None
-    return fitted if window else _refine(graph, ranges, margin_bits + SPARE_BITS, sizes, fitted)
+    return _refine(graph, ranges, margin_bits + SPARE_BITS, sizes, fitted) if refine and not window else fitted
 
 
 class _DoesNotFitError(Exception):

@@ -153,7 +153,11 @@ def _other_fractions(graph: Graph, ranges: Ranges, precision: Precision, margin_
     found = []
     for fraction in range(LEAST_ACTIVATION_BITS, Precision.default(precision.bits).fraction + MORE_ACTIVATION_BITS + 1):
         try:
-            found += [choose(graph, ranges, precision.bits, margin_bits, sizes, fraction)] if fraction != precision.fraction else []
+            found += (
+                [choose(graph, ranges, precision.bits, margin_bits, sizes, fraction, refine=False)]
+                if fraction != precision.fraction
+                else []
+            )
         except InputError:
             continue
     return found
