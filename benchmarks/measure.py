@@ -130,19 +130,19 @@ def _measured(model: Assembled, parties: Parties, batch: int, separate: bool, ef
         "messages_declared": plan.cost.messages,
         "peak_rss_mb": one.peak_rss_mb,
         "cpu_seconds": {role: spread(r.cpu_seconds[role] for r in overlapped)["median"] for role in one_host.ROLES},
-        "work": _work(plan),
+        "work": work_of(plan),
         "layers": _layers(apart or overlapped),
         "max_abs_error": None if comparison.errors is None else float(comparison.errors.max()),
         "max_abs_plain": comparison.largest,
         "plain_sensitivity": plain.sensitivity,
         "argmax_agreement": float(comparison.agreement.mean()),
     }
-    if model.spec is None:
+    if model.imported.spec is None:
         entry["published"] = {system.name: published.network_bytes(system, plan.graph, batch) for system in published.SYSTEMS}
     return entry
 
 
-def _work(plan: Plan) -> Entry:
+def work_of(plan: Plan) -> Entry:
     """What the cost model needs: multiply-adds of dense and depthwise convolutions, declared bytes by phase and link, online messages."""
     sums = {"dense": 0, "depthwise": 0}
     for step in plan.linear:

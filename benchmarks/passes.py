@@ -55,7 +55,7 @@ def relu_passes(bits: int, count: int = 1 << 20, rounds: int = ROUNDS) -> dict[s
         masks = timed("provider", "offline", "masks", opening.deal, provider, shares[0])
         tables = timed("provider", "offline", "comparison tables", drelu.deal, provider, masks)
         d = timed("provider", "offline", "activation mask", draw_words, provider, provider.with_client, 1, Purpose.ACTIVATION, count, word)
-        dealt = timed("provider", "offline", "gate", gate.deal, provider, GateMasks(masks, tables.beta_client, tables.beta_server, d))
+        dealt = timed("provider", "offline", "gate", gate.deal, provider, GateMasks(masks, *drelu.betas(tables), d))
         half = timed("client", "offline", "half of the opening", opening.prepare, client, shares[1])
         timed("client", "offline", "activation mask", draw_words, client, client.with_provider, 1, Purpose.ACTIVATION, count, word)
         x, packed = timed("server", "online", "opening", opening.serve, server, shares[2], half)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks import costmodel, growth, kernels, netem, passes, single
+from benchmarks import costmodel, growth, kernels, links, netem, passes, single
 from benchmarks.machine import cores, kernels_of
 from benchmarks.measure import Case, Effort, Progress, Wanted, measure
 from benchmarks.store import Entry, Sections
@@ -86,24 +86,22 @@ def growing(long: bool, effort: Effort, progress: Progress, wanted: Wanted, befo
 
 def model(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
     """Predictions of the cost model for every whole inference that was measured with one thread a party over ipc."""
-    measured: dict[str, Sections] = {name: {} for name in ("networks", "kernels", "relus")}
-    for name, entries in measured.items():
-        entries |= {entry["case"]: entry for entry in before.get(name, {"cases": []})["cases"]}
-    for entry in measured["networks"].values():
-        ring = entry["ring"]
-        rows = {
-            name: measured["kernels"][case]["layers"] for name in kernels.NETWORKS if (case := f"{name}/l{ring}") in measured["kernels"]
-        }
-        names = [f"passes/l{ring}", f"million/l{ring}/ipc", f"few/l{ring}"]
+    entries = {entry["case"]: entry for entry in before.get("networks", {"cases": []})["cases"]}
+    for entry in entries.values():
         usable = "refused" not in entry and entry["transport"] == "ipc" and entry["threads"] == 1
-        if not usable or len(rows) < len(kernels.NETWORKS) or not all(name in measured["relus"] for name in names):
+        known = costmodel.measured_constants(before, entry["ring"], cores()) if usable else None
+        if known is None:
             continue
-        relu, million, few = (measured["relus"][name] for name in names)
-        known = costmodel.constants(rows, relu, million, few, cores())
         predicted = costmodel.predict(entry["work"], known, NETWORKS[entry["network"]])
         seconds = {phase: entry["seconds"][phase]["median"] for phase in predicted if phase in entry["seconds"]}
         named = {key: entry[key] for key in ("case", "title", "ring", "patch", "batch", "network")}
         yield named | {"predicted": predicted, "measured": seconds}
+
+
+def over_links(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
+    """Whole inferences over links of hosts: what is busy, and what is waited for."""
+    known = {ring: costmodel.measured_constants(before, ring, cores()) for ring in links.RINGS}
+    yield from links.run(progress, wanted, {ring: found for ring, found in known.items() if found})
 
 
 def shaping(long: bool, effort: Effort, progress: Progress, wanted: Wanted, before: Sections) -> Iterator[Entry]:
@@ -111,5 +109,13 @@ def shaping(long: bool, effort: Effort, progress: Progress, wanted: Wanted, befo
     yield from netem.run(netem.PRESETS if long else ("lan", "wan"), progress, wanted)
 
 
-SECTIONS = {"kernels": kernel_rates, "relus": relus, "networks": networks, "growth": growing, "model": model, "netem": shaping}
+SECTIONS = {
+    "kernels": kernel_rates,
+    "relus": relus,
+    "networks": networks,
+    "growth": growing,
+    "model": model,
+    "netem": shaping,
+    "links": over_links,
+}
 """Name -> generator of entries, in the order in which they run; the model needs the first three."""

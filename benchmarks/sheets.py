@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from rich import box
-from rich.table import Table
-
-from benchmarks import earlier, kernels, passes, published
+from benchmarks import earlier, kernels, links_sheet, passes, published
 from benchmarks.measure import by_kind
+from benchmarks.sheet import Sheet, in_seconds, megabytes, spread_of
 from benchmarks.store import Entry, Sections
 from benchmarks.targets import Verdict, baseline, disturbed, verdicts
 
 SLOWEST = 5
 AT_THE_SERVER = "seconds: at the server, phases apart, waiting for the client included."
 LINKS = ("client->server", "server->client", "provider->server")
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table: title, column names of which `text` are left-justified, rows of text, and lines below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    notes: tuple[str, ...] = ()
-    text: int = 1
-
-    def rich(self) -> Table:
-        """For a terminal."""
-        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, caption_justify="left")
-        for index, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if index < self.text else "right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*row)
-        table.caption = "\n".join(self.notes) or None
-        return table
-
-    def markdown(self) -> str:
-        """For a file, with a heading of the third level."""
-        rule = ["---" if index < self.text else "---:" for index in range(len(self.columns))]
-        lines = [f"### {self.title}", ""] + ["| " + " | ".join(cells) + " |" for cells in (self.columns, rule, *self.rows)]
-        return "\n".join([*lines, "", *(f"{note}\n" for note in self.notes)])
 
 
 def sheets(sections: Sections) -> list[Sheet]:
@@ -61,6 +29,8 @@ def sheets(sections: Sections) -> list[Sheet]:
         made += [_growth(cases["growth"], axis, title) for axis, title in AXES.items()]
     if "model" in cases:
         made.append(_model(cases["model"]))
+    if "links" in cases:
+        made += links_sheet.sheets(cases["links"])
     if "netem" in cases:
         made.append(_netem(cases["netem"]))
     return [sheet for sheet in made if sheet.rows]
@@ -72,20 +42,6 @@ AXES = {
     "relus": "Growth with the share of decisions: ResNet-18 (ImageNet), l = 48, one patch size everywhere",
     "threads": "Growth with threads a party: ResNet-50, l = 48",
 }
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def _spread(value: Entry | None) -> str:
-    return "" if value is None else f"{_time(value['median'])} ({_time(value['min'])} to {_time(value['max'])})"
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:,.1f}"
 
 
 def _spec(entry: Entry) -> str:
@@ -143,12 +99,12 @@ def _networks(entries: list[Entry]) -> Sheet:
         rows.append(
             (
                 *_names(entry),
-                _spread(seconds["total"]),
+                spread_of(seconds["total"]),
                 _ratio(entry, "total"),
-                _time(seconds.get("offline", {}).get("median")),
-                _time(seconds.get("online", {}).get("median")),
+                in_seconds(seconds.get("offline", {}).get("median")),
+                in_seconds(seconds.get("online", {}).get("median")),
                 _ratio(entry, "online"),
-                f"{_time(plain['1']['median'])} / {_time(plain['2']['median'])}",
+                f"{in_seconds(plain['1']['median'])} / {in_seconds(plain['2']['median'])}",
                 f"{entry['max_abs_error'] / entry['max_abs_plain']:.1e}",
                 f"{entry['plain_sensitivity']:.1e}",
             )
@@ -191,9 +147,9 @@ def _resources(entries: list[Entry], sections: Sections) -> Sheet:
                 f"{entry['relus']:,}",
                 f"{entry['drelus']:,}",
                 f"{entry['macs'] / 1e9:.2f}",
-                _megabytes(size["offline"]),
-                _megabytes(size["online"]),
-                _megabytes(size["setup"]),
+                megabytes(size["offline"]),
+                megabytes(size["online"]),
+                megabytes(size["setup"]),
                 str(entry["messages_online"]),
                 busy,
                 memory,
@@ -225,7 +181,7 @@ def _links(entries: list[Entry]) -> Sheet:
         if _is_unhindered(entry):
             for link in LINKS:
                 cells = [entry["links"].get(link, {}).get(phase, {"bytes": 0, "messages": 0}) for phase in ("offline", "online")]
-                shown = [text for cell in cells for text in (_megabytes(cell["bytes"]), str(cell["messages"]))]
+                shown = [text for cell in cells for text in (megabytes(cell["bytes"]), str(cell["messages"]))]
                 rows.append((*_names(entry)[:3], link.replace("->", " to "), *shown))
     return Sheet("By link", ("network", "l", "spec", "link", "MB offline", "messages", "MB online", "messages"), rows, text=4)
 
@@ -235,7 +191,7 @@ def _kinds(entries: list[Entry]) -> Sheet:
     for entry in entries:
         if _is_unhindered(entry):
             for kind, sums in by_kind(entry["layers"]).items():
-                cells = str(sums["layers"]), _time(sums["seconds"]), _megabytes(sums["bytes"]), str(sums["messages"])
+                cells = str(sums["layers"]), in_seconds(sums["seconds"]), megabytes(sums["bytes"]), str(sums["messages"])
                 rows.append((*_names(entry)[:3], kind, *cells))
     notes = (f"{AT_THE_SERVER} Every single layer is in networks.json.",)
     columns = ("network", "l", "spec", "kind", "layers", "seconds", "MB", "messages online")
@@ -248,7 +204,7 @@ def _slowest(entries: list[Entry]) -> Sheet:
         if _is_unhindered(entry):
             whole = sum(layer["seconds"] for layer in entry["layers"])
             for layer in sorted(entry["layers"], key=lambda layer: -layer["seconds"])[:SLOWEST]:
-                cells = _time(layer["seconds"]), f"{layer['seconds'] / whole:.0%}", _megabytes(layer["bytes"])
+                cells = in_seconds(layer["seconds"]), f"{layer['seconds'] / whole:.0%}", megabytes(layer["bytes"])
                 rows.append((*_names(entry)[:3], layer["name"], layer["kind"], *cells))
     columns = ("network", "l", "spec", "layer", "kind", "seconds", "share", "MB")
     return Sheet("Slowest layers, online", columns, rows, (AT_THE_SERVER,), text=5)
@@ -268,8 +224,8 @@ def _published(entries: list[Entry]) -> Sheet:
         seen.add(key)
         ours = entry["bytes"]["total"]
         theirs = [entry["published"][system.name]["total"] for system in published.SYSTEMS]
-        cells = (text for size in theirs for text in (_megabytes(size), f"{size / ours:.1f}x"))
-        rows.append((*_names(entry)[:2], _megabytes(ours), *cells))
+        cells = (text for size in theirs for text in (megabytes(size), f"{size / ours:.1f}x"))
+        rows.append((*_names(entry)[:2], megabytes(ours), *cells))
     columns = ("network", "our l", "ours, MB", *(text for system in published.SYSTEMS for text in (f"{system.name}, MB", "to ours")))
     formulas = [
         f"{s.name}, l = {published.WORD_BITS}, log p = {published.PRIME_BITS} (p = 67, sent as a byte): "
@@ -297,14 +253,14 @@ def _relu_layers(entries: list[Entry]) -> Sheet:
     rows = []
     for e in entries:
         if "seconds" in e:
-            phases = [_time(e["seconds"][phase]["median"]) for phase in ("offline", "online")]
-            sizes = [_megabytes(e["bytes"][phase]) for phase in ("offline", "online")]
+            phases = [in_seconds(e["seconds"][phase]["median"]) for phase in ("offline", "online")]
+            sizes = [megabytes(e["bytes"][phase]) for phase in ("offline", "online")]
             rows.append(
                 (
                     f"{e['relus']:,} in {e['layers']} layer{'s' * (e['layers'] > 1)}",
                     str(e["ring"]),
                     e["transport"],
-                    _spread(e["seconds"]["total"]),
+                    spread_of(e["seconds"]["total"]),
                     *phases,
                     *sizes,
                     str(e["messages"]),
@@ -352,9 +308,9 @@ def _growth(entries: list[Entry], axis: str, title: str) -> Sheet:
     rows = []
     for e in entries:
         if e["axis"] == axis and "refused" not in e:
-            apart = [_time(e["seconds"].get(phase, {}).get("median")) for phase in ("offline", "online")]
-            total, memory = _time(e["seconds"]["total"]["median"]), f"{max(e['peak_rss_mb'].values()):.0f}"
-            rows.append((f"{e['x']:.3g}", total, *apart, _ratio(e, "total"), _megabytes(e["bytes"]["total"]), memory))
+            apart = [in_seconds(e["seconds"].get(phase, {}).get("median")) for phase in ("offline", "online")]
+            total, memory = in_seconds(e["seconds"]["total"]["median"]), f"{max(e['peak_rss_mb'].values()):.0f}"
+            rows.append((f"{e['x']:.3g}", total, *apart, _ratio(e, "total"), megabytes(e["bytes"]["total"]), memory))
     return Sheet(title, (label, "total", "offline", "online", "to plain", "MB", "peak MB of a party"), rows, text=0)
 
 
@@ -364,9 +320,13 @@ def _model(entries: list[Entry]) -> Sheet:
         cells = []
         for phase in ("total", "offline", "online"):
             if phase in e["measured"]:
-                cells += [_time(e["predicted"][phase]), _time(e["measured"][phase]), f"{e['predicted'][phase] / e['measured'][phase]:.2f}"]
+                cells += [
+                    in_seconds(e["predicted"][phase]),
+                    in_seconds(e["measured"][phase]),
+                    f"{e['predicted'][phase] / e['measured'][phase]:.2f}",
+                ]
             else:
-                cells += [_time(e["predicted"][phase]), "", ""]
+                cells += [in_seconds(e["predicted"][phase]), "", ""]
         names = _names(e | {"transport": "ipc"})
         rows.append((*names[:3], e["network"], *cells))
     phases = (text for phase in ("total", "offline", "online") for text in (f"{phase}, model", "measured", "ratio"))
@@ -384,9 +344,9 @@ def _netem(entries: list[Entry]) -> Sheet:
                 (
                     e["case"],
                     e["how"],
-                    _spread(e["unshaped"]),
-                    _spread(e["simulated"]),
-                    _spread(e["real"]),
+                    spread_of(e["unshaped"]),
+                    spread_of(e["simulated"]),
+                    spread_of(e["real"]),
                     f"{e['simulated']['median'] / e['real']['median']:.2f}",
                 )
             )

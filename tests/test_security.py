@@ -83,12 +83,18 @@ def layout_of(relu: ReluLayer) -> dict[str, int]:
     return layout | {"many": many, "finer": relu.slopes.bits if relu.slopes else 0}
 
 
+def protocols_of(relu: ReluLayer) -> set[str]:
+    """Of the table's first column, those whose messages a ReLU's decisions take."""
+    if isinstance(relu, QuickRelu):
+        return {"quick ReLU"}
+    return {"ReLU", "ReLU, C told" if relu.to_client else "ReLU, S told"} | ({"clip"} if len(relu.thresholds) > 1 else set())
+
+
 def relu_by_the_table(relu: ReluLayer) -> Cost:
     """What the table says that a ReLU sends, channels that only pass included."""
     many = len(relu.thresholds)
     decided = {"element": relu.opening.count, "decision": relu.decided // many}
-    protocols = {"quick ReLU"} if isinstance(relu, QuickRelu) else {"ReLU", "clip"} if many > 1 else {"ReLU"}
-    cost = cost_of_the_table(protocols, decided, bits=relu.ring, kept=relu.cut.kept_bits, **layout_of(relu))
+    cost = cost_of_the_table(protocols_of(relu), decided, bits=relu.ring, kept=relu.cut.kept_bits, **layout_of(relu))
     if relu.both:
         return cost + cost_of_the_table({"rectify"}, {"element": relu.opening.count}, bits=relu.ring, kept=relu.cut.kept_bits)
     return cost + cost_of_the_table({"identity"}, {"element": relu.pass_opening.count}, bits=relu.ring, kept=relu.cut.kept_bits)
@@ -99,7 +105,7 @@ def relus() -> dict[str, ReluLayer]:
     cases = _relus()
     for name, relu in list(cases.items()):
         if relu.clip is None:
-            cases[f"quick {name}"] = QuickRelu(**{field.name: getattr(relu, field.name) for field in dataclasses.fields(relu)})
+            cases[f"quick {name}"] = QuickRelu(**{field.name: getattr(relu, field.name) for field in dataclasses.fields(QuickRelu)})
     return cases
 
 
@@ -114,6 +120,7 @@ def _relus() -> dict[str, ReluLayer]:
         cases[f"leaky {bits}"] = dataclasses.replace(make(), slopes=Slopes(655, 65536, 16))
         cases[f"hardsigmoid {bits}"] = dataclasses.replace(make(clip=64), slopes=Slopes(0, 10923, 16), start=-32)
         cases[f"blocks {bits}"] = make(((2, 3), IDENTITY, ZERO))
+        cases[f"told {bits}"] = dataclasses.replace(make(clip=64), to_client=True)
         cases[f"passing {bits}"] = make((IDENTITY,) * 3)
     return cases
 
@@ -207,10 +214,11 @@ def purposes(protocols: set[str]) -> set[tuple[str, str]]:
 @pytest.mark.parametrize(
     "name, protocols",
     [
-        ("plain 48", {"ReLU"}),
-        ("clip 48", {"ReLU", "clip"}),
+        ("plain 48", {"ReLU", "ReLU, S told"}),
+        ("told 48", {"ReLU", "ReLU, C told", "clip"}),
+        ("clip 48", {"ReLU", "ReLU, S told", "clip"}),
         ("passing 48", {"identity"}),
-        ("rectify 48", {"ReLU", "rectify"}),
+        ("rectify 48", {"ReLU", "ReLU, S told", "rectify"}),
         ("quick plain 48", {"quick ReLU"}),
         ("quick rectify 32", {"quick ReLU", "rectify"}),
     ],

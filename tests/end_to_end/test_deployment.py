@@ -300,6 +300,7 @@ def test_a_client_cannot_pass_for_the_server(deployment, here):
         (("# frac_bits: 16", "frac_bits: 14"), "disagree on frac_bits: the server says 16"),
         (("reveal: logits ", "reveal: label "), "disagree on reveal: the server says logits"),
         (("# drelu_window: [16, 46]", "drelu_window: [18, 40]"), "disagree on drelu_window: the server says None"),
+        (("# queries:", "links: server=1M,client=1G\n# queries:"), "disagree on links: by those of"),
     ],
 )
 def test_a_client_that_disagrees(deployment, here, tmp_path, change, reason):

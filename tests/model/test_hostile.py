@@ -116,6 +116,35 @@ def test_a_relu_spec_that_would_corrupt_memory_is_refused(layers, message):
 
 
 @pytest.mark.parametrize(
+    "names, message",
+    [
+        ("relu2", "layers that are dealt to the client is no list of names"),
+        ({"relu2": 1}, "layers that are dealt to the client is no list of names"),
+        (None, "layers that are dealt to the client is no list of names"),
+        ([3], "layers that are dealt to the client is no list of names"),
+        ([["relu2"]], "layers that are dealt to the client is no list of names"),
+        (["conv1"], "'conv1' is no layer of this network that decides"),
+        (["output"], "'output' is no layer"),
+        (["nonesuch\x1b[2J" + "x" * 1000], r"'nonesuch\\x1b\[2Jx+ is no layer"),
+        (["relu2", "relu2"], "a layer is named twice"),
+    ],
+)
+def test_layers_that_cannot_be_dealt_to_the_client_are_refused(names, message):
+    with pytest.raises(InputError, match=message) as error:
+        PublicModel.from_plain(small().to_plain() | {"to_client": names})
+    assert str(error.value).isprintable() and len(str(error.value)) < 300
+
+
+def test_who_is_told_its_shares_is_agreed_upon():
+    plain = small().to_plain()
+    names = [node.name for node in small().graph.nodes if node.kind in ("relu", "clip", "maxpool")]
+    told = [PublicModel.from_plain(plain | {"to_client": names[:count]}) for count in range(len(names) + 1)]
+    assert len({model.fingerprint for model in told}) == len(told) and told[0].fingerprint == small().fingerprint
+    for model in told:
+        run(model)
+
+
+@pytest.mark.parametrize(
     "change, message",
     [
         ({"bits": 48.0}, "precision: its numbers must be whole"),

@@ -90,12 +90,25 @@ MUTATIONS = (
     _mutation(
         "wire masks of the client all zero",
         DECISIONS,
-        ("    masks = dealt[products:]\n", "    masks = dealt[products:]\n    masks[: leaf + top] = 0\n"),
-        (
-            "        theirs, target = rest[products:],",
-            "        rest[products : products + wires] = 0\n        theirs, target = rest[products:],",
-        ),
+        ("    half, masks = own\n", "    half, masks = own\n    masks[:] = 0\n"),
+        ("        one, two = theirs[", "        theirs[:] = 0\n        one, two = theirs["),
         tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "shares of tables and products without their pad",
+        DECISIONS,
+        ("    half, theirs = both[: rows.dealt],", "    both[: rows.dealt] = 0\n    half, theirs = both[: rows.dealt],"),
+        ("    return both[: rows.dealt], both", "    both[: rows.dealt] = 0\n    return both[: rows.dealt], both"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "the client, told its share, draws the masks of the share that it is told",
+        "threepc/protocol/drelu.py",
+        (
+            "(stream, both), (told_stream, own) = self._draw(drawing, False), self._draw(told, True)",
+            "(stream, both), (told_stream, own) = self._draw(provider.with_client, False), self._draw(provider.with_server, True)",
+        ),
+        tests=(f"{PROTOCOL}/test_relu.py", TRANSCRIPTS),
     ),
     _mutation(
         "the decision's bit without the server's mask",

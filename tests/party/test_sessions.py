@@ -49,10 +49,19 @@ def test_same_image_twice_gives_other_messages_and_the_same_logits(connector):
         assert np.abs(one - two).max() < 1e-3
 
 
+TOLD = dataclasses.replace(
+    MODEL,
+    public=dataclasses.replace(MODEL.public, to_client=tuple(n.name for n in MODEL.public.graph.nodes if n.kind in ("relu", "maxpool"))),
+)
+"""The same, and the client is told its shares of the planes."""
+
+
+@pytest.mark.parametrize("model", (MODEL, TOLD), ids=("server told", "client told"))
 @pytest.mark.parametrize("separate", (False, True))
-def test_record_is_what_the_plan_declares(connector, separate):
-    plan = MODEL.public.plan(2)
-    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
+def test_record_is_what_the_plan_declares(connector, separate, model):
+    plan = model.public.plan(2)
+    assert ("provider->client" in plan.cost.offline) == (model is TOLD)
+    with serving(connector, model, OPTIONS), ClientSession(connector, OPTIONS) as session:
         for _ in range(2):
             logits, record = session.infer(images(2), separate)
             assert_close(MODEL, images(2), logits)
@@ -66,7 +75,7 @@ def test_record_is_what_the_plan_declares(connector, separate):
         assert {link: count[0] for link, count in session.setup_links.items()} == plan.cost.setup
         total = merged([record, record])
         assert total.links["provider->server"]["offline"] == [2 * n for n in record.links["provider->server"]["offline"]]
-        plain = report(MODEL.public, record, 2, None, session.setup_links, session.setup_seconds)
+        plain = report(model.public, record, 2, None, session.setup_links, session.setup_seconds)
         assert json.loads(json.dumps(plain))["bytes"]["total"] == plan.cost.total("offline") + plan.cost.total("online")
         assert plain["relus"] == plan.relus and plain["bytes"]["setup"] == plan.cost.total("setup")
 
@@ -145,6 +154,27 @@ def test_a_simulated_network_needs_processes():
         open_parties(MODEL, "memory", links="server=1G")
     with pytest.raises(InputError, match="links: 'server' is not"):
         open_parties(MODEL, "ipc", links="server")
+
+
+def test_a_client_that_is_told_its_shares_paces_the_provider(connector):
+    """Several inferences with a budget of a message: what is used is granted again."""
+    tight = dataclasses.replace(OPTIONS, budget=1)
+    with serving(connector, TOLD, tight), ClientSession(connector, tight) as session:
+        for count in (8, 1, 8):
+            assert_close(TOLD, images(count), session.infer(images(count))[0])
+
+
+def test_several_inferences_ahead_of_which_the_client_is_told_its_shares(connector):
+    """What comes for one attempt is read before the next one's, whoever has asked for it by then."""
+    ahead = dataclasses.replace(OPTIONS, ahead=3, batch=2)
+    with serving(connector, TOLD, OPTIONS), ClientSession(connector, ahead) as session:
+        session.prepare_ahead(wait=True)
+        for count in (2, 1, 2, 2):
+            logits, record = session.infer(images(count, seed=count))
+            assert_close(TOLD, images(count, seed=count), logits)
+            sizes = {link: phases["offline"][0] for link, phases in record.links.items() if "offline" in phases}
+            assert sizes == TOLD.public.plan(2).cost.offline
+            session.prepare_ahead()
 
 
 def test_hosts_of_given_rates_answer_as_others_do():

@@ -69,10 +69,10 @@ class Trio(ThreeRoles):
 
     @property
     def measured(self) -> Cost:
-        """What travelled, as the server counted it, the client's and the provider's counts agreeing."""
-        counts = self.meters["server"].counts()
-        for role in ("provider", "client"):
-            assert self.meters[role].counts() == {key: count for key, count in counts.items() if role in key[0]}
+        """What travelled, as the two ends of every link counted it, which agree."""
+        counts = {key: count for meter in self.meters.values() for key, count in meter.counts().items()}
+        for role, meter in self.meters.items():
+            assert meter.counts() == {key: count for key, count in counts.items() if role in key[0]}
         phases: dict[str, dict[str, int]] = {"offline": {}, "online": {}, "setup": {}}
         for ((sender, receiver), phase, _), count in counts.items():
             link = f"{sender}->{receiver}"
@@ -103,7 +103,8 @@ def run(protocol, summands, **options):
     dealt = protocol.deal(trio.provider, provider)
     prepared = protocol.prepare(trio.client, client)
     served, _ = trio.together(lambda role: protocol.serve(role, server), protocol.infer)
-    assert trio.dealt[0].receptions == 0 and not trio.dealt[1].sent
+    for ends in (trio.dealt, trio.told):
+        assert ends[0].receptions == 0 and not ends[1].sent, "the provider hears nothing"
     return (prepared, served, dealt), trio
 
 
@@ -149,5 +150,5 @@ def network_trio(plan: Plan, weights: Weights, weight_key: bytes | None = None, 
 def run_network(trio: Trio, plan: Plan, images: np.ndarray) -> np.ndarray:
     """Offline phase, then online phase; logits (N, C, H, W)."""
     logits = trio.infer(plan, Ring(plan.precision.bits).encode(images, plan.precision.fraction))
-    assert trio.dealt[0].receptions == 0, "the provider hears nothing"
+    assert trio.dealt[0].receptions == trio.told[0].receptions == 0, "the provider hears nothing"
     return logits

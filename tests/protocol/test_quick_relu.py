@@ -17,7 +17,7 @@ from threepc.protocol.quick_relu import QuickRelu
 def quick(bits, shape, **options):
     """The same ReLU as `relu` makes, in two messages."""
     four = relu(bits, shape, **options)
-    return QuickRelu(**{field.name: getattr(four, field.name) for field in dataclasses.fields(four)})
+    return QuickRelu(**{field.name: getattr(four, field.name) for field in dataclasses.fields(QuickRelu)})
 
 
 @pytest.mark.parametrize("threads", (1, 2))

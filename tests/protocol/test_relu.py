@@ -1,5 +1,7 @@
 """ReLU in all its kinds, three roles side by side, against Python's integers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,32 @@ def test_deeper_truncations_are_as_right(options):
         assert within(got, np.where(exact < 0, exact * 102 / 1024, exact), 3)
     else:
         assert within(got, np.clip(exact, 0, options.get("clip")), 3)
+
+
+@pytest.mark.parametrize(
+    "options", ({}, {"clip": 64}, {"sizes": ((1, 1), (2, 3), (0, 1), (1, 0), (1, 1))}), ids=("plain", "clip", "blocks")
+)
+@pytest.mark.parametrize("threads", (1, 2))
+def test_the_client_may_be_told_its_share_of_the_planes(threads, options):
+    """Three tiles; what P says to either party is another number of bytes, and their sum stays."""
+    rng, shape, (shift, _) = np.random.default_rng(3), (3, 5, 47, 47), CUTS[48]
+    truth = values_up_to(rng, bound(48, 8) << shift, int(np.prod(shape))).reshape(shape)
+    usual = relu(48, shape, **options)
+    protocol = dataclasses.replace(usual, to_client=True)
+    results, trio = run(protocol, shares(rng, truth, 48), threads=threads)
+    sizes = options.get("sizes", ((1, 1),) * 5)
+    check_block(opened(results, 48), truth, sizes, shift, 1, options.get("clip"))
+    assert trio.measured == without_zeros(protocol.cost)
+    assert protocol.cost.offline["provider->client"] == protocol.drelu.dealt_bytes
+    assert (protocol.cost.online, protocol.cost.messages) == (usual.cost.online, usual.cost.messages)
+    assert protocol.cost.total("offline") == usual.cost.total("offline") and not trio.client.kept
+
+
+def test_a_layer_that_decides_nothing_tells_the_client_nothing():
+    protocol = dataclasses.replace(relu(48, (1, 2, 5, 5), sizes=((0, 1), (1, 0))), to_client=True)
+    rng = np.random.default_rng(0)
+    _, trio = run(protocol, shares(rng, rng.integers(-100, 100, (1, 2, 5, 5)) << 16, 48))
+    assert trio.measured == without_zeros(protocol.cost) and "provider->client" not in protocol.cost.offline
 
 
 @pytest.mark.parametrize("bits", RINGS)

@@ -13,7 +13,7 @@ from threepc.kernels import keystream, runs
 from threepc.kernels.keystream import BLOCK_BYTES
 from threepc.kernels.packing import TILE
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import schedule
+from threepc.plan.schedule import DECIDING, schedule
 from threepc.prf import Purpose
 
 OF_THEIR_OWN = {Purpose.WEIGHT, Purpose.PRODUCT, Purpose.LOOKUP, Purpose.SHARE}
@@ -62,10 +62,12 @@ def every_protocol():
     return *net.output(net.conv(net.add(pooled, pooled), 3, 1)), {blocks: ((1, 1), (1, 2), (0, 1))}
 
 
-def inferred(reveal, bits):
-    """The three roles after an inference of that network under the tests' keys."""
+def inferred(reveal, bits, told=False):
+    """The three roles after an inference of that network under the tests' keys. told: whether the client is told its shares where it decides."""
     graph, weights, sizes = every_protocol()
-    plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal)
+    of_labels = [graph.output.name] if reveal == LABEL else []
+    to_client = [*(node.name for node in graph.nodes if node.kind in DECIDING), *of_labels] if told else []
+    plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal, to_client=to_client)
     trio = network_trio(plan, weights, weight_key=WEIGHTS, keys=(CP, SP))
     run_network(trio, plan, np.ones((1, *graph.input.shape)))
     return trio
@@ -77,13 +79,14 @@ def blocks_of(draws):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
-@pytest.mark.parametrize("reveal", (LOGITS, LABEL))
-@pytest.mark.parametrize("bits", (48, 32))
-def test_no_block_is_drawn_twice(bits, reveal, monkeypatch):
+@pytest.mark.parametrize(
+    "bits, reveal, told", [(48, LOGITS, False), (48, LABEL, False), (32, LOGITS, False), (32, LABEL, False), (48, LABEL, True)]
+)
+def test_no_block_is_drawn_twice(bits, reveal, told, monkeypatch):
     monkeypatch.setattr(Trio, "new_stream", ReservedKeystream)
     with monkeypatch.context() as patch:
         draws = interpret(patch)
-        trio = inferred(reveal, bits)
+        trio = inferred(reveal, bits, told)
     by_stream = {}
     for holder, stream in trio.streams.items():
         for op, purpose, reserved, source in stream.sources:
@@ -101,9 +104,9 @@ def test_no_block_is_drawn_twice(bits, reveal, monkeypatch):
         words = np.concatenate([np.frombuffer(d[: len(d) // BLOCK_BYTES * BLOCK_BYTES], f"V{BLOCK_BYTES}") for d in drawn])
         assert len(np.unique(words)) == len(words), f"{holder}: what kernels draw repeats"
         assert all(own == by_stream[holder[::-1], op, purpose] for (of, op, purpose), own in by_stream.items() if of == holder)
-    assert sent(trio) == sent(inferred(reveal, bits)), "compiled passes do the same"
+    assert sent(trio) == sent(inferred(reveal, bits, told)), "compiled passes do the same"
 
 
 def sent(trio):
     """Every message, by sender."""
-    return [end.bytes_sent() for pair in (trio.dealt, trio.prepared, trio.online) for end in pair]
+    return [end.bytes_sent() for pair in (trio.dealt, trio.told, trio.prepared, trio.online) for end in pair]

@@ -17,7 +17,7 @@ from threepc.errors import RunError
 from threepc.kernels.gate import Cut, Slopes
 from threepc.kernels.packing import packed_bytes, unpack
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import schedule
+from threepc.plan.schedule import DECIDING, schedule
 from threepc.prf import Keystream, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.input_output import Input, Output
@@ -70,11 +70,14 @@ KINDS = ("relu", "clip", "blocks", *SLOPED)
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize(
-    "of, kind", [(of, kind) for of in (Relu, QuickRelu) for kind in KINDS if of is Relu or kind not in ("clip", "hardsigmoid")]
+    "of, kind, to_client",
+    [(Relu, kind, False) for kind in KINDS]
+    + [(Relu, kind, True) for kind in ("relu", "clip", "blocks", "both")]
+    + [(QuickRelu, kind, False) for kind in KINDS if kind not in ("clip", "hardsigmoid")],
 )
 @pytest.mark.parametrize("bits, shift, cut", CUT_RINGS)
-def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, value):
-    """The same value in every element. A clip takes four messages."""
+def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, to_client, value):
+    """The same value in every element. A clip takes four messages. to_client: which party is told its share of the planes that P deals."""
     shape = (1, 1, 64, 128)
     summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
     # a second channel, always zero, makes it a mixed layer
@@ -85,13 +88,16 @@ def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, value):
     protocol = of(0, shape, Cut(bits, shift, cut), bits, 0, min(cut - 2, 30), sizes, 64 if kind == "clip" else None)
     if kind in SLOPED:
         protocol = dataclasses.replace(protocol, **(COARSE if shift > 16 else SLOPED)[kind])
+    if to_client:
+        protocol = dataclasses.replace(protocol, to_client=True)
     (_, u, _), trio = run(protocol, summands)
     lifted = ((bits, bits - cut), (bits - cut,)) if protocol.both else ()  # what the value itself takes besides its ReLU
     if of is QuickRelu:
         lifted += (bits, bits), (bits,) * protocol.gate.classes  # ciphertexts and labels
     mine = received_bits(trio.online[0].sent, (bits,), *lifted)
     at_client = received_bits(trio.online[1].sent, (cut,))
-    assert_uniform(at_client, np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
+    told = [received_bits(trio.told[0].sent)] if to_client else []
+    assert_uniform(np.concatenate([at_client, *told]), np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
     carries = bits - cut + (protocol.slopes.bits if protocol.slopes else 0)
     assert carries <= (32 if protocol.gate.slopes else 16), "what masks them is as long"
     lift = (bits, bits, carries, carries)
@@ -220,13 +226,20 @@ def test_masked_weights_show_the_client_nothing(bits):
 
 # The same keys, different inputs
 
-NETWORKS = {"residual": (residual, None), "mobile": (mobile, None), "gated": (gated, None), "blocks": (residual, (2, 3))}
+NETWORKS = {
+    "residual": (residual, None),
+    "mobile": (mobile, None),
+    "gated": (gated, None),
+    "blocks": (residual, (2, 3)),
+    "told": (residual, None),
+}
 
 
-def run_with(images, build, patch, bits):
+def run_with(images, build, patch, bits, told=False):
     graph, weights = build()
     sizes = {n.name: (patch,) * (n.shape[0] - 2) + ((0, 1), (1, 0)) for n in graph.nodes if n.kind == "relu"} if patch else None
-    plan = schedule(graph, Precision.default(bits), sizes, batch=len(images))
+    deciding = [node.name for node in graph.nodes if told and node.kind in DECIDING]
+    plan = schedule(graph, Precision.default(bits), sizes, batch=len(images), to_client=deciding)
     trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
     logits = run_network(trio, plan, images)
     return trio, plan, logits
@@ -239,11 +252,13 @@ def test_under_the_same_keys_only_online_messages_know_the_input(name, bits):
     shape = build()[0].input.shape
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(2, *shape)), np.zeros((2, *shape)), rng.normal(size=(2, *shape))
-    trios, _, logits = zip(*(run_with(x, build, patch, bits) for x in inputs))
+    trios, _, logits = zip(*(run_with(x, build, patch, bits, name == "told") for x in inputs))
+    assert bool(trios[0].told[0].sent) == (name == "told")
     assert not np.allclose(logits[0], logits[2])
     one, *others = trios
     for other in others:
         assert one.dealt[0].bytes_sent() == other.dealt[0].bytes_sent(), "P to S"
+        assert one.told[0].bytes_sent() == other.told[0].bytes_sent(), "P to C"
         assert one.prepared[0].bytes_sent() == other.prepared[0].bytes_sent(), "C to S, offline"
         assert one.prepared[1].bytes_sent() == other.prepared[1].bytes_sent(), "S to C, setup"
         for here, there in zip(one.online, other.online):
@@ -251,8 +266,9 @@ def test_under_the_same_keys_only_online_messages_know_the_input(name, bits):
             assert layout(here) == layout(there), "sizes and order are public"
             assert here.bytes_sent() != there.bytes_sent()
     for trio in trios:
-        assert not trio.dealt[1].sent and trio.dealt[0].receptions == 0, "P hears nothing"
-        assert all(phase == "offline" for _, phase, _ in trio.dealt[0].sent + trio.prepared[0].sent)
+        for ends in (trio.dealt, trio.told):
+            assert not ends[1].sent and ends[0].receptions == 0, "P hears nothing"
+        assert all(phase == "offline" for _, phase, _ in trio.dealt[0].sent + trio.told[0].sent + trio.prepared[0].sent)
 
 
 @pytest.mark.parametrize("bits", CUTS)

@@ -34,8 +34,8 @@ class Rows(NamedTuple):
     """Numbers of bit planes.
 
     window: bits that are compared. shared: one-hot tables and the mask's sign bit, which all decisions on one mask share. products: dealt products
-    of wire masks, leaves, top: wires that are opened of the leaves and of the top, all for each decision. dealt: what P sends S. client, server:
-    what C and S draw with P.
+    of wire masks, leaves, top: wires that are opened of the leaves and of the top, all for each decision. dealt: one share of what P deals. own:
+    what C and S each draw with P besides, their wire masks and beta.
     """
 
     window: int
@@ -44,8 +44,7 @@ class Rows(NamedTuple):
     leaves: int
     top: int
     dealt: int
-    client: int
-    server: int
+    own: int
 
 
 class Comparison(NamedTuple):
@@ -58,18 +57,18 @@ class Comparison(NamedTuple):
 
 
 class Dealt(NamedTuple):
-    """What P makes of all tiles: the message for S, bytes, and the masks beta_C and beta_S of the bits, planes (decisions, words)."""
+    """What P makes of all tiles: the message, bytes, and the masks beta of the bits, planes (decisions, words), of who draws its share and who is told."""
 
     message: np.ndarray
-    beta_client: np.ndarray
-    beta_server: np.ndarray
+    beta_drawn: np.ndarray
+    beta_told: np.ndarray
 
 
 class ServerPlanes(NamedTuple):
-    """What S keeps of all tiles: P's message, bytes; the masks that S draws, flat planes; and flat planes with a row a decision."""
+    """What S keeps of all tiles: P's message, bytes, or nothing; what S draws, flat planes; and flat planes with a row a decision."""
 
     dealt: np.ndarray
-    masks: np.ndarray
+    drawn: np.ndarray
     leaf_wires: np.ndarray
     groups: np.ndarray
     beta: np.ndarray
@@ -83,6 +82,13 @@ class ClientPlanes(NamedTuple):
     kept: np.ndarray
     share: np.ndarray
     beta: np.ndarray
+
+
+class ClientReceived(NamedTuple):
+    """What C is sent before its message 2: P's message, bytes, or nothing, and S's leaf wires, bytes with a row a decision."""
+
+    dealt: np.ndarray
+    leaves: np.ndarray
 
 
 class ClientWires(NamedTuple):
@@ -107,30 +113,44 @@ def _of_tile(flat, rows, begin, words):
     return all_words[at : at + rows * words].reshape(rows, words)
 
 
+@inline
+def share_and_masks(rows, message, drawn, begin, words):
+    """The tile's rows of a party's share of what P deals, and of its own masks. message: P's, bytes, or nothing where the share is drawn too.
+
+    drawn: what it draws, flat planes, the share's rows before its own.
+    """
+    if message.shape[0]:
+        return _of_tile(message, rows.dealt, begin, words), _of_tile(drawn, rows.own, begin, words)
+    both = _of_tile(drawn, rows.dealt + rows.own, begin, words)
+    return both[: rows.dealt], both[rows.dealt :]
+
+
 @kernel
 def deal_decisions(comparison, begin, r, drawn, masks, work, dealt):
-    """P: S's shares of the tile for all decisions against one mask r, and their beta_C and beta_S, into `dealt`.
+    """P: one party's shares of the tile for all decisions against one mask r, and both parties' betas, into `dealt`.
 
-    r: the tile's cut words; drawn, masks: the tile's rows drawn with C and with S, flat. Drawn with C, and in the message without the last two: the
-    rows that all decisions share, then for each its products, wire masks, beta. masks: for each its wire masks, beta. work: scratch.
+    r: the tile's cut words; drawn, masks: the tile's rows drawn with the other party, and with this one, flat. Of the message, and first in
+    `drawn`: the rows that all decisions share, then for each its products. masks, and last in `drawn`: for each its wire masks, beta. work: scratch.
     """
     tables, rows = comparison.tables, comparison.rows
     words, leaves, wires = r.shape[0] // 64, rows.leaves, rows.leaves + rows.top
     shared, products = rows.shared, rows.products
     bits = work[: (rows.window + 1) * words].reshape(rows.window + 1, words)
     slice_bits(r, comparison.low_bit, bits)
-    half, mine = drawn.reshape(rows.client, words), masks.reshape(rows.server, words)
+    both, own = drawn.reshape(rows.dealt + rows.own, words), masks.reshape(rows.own, words)
+    half, theirs = both[: rows.dealt], both[rows.dealt :]
     out = _of_tile(dealt.message, rows.dealt, begin, words)
     deal_tables(bits, tables.chunks, half, out)
     xor(bits[rows.window :], half[shared - 1 : shared], out[shared - 1 : shared])
     of_groups, at = tables.factors.shape[0], begin // 64
     for j in range(comparison.decisions):
-        rest, own = half[shared + j * (products + wires + 1) :], mine[j * (wires + 1) :]
-        theirs, target = rest[products:], out[shared + j * products : shared + (j + 1) * products]
-        deal_products(tables.factors, theirs[:leaves], own[:leaves], rest[:of_groups], target[:of_groups])
-        deal_products(tables.top_factors, theirs[leaves:wires], own[leaves:wires], rest[of_groups:products], target[of_groups:])
-        dealt.beta_client[j, at : at + words] = theirs[wires]
-        dealt.beta_server[j, at : at + words] = own[wires]
+        first, last = shared + j * products, shared + (j + 1) * products
+        rest, target = half[first:last], out[first:last]
+        one, two = theirs[j * (wires + 1) :], own[j * (wires + 1) :]
+        deal_products(tables.factors, one[:leaves], two[:leaves], rest[:of_groups], target[:of_groups])
+        deal_products(tables.top_factors, one[leaves:wires], two[leaves:wires], rest[of_groups:], target[of_groups:])
+        dealt.beta_drawn[j, at : at + words] = one[wires]
+        dealt.beta_told[j, at : at + words] = two[wires]
 
 
 @kernel
@@ -141,8 +161,9 @@ def serve_leaves(comparison, which, begin, y, planes, work):
     bits = work[: (rows.window + 1) * words].reshape(rows.window + 1, words)
     leaves = work[(rows.window + 1) * words : (rows.window + 1 + 2 * chunks) * words].reshape(2 * chunks, words)
     slice_bits(y, comparison.low_bit, bits)
-    select_leaves(bits, tables.chunks, _of_tile(planes.dealt, rows.dealt, begin, words), _NONE, leaves)
-    mine = _of_tile(planes.masks, rows.server, begin, words)[which * (wires + 1) :]
+    share, masks = share_and_masks(rows, planes.dealt, planes.drawn, begin, words)
+    select_leaves(bits, tables.chunks, share, _NONE, leaves)
+    mine = masks[which * (wires + 1) :]
     mask_rows(tables.wires, leaves, mine, _of_tile(planes.leaf_wires[which], rows.leaves, begin, words))
     copy_rows(tables.start, leaves, _of_tile(planes.groups[which], tables.start.shape[0], begin, words))
     at = begin // 64
@@ -150,10 +171,10 @@ def serve_leaves(comparison, which, begin, y, planes, work):
 
 
 @kernel
-def infer_leaves(comparison, which, begin, y, drawn, their_leaves, planes, work):
+def infer_leaves(comparison, which, begin, y, own, their_leaves, planes, work):
     """C: from S's leaf wires, own leaf and group wires for message 2; what the top needs to keep. For decision `which`.
 
-    y: the tile's cut words; drawn: the tile's rows drawn with P; their_leaves: bytes with a row a decision; work: scratch.
+    y: the tile's cut words; own: the tile's rows of `share_and_masks`; their_leaves: bytes with a row a decision; work: scratch.
     """
     tables, rows = comparison.tables, comparison.rows
     words, leaf, top, products = y.shape[0] // 64, rows.leaves, rows.top, rows.products
@@ -164,9 +185,8 @@ def infer_leaves(comparison, which, begin, y, drawn, their_leaves, planes, work)
     work = work[2 * chunks * words :]
     opened = work[: leaf * words].reshape(leaf, words)
     results = work[leaf * words : (leaf + outputs) * words].reshape(outputs, words)
-    half = drawn.reshape(rows.client, words)
-    dealt = half[shared + which * (products + leaf + top + 1) :]
-    masks = dealt[products:]
+    half, masks = own
+    dealt, masks = half[shared + which * products :], masks[which * (leaf + top + 1) :]
     slice_bits(y, comparison.low_bit, bits)
     select_leaves(bits, tables.chunks, half, _ONES, leaves)
     mine = _of_tile(planes.leaf_wires[which], leaf, begin, words)
@@ -193,9 +213,8 @@ def serve_top(comparison, which, begin, words, planes, received, work, wires):
     """S: from C's wires `received`, own group wires and half of b^ for message 3, of decision `which`, into `wires`. work: scratch."""
     tables, rows = comparison.tables, comparison.rows
     leaf, top, shared = rows.leaves, rows.top, rows.shared
-    dealt = _of_tile(planes.dealt, rows.dealt, begin, words)
-    products = dealt[shared + which * rows.products :]
-    mine = _of_tile(planes.masks, rows.server, begin, words)[which * (leaf + top + 1) :]
+    dealt, masks = share_and_masks(rows, planes.dealt, planes.drawn, begin, words)
+    products, mine = dealt[shared + which * rows.products :], masks[which * (leaf + top + 1) :]
     opened = work[: leaf * words].reshape(leaf, words)
     xor(_of_tile(planes.leaf_wires[which], leaf, begin, words), _of_tile(received.leaves[which], leaf, begin, words), opened)
     results = _of_tile(planes.groups[which], tables.start.shape[0], begin, words)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from threepc.kernels import gate
-from threepc.kernels.decisions import deal_decisions, infer_leaves, infer_top, serve_leaves, serve_top
+from threepc.kernels.decisions import deal_decisions, infer_leaves, infer_top, serve_leaves, serve_top, share_and_masks
 from threepc.kernels.keystream import BLOCK_BYTES, draw
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.packing import TILE, TILE_WORDS, pack, unpack
@@ -94,7 +94,7 @@ def infer_openings(message, kept_bits, tiles, x):
 
 
 class DealScratch(NamedTuple):
-    """Planes of one tile: what C and P, and what S and P draw for it, and what `deal_decisions` needs besides."""
+    """Planes of one tile, see `deal_decisions`: what P draws for it with either party, and what else is needed."""
 
     drawn: np.ndarray
     masks: np.ndarray
@@ -106,40 +106,49 @@ def _row_blocks(rows):
     return 8 * rows * TILE_WORDS // BLOCK_BYTES
 
 
+@inline
+def _drawn_rows(rows, message):
+    """What a party draws: its own masks, and its share of what P deals unless it is told that in a message."""
+    return rows.own if message.shape[0] else rows.dealt + rows.own
+
+
 @kernel
-def deal_all_decisions(comparison, r, client_stream, server_stream, tiles, scratch, dealt):
-    """P: see `deal_decisions`. r: cut words."""
-    rows = comparison.rows
+def deal_all_decisions(comparison, r, stream, told_stream, tiles, scratch, dealt):
+    """P: see `deal_decisions`. r: cut words; stream, told_stream: with the party that draws its share, and with the one that is told it."""
+    rows, both = comparison.rows, comparison.rows.dealt + comparison.rows.own
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
         words = (end - begin) // 64
-        drawn, masks = scratch.drawn[: rows.client * words], scratch.masks[: rows.server * words]
-        draw(client_stream, tile * _row_blocks(rows.client), drawn)
-        draw(server_stream, tile * _row_blocks(rows.server), masks)
+        drawn, masks = scratch.drawn[: both * words], scratch.masks[: rows.own * words]
+        draw(stream, tile * _row_blocks(both), drawn)
+        draw(told_stream, tile * _row_blocks(rows.own), masks)
         deal_decisions(comparison, begin, r[begin:end], drawn, masks, scratch.work, dealt)
 
 
 @kernel
 def serve_all_leaves(comparison, y, server_stream, tiles, planes, work):
-    """S: see `serve_leaves`; the planes' masks are drawn here. y: cut words (decisions, run)."""
-    rows = comparison.rows.server
+    """S: see `serve_leaves`; what the planes hold as drawn is drawn here. y: cut words (decisions, run)."""
+    rows = _drawn_rows(comparison.rows, planes.dealt)
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
-        draw(server_stream, tile * _row_blocks(rows), planes.masks[begin // 64 * rows : end // 64 * rows])
+        draw(server_stream, tile * _row_blocks(rows), planes.drawn[begin // 64 * rows : end // 64 * rows])
         for j in range(comparison.decisions):
             serve_leaves(comparison, j, begin, y[j, begin:end], planes, work)
 
 
 @kernel
-def infer_all_leaves(comparison, y, client_stream, tiles, their_leaves, drawn, planes, work):
-    """C: see `infer_leaves`. y: cut words (decisions, run); drawn, work: scratch."""
-    rows = comparison.rows.client
+def infer_all_leaves(comparison, y, client_stream, tiles, received, drawn, planes, work):
+    """C: see `infer_leaves`. y: cut words (decisions, run); received: a `ClientReceived`; drawn, work: scratch."""
+    rows, dealt = _drawn_rows(comparison.rows, received.dealt), 8 * comparison.rows.dealt
     for tile in range(tiles.first, tiles.last):
         begin, end = _bounds(tile, tiles)
-        half = drawn[: rows * (end - begin) // 64]
-        draw(client_stream, tile * _row_blocks(rows), half)
+        words = (end - begin) // 64
+        own = drawn[: rows * words]
+        draw(client_stream, tile * _row_blocks(rows), own)
+        told = received.dealt[dealt * (begin // 64) : dealt * (end // 64)]
+        both = share_and_masks(comparison.rows, told, own, 0, words)
         for j in range(comparison.decisions):
-            infer_leaves(comparison, j, begin, y[j, begin:end], half, their_leaves, planes, work)
+            infer_leaves(comparison, j, begin, y[j, begin:end], both, received.leaves, planes, work)
 
 
 @kernel

@@ -46,6 +46,7 @@ class Settings:
     calibration: images of the server's (never a client's) with which every layer's range is measured: files, or real numbers (N, C, H, W);
     () for artificial ones. margin: bits by which a layer's values may be larger than with these.
     relu_messages: one of `threepc.choices.RELU_MESSAGES`; "auto" takes what `network` and `links` say, as a run does, for `batch` images at once.
+    links: rates of the parties' hosts, by which the plan chooses whom the provider tells what, too; see `PublicModel.balanced`.
     """
 
     ring: int = 48
@@ -114,6 +115,7 @@ class Imported:
         usual = Precision(settings.ring, window=settings.window)
         precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
         public = _with_messages(PublicModel(graph, precision, sizes or None, card, reveal), settings)
+        public = public.balanced(settings.network, settings.links)
         public.plan(1)
         return Assembled(ServedModel(public, self.weights), self, ranges, expected)
 

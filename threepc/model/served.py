@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import IO, Any, Protocol, cast
 
 import numpy as np
 
-from threepc.choices import LABEL, LOGITS
+from threepc.choices import LABEL, LOGITS, NETWORKS, read_links
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, Weights, check_weights
 from threepc.graph.outputs import revealed, split
@@ -18,8 +19,10 @@ from threepc.graph.relu_spec import Sizes, patch_sizes
 from threepc.images.card import ModelCard
 from threepc.images.resize import bilinear
 from threepc.model.limits import check_work
+from threepc.plan.dealing import choose
+from threepc.plan.messages import Links
 from threepc.plan.precision import Precision
-from threepc.plan.schedule import Plan, fingerprint, schedule
+from threepc.plan.schedule import Plan, deciding, fingerprint, schedule
 
 Outputs = np.ndarray | tuple[np.ndarray, ...]
 """What a network gives for N images: an array (N, ...), or a tuple of these, in order, where it returns several tensors."""
@@ -38,11 +41,24 @@ class PublicModel:
     card: ModelCard
     reveal: str = LOGITS
     quick: tuple[str, ...] = ()
+    to_client: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of graph, precision, spec, what is revealed and which layers are quick: equal at all parties or the session ends."""
-        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.quick)
+        """SHA-256 of all but the card: equal at all parties or the session ends."""
+        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.quick, self.to_client)
+
+    def balanced(self, network: str, links: str) -> PublicModel:
+        """The same, with the layers dealt to the client that suit a preset and hosts' rates, see `plan.dealing`; none where no rate is stated."""
+        usual = dataclasses.replace(self, to_client=())
+        if not links:
+            return usual
+        layers = [name for name in deciding(self.graph, self.reveal) if name not in self.quick]
+        told = choose(usual.plan(1), self._told_plan, layers, Links(NETWORKS[network], read_links(links)))
+        return dataclasses.replace(self, to_client=told)
+
+    def _told_plan(self, names: Sequence[str]) -> Plan:
+        return dataclasses.replace(self, to_client=tuple(names)).plan(1)
 
     @cached_property
     def reveals(self) -> tuple[str, ...]:
@@ -70,7 +86,7 @@ class PublicModel:
     def _plans(self) -> Callable[[int], Plan]:
         def make(batch: int) -> Plan:
             check_work(self.graph, batch)
-            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal, quick=self.quick)
+            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal, quick=self.quick, to_client=self.to_client)
 
         return lru_cache(maxsize=4)(make)
 
@@ -110,25 +126,31 @@ class PublicModel:
             "sizes": sizes,
             "card": self.card.to_json(),
             "reveal": self.reveal,
-        } | ({"quick": list(self.quick)} if self.quick else {})
+        } | {key: list(names) for key, names in (("quick", self.quick), ("to_client", self.to_client)) if names}
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> PublicModel:
         """Inverse of `to_plain` for data of a stranger, which fits together and has a plan; raises InputError naming what is wrong."""
         texts = "graph", "card", "reveal"
-        if data.keys() - {"quick"} != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
+        if data.keys() - {"quick", "to_client"} != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
             raise InputError("the server's description of its model has other keys than this version of threepc expects")
         if data["sizes"] is not None and not isinstance(data["sizes"], dict):
             raise InputError("the server's relu spec is no object")
         layers = {name: patch_sizes("the server's relu spec", name, layer).tolist() for name, layer in (data["sizes"] or {}).items()}
         sizes = {name: tuple((height, width) for height, width in layer) for name, layer in layers.items()}
         graph, precision = Graph.from_json(data["graph"]), Precision.from_plain(data["precision"])
-        quick = data.get("quick", [])
-        if not isinstance(quick, list) or not all(isinstance(name, str) for name in quick):
-            raise InputError("the server's list of layers of two messages is no list of names")
-        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], tuple(quick))
+        quick = _names(data, "quick", "layers of two messages")
+        to_client = _names(data, "to_client", "layers that are dealt to the client")
+        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], quick, to_client)
         model.plan(1)
         return model
+
+
+def _names(data: dict[str, Any], key: str, what: str) -> tuple[str, ...]:
+    names = data.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"the server's list of {what} is no list of names")
+    return tuple(names)
 
 
 def _network_output(decoded: np.ndarray, output: Node, reveal: str) -> np.ndarray:

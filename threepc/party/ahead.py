@@ -29,7 +29,7 @@ from threepc.transport.meter import Meter
 class Ahead:
     """One attempt's offline phase, run elsewhere; the online phase reads the input's mask and the outputs' shares from it when it needs them.
 
-    meter: counts what the client sends for it. dealt: what the provider said of its part, once somebody has heard that.
+    meter: counts what the client sends for it, and is dealt. dealt: what the provider said of its part, once somebody has heard that.
     """
 
     def __init__(self, role: Client, plan: Plan, trace: Timeline | None) -> None:
@@ -40,12 +40,17 @@ class Ahead:
         self._kept: Future[list[np.ndarray]] = Future()
         self._seconds = 0.0
 
-    def run(self) -> None:
-        """Prepare. Raises nothing: what goes wrong is raised where the results are asked for, and by `fail`."""
+    def run(self, provider: Channel) -> None:
+        """Prepare. Raises what goes wrong, of which `fail` tells who asks for the results.
+
+        provider: where that comes from which is dealt to the client; then what the provider says of its part is heard here, before further attempts'.
+        """
         began = time.perf_counter()
         note = noting(self._trace, "offline", inference.nothing)
         kept = inference.prepare(self.role, self.plan, self._mask.set_result, note)
         self._seconds = time.perf_counter() - began
+        if self.plan.cost.offline.get("provider->client"):
+            self.dealt = provider.receive_control("dealt")
         self._kept.set_result(kept)
 
     def fail(self, error: BaseException) -> None:
@@ -82,9 +87,9 @@ class Ahead:
 class Preparing:
     """The thread in which a session's offline phases run, one after the other, in the order of their attempts."""
 
-    def __init__(self, paced: PacedSender, channels: list[Channel]) -> None:
-        """channels: all of the session, which end where an offline phase fails."""
-        self._paced, self._channels = paced, channels
+    def __init__(self, paced: PacedSender, provider: Channel, channels: list[Channel]) -> None:
+        """paced: to the server; provider: from there; channels: all of the session, which end where an offline phase fails."""
+        self._paced, self._provider, self._channels = paced, provider, channels
         self._waiting: queue.SimpleQueue[Ahead | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="prepare", daemon=True).start()
 
@@ -102,8 +107,9 @@ class Preparing:
         while (ahead := self._waiting.get()) is not None:
             if failure is None:
                 try:
-                    self._paced.channel.attempt, self._paced.channel.meter = ahead.role.attempt, ahead.meter
-                    ahead.run()
+                    for channel in (self._paced.channel, self._provider):
+                        channel.attempt, channel.meter = ahead.role.attempt, ahead.meter
+                    ahead.run(self._provider)
                 except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
                     failure = error
                     for channel in self._channels:

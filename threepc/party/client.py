@@ -20,7 +20,7 @@ from threepc.party.ahead import Ahead, Preparing
 from threepc.party.connector import Connector
 from threepc.party.memory import check_batch, check_weights, largest_batch
 from threepc.party.offered import is_meant
-from threepc.party.pacing import PacedSender
+from threepc.party.pacing import PacedReceiver, PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
 from threepc.party.rehearsal import rehearse_client
 from threepc.party.session import (
@@ -117,8 +117,8 @@ class ClientSession:
         if self._provider.receive_control("ready").fields.get("fingerprint") != self.model.fingerprint:
             raise RunError("the provider confirmed another model")
         self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
-        self._paced = PacedSender(self._offline, self._options.budget)
-        self._preparing = Preparing(self._paced, self._channels)
+        self._paced, self._told = PacedSender(self._offline, self._options.budget), PacedReceiver(self._provider)
+        self._preparing = Preparing(self._paced, self._provider, self._channels)
 
     def _receive_weights(self, digest: str, sizes: dict[int, int], kept: list[np.ndarray] | None) -> None:
         """The masked weights as kernels take them, for this session and further ones. kept: those on the disk; else they come from the server."""
@@ -202,9 +202,9 @@ class ClientSession:
         attempt, self._attempt = self._attempt, self._attempt + 1
         self._stream.begin_attempt(attempt)
         allow_messages(plan, self._channels, self._options.budget)
-        self._provider.attempt = attempt
         self._provider.send_control("deal", {"attempt": attempt, "batch": plan.batch})
-        role = Client(attempt, self._weights, self._stream, self._paced, self._online, self._options.threads)
+        role = Client(attempt, self._weights, self._stream, self._provider, self._paced, self._online, self._options.threads)
+        role.on_taken = self._told.used
         return cast("Preparing", self._preparing).begin(Ahead(role, plan, self._options.trace))
 
     def _wait_for(self, ahead: Ahead) -> None:
@@ -234,6 +234,7 @@ class ClientSession:
         record.precomputed = int(was_ready)
         record.add_usage("client", usage.fields())
         try:
+            self._told.settle()
             self._wait_for(ahead)
             if not separate:
                 record.seconds["offline"] = ahead.seconds

@@ -54,7 +54,7 @@ def share_weights(plan: Plan, weights: Weights, key: bytes) -> SharedWeights:
 class ThreeRoles:
     """One attempt of the roles `provider`, `client` and `server`, their messages counted in `meters`. A context manager.
 
-    dealt, prepared, online: both ends of each channel, that of the provider or the client first. streams: of each holder with another one.
+    dealt, told, prepared, online: both ends of each channel, that of the provider or the client first; told: from provider to client. streams: of each holder with another one.
     """
 
     new_stream: type[Keystream] = Keystream
@@ -69,16 +69,17 @@ class ThreeRoles:
         self.streams = streams = {name: _begun(self.new_stream, key, attempt) for name, key in holders.items()}
         self.meters = {role: Meter() for role in ("provider", "server", "client")}
         self.dealt, self.prepared, self.online = (self._pair(role, attempt) for role in ("provider", "client", "client"))
-        self.provider = Provider(attempt, shared.provider, streams["PC"], streams["PS"], self.dealt[0], threads)
-        self.client = Client(attempt, shared.client, streams["CP"], self.prepared[0], self.online[0], threads)
+        self.told = self._pair("provider", attempt, "client")
+        self.provider = Provider(attempt, shared.provider, streams["PC"], streams["PS"], self.dealt[0], self.told[0], threads)
+        self.client = Client(attempt, shared.client, streams["CP"], self.told[1], self.prepared[0], self.online[0], threads)
         server_ends = self.dealt[1], self.prepared[1], self.online[1]
         self.server = Server(attempt, shared.server, shared.biases, streams["SP"], *server_ends, threads)
 
-    def _pair(self, role: str, attempt: int) -> tuple[Channel, Channel]:
+    def _pair(self, role: str, attempt: int, other: str = "server") -> tuple[Channel, Channel]:
         one, two = memory.pair()
         ends = (
-            self.new_channel(one, (role, "server"), meter=self.meters[role]),
-            self.new_channel(two, ("server", role), meter=self.meters["server"]),
+            self.new_channel(one, (role, other), meter=self.meters[role]),
+            self.new_channel(two, (other, role), meter=self.meters[other]),
         )
         for channel in ends:
             channel.attempt = attempt
@@ -127,7 +128,7 @@ class ThreeRoles:
 
     def close(self) -> None:
         """Close every channel."""
-        for ends in (self.dealt, self.prepared, self.online):
+        for ends in (self.dealt, self.told, self.prepared, self.online):
             for channel in ends:
                 channel.close()
 

@@ -39,7 +39,7 @@ ring: 48                          # bits of a ring element: 64, 48, 40 or 32
 reveal: logits                    # what a client learns: logits or label; of several outputs NAME=label for some
 # relu_messages: 2                # online messages of a ReLU: 4, 2 for more dealt bytes where delay decides, auto as network and links say
 # network: wan                    # simulate a slower network between parties on one host: lan, lan10, wan, wan352
-# links: server=1G,client=20M/100M   # what a host sends and receives (UP/DOWN bits/s), its peers together; part of the simulated network
+# links: server=1G,client=20M/100M   # what hosts send and receive (UP/DOWN bits/s): decides who is dealt what; simulated with the network
 
 timeouts:                         # seconds
   connect: 300                    # until a party that is not there is given up

@@ -12,7 +12,7 @@ import numpy as np
 
 from threepc.party.session import number_field
 from threepc.transport.channel import Channel
-from threepc.transport.framing import Layout
+from threepc.transport.framing import Control, Layout
 
 GRANT = 1 << 16
 """Credit is granted when more than this many bytes have been consumed; a sender never waits for credit for fewer."""
@@ -24,11 +24,15 @@ class PacedSender:
     def __init__(self, channel: Channel, budget: int) -> None:
         self.channel, self._budget, self._outstanding = channel, budget, 0
 
+    def take(self, credit: Control) -> None:
+        """Credit that somebody else has received."""
+        self._outstanding -= number_field(credit, "bytes")
+
     def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
         """As `Channel.send`. Raises also what receiving raises, when the receiver has gone."""
         size = sum(part.nbytes for part in parts)
         while self._outstanding > GRANT and self._outstanding + size > self._budget:
-            self._outstanding -= number_field(self.channel.receive_control("credit"), "bytes")
+            self.take(self.channel.receive_control("credit"))
         self._outstanding += size
         self.channel.send(op, parts, phase)
 
@@ -42,10 +46,14 @@ class PacedReceiver:
     def receive(self, op: int, layout: Layout) -> list[np.ndarray]:
         """As `Channel.receive`."""
         parts = self.channel.receive(op, layout)
-        self._consumed += sum(part.nbytes for part in parts)
+        self.used(sum(part.nbytes for part in parts))
+        return parts
+
+    def used(self, size: int) -> None:
+        """So many bytes have been consumed, of what somebody received from the channel itself."""
+        self._consumed += size
         if self._consumed > GRANT:
             self.settle()
-        return parts
 
     def settle(self) -> None:
         """Grant credit for everything consumed so far."""

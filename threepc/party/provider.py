@@ -111,14 +111,16 @@ class ProviderParty(ListeningParty):
                 rehearse_provider(model, weights, self._options.memory, self._options.threads)
                 for channel in (client, server):
                     channel.send_control("ready", {"fingerprint": model.fingerprint})
-                paced, where = (
+                client.meter = server.meter
+                told, paced, where = (
+                    PacedSender(client, self._options.budget),
                     PacedSender(server, self._options.budget),
                     f"{client.connection.where} with the server at {server.connection.where}",
                 )
                 with self.observation.session(session, self.called(client.connection), where):
-                    while request := next_request(client, "deal", self._options.idle):
+                    while request := next_request(client, "deal", self._options.idle, told.take):
                         with self.inferring():
-                            self._deal(request, model, weights, client, paced, streams)
+                            self._deal(request, model, weights, told, paced, streams)
             finally:
                 for stream in streams:
                     stream.erase()
@@ -141,18 +143,19 @@ class ProviderParty(ListeningParty):
         request: Control,
         model: PublicModel,
         weights: Weights,
-        client: Channel,
+        told: PacedSender,
         paced: PacedSender,
         streams: tuple[Keystream, Keystream],
     ) -> None:
-        """Deal for one inference. streams: with the client and with the server."""
+        """Deal for one inference. told, paced: to the client and to the server; streams: with them."""
+        client = told.channel
         attempt, plan = requested(model, request, self._options, self.role)
         for stream in streams:
             stream.begin_attempt(attempt)
         client.attempt = paced.channel.attempt = attempt
         before, usage, seconds = paced.channel.meter.counts(), Usage(client.session), [0.0] * len(plan.steps)
         note = noting(self._options.trace, f"session {client.session.hex()[:8]}", inference.noting(seconds))
-        inference.deal(Provider(attempt, weights, *streams, paced, self._options.threads), plan, note)
+        inference.deal(Provider(attempt, weights, *streams, paced, told, self._options.threads), plan, note)
         for stream in streams:
             stream.end_attempt(attempt)
         fields = usage.fields()

@@ -51,7 +51,7 @@ def rehearse_provider(model: PublicModel, weights: Weights, memory: int, threads
     """P deals once for nobody. weights: the masks of every linear layer; memory: bytes that an inference may take. Once in a process and model."""
     if plan := _first("provider", model, memory):
         with _stream() as with_client, _stream() as with_server, contextlib.suppress(_TooLongError):
-            inference.deal(Provider(0, weights, with_client, with_server, _Nobody(), threads), plan, _within_limit())
+            inference.deal(Provider(0, weights, with_client, with_server, _Nobody(), _Nobody(), threads), plan, _within_limit())
 
 
 def rehearse_server(model: PublicModel, weights: Weights, biases: Mapping[int, np.ndarray], memory: int, threads: int) -> None:
@@ -68,7 +68,8 @@ def rehearse_client(model: PublicModel, weights: Weights, memory: int, threads: 
     """C prepares and infers once with nobody, in two threads as for an image. Arguments as of `rehearse_provider`, the weights masked ones."""
     if plan := _first("client", model, memory):
         with _stream() as stream:
-            role, within = Client(0, weights, stream, _Nobody(), cast("Channel", _Nobody()), threads), _within_limit()
+            nobody, within = _Nobody(), _within_limit()
+            role = Client(0, weights, stream, nobody, nobody, cast("Channel", nobody), threads)
             prepared = _Prepared()
 
             def prepare() -> None:

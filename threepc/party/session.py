@@ -22,9 +22,10 @@ To infer, any number of times, one after the other:
 
     C -> P   deal     attempt, batch: of this inference, or of one ahead of it
     C -> S   infer    attempt, batch
-                      [P -> S what is dealt, C -> S what is prepared, then C and S in turn what is said online]
+                      [P -> S and P -> C what is dealt, C -> S what is prepared, then C and S in turn what is said online]
     S -> P   credit   bytes: for what was dealt, see pacing.py
     S -> C   credit   bytes: for what was prepared
+    C -> P   credit   bytes: for what was dealt to C, see `PublicModel.to_client`
     P -> C   dealt    seconds, cpu_seconds, peak_rss_mb, layers
     S -> C   done     seconds, cpu_seconds, peak_rss_mb, layers, dealt
 
@@ -229,7 +230,7 @@ def check_ahead(model: PublicModel, options: Options, role: str, greeting: Contr
     if not count:
         return
     plan = check_batch(model, batch, options.memory, f"the {role}")
-    sizes = [size for link, size in plan.cost.offline.items() if role == "server" or link.startswith(role)]
+    sizes = [size for link, size in plan.cost.offline.items() if role == "server" or role in link.split("->")]
     held = [(max(sizes, default=0), options.budget)] + ([(kept(plan), options.memory)] if role == "client" else [])
     for size, limit in held:
         most = min(limit // max(size, 1), MOST_AHEAD)
@@ -239,10 +240,15 @@ def check_ahead(model: PublicModel, options: Options, role: str, greeting: Contr
             raise InputError(f"{takes}, but the {role} holds {limit / 1e6:,.0f} MB ahead for a session: {cure}")
 
 
-def next_request(channel: Channel, kind: str, idle: float | None) -> Control | None:
-    """What a client asks for next, or None when it says bye. Raises RunError when it has asked for nothing in `idle` seconds."""
+def next_request(channel: Channel, kind: str, idle: float | None, on_credit: Callable[[Control], None] | None = None) -> Control | None:
+    """What a client asks for next, or None when it says bye. Raises RunError when it has asked for nothing in `idle` seconds.
+
+    on_credit: hears of credit that comes in between; where it is None there is none.
+    """
+    kinds = kind, "bye", *(["credit"] if on_credit else [])
     try:
-        request = channel.receive_control(kind, "bye", timeout=idle)
+        while (request := channel.receive_control(*kinds, timeout=idle)).kind == "credit" and on_credit:
+            on_credit(request)
     except NoAnswerError:
         raise RunError(f"the session was idle for {idle:g} s") from None
     return request if request.kind == kind else None

@@ -143,3 +143,7 @@ def _agree(deployment: Deployment, model: PublicModel) -> None:
     for key, (ours, theirs) in expected.items():
         if ours != theirs:
             raise RunError(f"the parties disagree on {key}: the server says {theirs}, {deployment.path} here says {ours}")
+    told = model.balanced(deployment.network, deployment.links).to_client
+    if told != model.to_client:
+        counts = f"the client is dealt its shares of {len(told)} layers, by the server's of {len(model.to_client)}"
+        raise RunError(f"the parties disagree on links: by those of {deployment.path} here {counts}")

@@ -157,7 +157,7 @@ def _output(at: Scheduler, node: Node) -> None:
         at.append(ServerOutputStep, node, node.name, [source], value, 1, protocol=ServerOutput(at.op, elements(value), at.bits, shift))
         return
     if at.reveals[node.name] == LABEL:
-        argmax = Argmax(at.op, value.shape, at.bits, shift)
+        argmax = Argmax(at.op, value.shape, at.bits, shift, at.relu(node))
         at.append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
         return
     protocol = Output(at.op, elements(value), at.bits, shift)

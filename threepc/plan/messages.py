@@ -38,11 +38,20 @@ class Links:
     def seconds(self, cost: Cost) -> float:
         """Of an inference whose material is dealt meanwhile."""
         sizes = {link: cost.offline.get(link, 0) + cost.online.get(link, 0) for link in {**cost.offline, **cost.online}}
-        busy = [8 * size / self._rate(link) for link, size in sizes.items()]
+        return max(self.online_seconds(cost), self.busiest(sizes))
+
+    def busiest(self, sizes: Mapping[str, int]) -> float:
+        """Seconds of the link or host that is busiest with so many bytes by link."""
+        return max(self.busy(sizes).values(), default=0.0)
+
+    def busy(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """Seconds that every link ("server->client"), uplink ("server up") and downlink ("client down") is busy with so many bytes by link."""
+        own = self.preset.rate_bits_per_s if self.preset else float("inf")
+        times = {link: 8 * size / own for link, size in sizes.items()}
         for party, rates in self.hosts.items():
             sent, received = (sum(size for link, size in sizes.items() if link.split("->")[end] == party) for end in (0, 1))
-            busy += [8 * sent / rates.up, 8 * received / rates.down]
-        return max([self.online_seconds(cost), *busy])
+            times |= {f"{party} up": 8 * sent / rates.up, f"{party} down": 8 * received / rates.down}
+        return times
 
 
 def candidates(graph: Graph) -> tuple[str, ...]:

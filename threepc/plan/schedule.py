@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.choices import LOGITS
+from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
 from threepc.graph import relu_spec
 from threepc.graph.activations import takes_patches
@@ -26,6 +26,9 @@ from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol.cost import Cost
 from threepc.protocol.steps import LinearStep, OutputStep, Step
 from threepc.ring import Ring
+
+DECIDING = ("relu", "clip", "bend", "rectify", "smooth", "maxpool")
+"""Kinds of nodes with decisions; an output decides where its label is revealed."""
 
 MOST_BYTES = 1 << 40
 """Of all values and all messages of one inference, and of the masked weights."""
@@ -78,10 +81,13 @@ class Plan:
             yield step, words, ring.encode(own["bias"], step.result.fraction, f"the bias of {step.name}")
 
 
-def fingerprint(graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS, quick: Sequence[str] = ()) -> str:
+def fingerprint(
+    graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS, quick: Sequence[str] = (), to_client: Sequence[str] = ()
+) -> str:
     """SHA-256 (hex) of everything public that the parties must agree on."""
     spec = {name: [list(s) for s in sizes[name]] for name in sorted(sizes)} if sizes else None
-    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal, *([sorted(quick)] if quick else [])], sort_keys=True)
+    chosen = [*([sorted(quick)] if quick else []), *([{"to_client": sorted(to_client)}] if to_client else [])]
+    text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal, *chosen], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -93,17 +99,20 @@ def schedule(
     reveal: str = LOGITS,
     draft: bool = False,
     quick: Sequence[str] = (),
+    to_client: Sequence[str] = (),
 ) -> Plan:
     """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels; see `outputs.revealed` for several.
 
     draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for. quick: the layers whose ReLUs take two messages.
+    to_client: layers that decide, of which the client, and not the server, is told its share of what is dealt for the decisions.
 
     Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes, fractional bits or two messages of what the
     graph does not have, and for more than the limits above.
     """
     reveals = {node.name: what for node, what in zip(graph.outputs, revealed(graph, reveal), strict=True)}
     _check_names(graph, precision, sizes or {}, quick)
-    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft, frozenset(quick))
+    _check_told(set(deciding(graph, reveal)).difference(quick), to_client)
+    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft, frozenset(quick), frozenset(to_client))
     for node in graph.nodes:
         LAYERS[node.kind](scheduler, node)
     plan = Plan(graph, precision, batch, tuple(scheduler.steps), _release(scheduler.steps))
@@ -118,6 +127,20 @@ def schedule(
 def _release(steps: Sequence[Step]) -> tuple[tuple[str, ...], ...]:
     last = {source: i for i, step in enumerate(steps) for source in step.sources}
     return tuple(tuple(s for s in dict.fromkeys(step.sources) if last[s] == i) for i, step in enumerate(steps))
+
+
+def deciding(graph: Graph, reveal: str) -> list[str]:
+    """Names of the layers with decisions."""
+    of_outputs = zip(graph.outputs, revealed(graph, reveal), strict=True)
+    return [node.name for node in graph.nodes if node.kind in DECIDING] + [node.name for node, what in of_outputs if what == LABEL]
+
+
+def _check_told(can_be: set[str], to_client: Sequence[str]) -> None:
+    for name in to_client:
+        if name not in can_be:
+            raise InputError(f"dealing to the client: {name!r:.80} is no layer of this network that decides in four messages")
+    if len(set(to_client)) < len(to_client):
+        raise InputError("dealing to the client: a layer is named twice")
 
 
 def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequence[str]) -> None:

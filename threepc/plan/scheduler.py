@@ -36,9 +36,17 @@ class Scheduler:
     """The plan so far: its steps, and for every node the value that stands for it."""
 
     def __init__(
-        self, graph: Graph, precision: Precision, sizes: Sizes, batch: int, reveals: Mapping[str, str], draft: bool, quick: frozenset[str]
+        self,
+        graph: Graph,
+        precision: Precision,
+        sizes: Sizes,
+        batch: int,
+        reveals: Mapping[str, str],
+        draft: bool,
+        quick: frozenset[str],
+        to_client: frozenset[str],
     ) -> None:
-        self.draft, self.quick = draft, quick
+        self.draft, self.quick, self.to_client = draft, quick, to_client
         self.graph, self.precision, self.sizes, self.batch, self.reveals = graph, precision, sizes, batch, reveals
         self.readers = graph.consumers()
         self.bits, self.fraction = precision.bits, precision.fraction
@@ -51,9 +59,11 @@ class Scheduler:
 
     # The pieces
 
-    def relu(self, node: Node) -> type[ReluLayer]:
-        """The protocol of a node's ReLUs: of two messages, or of four."""
-        return QuickRelu if node.name in self.quick else Relu
+    def relu(self, node: Node) -> Callable[..., ReluLayer]:
+        """The protocol of a node's ReLUs: of two messages, or of four, and then perhaps with shares dealt to the client."""
+        if node.name in self.quick:
+            return QuickRelu
+        return partial(Relu, to_client=True) if node.name in self.to_client else Relu
 
     def inputs(self, node: Node) -> list[str]:
         """Names of the values that stand for a node's inputs."""

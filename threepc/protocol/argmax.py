@@ -20,7 +20,7 @@ from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Output
 from threepc.protocol.max_pool import no_summand
 from threepc.protocol.relu import Relu
-from threepc.protocol.relu_layer import OPS
+from threepc.protocol.relu_layer import OPS, ReluLayer
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.protocol.summands import cut_summand
 from threepc.ring import word_of
@@ -28,12 +28,13 @@ from threepc.ring import word_of
 
 @dataclass(frozen=True)
 class Argmax:
-    """Over the channels of `shape` (N, C, H, W); values have `bits` bits, of which the low `shift` do not count."""
+    """Over the channels of `shape` (N, C, H, W); values have `bits` bits, of which the low `shift` do not count; relu: the protocol of comparisons."""
 
     op: int
     shape: tuple[int, int, int, int]
     bits: int
     shift: int
+    relu: Callable[..., ReluLayer] = Relu
 
     @cached_property
     def index_bits(self) -> int:
@@ -51,13 +52,13 @@ class Argmax:
         return Cut(self.bits, self.shift, self.word_bits - self.index_bits)
 
     @cached_property
-    def rounds(self) -> tuple[Relu, ...]:
+    def rounds(self) -> tuple[ReluLayer, ...]:
         """The comparisons: one for each time that the channels are halved."""
         (n, left, h, w), whole = self.shape, Cut(self.word_bits, 0, self.word_bits)
-        rounds: list[Relu] = []
+        rounds: list[ReluLayer] = []
         while left > 1:
             shape = (n, left // 2, h, w)
-            rounds.append(Relu(self.op + OPS * len(rounds), shape, whole, self.word_bits, low_bit=0, width=self.word_bits - 1))
+            rounds.append(self.relu(self.op + OPS * len(rounds), shape, whole, self.word_bits, low_bit=0, width=self.word_bits - 1))
             left -= left // 2
         return tuple(rounds)
 
@@ -84,7 +85,7 @@ class Argmax:
             words += np.arange(self.shape[1]).astype(word)[None, :, None, None]
         return words
 
-    def _run(self, words: np.ndarray, compare: Callable[[Relu, np.ndarray], np.ndarray]) -> np.ndarray:
+    def _run(self, words: np.ndarray, compare: Callable[[ReluLayer, np.ndarray], np.ndarray]) -> np.ndarray:
         for relu in self.rounds:
             half = relu.shape[1]
             a, b = words[:, :half], words[:, half : 2 * half]

@@ -58,7 +58,7 @@ class MaxPool:
     padding: tuple[int, int, int, int]
     dilation: Pair
     kept_bits: int
-    relu: type[ReluLayer] = Relu
+    relu: Callable[..., ReluLayer] = Relu
 
     def __post_init__(self) -> None:
         _ = self.passes  # refuses what cannot be pooled

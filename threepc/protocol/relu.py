@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from threepc.kernels.runs import GateInput, GateMasks
-from threepc.protocol.drelu import DRelu, opened
+from threepc.protocol.drelu import NOTHING, DRelu, opened
 from threepc.protocol.gate import Gate
 from threepc.protocol.relu_layer import DecisionBytes, ReluLayer, Served
 from threepc.protocol.roles import Client, Provider, Server
@@ -26,14 +26,16 @@ from threepc.protocol.roles import Client, Provider, Server
 
 @dataclass(frozen=True)
 class Relu(ReluLayer):
-    """See `ReluLayer` for the fields: in four messages, of any kind."""
+    """See `ReluLayer` for the fields: in four messages, of any kind. to_client: as of `DRelu`."""
+
+    to_client: bool = False
 
     messages: ClassVar[int] = 4
 
     @cached_property
     def drelu(self) -> DRelu:
         """A decision for every patch and threshold."""
-        return DRelu(self.op, self._patch_count, self._low_bit, self.width, len(self.thresholds))
+        return DRelu(self.op, self._patch_count, self._low_bit, self.width, len(self.thresholds), self.to_client)
 
     @cached_property
     def gate(self) -> Gate:
@@ -44,7 +46,9 @@ class Relu(ReluLayer):
     def decision_bytes(self) -> DecisionBytes:
         """Wires, bits and gates."""
         wires = self.drelu.leaf_bytes + self.drelu.group_bytes + self.drelu.bit_bytes
-        return DecisionBytes([self.drelu.dealt_bytes, self.gate.dealt_bytes], self.drelu.leaf_bytes, wires, wires + self.gate.value_bytes)
+        planes, gate = self.drelu.dealt_bytes, self.gate.dealt_bytes
+        dealt, told = ([gate], planes) if self.to_client else ([planes, gate], 0)
+        return DecisionBytes(dealt, self.drelu.leaf_bytes, wires, wires + self.gate.value_bytes, told)
 
     def _decision_values(self, x: np.ndarray) -> np.ndarray:
         """What each decision compares, a row a decision: the opened values less its threshold, or their sums over patches."""
@@ -62,12 +66,17 @@ class Relu(ReluLayer):
 
     def _deal_decisions(self, provider: Provider, r: np.ndarray, d: np.ndarray) -> list[np.ndarray]:
         dealt = self.drelu.deal(provider, self._sums(r))
-        masks = GateMasks(r, self._gate_bits(dealt.beta_client), self._gate_bits(dealt.beta_server), d)
-        return [dealt.message, self.gate.deal(provider, masks)]
+        of_client, of_server = self.drelu.betas(dealt)
+        of_gate = self.gate.deal(provider, GateMasks(r, self._gate_bits(of_client), self._gate_bits(of_server), d))
+        if not self.to_client:
+            return [dealt.message, of_gate]
+        provider.send_to_client(self.op, dealt.message)
+        return [of_gate]
 
     def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> None:
         drelu = self.drelu
-        planes = drelu.infer_leaves(client, self._decision_values(x), first)
+        told = client.take_dealt(self.op) if self.to_client else []
+        planes = drelu.infer_leaves(client, self._decision_values(x), first, *told)
         client.send_online(self.op, planes.leaf_wires, planes.group_wires, *reply)
         groups, theirs = client.receive_online(self.op, drelu.group_bytes, drelu.bit_bytes)
         mine = drelu.infer_bit(client, planes, groups)
@@ -75,11 +84,12 @@ class Relu(ReluLayer):
 
     def _serve_decisions(self, server: Server, at: Served) -> tuple[np.ndarray, np.ndarray]:
         drelu, (packed, *carries) = self.drelu, at.message
-        planes = drelu.serve_leaves(server, self._decision_values(at.x), at.dealt[0])
+        told, of_gate, *_ = [NOTHING, *at.dealt] if self.to_client else at.dealt
+        planes = drelu.serve_leaves(server, self._decision_values(at.x), told)
         server.send_online(self.op, packed, planes.leaf_wires, *carries)
         leaves, groups, *reply = server.receive_online(self.op, drelu.leaf_bytes, drelu.group_bytes, *self._reply_bytes)
         wires = drelu.serve_groups(server, planes, leaves, groups)
         server.send_online(self.op, wires.groups, wires.bit)
         passed = self._serve_passing(server, at, reply)
         theirs, v = server.receive_online(self.op, drelu.bit_bytes, self.gate.value_bytes)
-        return self.gate.serve(server, self._gate_input(at.x, wires.bit, theirs, planes.beta), v, at.dealt[1]), passed
+        return self.gate.serve(server, self._gate_input(at.x, wires.bit, theirs, planes.beta), v, of_gate), passed

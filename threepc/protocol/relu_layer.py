@@ -28,12 +28,16 @@ OPS = 2
 
 
 class DecisionBytes(NamedTuple):
-    """Bytes of what decides, besides the opened values: the parts that P deals, S's in message 1, all that S and that C send online."""
+    """Bytes of what decides, besides the opened values: the parts that P deals to S, S's in message 1, all that S and that C send online.
+
+    told: what P deals to C.
+    """
 
     dealt: list[int]
     first: int
     server: int
     client: int
+    told: int = 0
 
 
 class Served(NamedTuple):
@@ -191,6 +195,7 @@ class ReluLayer(ABC):
             offline={
                 "provider->server": sum(of_decisions.dealt) + through * self.identity.dealt_bytes,
                 "client->server": self.opening.message_bytes + self.pass_opening.message_bytes,
+                **({"provider->client": of_decisions.told} if of_decisions.told else {}),
             },
             online={
                 "server->client": bool(self.decide) * self.opening.message_bytes + of_decisions.server + sum(self._carry_bytes),
@@ -242,7 +247,7 @@ class ReluLayer(ABC):
     # P
 
     def deal(self, provider: Provider, z: np.ndarray) -> np.ndarray:
-        """Deal to the server and return d. z: P's summand (N, C, H, W)."""
+        """Deal to the server, and perhaps to the client, and return d. z: P's summand (N, C, H, W)."""
         decided, passed = self._split(z)
         d, passed_d = self._draw_masks(provider, provider.with_client)
         parts = []
@@ -263,6 +268,8 @@ class ReluLayer(ABC):
         parts = [o.prepare(client, run) for o, run in ((self.opening, decided), (self.pass_opening, passed)) if o.count]
         if parts:
             client.send_offline(self.op, *parts)
+        if self.decide and self.decision_bytes.told:
+            client.keep_dealt(self.op, self.decision_bytes.told)
         return self._join(*self._draw_masks(client, client.with_provider))
 
     def infer(self, client: Client) -> None:

@@ -74,13 +74,20 @@ class Role:
 
 
 class Provider(Role):
-    """P: knows both keys, deals to the server, hears nothing."""
+    """P: knows both keys, deals to the server and, where a layer says so, to the client, hears nothing."""
 
     def __init__(
-        self, attempt: int, weights: Weights, client_key: Keystream, server_key: Keystream, to_server: Sender, threads: int = 1
+        self,
+        attempt: int,
+        weights: Weights,
+        client_key: Keystream,
+        server_key: Keystream,
+        to_server: Sender,
+        to_client: Sender,
+        threads: int = 1,
     ) -> None:
         super().__init__(attempt, weights, threads)
-        self.client_key, self.server_key, self.to_server = client_key, server_key, to_server
+        self.client_key, self.server_key, self.to_server, self.to_client = client_key, server_key, to_server, to_client
 
     def with_client(self, op: int, purpose: Purpose, count: int, tile_bytes: int) -> Source:
         """The stream shared with the client for a run of `count` elements; tile_bytes: what a full tile draws."""
@@ -93,6 +100,10 @@ class Provider(Role):
     def send_offline(self, op: int, *parts: np.ndarray) -> None:
         """Send offline material to the server."""
         self.to_server.send(op, _bytes(parts), "offline")
+
+    def send_to_client(self, op: int, *parts: np.ndarray) -> None:
+        """Send offline material to the client."""
+        self.to_client.send(op, _bytes(parts), "offline")
 
 
 class Peer(Role):
@@ -116,13 +127,37 @@ class Peer(Role):
 
 
 class Client(Peer):
-    """C: one channel to the server for what is prepared offline, one for the online messages; the two may run in two threads."""
+    """C: one channel to the server for what is prepared offline, one for the online messages; the two may run in two threads.
 
-    def __init__(self, attempt: int, weights: Weights, provider_key: Keystream, offline: Sender, online: Channel, threads: int = 1) -> None:
+    provider: where that which P deals to C comes from.
+    """
+
+    def __init__(
+        self,
+        attempt: int,
+        weights: Weights,
+        provider_key: Keystream,
+        provider: Receiver,
+        offline: Sender,
+        online: Channel,
+        threads: int = 1,
+    ) -> None:
         super().__init__(attempt, weights, provider_key, online, threads)
-        self.offline = offline
+        self.provider, self.offline = provider, offline
+        self.on_taken: Callable[[int], None] = lambda _: None
+        """Hears how many bytes of what was dealt are used."""
         self.kept: dict[int, list[np.ndarray]] = {}
         """By op: what `prepare` leaves to `infer`, which takes it away. The server answers an op only after its offline message, so it is there."""
+
+    def keep_dealt(self, op: int, *sizes: int) -> None:
+        """Offline: receive the provider's material for an op, byte arrays of the given sizes."""
+        self.kept[op] = _receive(self.provider, op, sizes)
+
+    def take_dealt(self, op: int) -> list[np.ndarray]:
+        """Online: what `keep_dealt` has received."""
+        parts = self.kept.pop(op)
+        self.on_taken(sum(part.nbytes for part in parts))
+        return parts
 
     def send_offline(self, op: int, *parts: np.ndarray) -> None:
         """Send an offline message to the server."""

@@ -14,7 +14,7 @@ import numpy as np
 from threepc.errors import InputError
 from threepc.files import parse_json
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAGIC = b"3PCm"
 SESSION_BYTES = 8
 NO_ARRIVAL = 0
