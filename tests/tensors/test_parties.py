@@ -78,15 +78,17 @@ def test_each_party_asks_its_own_policy(difference):
     """The server's is no use where client or provider think otherwise: no session begins."""
     side = ServerPart(PROGRAM, dict, lambda _: None)
     policy = {name: to for name, to in (EVERYTHING | difference).items() if name in difference or name != "sum"}
-    with pytest.raises((InputError, RunError), match="may be revealed"):
-        ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(PROGRAM, policy))
+    refused = pytest.raises((InputError, RunError), match="may be revealed")
+    with refused, ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(PROGRAM, policy)):
+        pass
 
 
 def test_another_job_than_the_party_knows():
     other = tensors.trace(lambda p: p.reveal(p.input("x", (3,), "client") * 2, "client", "product"))
     side = ServerPart(PROGRAM, dict, lambda _: None)
-    with pytest.raises(RunError, match="runs another job than <lambda> as it is here: their fingerprints differ"):
-        ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(other, EVERYTHING))
+    refused = pytest.raises(RunError, match="runs another job than <lambda> as it is here: their fingerprints differ")
+    with refused, ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(other, EVERYTHING)):
+        pass
 
 
 def test_a_server_without_its_part():
@@ -173,8 +175,8 @@ def served():
 
 def test_a_client_without_a_policy_refuses_what_shows_the_server_anything():
     """Otherwise a server could describe a network whose output is the client's image, and be shown it."""
-    with pytest.raises(RunError, match=FOR_THE_SERVER):
-        ThreeThreads(served(), timeout=20.0)
+    with pytest.raises(RunError, match=FOR_THE_SERVER), ThreeThreads(served(), timeout=20.0):
+        pass
 
 
 def test_so_does_a_provider_whatever_the_client_accepts():
