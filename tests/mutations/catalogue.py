@@ -134,6 +134,18 @@ MUTATIONS = (
         tests=(TRANSCRIPTS,),
     ),
     _mutation(
+        "masks of a deeper truncation's gate only 16 bits long",
+        "threepc/protocol/relu_layer.py",
+        ("        return Slopes(0, 1, 0) if self.slopes is None and wide else self.slopes\n", "        return self.slopes\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
+        "masks of a deeper truncation's lift only 16 bits long",
+        "threepc/protocol/identity.py",
+        ("        return np.uint32 if self.lift.bits - self.lift.kept_bits <= NARROW_LIFT else np.uint64\n", "        return np.uint32\n"),
+        tests=(TRANSCRIPTS,),
+    ),
+    _mutation(
         "a value that is lifted beside its ReLU has the ReLU's mask",
         "threepc/protocol/relu_layer.py",
         ("        return d, passed_d\n", "        return d, d if self.both else passed_d\n"),

@@ -242,6 +242,6 @@ def doubt(assembled: Assembled) -> str:
     wider = [str(ring) for ring in sorted(LARGEST) if ring > bits]
     advice = f"take a larger ring ({' or '.join(wider)} bits)" if wider else "the network enlarges every rounding"
     return (
-        f"results will be off by about {100 * expected.error:.2g} % of the largest one{changed}; in a ring of {bits} bits"
-        f" {100 * LARGEST[bits]:g} % is usual: {advice}, and compare with plaintext PyTorch before relying on them"
+        f"results will be off by about {100 * expected.error:.2g} % of the largest one{changed}, and more with some images; in a ring of {bits} bits"
+        f" at most {100 * LARGEST[bits]:g} % is usual: {advice}, and compare with plaintext PyTorch before relying on them"
     )

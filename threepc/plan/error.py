@@ -27,7 +27,10 @@ from threepc.plan.twin import with_provider
 from threepc.protocol.steps import CUT, REDUCED, InputStep, ReluStep, Step
 
 LARGEST = {64: 0.005, 48: 0.005, 40: 0.005, 32: 0.03}
-"""By ring, the error of results, as a part of the largest one, above which a user is warned. From half of that on finer scales are looked for."""
+"""By ring, the error that results should not have, as a part of the largest one. From half of that on finer scales are looked for."""
+
+LEEWAY = 1.5
+"""Other images than those tried lose so much more, now and then."""
 
 IMAGES = 2
 """So many of the images that ranges are measured with are tried."""
@@ -45,8 +48,8 @@ class Expected:
     images: int
 
     def exceeds(self, bits: int) -> bool:
-        """Whether results are further off than a ring of `bits` bits should have them."""
-        return self.error > LARGEST[bits]
+        """Whether results may be further off than a ring of `bits` bits should have them, and a user is warned."""
+        return LEEWAY * self.error > LARGEST[bits]
 
 
 class Reference:
