@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
 from tests.mutations.two_messages import TWO_MESSAGES
@@ -131,18 +132,6 @@ MUTATIONS = (
             "    return (word >> (np.uint64(32) & branch)) & np.uint64(0xFFFFFFFF)",
             "    return (word >> (np.uint64(48) & branch)) & np.uint64(0xFFFF)",
         ),
-        tests=(TRANSCRIPTS,),
-    ),
-    _mutation(
-        "masks of a deeper truncation's gate only 16 bits long",
-        "threepc/protocol/relu_layer.py",
-        ("        return Slopes(0, 1, 0) if self.slopes is None and wide else self.slopes\n", "        return self.slopes\n"),
-        tests=(TRANSCRIPTS,),
-    ),
-    _mutation(
-        "masks of a deeper truncation's lift only 16 bits long",
-        "threepc/protocol/identity.py",
-        ("        return np.uint32 if self.lift.bits - self.lift.kept_bits <= NARROW_LIFT else np.uint64\n", "        return np.uint32\n"),
         tests=(TRANSCRIPTS,),
     ),
     _mutation(
@@ -402,4 +391,5 @@ MUTATIONS = (
     ),
     *JOBS,
     *TWO_MESSAGES,
+    *DEEPER_TRUNCATIONS,
 )
