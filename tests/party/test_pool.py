@@ -13,6 +13,7 @@ from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.deployment import load
 from threepc.party.keygen import generate
+from threepc.party.offered import OfferedModel
 from threepc.party.pool import Gathering, SessionPool, in_order
 from threepc.party.session import Options
 from threepc.party.weight_cache import HeldWeights
@@ -89,6 +90,16 @@ def test_sessions_are_opened_only_as_they_are_needed():
         for _ in range(3):
             pool.infer(images())
         assert len(deployed.opened) == 1
+
+
+def test_no_session_with_another_model_joins():
+    """The server may change what it offers between two sessions of one pool; answers of two networks are not mixed."""
+    deployed = Deployed()
+    with deployed.serving() as parties, SessionPool(deployed.connect, 2) as pool, pool.session():
+        parties[0].offer_all([OfferedModel(small_model(channels=5))])
+        with pytest.raises(RunError, match="another model than before"):
+            pool.infer(images())
+    assert [session.has_ended for session in deployed.opened] == [True, True]
 
 
 def test_no_more_are_in_flight_than_the_server_allows_and_that_is_said(monkeypatch):

@@ -9,6 +9,8 @@ from tests.graph.building import Builder, bent, gated, mobile, residual
 from tests.protocol.harness import CP, SP, WEIGHTS, network_trio, run_network, without_zeros
 from threepc.choices import NETWORKS, HostRates, LinkPreset
 from threepc.errors import InputError
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.served import PublicModel
 from threepc.plan.messages import Links, candidates, cheapest
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import fingerprint, schedule
@@ -62,6 +64,14 @@ def test_what_has_no_two_messages_is_refused(name):
     assert candidates(graph) == ()
     with pytest.raises(InputError, match=f"two messages: '{name}' is no relu or bend or rectify or maxpool of this network"):
         schedule(graph, Precision(), quick=(name,))
+
+
+def test_a_comparison_too_wide_for_two_messages_keeps_four():
+    """One fractional bit leaves 63 of 64 to compare. Nobody who is told so, a provider least of all, may stumble over it."""
+    graph, _ = pooled()
+    precision = Precision(64, 1, window=(1, 62))
+    described = PublicModel(graph, precision, None, ModelCard("wide", Preprocessing((12, 12))), quick=candidates(graph)).to_plain()
+    assert PublicModel.from_plain(described).plan(1).cost == schedule(graph, precision).cost
 
 
 def cost(dealt, online, messages):

@@ -179,6 +179,11 @@ class SessionPool:
                 self._opened -= 1
                 self._changed.notify_all()
             raise
+        if client.session.model.fingerprint != self.model.fingerprint:
+            client.close()
+            with self._changed:
+                self._opened -= 1
+            raise RunError("the server has another model than before: begin again")
         with self._changed:
             self._clients.append(client)
         return client

@@ -75,7 +75,7 @@ def _append(
     if not at.draft and max(abs(added), abs(last)) >= 1 << (at.bits - 2):
         raise InputError(f"{node.name}: its values are beyond the numbers of a ring of {at.bits} bits")
     kept = at.is_kept(node, source)
-    protocol = at.relu(node)(
+    protocol = at.relu(node, width)(
         at.op,
         value.shape,
         cut,

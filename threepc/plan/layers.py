@@ -79,7 +79,9 @@ def _maxpool(at: Scheduler, node: Node) -> None:
     cut = at.opened(source)
     a = node.attrs
     try:
-        pool = MaxPool(at.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits, at.relu(node))
+        pool = MaxPool(
+            at.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits, at.relu(node, cut.kept_bits - 1)
+        )
     except ValueError as error:
         raise InputError(f"{node.name}: {error}; use less padding") from None
     result = Value(at.shape(node), CUT, at.settled[source], cut.kept_bits)
@@ -157,7 +159,7 @@ def _output(at: Scheduler, node: Node) -> None:
         at.append(ServerOutputStep, node, node.name, [source], value, 1, protocol=ServerOutput(at.op, elements(value), at.bits, shift))
         return
     if at.reveals[node.name] == LABEL:
-        argmax = Argmax(at.op, value.shape, at.bits, shift, at.relu(node))
+        argmax = Argmax(at.op, value.shape, at.bits, shift, at.relu(node, at.bits))
         at.append(OutputStep, node, node.name, [source], value, argmax.ops, kind="argmax", protocol=argmax)
         return
     protocol = Output(at.op, elements(value), at.bits, shift)

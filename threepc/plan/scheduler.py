@@ -13,6 +13,7 @@ from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.protocol.one_level import WIDEST
 from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
 from threepc.protocol.relu_layer import OPS, ReluLayer
@@ -59,9 +60,12 @@ class Scheduler:
 
     # The pieces
 
-    def relu(self, node: Node) -> Callable[..., ReluLayer]:
-        """The protocol of a node's ReLUs: of two messages, or of four, and then perhaps with shares dealt to the client."""
-        if node.name in self.quick:
+    def relu(self, node: Node, width: int) -> Callable[..., ReluLayer]:
+        """The protocol of a node's ReLUs, whose comparisons have `width` bits: of two messages, if these can be compared in two, or of four.
+
+        Of those in four, the client may be told its share of what is dealt.
+        """
+        if node.name in self.quick and width <= WIDEST:
             return QuickRelu
         return partial(Relu, to_client=True) if node.name in self.to_client else Relu
 

@@ -33,6 +33,8 @@ from threepc.protocol.roles import Client, OpenStream, Provider, Server, plane_w
 
 WIDEST_CHUNK = 8
 MOST_CHUNKS = 6
+WIDEST = WIDEST_CHUNK * MOST_CHUNKS
+"""Bits of a window at most."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,8 @@ Product = frozenset[int]
 @functools.cache
 def layout(width: int, pad_bits: int) -> Layout:
     """The cheapest cut of a window into chunks, in bits sent. Raises ValueError unless 1 <= width <= 48."""
-    most = WIDEST_CHUNK * MOST_CHUNKS
-    if not 1 <= width <= most:
-        raise ValueError(f"a comparison in one exchange has 1 to {most} bits, not {width}")
+    if not 1 <= width <= WIDEST:
+        raise ValueError(f"a comparison in one exchange has 1 to {WIDEST} bits, not {width}")
     widths = min((_even(width, n) for n in range(-(-width // WIDEST_CHUNK), min(width, MOST_CHUNKS) + 1)), key=lambda w: _cost(w, pad_bits))
     chunks, rows = len(widths), [(1 << w) - 1 for w in widths]
     places = np.array([widths, [0, *accumulate(widths[:-1])], [0, *accumulate(rows[:-1])]], np.int32).T.copy()
