@@ -19,7 +19,7 @@ from benchmarks.store import Entry, spread
 from benchmarks.subjects import SUBJECTS
 from threepc.choices import NETWORKS, read_links
 from threepc.errors import InputError
-from threepc.model.assemble import Assembled
+from threepc.model.assemble import Assembled, Settings, with_messages
 from threepc.model.served import ServedModel
 from threepc.party import one_host, tracing
 from threepc.plan.messages import Links
@@ -28,6 +28,8 @@ from threepc.tasks.critical_path import critical_path, read_trace
 MEASURED = ("resnet50", "resnet18_cifar", "mobilenet_v2")
 RINGS = (48, 32)
 PATCHES = (None, (4, 4))
+VARIANTS = ("", "balanced", "auto")
+"""Four messages a ReLU and all dealt to the server; the client dealt its shares of some layers; and two messages where that is better, too."""
 SLOW_S = 6.0
 """An inference that takes longer is measured once; a shorter one three times, after one that is not counted."""
 
@@ -52,7 +54,7 @@ SETTINGS = {
 
 
 def run(progress: Progress, wanted: Wanted, constants: Mapping[int, costmodel.Constants]) -> Iterator[Entry]:
-    """An entry for each network, ring, spec and setting; where the plan would tell the client shares, another one in which it does.
+    """An entry for each network, ring, spec and setting, and others for what the plan would choose where that is something else: see `VARIANTS`.
 
     constants: of the cost model, by ring, as far as they were measured.
     """
@@ -61,8 +63,8 @@ def run(progress: Progress, wanted: Wanted, constants: Mapping[int, costmodel.Co
             for patch in PATCHES:
                 spec = "plain" if patch is None else f"{patch[0]}x{patch[1]}"
                 for title, setting in SETTINGS.items():
-                    for balanced in (False, True):
-                        case = f"{subject.name}/l{ring}/{spec}/{title}{'/balanced' if balanced else ''}"
+                    for variant in VARIANTS:
+                        case = f"{subject.name}/l{ring}/{spec}/{title}{variant and '/'}{variant}"
                         if not wanted(case):
                             continue
                         facts = {"case": case, "title": subject.title, "ring": ring, "patch": patch and list(patch), "links": title}
@@ -72,19 +74,22 @@ def run(progress: Progress, wanted: Wanted, constants: Mapping[int, costmodel.Co
                         except InputError as error:
                             yield facts | {"refused": str(error)}
                             break
-                        if entry := measure(model, setting, balanced, progress, constants.get(ring)):
+                        if entry := measure(model, setting, variant, progress, constants.get(ring)):
                             yield facts | entry
 
 
 def measure(
-    model: Assembled, setting: Setting, balanced: bool, progress: Progress, constants: costmodel.Constants | None = None
+    model: Assembled, setting: Setting, variant: str, progress: Progress, constants: costmodel.Constants | None = None
 ) -> Entry | None:
-    """One case; None where it is to be balanced and the plan sees no use in it."""
-    public = model.public
-    if balanced:
-        public = public.balanced(setting.network, setting.links)
-        if not public.to_client:
-            return None
+    """One case; None where the variant is no other than the one before it."""
+    public = before = model.public
+    if variant:
+        public = before.balanced(setting.network, setting.links)
+    if variant == "auto":
+        settings = Settings(ring=public.precision.bits, relu_messages="auto", network=setting.network, links=setting.links)
+        public, before = with_messages(model.public, settings).balanced(setting.network, setting.links), public
+    if variant and public == before:
+        return None
     served, pixels = ServedModel(public, model.served.weights), subjects.images(model, 1)
     parties = one_host.open_parties(
         served, "ipc", setting.network, progress, timeout=TIMEOUT, budget=_budget(served), traced=True, links=setting.links
@@ -105,6 +110,7 @@ def measure(
     delay = 0.0 if preset is None else preset.one_way_delay_s
     return {
         "told": len(public.to_client),
+        "quick": len(public.quick),
         "seconds": spread(record.seconds["total"] for record in records),
         "bytes": sizes,
         "busy": busy,

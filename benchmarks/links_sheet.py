@@ -29,7 +29,8 @@ def sheets(entries: list[Entry]) -> list[Sheet]:
 def _names(entry: Entry) -> tuple[str, ...]:
     spec = "every ReLU" if entry["patch"] is None else f"patches {entry['patch'][0]}x{entry['patch'][1]}"
     told = f", {entry['told']} layers dealt to the client" if entry["told"] else ""
-    return entry["title"], str(entry["ring"]), spec, entry["links"] + told
+    quick = f", {entry['quick']} layers of two messages" if entry["quick"] else ""
+    return entry["title"], str(entry["ring"]), spec, entry["links"] + told + quick
 
 
 def _times(entry: Entry) -> tuple[str, ...]:

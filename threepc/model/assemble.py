@@ -114,7 +114,7 @@ class Imported:
             card = dataclasses.replace(card, input_limit=limit or None)
         usual = Precision(settings.ring, window=settings.window)
         precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
-        public = _with_messages(PublicModel(graph, precision, sizes or None, card, reveal), settings)
+        public = with_messages(PublicModel(graph, precision, sizes or None, card, reveal), settings)
         public = public.balanced(settings.network, settings.links)
         public.plan(1)
         return Assembled(ServedModel(public, self.weights), self, ranges, expected)
@@ -149,7 +149,7 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
     return Imported.of(module, example, settings.relu_spec).assembled(card, settings)
 
 
-def _with_messages(model: PublicModel, settings: Settings) -> PublicModel:
+def with_messages(model: PublicModel, settings: Settings) -> PublicModel:
     """The model with the layers that are to take two messages. Raises InputError where these depend on links of which nothing is said."""
     if settings.relu_messages not in RELU_MESSAGES:
         raise InputError(f"relu-messages: must be one of {', '.join(RELU_MESSAGES)}, not {settings.relu_messages!r:.80}")
