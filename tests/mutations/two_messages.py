@@ -44,4 +44,19 @@ TWO_MESSAGES = (
     _labels("Delta is zero, so that both branches have one pad", "labels[classes] = 0"),
     _labels("Delta is a label too", "labels[classes] = labels[0]"),
     _labels("two classes have one label", "labels[1 if classes > 1 else 0] = labels[0]"),
+    mutation(
+        "one level: every tile of the run draws the first one's rows",
+        ONE_LEVEL,
+        ("draw(stream, tile * _row_blocks(rows), drawn)", "draw(stream, 0 * tile * _row_blocks(rows), drawn)"),
+        tests=VIEWS,
+    ),
+    mutation(
+        "labels: every tile of the run draws the first one's",
+        LABELS,
+        (
+            "    block = tile * _blocks((classes + 1) * space.itemsize)\n",
+            "    block = 0 * tile * _blocks((classes + 1) * space.itemsize)\n",
+        ),
+        tests=VIEWS,
+    ),
 )

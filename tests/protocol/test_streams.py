@@ -9,7 +9,7 @@ import pytest
 from tests.graph.building import Builder
 from tests.protocol.harness import CP, SP, WEIGHTS, RecordedKeystream, Trio, network_trio, run_network
 from threepc.choices import LABEL, LOGITS
-from threepc.kernels import keystream, runs
+from threepc.kernels import keystream, labels, one_level, runs
 from threepc.kernels.keystream import BLOCK_BYTES
 from threepc.kernels.packing import TILE
 from threepc.plan.precision import Precision
@@ -48,12 +48,21 @@ def interpret(patch):
     for name, function in list(vars(runs).items()):
         if getattr(getattr(function, "py_func", None), "__module__", None) == runs.__name__:
             patch.setattr(runs, name, function.py_func)
-    patch.setattr(runs, "draw", draw)
+    for module in (one_level, labels):
+        for name, function in list(vars(module).items()):
+            python = getattr(function, "py_func", None)
+            if python is not None and (name.startswith("_draw") or "tiles" in python.__code__.co_varnames):
+                patch.setattr(module, name, python)
+    for module in (runs, one_level, labels):
+        patch.setattr(module, "draw", draw)
     return draws
 
 
 def every_protocol():
-    """A network with every activation, blocks, a channel that passes, pooling and truncation, of three tiles and more each; its blocks' sizes."""
+    """A network with every activation, blocks, a channel that passes, pooling and truncation, of three tiles and more each; its blocks' sizes.
+
+    Its blocks, and the ReLU that keeps its input, take two messages.
+    """
     net = Builder(1, 2 * TILE // 64 + 10, 64)
     bent = net.node("bend", net.clip(net.conv("input", 1, 1)), slopes=[0.25, 1.0])
     both = net.node("rectify", net.conv(bent, 1, 1), channels=2)
@@ -67,7 +76,8 @@ def inferred(reveal, bits, told=False):
     graph, weights, sizes = every_protocol()
     of_labels = [graph.output.name] if reveal == LABEL else []
     to_client = [*(node.name for node in graph.nodes if node.kind in DECIDING), *of_labels] if told else []
-    plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal, to_client=to_client)
+    quick = [] if told else [node.name for node in graph.nodes if node.kind in ("relu", "rectify")]
+    plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal, to_client=to_client, quick=quick)
     trio = network_trio(plan, weights, weight_key=WEIGHTS, keys=(CP, SP))
     run_network(trio, plan, np.ones((1, *graph.input.shape)))
     return trio
