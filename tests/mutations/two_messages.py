@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutations.mutation import Mutation, mutation
 
 VIEWS = ("tests/protocol/test_views.py",)
+STREAMS = ("tests/protocol/test_streams.py",)
 ONE_LEVEL, LABELS = "threepc/kernels/one_level.py", "threepc/kernels/labels.py"
 OF_PROVIDER = "        half = _draw_rows(streams[0], tile, tables + classes + wires + 1, words, work)\n"
 OF_CLIENT = "        half = _draw_rows(client_stream, tile, tables + classes + rows + 1, words, work)\n"
@@ -48,7 +49,7 @@ TWO_MESSAGES = (
         "one level: every tile of the run draws the first one's rows",
         ONE_LEVEL,
         ("draw(stream, tile * _row_blocks(rows), drawn)", "draw(stream, 0 * tile * _row_blocks(rows), drawn)"),
-        tests=VIEWS,
+        tests=STREAMS,
     ),
     mutation(
         "labels: every tile of the run draws the first one's",
@@ -57,6 +58,6 @@ TWO_MESSAGES = (
             "    block = tile * _blocks((classes + 1) * space.itemsize)\n",
             "    block = 0 * tile * _blocks((classes + 1) * space.itemsize)\n",
         ),
-        tests=VIEWS,
+        tests=STREAMS,
     ),
 )
