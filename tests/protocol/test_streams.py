@@ -75,8 +75,8 @@ def inferred(reveal, bits, told=False):
     """The three roles after an inference of that network under the tests' keys. told: whether the client is told its shares where it decides."""
     graph, weights, sizes = every_protocol()
     of_labels = [graph.output.name] if reveal == LABEL else []
-    to_client = [*(node.name for node in graph.nodes if node.kind in DECIDING), *of_labels] if told else []
-    quick = [] if told else [node.name for node in graph.nodes if node.kind in ("relu", "rectify")]
+    quick = [node.name for node in graph.nodes if node.kind in ("rectify",) + ("relu",) * (not told)]
+    to_client = [*(node.name for node in graph.nodes if node.kind in DECIDING and node.name not in quick), *of_labels] if told else []
     plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal, to_client=to_client, quick=quick)
     trio = network_trio(plan, weights, weight_key=WEIGHTS, keys=(CP, SP))
     run_network(trio, plan, np.ones((1, *graph.input.shape)))
