@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
+from tests.mutations.ahead import AHEAD
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
 from tests.mutations.two_messages import TWO_MESSAGES
@@ -392,4 +393,5 @@ MUTATIONS = (
     *JOBS,
     *TWO_MESSAGES,
     *DEEPER_TRUNCATIONS,
+    *AHEAD,
 )
