@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
 from tests.mutations.ahead import AHEAD
+from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
 from tests.mutations.two_messages import TWO_MESSAGES
