@@ -116,7 +116,7 @@ def command(subject: str, ring: str, network: str, links: str, count: int, sever
     config, display = SUBJECTS[subject].config, Display()
     with deployed(config, int(ring), network, links) as agreed:
         with display.stage("preparing kernels") as progress:
-            warm_up(agreed.precision, progress)
+            warm_up(agreed.precision, progress, quick=agreed.may_be_quick)
         click.echo(f"{SUBJECTS[subject].title}, {ring} bits, {network}{f', {links}' if links else ''}, {count} images each\n")
         click.echo("| asked for | images/s | latency, median s | 95 % s | online, median s |\n|---|---:|---:|---:|---:|")
         for sessions in several:

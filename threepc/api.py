@@ -253,6 +253,8 @@ def _given(
         raise InputError("give an example_input (N, C, H, W), or set the module's attribute model_card to a threepc.card.ModelCard")
     if not isinstance(card, ModelCard):
         card, inputs = _card_and_scales(type(model).__name__, example_input, calibration, ring)
+        if (channels := cast("torch.Tensor", example_input).shape[1]) not in (1, 3):
+            raise InputError(f"example_input: a network that is served takes images of 1 or 3 channels, not of {channels}")
     return GivenModel(LoadedModel(model, card, "the module's own weights", random_weights=False), relu_spec, inputs, margin)
 
 

@@ -80,6 +80,8 @@ def test_parties_in_the_background_of_a_program(tmp_path, inputs):
 
 def test_what_cannot_be_served_is_said_before_anything_listens(tmp_path, inputs):
     path = write_deployment(tmp_path / "keys")
+    with pytest.raises(library.InputError, match="takes images of 1 or 3 channels, not of 6"):
+        library.serve(model(), path, example_input=torch.zeros(1, 6, 8, 10))
     with pytest.raises(library.InputError, match="give an example_input"):
         library.serve(model(), path, background=True)
     with pytest.raises(library.InputError, match="a model that is named knows its input"):

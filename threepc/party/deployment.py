@@ -87,6 +87,11 @@ class Deployment:
         """The precision that the file asks for, before calibration."""
         return Precision(self.ring, self.frac_bits or FRACTION[self.ring], window=self.drelu_window)
 
+    @property
+    def may_be_quick(self) -> bool:
+        """Whether the plan may have ReLUs of two messages."""
+        return self.relu_messages != "4"
+
     def authorised(self, role: str) -> frozenset[bytes]:
         """The public keys that may connect to the server or to the provider."""
         clients = frozenset(self.clients.values())

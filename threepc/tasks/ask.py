@@ -65,7 +65,7 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
     check_writable(options.output, is_directory=True)
     check_writable(options.resume, is_directory=True)
     with display.stage("preparing kernels") as progress:
-        warm_up(deployment.precision, progress)
+        warm_up(deployment.precision, progress, quick=deployment.may_be_quick)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
         batches = -(-len(options.images) // options.batch)
         ahead = shares(min(options.precompute, batches), options.in_flight)

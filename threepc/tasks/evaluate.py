@@ -101,7 +101,7 @@ def evaluate_assembled(
     ways = _Ways(assembled, options)
     if missing and len(wanted[TWIN] | wanted[SECURE]):
         with display.stage("preparing kernels") as progress:
-            warm_up(assembled.public.precision, progress)
+            warm_up(assembled.public.precision, progress, quick=bool(assembled.public.quick))
     with ways, display.bar(f"evaluating {loaded.name}", len(order)) as advance:
         advance(len(order) - len(missing))
         for batch in _batches(missing, wanted, options.batch):

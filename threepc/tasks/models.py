@@ -78,7 +78,7 @@ def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: 
     if line := doubt(assembled):
         display.warn(line)
     with display.stage("preparing kernels") as progress:
-        warm_up(assembled.public.precision, progress)
+        warm_up(assembled.public.precision, progress, quick=bool(assembled.public.quick))
     return assembled.served
 
 

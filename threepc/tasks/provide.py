@@ -142,7 +142,7 @@ def provide(path: Path | str, threads: int, watching: Watching, display: Display
         watched(observation, watching.observe),
     ):  # it says "loading" while the kernels are prepared
         with display.stage("preparing kernels") as progress:
-            warm_up(deployment.precision, progress)
+            warm_up(deployment.precision, progress, quick=deployment.may_be_quick)
         party = three_hosts.open_provider(deployment, threads, trace)
         party.observation = observation
         serve_until_signal(party, deployment, watching.grace, steering=steering)

@@ -99,7 +99,7 @@ def run(options: RunOptions, display: Display) -> Outcome:
     options = dataclasses.replace(options, batch=batch)
     budget = _budget(model, options, min(options.batch, len(inputs)))
     with display.stage("preparing kernels") as progress:
-        warm_up(model.precision, progress)
+        warm_up(model.precision, progress, quick=bool(model.quick))
     with display.stage("starting client, server and provider"):
         parties = one_host.open_parties(
             prepared.assembled.served,
