@@ -50,4 +50,16 @@ JOBS = (
         ("    shows_the_server_nothing(model)\n", ""),
         tests=("tests/tensors/test_parties.py",),
     ),
+    mutation(
+        "the server's inputs of one run serve a batch of any size",
+        "threepc/party/memory.py",
+        ("    if batch > 1 and model.has_server_side:\n", "    if False:\n"),
+        tests=("tests/tensors",),
+    ),
+    mutation(
+        "the server's inputs reach kernels without a look at their size",
+        "threepc/party/inference.py",
+        ("            if words.shape != wanted.shape or words.dtype != word_of(wanted.bits):", "            if False:"),
+        tests=("tests/tensors",),
+    ),
 )
