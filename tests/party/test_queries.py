@@ -127,9 +127,9 @@ def test_a_session_is_refused_when_the_budget_is_spent(tmp_path, monkeypatch):
             assert not refused.value.may_pass
         for whole, used in ((False, 4), (True, 5)):
 
-            def fail(role, plan, note, whole=whole):
+            def fail(role, plan, note, given, whole=whole):
                 if whole:
-                    serve(role, plan, note)
+                    serve(role, plan, note, given)
                 raise RunError("gone", "lost")
 
             monkeypatch.setattr(inference, "serve", fail)

@@ -266,10 +266,10 @@ class ReluLayer(ABC):
         """Send the server the client's half of the opening and return d. z: C's summand (N, C, H, W)."""
         decided, passed = self._split(z)
         parts = [o.prepare(client, run) for o, run in ((self.opening, decided), (self.pass_opening, passed)) if o.count]
+        if self.decide and self.decision_bytes.told:
+            client.keep_dealt(self.op, self.decision_bytes.told)  # before the message that the server answers, after which `infer` takes it
         if parts:
             client.send_offline(self.op, *parts)
-        if self.decide and self.decision_bytes.told:
-            client.keep_dealt(self.op, self.decision_bytes.told)
         return self._join(*self._draw_masks(client, client.with_provider))
 
     def infer(self, client: Client) -> None:
