@@ -202,19 +202,8 @@ def deal_gate(r, beta_client, beta_server, pads, d, lift, slopes, work, message)
         pack(q1, count, carries, message[2 * size + step : 2 * size + 2 * step])
 
 
-@kernel
-def infer_gate(x, opened, beta, pads, lift, slopes, message):
-    """Pack v = beta_C m + t_b^ + n w_b^ (bits) into message; t_0 is overwritten.
-
-    x: cut words; opened, beta: planes of b^ and beta_C; slopes: `Slopes`, m being the difference of what it counts above and below, or None.
-    """
-    branch_value(x, opened, beta, pads, lift, slopes, pads.t[0])
-    pack(pads.t[0], x.shape[0], lift.bits, message)
-
-
-@kernel
-def branch_value(x, opened, beta, pads, lift, slopes, v):
-    """v of `infer_gate` as words, which may take the place of t_0."""
+@inline
+def _branch_value(x, opened, beta, pads, lift, slopes, v):
     kept_bits, carries = lift.kept_bits, carry_bits(lift, slopes)
     t0, t1, w, ring = pads.t[0], pads.t[1], pads.w, pads.t.dtype.type
     mask, quarter, up = _low(kept_bits), np.uint64(1) << np.uint64(kept_bits - 2), np.uint64(_unit_bits(lift, slopes))
@@ -227,6 +216,22 @@ def branch_value(x, opened, beta, pads, lift, slopes, v):
             carry = ring(_half(w[p], branch, slopes) << up) & ring(ring(0) - ring(n)) if carries > 0 else ring(0)
             difference = ring(_if_so(m, slopes, ring) - _if_not(m, slopes, ring))
             v[p] = t + ring(difference & ring(np.uint64(0) - _bit(beta, j, i))) + carry
+
+
+@kernel
+def infer_gate(x, opened, beta, pads, lift, slopes, message):
+    """Pack v = beta_C m + t_b^ + n w_b^ (bits) into message; t_0 is overwritten.
+
+    x: cut words; opened, beta: planes of b^ and beta_C; slopes: `Slopes`, m being the difference of what it counts above and below, or None.
+    """
+    _branch_value(x, opened, beta, pads, lift, slopes, pads.t[0])  # inlined: a call would hide that v is t_0, and the loop would not be wide
+    pack(pads.t[0], x.shape[0], lift.bits, message)
+
+
+@kernel
+def branch_value(x, opened, beta, pads, lift, slopes, v):
+    """v of `infer_gate` as words, in an array of their own."""
+    _branch_value(x, opened, beta, pads, lift, slopes, v)
 
 
 @kernel
