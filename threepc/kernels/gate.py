@@ -224,7 +224,8 @@ def infer_gate(x, opened, beta, pads, lift, slopes, message):
 
     x: cut words; opened, beta: planes of b^ and beta_C; slopes: `Slopes`, m being the difference of what it counts above and below, or None.
     """
-    _branch_value(x, opened, beta, pads, lift, slopes, pads.t[0])  # inlined: a call would hide that v is t_0, and the loop would not be wide
+    # inlined: a call would hide that v is t_0, and the loop would not be wide
+    _branch_value(x, opened, beta, pads, lift, slopes, pads.t[0])
     pack(pads.t[0], x.shape[0], lift.bits, message)
 
 
