@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, opened, run, shares, values_up_to, without_zeros
-from tests.protocol.test_relu import RINGS, SLOPED, bound, check_block, piecewise, relu, within
+from tests.protocol.test_relu import RINGS, SLOPED, bound, check_any_mixture, check_block, piecewise, relu, within
 from threepc.kernels.gate import Cut, Slopes
 from threepc.protocol.one_level import OneLevel, layout
 from threepc.protocol.quick_relu import QuickRelu
@@ -62,17 +62,7 @@ def test_sizes_around_words_and_tiles(count):
 @settings(max_examples=25)
 @given(st.data())
 def test_any_shape_ring_and_mixture_of_patches(data):
-    bits = data.draw(st.sampled_from(RINGS))
-    shape = tuple(data.draw(st.integers(1, most)) for most in (2, 4, 9, 9))
-    kinds = st.one_of(st.just((1, 1)), st.just((1, 0)), st.just((0, 1)), st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    sizes = tuple(data.draw(kinds) for _ in range(shape[1]))
-    rng, shift = np.random.default_rng(data.draw(st.integers(0, 2**32))), CUTS[bits][0]
-    truth = values_up_to(rng, bound(bits, 25) << shift, int(np.prod(shape)))
-    truth = rng.permutation(truth).reshape(shape)
-    protocol = quick(bits, shape, sizes=sizes)
-    results, trio = run(protocol, shares(rng, truth, bits))
-    check_block(opened(results, bits), truth, sizes, shift, 1 << 0)
-    assert trio.measured == without_zeros(protocol.cost)
+    check_any_mixture(data, quick)
 
 
 @pytest.mark.parametrize("bits", RINGS)

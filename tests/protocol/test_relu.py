@@ -128,6 +128,11 @@ def test_threads_do_not_change_a_bit(bits):
 @settings(max_examples=25)
 @given(st.data())
 def test_any_shape_ring_and_mixture_of_patches(data):
+    check_any_mixture(data, relu)
+
+
+def check_any_mixture(data, protocol_of):
+    """A layer of any shape, ring and mixture of patches. protocol_of: makes one, of bits, shape and sizes."""
     bits = data.draw(st.sampled_from(RINGS))
     shape = tuple(data.draw(st.integers(1, most)) for most in (2, 4, 9, 9))
     kinds = st.one_of(st.just((1, 1)), st.just((1, 0)), st.just((0, 1)), st.tuples(st.integers(1, 5), st.integers(1, 5)))
@@ -135,7 +140,7 @@ def test_any_shape_ring_and_mixture_of_patches(data):
     rng, shift = np.random.default_rng(data.draw(st.integers(0, 2**32))), CUTS[bits][0]
     truth = values_up_to(rng, bound(bits, 25) << shift, int(np.prod(shape)))
     truth = rng.permutation(truth).reshape(shape)
-    protocol = relu(bits, shape, sizes=sizes)
+    protocol = protocol_of(bits, shape, sizes=sizes)
     results, trio = run(protocol, shares(rng, truth, bits))
     check_block(opened(results, bits), truth, sizes, shift, 1 << 0)
     assert trio.measured == without_zeros(protocol.cost)
