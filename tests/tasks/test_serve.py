@@ -37,7 +37,7 @@ class Start:
         if role == "server":
             monkeypatch.setattr(ModelOptions, "load", lambda *_: self.look("loads") or small_model())
         else:
-            monkeypatch.setattr(provide, "warm_up", lambda *_: self.look("loads"))
+            monkeypatch.setattr(provide, "warm_up", lambda *_, **__: self.look("loads"))
 
     def begin(self):
         watching = Watching(observe=str(self.port))

@@ -119,6 +119,8 @@ class ClientSession:
         self.setup_links = {link: phases["setup"] for link, phases in by_link(self.meter.counts()).items() if "setup" in phases}
         self._paced, self._told = PacedSender(self._offline, self._options.budget), PacedReceiver(self._provider)
         self._preparing = Preparing(self._paced, self._provider, self._channels)
+        if self._ended:  # another thread has closed this session meanwhile, when there was nothing to close yet
+            self._preparing.close()
 
     def _receive_weights(self, digest: str, sizes: dict[int, int], kept: list[np.ndarray] | None) -> None:
         """The masked weights as kernels take them, for this session and further ones. kept: those on the disk; else they come from the server."""

@@ -185,7 +185,11 @@ class SessionPool:
                 self._opened -= 1
             raise RunError("the server has another model than before: begin again")
         with self._changed:
-            self._clients.append(client)
+            if not self._closed:
+                self._clients.append(client)
+        if self._closed and client not in self._clients:  # closed while it was opened: nobody else would end it
+            client.close()
+            self._check_open()
         return client
 
     def _new(self, tell: Tell) -> RetryingClient:
