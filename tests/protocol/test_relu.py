@@ -245,14 +245,20 @@ def test_slopes_and_bounds_of_any_kind(bits, name):
 
 @pytest.mark.parametrize("bits", RINGS)
 def test_a_value_and_its_relu_from_one_opening(bits):
+    assert measured_value_and_relu(bits, relu).messages == 4
+
+
+def measured_value_and_relu(bits, protocol_of):
+    """Checks a value and its ReLU from one opening; what they took. protocol_of: makes the layer, of bits and shape."""
     rng, shift, shape = np.random.default_rng(bits), CUTS[bits][0], (2, 3, 60, 110)
     truth = values_up_to(rng, bound(bits) << shift, int(np.prod(shape))).reshape(shape)
-    protocol = relu(bits, shape, both=True)
+    protocol = protocol_of(bits, shape, both=True)
     results, trio = run(protocol, shares(rng, truth, bits))
     got = opened(results, bits).reshape(2, 3, 2, 60, 110)
     assert within(got[:, :, 0], np.maximum(truth, 0) / 2.0**shift) and within(got[:, :, 1], truth / 2.0**shift)
     assert np.array_equal(got[:, :, 0], np.maximum(got[:, :, 1], 0)), "one opening"
-    assert trio.measured == without_zeros(protocol.cost) and trio.measured.messages == 4
+    assert trio.measured == without_zeros(protocol.cost)
+    return trio.measured
 
 
 def test_a_clip_has_no_slope_below():

@@ -132,12 +132,38 @@ def test_a_share_that_is_none():
         ServerPart(PROGRAM, dict, lambda _: None).words({"w": arrays()[1], "bias": b"short"})
 
 
-def test_what_the_server_lacks_tells_the_client_nothing():
-    """The server's text may quote a number of its own."""
-    side = ServerPart(PROGRAM, lambda: {"w": np.full((4, 2), 2.0**50), "bias": b""}, lambda _: None)
-    opened = ThreeThreads(ServedModel(PROGRAM.public, {}, side), accept=willing(PROGRAM, EVERYTHING))
-    with opened as parties, pytest.raises(RunError, match=r"the server's inputs do not suit the job$"):
-        parties.infer_words(np.zeros((1, 18, 1, 1), np.uint64))
+def failing(error):
+    raise error
+
+
+NUMBER = "1.1259e+15"
+WRONG_PARTS = {
+    "a number that does not fit": (
+        lambda: {"w": np.full((4, 2), 2.0**50), "bias": bytes(512)},
+        lambda _: None,
+        "inputs do not suit the job",
+    ),
+    "the program's own error": (lambda: failing(RunError(NUMBER)), lambda _: None, "inputs do not suit the job"),
+    "that of what is shown": (
+        lambda: {"w": np.zeros((4, 2)), "bias": bytes(512)},
+        lambda _: failing(InputError(NUMBER)),
+        "could not take what it was shown",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PARTS)
+def test_what_the_server_lacks_tells_nobody_a_number(name, caplog):
+    """The server's text may quote one of its own: the client hears none of it, and a log none but where it stands."""
+    inputs, shown, message = WRONG_PARTS[name]
+    opened = ThreeThreads(ServedModel(PROGRAM.public, {}, ServerPart(PROGRAM, inputs, shown)), accept=willing(PROGRAM, EVERYTHING))
+    with opened as parties:
+        try:
+            _, record = parties.infer_words(np.zeros((1, 18, 1, 1), np.uint64))
+            told = record.incomplete
+        except RunError as error:
+            told = str(error)
+    assert message in told and NUMBER not in told and NUMBER not in caplog.text
 
 
 @pytest.mark.parametrize("whose", ("client", "server", "provider"))

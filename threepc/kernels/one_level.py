@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from threepc.kernels.comparison import mask_rows, xor
+from threepc.kernels.decisions import _of_tile
 from threepc.kernels.keystream import draw
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.planes import slice_bits
@@ -132,14 +133,6 @@ def deal_wide_tables(bits, chunks, half, work, out):
             mine, theirs, is_it = half[row + i], out[row + i], hot[i]
             for j in range(words):
                 theirs[j] = mine[j] ^ is_it[j]
-
-
-@inline
-def _of_tile(flat, rows, begin, words):
-    """The tile's rows in a flat array of words or bytes."""
-    all_words = flat.view(np.uint64)
-    at = begin // 64 * rows
-    return all_words[at : at + rows * words].reshape(rows, words)
 
 
 @inline

@@ -185,9 +185,9 @@ class SessionPool:
                 self._opened -= 1
             raise RunError("the server has another model than before: begin again")
         with self._changed:
-            if not self._closed:
+            if not (closed := self._closed):
                 self._clients.append(client)
-        if self._closed and client not in self._clients:  # closed while it was opened: nobody else would end it
+        if closed:  # while it was opened: nobody else would end it
             client.close()
             self._check_open()
         return client

@@ -2,8 +2,8 @@
 
 The plan's roundings are put into the network in the clear, on images of the server's: weights, slopes and averages are rounded as they are
 encoded, and every value that is truncated gets noise of the size that a truncation has, half a unit in the last place, the sum of three
-roundings; where it ends an average it is half a unit low besides, see `twin`. Two passes in float32 tell what a whole run would, in a small part of its time. `twin` repeats a run to the bit, and takes as long
-as its convolutions do.
+roundings; where it ends an average it is half a unit low besides, see `twin`. Two passes in float32 tell what a whole run would, in a small
+part of its time. `twin` repeats a run to the bit, and takes as long as its convolutions do.
 """
 
 from __future__ import annotations

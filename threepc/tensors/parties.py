@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from threepc.errors import InputError, RunError
+from threepc.errors import InputError, RunError, ThreepcError
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party import three_hosts
 from threepc.party.client import ClientSession
@@ -82,17 +82,23 @@ class ServerPart:
         return {each.node: _part(self._program, each, values[each.name], of_server) for each in self._chosen}
 
     def given(self) -> dict[str, np.ndarray]:
-        """As `ServerSide` has it. A refusal tells the other parties nothing but that: its text may quote a number."""
+        """As `ServerSide` has it. A refusal may quote a number: neither the other parties nor a log are told more than where it stands."""
+        where = "the program that brings them"
         try:
-            return self.words(self._inputs())
-        except InputError as error:
-            log.error("the server's inputs of %s: %s", self._program.name, error)
+            values = self._inputs()
+            where = ""
+            return self.words(values)
+        except ThreepcError as error:
+            log.error("the server's inputs of %s do not suit it: %s", self._program.name, where or str(error).partition(":")[0])
             raise RunError("the server's inputs do not suit the job") from None
 
     def shown(self, results: list[np.ndarray]) -> None:
         """As `ServerSide` has it."""
         chosen = [each for each in self._program.outputs if each.to == SERVER]
-        self._shown({each.name: array.reshape(each.shape) for each, array in zip(chosen, results, strict=True)})
+        try:
+            self._shown({each.name: array.reshape(each.shape) for each, array in zip(chosen, results, strict=True)})
+        except ThreepcError:  # of the program that is shown them, whose text is not for the other parties
+            raise RunError("the server could not take what it was shown") from None
 
 
 def _part(program: Program, declared: Input, value: object, of_party: Callable[[bytes, int, int], np.ndarray]) -> np.ndarray:
