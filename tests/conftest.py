@@ -19,7 +19,6 @@ LEFT_OUT = {
     "tests/reduction/test_finetune.py": "training with MMLab's loops",
     "tests/kernels/test_options.py": "kernels compiled for other processors",
     "tests/model/test_hostile.py": "models that a hostile server describes, in large numbers",
-    "tests/party/test_sessions.py::test_no_server": "a client that waits for a whole minute",
     "tests/party/test_waiting.py": "clients that wait in a queue",
     "tests/tasks/test_run_report.py::test_in_a_browser": "a page in a browser",
     "tests/protocol/test_streams.py": "every block of the streams of whole inferences",

@@ -261,6 +261,7 @@ SWALLOWED = """
 import ctypes, signal, time
 from threepc.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job, as tests may be, ignores it
 def command(*_, **__):
     ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))()
     time.sleep(60)

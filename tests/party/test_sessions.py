@@ -351,8 +351,10 @@ def test_an_attempt_that_was_is_refused(kind):
 # Who is missing
 
 
-def test_no_server(connector):
-    with serving(connector, None, OPTIONS), pytest.raises(RunError, match="the server at memory has not answered"):
+def test_no_server(connector, monkeypatch):
+    """Whoever serves says at least every WAITING_S that a client has to wait: three times as long without a word, and it gives up."""
+    monkeypatch.setattr("threepc.party.client.WAITING_S", 0.2)
+    with serving(connector, None, OPTIONS), pytest.raises(RunError, match=r"the server at memory has not answered for 0\.6 s"):
         ClientSession(connector, SHORT)
 
 

@@ -86,12 +86,12 @@ def flood(address, keys, server_key):
 
 
 def endless(address, keys, server_key):
-    """One message of parts without end."""
+    """One message of four gigabytes in parts. libzmq lets none of it leave before it has all, so they are all the same."""
     one = dealer(address, keys, server_key)
     one.send(b"")
+    one.send_multipart([bytes(MEBIBYTE)] * 4096, copy=False)
     under_way()
-    while True:
-        one.send(bytes(MEBIBYTE), zmq.SNDMORE)
+    return one
 
 
 def crumbs(address, keys, server_key):
@@ -101,6 +101,17 @@ def crumbs(address, keys, server_key):
     under_way()
     while True:
         one.send(b"x")
+
+
+def trickle(address, keys, server_key):
+    """Messages of a byte, each alone in what the receiver reads at once: where it is kept whole, a byte takes kilobytes."""
+    one = dealer(address, keys, server_key)
+    one.setsockopt(zmq.SNDHWM, 1)
+    one.send(b"")
+    under_way()
+    while True:
+        one.send(b"x")
+        time.sleep(1e-4)
 
 
 def dealer(address, keys, server_key):

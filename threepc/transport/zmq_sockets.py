@@ -38,6 +38,10 @@ HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 5000, 30_000
 # altogether would drop what has arrived and is not yet read, so the next try is put off for a week.
 RECONNECT_MS = 7 * 24 * 3600 * 1000
 
+# zmq.h's ZMQ_ZERO_COPY_RECV, which pyzmq has no name for. libzmq reads 8 KiB at once, and would keep the 18 KiB that it reads into as long as
+# any message of them waits: a byte that comes alone would take as much. What is larger than that is read into its own place either way.
+_ZERO_COPY_RECV = 10
+
 _TCP: dict[int, int] = {
     zmq.MAXMSGSIZE: PIECE_BYTES + CURVE_BYTES,  # also of what comes before the handshake; whoever sends a larger part is disconnected
     zmq.BACKLOG: 1024,
@@ -67,7 +71,9 @@ WATCHED = (
 def new_context(io_threads: int = 1) -> Context:
     """A context of its own. Raises RunError when this process may not open enough files: libzmq would end it."""
     check_spare()
-    return zmq.Context(io_threads)
+    context: Context = zmq.Context(io_threads)
+    context.set(_ZERO_COPY_RECV, 0)
+    return context
 
 
 def new_socket(context: Context, kind: int, address: str, keys: KeyPair | None) -> Socket:
