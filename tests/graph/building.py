@@ -141,6 +141,17 @@ def branching():
     return net.output(net.conv(net.avgpool(net.relu(net.conv(y, 9, 3, 2))), 6, 1))
 
 
+def twins(shared: bool = True):
+    """A convolution and, with its weights and a bias and a stride of its own, a second one of what came of the first; or both with weights of theirs."""
+    net = Builder(4, 9, 9, seed=5)
+    first = net.conv("input", 4)
+    second = net.conv(net.relu(first), 4, stride=2)
+    net.weights[second]["weight"] = net.weights[first]["weight"]
+    if shared:
+        net.nodes[-1].attrs["weights"] = first
+    return net.output(net.conv(net.avgpool(net.relu(second)), 5, 1))
+
+
 def heads() -> tuple[Graph, Weights]:
     """Three outputs: logits, the ReLU's map that they come from, and a map of its own."""
     net = Builder(3, 8, 8)

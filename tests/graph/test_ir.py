@@ -2,6 +2,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.graph.building import twins
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, check_weights, relu_names, weight_shape
 from threepc.graph.kinds import infer_shape
@@ -154,6 +156,9 @@ def test_reading_a_graph():
         (lambda d, n: n["relu"].update(attrs=[]), "'relu': attrs: must be an object"),
         (lambda d, n: n["relu"]["attrs"].update(max=1.0), "'relu': attrs: must be an object with the keys none"),
         (lambda d, n: n["conv"]["attrs"].pop("groups"), "'conv': groups: is missing"),
+        (lambda d, n: n["conv"]["attrs"].update(weights=3), "'conv': weights: must be a name"),
+        (lambda d, n: n["conv"]["attrs"].update(weights="conv"), "'conv': weights: names no earlier convolution with such weights"),
+        (lambda d, n: n["conv"]["attrs"].update(weights="image"), "'conv': weights: names no earlier convolution with such weights"),
         (lambda d, n: n["conv"]["attrs"].update(groups=0), "'conv': groups: must be an integer from 1"),
         (lambda d, n: n["conv"]["attrs"].update(groups=True), "'conv': groups: must be an integer from 1"),
         (lambda d, n: n["conv"]["attrs"].update(groups=2), "'conv': groups: must divide"),
@@ -284,3 +289,22 @@ def test_bad_weights_are_refused(change, message):
 def test_graphs_need_no_torch():
     code = "import sys, threepc.graph, threepc.graph.passes, threepc.graph.relu_spec; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_shared_weights_are_those_of_an_earlier_convolution_of_their_own_shape():
+    graph, weights = twins()
+    first, second, last = (node.name for node in graph.nodes if node.kind == "conv")
+    assert Graph.from_json(graph.to_json()) == graph
+    check_weights(graph, weights)
+    for wrong in (second, last):  # itself, and a later one
+        with pytest.raises(InputError, match=f"{second}': weights: names no earlier convolution with such weights of its own"):
+            Graph(tuple(_naming(node, second, wrong) for node in graph.nodes))
+    with pytest.raises(InputError, match=f"{last}': weights: names no earlier convolution with such weights of its own"):
+        Graph(tuple(_naming(node, last, first) for node in graph.nodes))
+    other = weights[second] | {"weight": weights[second]["weight"] + 1}
+    with pytest.raises(InputError, match=f"those of '{second}' are not those of '{first}'"):
+        check_weights(graph, weights | {second: other})
+
+
+def _naming(node, name, holder):
+    return replace(node, attrs=node.attrs | {"weights": holder}) if node.name == name else node

@@ -192,3 +192,50 @@ def test_a_value_times_its_own_sigmoid_is_one_lookup(function, forward):
 def test_other_products_stay(forward):
     model, graph, weights = imported(forward)
     assert same_after(merge_gates, model, graph, weights).fingerprint() == graph.fingerprint()
+
+
+class Twins(nn.Module):
+    """A trunk that two halves of the image pass, and a convolution that happens to have equal weights."""
+
+    def __init__(self):
+        super().__init__()
+        conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.trunk = nn.Sequential(conv, nn.BatchNorm2d(4), nn.PReLU(4), nn.Conv2d(4, 4, 3), nn.LeakyReLU(0.1), nn.AdaptiveAvgPool2d(1))
+        self.head, self.tied, self.alike = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        a, b = self.trunk(x[:, :, :4]), self.trunk(x[:, :, 4:])
+        return self.head(a) - self.tied(b) + self.alike(x).mean((2, 3), keepdim=True)[:, :2]
+
+
+def test_weights_of_a_module_that_is_called_twice_are_shared_and_equal_ones_of_two_modules_are_not():
+    """What is shared follows from how the network is written: that numbers are equal is the server's secret."""
+    model = randomize(Twins())
+    model.tied.weight = model.head.weight
+    model.alike.load_state_dict(model.trunk[0].state_dict())
+    graph, weights = standard_passes(*import_module(model, X))
+    shared = {node.name: node.attrs["weights"] for node in graph.nodes if "weights" in node.attrs}
+    assert shared == {"trunk.0/2": "trunk.0/1", "trunk.3/2": "trunk.3/1", "tied": "head"}
+    assert weights["tied"]["bias"] is not weights["head"]["bias"]
+    check_weights(graph, weights)
+    assert_same_function(model, graph, weights, X)
+    assert Graph.from_json(graph.to_json()) == graph
+
+
+def test_weights_of_a_module_that_meets_other_norms_are_not_shared():
+    def forward(self, x):
+        return self.one(self.conv(x)) + self.two(self.conv(x + 1))
+
+    model = randomize(Wrapped(forward, conv=nn.Conv2d(3, 3, 1), one=nn.BatchNorm2d(3), two=nn.BatchNorm2d(3)))
+    model.two.load_state_dict(model.one.state_dict())
+    graph, weights = standard_passes(*import_module(model, X))
+    assert not any("weights" in node.attrs for node in graph.nodes)
+    assert_same_function(model, graph, weights, X)
+
+
+def test_computed_weights_of_a_module_that_is_called_twice_are_shared():
+    conv = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3, padding=1))
+    model = randomize(Wrapped(lambda self, x: self.conv(F.relu(self.conv(x))), conv=conv))
+    graph, weights = standard_passes(*import_module(model, X))
+    assert [node.attrs.get("weights") for node in graph.nodes if node.kind == "conv"] == [None, "conv/1"]
+    assert_same_function(model, graph, weights, X)

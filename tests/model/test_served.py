@@ -77,6 +77,20 @@ def test_a_model_in_a_file_is_the_same_model(served, tmp_path):
                 np.testing.assert_array_equal(again.weights[name][key], array)
 
 
+def test_shared_weights_are_in_a_file_once(tmp_path):
+    sizes = []
+    for shared in (True, False):
+        graph, weights = building.twins(shared)
+        with (tmp_path / "model").open("w+b") as file:
+            ServedModel(PublicModel(graph, Precision.default(48), None, CARD), weights).write(file)
+            sizes.append(file.tell())
+            again = ServedModel.read(file)
+            for name, part in weights.items():
+                np.testing.assert_array_equal(again.weights[name]["weight"], part["weight"])
+                np.testing.assert_array_equal(again.weights[name]["bias"], part["bias"])
+    assert sizes[0] < sizes[1] - weights["conv1"]["weight"].nbytes // 2
+
+
 def test_weights_of_another_network_are_refused(served):
     with pytest.raises(InputError, match="'elsewhere' is not a conv node"):
         ServedModel(served.public, served.weights | {"elsewhere": {}})

@@ -25,6 +25,12 @@ CHANNEL, LISTENER, LAYERS = "threepc/transport/channel.py", "threepc/transport/z
 SERVER, PROVIDER, CLIENT = "threepc/party/server.py", "threepc/party/provider.py", "threepc/party/client.py"
 
 MUTATIONS = (
+    _mutation(
+        "weights: the graph says which are equal by chance",
+        "threepc/graph/passes.py",
+        ('(id(weights[node.name]["weight"]), ', '(hash(weights[node.name]["weight"].tobytes()), '),
+        tests=("tests/graph/test_passes.py",),
+    ),
     # Keys and streams
     _mutation("every key is the same", PRF, ("return secrets.token_bytes(KEY_BYTES)", "return bytes(KEY_BYTES)"), tests=(STREAMS, SECRECY)),
     _mutation("an attempt may come again", PRF, ("if attempt <= self._last_attempt:", "if False:"), tests=(STREAMS, TRANSCRIPTS)),

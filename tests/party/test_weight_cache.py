@@ -6,12 +6,16 @@ import os
 import numpy as np
 import pytest
 
+from tests.graph.building import twins
 from tests.party.parties import assert_close, images, serving, small_model
+from threepc.images.card import ModelCard, Preprocessing
+from threepc.model.served import PublicModel, ServedModel
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.offered import OfferedModel
 from threepc.party.session import Options
 from threepc.party.weight_cache import WeightCache, digest_of
+from threepc.plan.precision import Precision
 
 MODEL = small_model()
 PARTS = [np.arange(100, dtype=np.uint8), np.arange(60, dtype=np.uint8)]
@@ -104,3 +108,17 @@ def test_a_second_session_receives_no_weights(cache, tmp_path):
 def test_masked_anew_it_is_another_file():
     """A server that starts again has another mask; what a client kept of the former one cannot be taken for it."""
     assert OfferedModel(MODEL).digest != OfferedModel(MODEL).digest
+
+
+def test_weights_that_two_layers_use_are_sent_and_kept_once(told, tmp_path):
+    """A session receives them from the server, a second one from the disk; both give what the network gives."""
+    model = ServedModel(PublicModel(twins()[0], Precision.default(48), None, ModelCard("twins", Preprocessing((9, 9)))), twins()[1])
+    connector, x = MemoryConnector(), np.random.default_rng(0).normal(size=(1, 4, 9, 9))
+    options = Options(timeout=20.0, weight_cache=WeightCache(told.append, tmp_path / "weights"))
+    with serving(connector, model, options):
+        for _ in range(2):
+            with ClientSession(connector, options) as session:
+                assert_close(model, x, session.infer(x)[0])
+        assert len(session._weights) == 2
+    (kept,) = (tmp_path / "weights").iterdir()
+    assert kept.stat().st_size == sum(model.public.plan(1).cost.setup.values())

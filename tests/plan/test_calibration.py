@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.graph.building import twins
 from tests.graph.networks import Wrapped
 from threepc.errors import InputError
 from threepc.graph.clear import evaluate
 from threepc.graph.importer import import_module
+from threepc.graph.ir import holder
 from threepc.graph.passes import standard_passes
 from threepc.images.card import Preprocessing
 from threepc.plan.calibration import calibrate, choose, deepen, default_images
@@ -63,9 +65,10 @@ def test_one_layer_gets_all_bits_that_its_range_leaves():
 def test_branches_that_meet_get_one_scale_and_others_their_own():
     graph, weights = residual(gain=30.0)
     precision = calibrate(graph, weights, torch.ones(1, 3, 8, 8), 32)
-    meeting = {precision.of_weights(node) for node in graph["add"].inputs}
+    holders = {holder(graph[name]) for name in graph["add"].inputs}
+    meeting = {precision.of_weights(name) for name in holders}
     assert len(meeting) == 1
-    alone = max(precision.of_weights(name) for name in weights if name not in graph["add"].inputs)
+    alone = max(precision.of_weights(name) for name in {holder(graph[name]) for name in weights} - holders)
     assert alone > meeting.pop()
 
 
@@ -115,7 +118,7 @@ def test_deeper_truncations_give_every_layer_finer_weights_in_as_many_messages(b
     usual = choose(graph, ranges, bits)
     deep = deepen(graph, ranges, usual)
     plan, before = schedule(graph, deep), schedule(graph, usual)
-    more = [deep.of_weights(name) - usual.of_weights(name) for name in weights]
+    more = [deep.of_weights(step.name) - usual.of_weights(step.name) for step in plan.holding]
     assert deep.truncation == DEEPEST_TRUNCATION and min(more) >= (0 if bits == 40 else 2) and max(more) >= 2
     assert plan.cost.messages == before.cost.messages and plan.cost.total("online") <= before.cost.total("online")
     assert min(left for _, left in room(plan, ranges).values()) >= 2 + 4
@@ -195,3 +198,17 @@ def test_images_of_chance_cover_the_normalised_range():
     assert not np.array_equal(images, default_images(card, count=5, seed=4))
     np.testing.assert_allclose(images.min(axis=(0, 2, 3)), [-2, -2, 0], atol=0.3)
     np.testing.assert_allclose(images.max(axis=(0, 2, 3)), [3.1, 8.2, 255], rtol=0.1)
+
+
+@pytest.mark.parametrize("bits, more", ((48, 2.0**13), (32, 32.0)))
+def test_weights_that_two_layers_use_get_the_bits_that_both_can_hold(bits, more):
+    graph, weights = twins()
+    images = np.random.default_rng(0).normal(size=(2, 4, 9, 9))
+    first, second, _ = (node.name for node in graph.nodes if node.kind == "conv")
+    enlarged = {name: dict(part) for name, part in weights.items()}
+    enlarged[second]["bias"] = weights[second]["bias"] + more
+    usual, fewer = (calibrate(graph, own, images, bits) for own in (weights, enlarged))
+    assert fewer.fraction + fewer.of_weights(first) < usual.fraction + usual.of_weights(first)
+    for precision, own in ((usual, weights), (fewer, enlarged), (deepen(graph, measure(graph, weights, images), usual), weights)):
+        assert second not in precision.weight_fraction
+        assert all(left >= 2 for _, left in room(schedule(graph, precision), measure(graph, own, images)).values())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.graph.building import Builder, branching, gated, heads, mobile, residual
+from tests.graph.building import Builder, branching, gated, heads, mobile, residual, twins
 from tests.protocol.harness import network_trio, run_network, without_zeros
 from threepc.errors import InputError
 from threepc.graph.clear import evaluate
@@ -50,6 +50,27 @@ def test_networks_in_small_rings(name, bits):
 @pytest.mark.parametrize("name", MODELS)
 def test_two_threads(name):
     check(*MODELS[name](), threads=2)
+
+
+@pytest.mark.parametrize("bits", (48, 32))
+def test_weights_that_two_layers_use_are_sent_once(bits):
+    plan, got, _ = check(*twins(), bits, tolerance=0.02)
+    apart, alike, _ = check(*twins(shared=False), bits, tolerance=0.02)
+    first, second, last = plan.linear
+    assert plan.holding == [first, last] and apart.holding == apart.linear
+    assert second.cost.setup == {} and plan.cost.offline == apart.cost.offline and plan.cost.online == apart.cost.online
+    assert sum(plan.cost.setup.values()) == sum(apart.cost.setup.values()) - sum(first.cost.setup.values())
+    np.testing.assert_allclose(got, alike, atol=0.02 * np.abs(alike).max())
+
+
+def test_shared_weights_have_the_fractional_bits_of_those_that_they_are():
+    graph, weights = twins()
+    first, second, _ = (node.name for node in graph.nodes if node.kind == "conv")
+    precision = Precision(48, 16, weight_fraction={first: 12})
+    plan, *_ = check(graph, weights, precision=precision)
+    assert [step.result.fraction - step.inputs[0].fraction for step in plan.linear] == [12, 12, 16]
+    with pytest.raises(InputError, match=f"precision: '{second}' has the weights of '{first}'"):
+        schedule(graph, dataclasses.replace(precision, weight_fraction={second: 12}))
 
 
 def kinds(plan):

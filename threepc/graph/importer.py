@@ -370,7 +370,8 @@ class _FxCall:
             self.refuse(f"which threepc cannot do here: {error}")
         importer.nodes.append(Node(name, kind, tuple(value.node for value in inputs), shape, attrs or {}))
         if weights:
-            importer.weights[name] = weights
+            made = part, tuple(value.shape for value in inputs), self.torch_shape[1:]
+            importer.weights[name] = weights | {"weight": importer.constants.once(self, made, weights["weight"])}
         return Value(name, shape, self.torch_shape)
 
     def affine(self, x: Value, scale: np.ndarray, bias: np.ndarray, part: str = "") -> Value:

@@ -147,6 +147,12 @@ def weight_shape(graph: Graph, node: Node) -> tuple[int, int, int, int]:
     return node.shape[0], graph[node.inputs[0]].shape[0] // node.attrs["groups"], height, width
 
 
+def holder(node: Node) -> str:
+    """The name of the conv node whose weight a conv node uses: its own, unless its attributes name another one."""
+    name: str = node.attrs.get("weights", node.name)
+    return name
+
+
 def check_weights(graph: Graph, weights: Weights) -> None:
     """Raises InputError unless `weights` holds exactly a finite float64 weight and bias of the right shape for every conv node."""
     convs = {node.name: node for node in graph.nodes if node.kind == "conv"}
@@ -160,6 +166,8 @@ def check_weights(graph: Graph, weights: Weights) -> None:
                 raise InputError(f"weights: {key} of {name!r} must be a float64 array of shape {expected}")
             if not np.isfinite(array).all():
                 raise InputError(f"weights: {key} of {name!r} holds infinite or undefined numbers; repair the checkpoint")
+        if holder(node) != name and not np.array_equal(weights[name]["weight"], weights[holder(node)]["weight"]):
+            raise InputError(f"weights: those of {name!r} are not those of {holder(node)!r}")
 
 
 def _check(nodes: tuple[Node, ...]) -> None:
@@ -186,6 +194,7 @@ def _check(nodes: tuple[Node, ...]) -> None:
         if index < outputs:  # nothing reads an output
             shapes[name] = node.shape
     _check_outputs(nodes[outputs:])
+    _check_shared(nodes)
 
 
 def _first_output(nodes: tuple[Node, ...]) -> int:
@@ -194,6 +203,18 @@ def _first_output(nodes: tuple[Node, ...]) -> int:
     while first and nodes[first - 1].kind == "output":
         first -= 1
     return first
+
+
+def _check_shared(nodes: tuple[Node, ...]) -> None:
+    channels, holders = {node.name: node.shape[0] for node in nodes}, {}
+    for node in nodes:
+        if node.kind != "conv":
+            continue
+        own = node.shape[0], channels[node.inputs[0]], node.attrs["kernel"], node.attrs["groups"]
+        if "weights" not in node.attrs:
+            holders[node.name] = own
+        elif holders.get(node.attrs["weights"]) != own:
+            raise InputError(f"graph node {node.name!r}: weights: names no earlier convolution with such weights of its own")
 
 
 def _check_outputs(outputs: tuple[Node, ...]) -> None:

@@ -6,6 +6,7 @@ kind     attributes (plain JSON values)
 input    owner: "server" for an array that the server brings to every inference; without it the client's, which is the first node and alone
 conv     kernel [h, w], stride [h, w], padding [top, left, bottom, right], dilation [h, w], groups
          weight (O, C / groups, h, w) and bias (O,) in `Weights`; a linear layer is a 1x1 convolution of a (C, 1, 1) map
+         optionally weights: the name of an earlier convolution of the same weight shape and groups, whose weight (not its bias) is also this one's
 relu     none
 clip     max: float, optionally min (else 0) and to [low, high] (else [min, max]); what lies between min and max goes to between low and high in
          proportion, what is below min to low, what is above max to high
@@ -88,6 +89,11 @@ def _finite_floats(value: Any) -> None:
         raise InputError("must be a list of finite floats")
 
 
+def _name(value: Any) -> None:
+    if type(value) is not str:
+        raise InputError("must be a name")
+
+
 def _server(value: Any) -> None:
     if type(value) is not str or value != "server":
         raise InputError("must be server, or left out for the client")
@@ -135,7 +141,7 @@ _padding = _integers(4, 0, MAX_SIDE)
 
 ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "input": {"owner": _server},
-    "conv": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair, "groups": _groups},
+    "conv": {"kernel": _kernel, "stride": _pair, "padding": _padding, "dilation": _pair, "groups": _groups, "weights": _name},
     "relu": {},
     "clip": {"max": _finite_float, "min": _finite_float, "to": _finite_pair},
     "rectify": {},
@@ -156,6 +162,7 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
 }
 OPTIONAL = {
     ("input", "owner"),
+    ("conv", "weights"),
     ("output", "resize"),
     ("output", "path"),
     ("output", "to"),

@@ -1,7 +1,7 @@
 """Rewritings of a network that keep what it computes. Each is pure: (Graph, Weights) in, a new pair out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,35 @@ def sweep(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     return Graph(nodes), {name: value for name, value in weights.items() if name in live}
 
 
+class _Once:
+    """Arrays made of others, the same ones of the same: so layers that begin with one array as weight keep one as long as equal things befall them.
+
+    Which layers share weights follows from how the network is written, never from numbers that happen to be equal.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], tuple[np.ndarray, tuple[object, ...]]] = {}
+
+    def __call__(self, make: Callable[..., np.ndarray], *arguments: object) -> np.ndarray:
+        key = (make, *(id(one) if isinstance(one, np.ndarray) else one for one in arguments))
+        if key not in self._made:
+            self._made[key] = make(*arguments), arguments  # which keeps them, so that no other array gets one's id
+        return self._made[key][0]
+
+
+def share_weights(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """Convolutions whose weights are one array name the first of them: these weights are encoded, masked, sent and kept once."""
+    first: dict[tuple[int, int], str] = {}
+    nodes = []
+    for node in graph.nodes:
+        if node.kind == "conv":
+            name = first.setdefault((id(weights[node.name]["weight"]), node.attrs["groups"]), node.name)
+            attrs = {key: value for key, value in node.attrs.items() if key != "weights"}
+            node = replace(node, attrs=attrs | ({} if name == node.name else {"weights": name}))  # noqa: PLW2901 - its other attributes
+        nodes.append(node)
+    return Graph(tuple(nodes)), dict(weights)
+
+
 def fold_affine(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple[Graph, Weights]:
     """Fold those named nodes, each a depthwise 1x1 convolution (a batch norm), that alone read a convolution, into that convolution.
 
@@ -29,48 +58,63 @@ def fold_affine(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple[
     readers = graph.consumers()
     weights = dict(weights)
     source: dict[str, str] = {}
-    nodes = []
+    nodes, once = [], _Once()
     for node in graph.nodes:
         inputs = tuple(source.get(name, name) for name in node.inputs)
         single = node.name in names and inputs[0] in weights and len(readers[node.inputs[0]]) == 1
         if single and not _hidden_slopes(graph, graph[inputs[0]]):
             affine, conv = weights.pop(node.name), weights[inputs[0]]
             scale = affine["weight"][:, 0, 0, 0]
-            weights[inputs[0]] = {"weight": conv["weight"] * scale[:, None, None, None], "bias": conv["bias"] * scale + affine["bias"]}
+            weight = once(_scaled_outputs, conv["weight"], affine["weight"])
+            weights[inputs[0]] = {"weight": weight, "bias": conv["bias"] * scale + affine["bias"]}
             source[node.name] = inputs[0]
         else:
             nodes.append(replace(node, inputs=inputs))
     return Graph(tuple(nodes)), weights
 
 
+def _scaled_outputs(weight: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = weight * affine.reshape(-1, 1, 1, 1)
+    return scaled
+
+
 def fold_forward(graph: Graph, weights: Weights, names: frozenset[str]) -> tuple[Graph, Weights]:
     """Fold those named nodes, each a depthwise 1x1 convolution, that convolutions alone read, into these. Zero padding hides no bias."""
-    weights, readers, source = dict(weights), graph.consumers(), dict[str, str]()
+    weights, readers, source, once = dict(weights), graph.consumers(), dict[str, str](), _Once()
     for node in graph.nodes:
         targets = readers[node.name]
         if node.name not in names or node.name not in weights or not targets or any(t.kind != "conv" or t.name in names for t in targets):
             continue
-        scale, bias = weights[node.name]["weight"][:, 0, 0, 0], weights[node.name]["bias"]
+        bias = weights[node.name]["bias"]
         if bias.any() and any(any(target.attrs["padding"]) for target in targets):
             continue
         for target in targets:
             weight, groups = weights[target.name]["weight"], target.attrs["groups"]
-            # input channel j of output channel o in group g is channel g * per + j of the map
-            first = np.arange(len(weight)) // (len(weight) // groups) * weight.shape[1]
-            chosen = first[:, None] + np.arange(weight.shape[1])
-            added = (weight.sum((2, 3)) * bias[chosen]).sum(1)
-            weights[target.name] = {"weight": weight * scale[chosen][:, :, None, None], "bias": weights[target.name]["bias"] + added}
+            added = (weight.sum((2, 3)) * bias[_read_channels(weight, groups)]).sum(1)
+            scaled = once(_scaled_inputs, weight, weights[node.name]["weight"], groups)
+            weights[target.name] = {"weight": scaled, "bias": weights[target.name]["bias"] + added}
         del weights[node.name]
         source[node.name] = source.get(node.inputs[0], node.inputs[0])
     nodes = (replace(node, inputs=tuple(source.get(name, name) for name in node.inputs)) for node in graph.nodes if node.name not in source)
     return Graph(tuple(nodes)), weights
 
 
+def _read_channels(weight: np.ndarray, groups: int) -> np.ndarray:
+    """The channel of the map (O, C / groups) that each weight (O, C / groups, h, w) meets: of output o in group g, input j is g * per + j."""
+    first = np.arange(len(weight)) // (len(weight) // groups) * weight.shape[1]
+    channels: np.ndarray = first[:, None] + np.arange(weight.shape[1])
+    return channels
+
+
+def _scaled_inputs(weight: np.ndarray, affine: np.ndarray, groups: int) -> np.ndarray:
+    scaled: np.ndarray = weight * affine[:, 0, 0, 0][_read_channels(weight, groups)][:, :, None, None]
+    return scaled
+
+
 def standard_passes(graph: Graph, weights: Weights, blocks: frozenset[str] = frozenset()) -> tuple[Graph, Weights]:
     """All passes below, in order. `blocks` names the relu and clip nodes that a relu spec computes in patches: they stay in place."""
-    return fold_average(
-        *pool_before_relu(*short_slopes(*fold_slopes(*fold_hidden_slopes(*merge_additions(*merge_gates(*sweep(graph, weights)))))), blocks)
-    )
+    graph, weights = fold_hidden_slopes(*merge_additions(*merge_gates(*sweep(graph, weights))))
+    return share_weights(*fold_average(*pool_before_relu(*short_slopes(*fold_slopes(graph, weights)), blocks)))
 
 
 GATES = {("sigmoid",): "silu", ("tanh", "softplus"): "mish"}
@@ -111,7 +155,7 @@ def _smooth_chain(nodes: Mapping[str, Node], readers: Mapping[str, list[Node]], 
 
 def fold_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     """A convolution that a clip with a rising slope (hardsigmoid) alone reads takes the slope into its weights: a gate sends less without one."""
-    readers, weights = graph.consumers(), dict(weights)
+    readers, weights, once = graph.consumers(), dict(weights), _Once()
     attrs: dict[str, dict[str, Any]] = {}
     for node in graph.nodes:
         source = node.inputs[0] if node.inputs else ""
@@ -120,7 +164,7 @@ def fold_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
         (low, _), (first, slope), (_, last) = clip_bounds(node.attrs), clip_slope(node.attrs), node.attrs["to"]
         if slope > 0:
             conv = weights[source]
-            weights[source] = {"weight": conv["weight"] * slope, "bias": (conv["bias"] - low) * slope + first}
+            weights[source] = {"weight": once(np.multiply, conv["weight"], slope), "bias": (conv["bias"] - low) * slope + first}
             attrs[node.name] = {"max": last} | ({"min": first} if first else {})
     return Graph(tuple(replace(node, attrs=attrs.get(node.name, node.attrs)) for node in graph.nodes)), weights
 
@@ -133,7 +177,7 @@ def short_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
 
     Slopes of 0.01 and 1 become 1/128 and 100/128, for weights times 1.28: a gate sends a few bits for them instead of 16, and rounds nothing.
     """
-    readers, weights = graph.consumers(), dict(weights)
+    readers, weights, once = graph.consumers(), dict(weights), _Once()
     attrs: dict[str, dict[str, Any]] = {}
     for node in graph.nodes:
         source = node.inputs[0] if node.inputs else ""
@@ -142,7 +186,7 @@ def short_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
         found = _short_ratio(node.attrs["slopes"][0])
         if found and not _hidden_slopes(graph, graph[source]):
             below, above = found
-            weights[source] = {key: array / above for key, array in weights[source].items()}
+            weights[source] = {key: once(np.divide, array, above) for key, array in weights[source].items()}
             attrs[node.name] = {"slopes": [below, above]}
     return Graph(tuple(replace(node, attrs=attrs.get(node.name, node.attrs)) for node in graph.nodes)), weights
 
@@ -170,16 +214,21 @@ def fold_hidden_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     """
     weights = dict(weights)
     mixes = {n.name: n.inputs[0] for n in graph.nodes if _hidden_slopes(graph, n) and not weights[n.name]["bias"].any()}
-    nodes = []
+    nodes, once = [], _Once()
     for node in graph.nodes:
         if node.kind == "conv" and node.inputs[0] in mixes:
-            own, groups = weights[node.name], node.attrs["groups"]
-            factors = weights[node.inputs[0]]["weight"].reshape(groups, -1).repeat(node.shape[0] // groups, axis=0)
-            weights[node.name] = own | {"weight": own["weight"].repeat(2, axis=1) * factors[:, :, None, None]}
+            own, slopes = weights[node.name], weights[node.inputs[0]]["weight"]
+            weights[node.name] = own | {"weight": once(_with_slopes, own["weight"], slopes, node.attrs["groups"])}
             nodes.append(replace(node, inputs=(mixes[node.inputs[0]],)))
         else:
             nodes.append(node)
     return sweep(Graph(tuple(nodes)), weights)
+
+
+def _with_slopes(weight: np.ndarray, slopes: np.ndarray, groups: int) -> np.ndarray:
+    factors = slopes.reshape(groups, -1).repeat(len(weight) // groups, axis=0)
+    paired: np.ndarray = weight.repeat(2, axis=1) * factors[:, :, None, None]
+    return paired
 
 
 def merge_additions(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
@@ -239,8 +288,7 @@ def fold_average(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
     What stays is the next power of two, by which fixed-point values are divided without arithmetic: the sum is read as one with more
     fractional bits. The weights keep their size to a factor of two, and with it their precision.
     """
-    readers = graph.consumers()
-    weights = dict(weights)
+    readers, weights, once = graph.consumers(), dict(weights), _Once()
 
     def final_readers(name: str) -> list[Node]:
         return [last for r in readers[name] for last in (final_readers(r.name) if r.kind in ("reshape", "resize", "gather") else [r])]
@@ -251,6 +299,7 @@ def fold_average(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
         if targets and all(target.kind == "conv" for target in targets):
             power = 2.0 ** math.ceil(math.log2(node.attrs["divisor"]))
             for target in targets:
-                weights[target.name] = weights[target.name] | {"weight": weights[target.name]["weight"] * (power / node.attrs["divisor"])}
+                scaled = once(np.multiply, weights[target.name]["weight"], power / node.attrs["divisor"])
+                weights[target.name] = weights[target.name] | {"weight": scaled}
             nodes[index] = replace(node, attrs=node.attrs | {"divisor": power})
     return Graph(tuple(nodes)), weights

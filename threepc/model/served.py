@@ -13,7 +13,7 @@ import numpy as np
 
 from threepc.choices import LABEL, LOGITS, NETWORKS, read_links
 from threepc.errors import InputError
-from threepc.graph.ir import Graph, Node, Weights, check_weights
+from threepc.graph.ir import Graph, Node, Weights, check_weights, holder
 from threepc.graph.outputs import revealed, split
 from threepc.graph.relu_spec import Sizes, patch_sizes
 from threepc.images.card import ModelCard
@@ -202,7 +202,13 @@ class ServedModel:
     def write(self, file: IO[bytes]) -> None:
         """Write what `read` reads, to a file that can seek."""
         public = np.frombuffer(json.dumps(self.public.to_plain()).encode(), np.uint8)
-        arrays = {f"{node}\n{key}": array for node, part in self.weights.items() for key, array in part.items()}
+        shared = {node.name for node in self.public.graph.nodes if node.kind == "conv" and holder(node) != node.name}
+        arrays = {
+            f"{node}\n{key}": array
+            for node, part in self.weights.items()
+            for key, array in part.items()
+            if key != "weight" or node not in shared
+        }
         np.savez(file, public, np.array(list(arrays)), *arrays.values())
 
     @classmethod
@@ -215,8 +221,11 @@ class ServedModel:
         for name, place in zip(archive[names].tolist(), places, strict=True):
             node, key = name.split("\n")
             nodes.setdefault(node, {})[key] = place
+        model = PublicModel.from_plain(json.loads(archive[public].tobytes()))
+        for name, own in nodes.items():
+            own.setdefault("weight", nodes[holder(model.graph[name])]["weight"])
         weights = cast("Weights", _WeightFile(archive, nodes))  # nobody writes to them
-        return cls(PublicModel.from_plain(json.loads(archive[public].tobytes())), weights)
+        return cls(model, weights)
 
 
 class _WeightFile(Mapping[str, dict[str, np.ndarray]]):

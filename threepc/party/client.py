@@ -100,7 +100,7 @@ class ClientSession:
         self._provider.send_control("hello", hello | {"fingerprint": self.model.fingerprint}, [key])
         self._offline = self._open(connector, "server")
         self._offline.send_control("hello", hello | {"purpose": "offline"})
-        sizes = {step.op: step.protocol.mask_bytes for step in self.model.plan(1).linear}
+        sizes = {step.op: step.protocol.mask_bytes for step in self.model.plan(1).holding}
         for channel in self._channels:
             channel.connection.allow(max(sum(sizes.values()), self._options.budget))
         cache, held = self._options.weight_cache, self._options.held
@@ -125,7 +125,7 @@ class ClientSession:
     def _receive_weights(self, digest: str, sizes: dict[int, int], kept: list[np.ndarray] | None) -> None:
         """The masked weights as kernels take them, for this session and further ones. kept: those on the disk; else they come from the server."""
         received = []
-        for index, step in enumerate(self.model.plan(1).linear):
+        for index, step in enumerate(self.model.plan(1).holding):
             message = kept[index] if kept is not None else self._offline.receive(step.op, [(np.uint8, (sizes[step.op],))])[0]
             self._weights[step.op] = step.protocol.client_weights(KernelArgument(message).array)
             if self._options.weight_cache is not None and kept is None:

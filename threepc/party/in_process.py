@@ -44,6 +44,8 @@ def share_weights(plan: Plan, weights: Weights, key: bytes) -> SharedWeights:
     shared, at_server, at_provider = SharedWeights(), _begun(Keystream, key, 0), _begun(Keystream, key, 0)
     for step, words, biases in plan.encoded_weights(weights):
         shared.biases[step.op] = biases
+        if words is None:
+            continue
         shared.messages[step.op] = step.protocol.mask_weights(at_server, words)
         shared.server[step.op] = step.protocol.server_weights(words)
         shared.provider[step.op] = step.protocol.provider_weights(at_provider)

@@ -80,7 +80,7 @@ def check_batch(model: PublicModel, batch: int, memory: int, whose: str) -> Plan
 
 def check_weights(model: PublicModel, memory: int, whose: str) -> None:
     """Raises RunError where a model's masked weights, which every session with it needs, do not fit in the bytes of `whose` memory."""
-    takes = sum(math.prod(step.protocol.weight_shape) for step in model.plan(1).linear) * word_of(model.precision.bits)().nbytes
+    takes = sum(math.prod(step.protocol.weight_shape) for step in model.plan(1).holding) * word_of(model.precision.bits)().nbytes
     if takes > memory:
         raise RunError(f"the model's weights take {takes / 1e6:,.0f} MB, but {whose} has {memory / 1e6:,.0f} MB: see budgets.memory")
 

@@ -33,6 +33,8 @@ class OfferedModel:
         mask.begin_attempt(0)
         for step, words, biases in model.public.plan(1).encoded_weights(model.weights):
             self.biases[step.op] = biases
+            if words is None:
+                continue
             self.masked[step.op] = step.protocol.mask_weights(mask, words)
             self.weights[step.op] = step.protocol.server_weights(words)
         mask.erase()

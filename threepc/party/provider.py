@@ -132,7 +132,7 @@ class ProviderParty(ListeningParty):
         if packed is None:
             stream = Keystream(key)
             stream.begin_attempt(0)
-            packed = {step.op: step.protocol.provider_weights(stream) for step in model.plan(1).linear}
+            packed = {step.op: step.protocol.provider_weights(stream) for step in model.plan(1).holding}
             stream.erase()
         others = [(other, weights) for other, weights in self._packed.items() if other != name]
         self._packed = dict([*others[1 - KEPT_MASKS :], (name, packed)])

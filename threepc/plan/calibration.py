@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from threepc.errors import InputError
-from threepc.graph.ir import Graph, Weights
+from threepc.graph.ir import Graph, Weights, holder
 from threepc.graph.relu_spec import Sizes
 from threepc.images.card import Preprocessing
 from threepc.plan.headroom import Bound, Ranges, bounds, measure
@@ -125,15 +125,18 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
     """Start from as many bits as a truncation removes, and take away where the plan's values would not fit, until all do."""
     # a window of a user's counts the bits of products as they are without calibration; the 32-bit ring has none such
     most = precision.fraction if precision.window and precision.bits != NARROWEST else MAX_TRUNCATION
-    own = {node.name: most for node in graph.nodes if node.kind == "conv"}
+    own = {node.name: most for node in graph.nodes if node.kind == "conv" and holder(node) == node.name}
     largest_input = ranges.values[graph.input.name]
     if _exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
         raise _DoesNotFitError(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
     if not precision.window:
         fewer_bits = min(max(0, _exponent(largest_input) - USUAL_INPUT), precision.fraction - 1)
         precision = replace(precision, input_fraction=precision.fraction - fewer_bits if fewer_bits else None)
+        lacking: dict[str, int] = {}  # of weights used several times as few as any of their inputs lacks
         for step in schedule(graph, precision, sizes, draft=True).linear:
-            own[step.name] += max(0, precision.fraction - step.inputs[0].fraction)
+            lacks = max(0, precision.fraction - step.inputs[0].fraction)
+            lacking[step.weights] = min(lacks, lacking.get(step.weights, lacks))
+        own = {name: bits + lacking[name] for name, bits in own.items()}
     while True:
         plan = schedule(graph, replace(precision, weight_fraction=own), sizes, draft=True)
         producer = {step.name: step for step in plan.steps}
@@ -166,11 +169,11 @@ def _refine(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, prec
     """
     plan = schedule(graph, precision, sizes)
     steps = [step.name for step in plan.steps]
-    fineness = {step.name: precision.of_weights(step.name) + math.log2(ranges.weights[step.name] or 1.0) for step in plan.linear}
+    fineness = {step.name: precision.of_weights(step.name) + math.log2(ranges.weights[step.name] or 1.0) for step in plan.holding}
     coarse = {name for name, size in fineness.items() if size < FINE_WEIGHTS}
     while coarse:
         name = min(coarse, key=lambda layer: (fineness[layer], layer))
-        finer = {step.name: precision.of_weights(step.name) for step in plan.linear}
+        finer = {step.name: precision.of_weights(step.name) for step in plan.holding}
         finer[name] += 1
         trial = _with_weights(precision, finer) if finer[name] <= MOST_WEIGHT_BITS else precision
         planned = schedule(graph, trial, sizes, draft=True)
@@ -192,10 +195,10 @@ def deepen(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int 
     Weights keep at least the bits that they have; more only up to where their rounding no longer shows, and where every value keeps SPARE_BITS
     besides the margin. The protocols stay as many; each sends a little more or less. The same precision comes back where that does not fit.
     """
-    least = {name: precision.of_weights(name) for name in ranges.weights}
     deep, plan = replace(precision, truncation=DEEPEST_TRUNCATION), schedule(graph, precision, sizes, draft=True)
+    least = {step.name: precision.of_weights(step.name) for step in plan.holding}
     own, known = dict(least), {step.name for step in plan.steps}
-    for step in plan.linear:
+    for step in plan.holding:
         finest = math.ceil(FINEST_WEIGHTS - math.log2(ranges.weights[step.name] or 1.0))
         own[step.name] = max(own[step.name], min(finest, DEEPEST_TRUNCATION, precision.bits - 2 - step.inputs[0].fraction))
     while True:
@@ -213,8 +216,8 @@ def deepen(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int 
                 if fewer < own[name]:
                     lowered[name] = min(fewer, lowered.get(name, fewer))
         for step in plan.linear:
-            if step.sources[0] not in known and own[step.name] > least[step.name]:  # a truncation that there was no need for
-                lowered[step.name] = least[step.name]
+            if step.sources[0] not in known and own[step.weights] > least[step.weights]:  # a truncation that there was no need for
+                lowered[step.weights] = least[step.weights]
         if not lowered:
             break
         own |= lowered
@@ -237,7 +240,7 @@ def _scales(producer: Mapping[str, Step], name: str, excess: int) -> Iterator[tu
     """(convolution, its largest f_w) for every convolution whose product enters value `name`, for that to lose `excess` fractional bits."""
     step = producer[name]
     if isinstance(step, LinearStep):
-        yield name, step.result.fraction - excess - step.inputs[0].fraction
+        yield step.weights, step.result.fraction - excess - step.inputs[0].fraction
     elif step.result.form != REDUCED:
         longest = max(value.fraction for value in step.inputs)
         for source, value in zip(step.sources, step.inputs, strict=True):

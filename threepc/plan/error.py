@@ -16,7 +16,7 @@ import torch
 
 from threepc.errors import InputError
 from threepc.graph.clear import operate, walk
-from threepc.graph.ir import Graph, Node, Weights
+from threepc.graph.ir import Graph, Node, Weights, holder
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.calibration import LEAST_ACTIVATION_BITS, NARROWEST, choose, deepen
 from threepc.plan.headroom import Ranges, node_of
@@ -83,7 +83,8 @@ class Reference:
             return value + noise.mul_(value != 0)  # what a ReLU holds back stays away to the bit
 
         weights = {
-            name: part | {"weight": _nearest(part["weight"], plan.precision.of_weights(name))} for name, part in self._weights.items()
+            name: part | {"weight": _nearest(part["weight"], plan.precision.of_weights(holder(plan.graph[name])))}
+            for name, part in self._weights.items()
         }
         found = walk(self._graph, weights, self._images, self._sizes, torch.float32, change)
         return [value for node, value in found if node.kind == "output"]

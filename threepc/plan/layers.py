@@ -11,7 +11,7 @@ import numpy as np
 
 from threepc.choices import LABEL
 from threepc.errors import InputError
-from threepc.graph.ir import Node, signs, weight_shape
+from threepc.graph.ir import Node, holder, signs, weight_shape
 from threepc.plan import activations, sizes
 from threepc.plan.products import multiply
 from threepc.plan.scheduler import MOST_ELEMENTS, Scheduler, elements
@@ -59,15 +59,19 @@ def _constant(at: Scheduler, node: Node) -> None:
 
 def _conv(at: Scheduler, node: Node) -> None:
     (source,) = at.inputs(node)
-    value, own = at.values[source], at.precision.of_weights(node.name)
+    weights = holder(node)
+    value, own = at.values[source], at.precision.of_weights(weights)
     fits = value.fraction + own + OUTPUT_BITS <= at.bits - 2
     if value.form != REDUCED or (value.fraction != at.settled[source] and not (fits and at.ends_here(node))):
         source = at.reduce(source)
         value = at.values[source]
     a, shape = node.attrs, at.shape(node)
     geometry: dict[str, Any] = {key: tuple(a[key]) for key in ("stride", "padding", "dilation")}
-    protocol = Linear(at.op, shape, weight_shape(at.graph, node), groups=a["groups"], bits=at.bits, **geometry)
-    at.append(LinearStep, node, node.name, [source], Value(shape, RAW, value.fraction + own, at.bits), 1, protocol=protocol)
+    sharing = at.linear.get(weights)  # None where these are its own
+    protocol = Linear(at.op, shape, weight_shape(at.graph, node), groups=a["groups"], bits=at.bits, weights_op=sharing, **geometry)
+    at.linear[node.name] = at.op
+    result = Value(shape, RAW, value.fraction + own, at.bits)
+    at.append(LinearStep, node, node.name, [source], result, 1, protocol=protocol, weights=weights)
     # what an average brought and no truncation has removed goes too
     removed = at.precision.truncation + value.fraction - at.settled[source]
     at.settled[node.name] = max(at.fraction, value.fraction + own - removed)

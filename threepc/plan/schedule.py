@@ -16,7 +16,7 @@ from threepc.choices import LABEL, LOGITS
 from threepc.errors import InputError
 from threepc.graph import relu_spec
 from threepc.graph.activations import takes_patches
-from threepc.graph.ir import Graph, Weights
+from threepc.graph.ir import Graph, Weights, holder
 from threepc.graph.outputs import revealed
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.layers import LAYERS
@@ -65,19 +65,27 @@ class Plan:
         return [step for step in self.steps if isinstance(step, LinearStep)]
 
     @property
+    def holding(self) -> list[LinearStep]:
+        """Of these, those whose weights are not an earlier one's: what is masked and sent."""
+        return [step for step in self.linear if step.weights == step.name]
+
+    @property
     def before_results(self) -> int:
         """The index of the last step before which the client has nothing of any result."""
         return next((index for index, step in enumerate(self.steps) if isinstance(step, OutputStep)), len(self.steps)) - 1
 
-    def encoded_weights(self, weights: Weights) -> Iterator[tuple[LinearStep, np.ndarray, np.ndarray]]:
-        """Every linear step with its weights (O, C / groups, kh, kw) and its biases (O,) as ring words, the biases at the product's scale.
+    def encoded_weights(self, weights: Weights) -> Iterator[tuple[LinearStep, np.ndarray | None, np.ndarray]]:
+        """Every linear step with its weights (O, C / groups, kh, kw), None where they are an earlier step's, and its biases (O,), as ring words.
+
+        The biases are at the product's scale.
 
         One layer is encoded at a time. Raises InputError, naming the layer, for what does not fit the ring.
         """
         ring = Ring(self.precision.bits)
         for step in self.linear:
-            own = weights[step.name]
-            words = ring.encode(own["weight"], self.precision.of_weights(step.name), f"the weights of {step.name}")
+            own, words = weights[step.name], None
+            if step.weights == step.name:
+                words = ring.encode(own["weight"], self.precision.of_weights(step.name), f"the weights of {step.name}")
             yield step, words, ring.encode(own["bias"], step.result.fraction, f"the bias of {step.name}")
 
 
@@ -159,5 +167,8 @@ def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequen
         for name in names:
             if kinds.get(name) not in allowed:
                 raise InputError(f"{what}: {name!r:.80} is no {' or '.join(allowed)} of this network")
+    for name in precision.weight_fraction:
+        if holder(graph[name]) != name:
+            raise InputError(f"precision: {name!r:.80} has the weights of {holder(graph[name])!r:.80}, and their fractional bits")
     for name, layer in sizes.items():
         relu_spec.check_layer("relu spec", graph[name], relu_spec.patch_sizes("relu spec", name, layer))

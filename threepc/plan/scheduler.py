@@ -53,6 +53,7 @@ class Scheduler:
         self.bits, self.fraction = precision.bits, precision.fraction
         self.steps: list[Step] = []
         self.op = 0
+        self.linear: dict[str, int] = {}  # convolution -> its op
         self.decoded = 0  # numbers that the client makes of all outputs
         self.held: dict[str, str] = {}  # node name -> name of the value that stands for it
         self.values: dict[str, Value] = {}

@@ -130,7 +130,10 @@ def decode(words: np.ndarray, value: Value) -> np.ndarray:
 
 def pack(plan: Plan, weights: Weights) -> Packed:
     """Weights and biases as the server encodes them. Raises InputError, naming the layer, for what does not fit the ring."""
-    return {step.name: (step.protocol.server_weights(words), bias) for step, words, bias in plan.encoded_weights(weights)}
+    packed: dict[str, tuple[PackedWeight, np.ndarray]] = {}
+    for step, words, bias in plan.encoded_weights(weights):
+        packed[step.name] = packed[step.weights][0] if words is None else step.protocol.server_weights(words), bias
+    return packed
 
 
 def simulate(

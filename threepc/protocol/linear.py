@@ -3,7 +3,8 @@
 Setup, once per model: S sends C m_W = W + L_W, where S and P draw L_W from a key of their own for these weights in this ring and precision.
 Then z_C = m_W * d (C, offline), z_P = L_W * d (P, offline), z_S = W * u + bias (S, online), and z_C + z_S - z_P = z.
 Semi-honest, one corruption. Security: L_W is a one-time pad of the weights that C cannot draw; every party does one convolution on what it
-holds. Delphi (Mishra et al., USENIX Security 2020) with the provider in place of homomorphic encryption; ASTRA (Chaudhari et al., CCSW 2019).
+holds. Layers that use the same weights, as those of one module called twice, use the same m_W and L_W: a second convolution with them, like
+that of a second image, tells nobody more, and that they are the same is part of the public graph. Delphi (Mishra et al., USENIX Security 2020) with the provider in place of homomorphic encryption; ASTRA (Chaudhari et al., CCSW 2019).
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from threepc.ring import word_of
 
 @dataclass(frozen=True)
 class Linear:
-    """A convolution of (N, C, H, W) to `shape` (N, O, OH, OW) with weights of `weight_shape` (O, C / groups, kh, kw)."""
+    """A convolution of (N, C, H, W) to `shape` (N, O, OH, OW) with weights of `weight_shape` (O, C / groups, kh, kw).
+
+    weights_op: of an earlier layer whose weights these are, None for weights of its own. Nothing is set up for the former.
+    """
 
     op: int
     shape: tuple[int, int, int, int]
@@ -31,6 +35,12 @@ class Linear:
     dilation: tuple[int, int]
     groups: int
     bits: int
+    weights_op: int | None = None
+
+    @property
+    def held(self) -> int:
+        """The op under which the roles hold the weights."""
+        return self.op if self.weights_op is None else self.weights_op
 
     @property
     def _weights(self) -> int:
@@ -43,8 +53,8 @@ class Linear:
 
     @property
     def cost(self) -> Cost:
-        """Nothing but the masked weights travels."""
-        return Cost(setup={"server->client": self.mask_bytes})
+        """Nothing but the masked weights travels, and these once."""
+        return Cost() if self.weights_op is not None else Cost(setup={"server->client": self.mask_bytes})
 
     def _mask(self, key: Keystream) -> np.ndarray:
         return key.stream(0, self.op, Purpose.WEIGHT).fill(np.empty(padded(self._weights), word_of(self.bits)))

@@ -133,22 +133,28 @@ class PublicStep(_AtServerStep):
 
 @dataclass(frozen=True)
 class LinearStep(Step):
-    """A convolution of a reduced value to a raw one; each role's weights are in its `weights`, the server's biases in `biases`."""
+    """A convolution of a reduced value to a raw one; each role's weights are in its `weights`, the server's biases in `biases`.
+
+    weights: the name of the step whose weights these are, mostly its own.
+    """
 
     protocol: Linear
+    weights: str
 
     @property
     def cost(self) -> Cost:
         return self.protocol.cost
 
     def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.apply(provider.weights[self.op], self.inputs[0].array(inputs[0]), None, provider.threads)
+        return self.protocol.apply(provider.weights[self.protocol.held], self.inputs[0].array(inputs[0]), None, provider.threads)
 
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.apply(client.weights[self.op], self.inputs[0].array(inputs[0]), None, client.threads)
+        return self.protocol.apply(client.weights[self.protocol.held], self.inputs[0].array(inputs[0]), None, client.threads)
 
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.apply(server.weights[self.op], self.inputs[0].array(inputs[0]), server.biases[self.op], server.threads)
+        return self.protocol.apply(
+            server.weights[self.protocol.held], self.inputs[0].array(inputs[0]), server.biases[self.op], server.threads
+        )
 
 
 @dataclass(frozen=True)
