@@ -7,6 +7,7 @@ from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
 from tests.mutations.two_messages import TWO_MESSAGES
+from tests.mutations.weights import WEIGHTS
 
 TRANSCRIPTS = "tests/protocol/test_transcripts.py"
 PROTOCOL = "tests/protocol"
@@ -20,17 +21,11 @@ PRF, RUNS, GATE = "threepc/prf.py", "threepc/kernels/runs.py", "threepc/kernels/
 PRODUCT, LOOKUP = "threepc/kernels/product.py", "threepc/kernels/lookup.py"
 LOOKUPS = ("tests/protocol/test_lookup.py",)
 DECISIONS, COMPARISON = "threepc/kernels/decisions.py", "threepc/kernels/comparison.py"
-IN_OUT, LINEAR, ROLES = "threepc/protocol/input_output.py", "threepc/protocol/linear.py", "threepc/protocol/roles.py"
+IN_OUT, ROLES = "threepc/protocol/input_output.py", "threepc/protocol/roles.py"
 CHANNEL, LISTENER, LAYERS = "threepc/transport/channel.py", "threepc/transport/zmq_listener.py", "threepc/plan/layers.py"
 SERVER, PROVIDER, CLIENT = "threepc/party/server.py", "threepc/party/provider.py", "threepc/party/client.py"
 
 MUTATIONS = (
-    _mutation(
-        "weights: the graph says which are equal by chance",
-        "threepc/graph/passes.py",
-        ('(id(weights[node.name]["weight"]), ', '(hash(weights[node.name]["weight"].tobytes()), '),
-        tests=("tests/graph/test_passes.py",),
-    ),
     # Keys and streams
     _mutation("every key is the same", PRF, ("return secrets.token_bytes(KEY_BYTES)", "return bytes(KEY_BYTES)"), tests=(STREAMS, SECRECY)),
     _mutation("an attempt may come again", PRF, ("if attempt <= self._last_attempt:", "if False:"), tests=(STREAMS, TRANSCRIPTS)),
@@ -235,28 +230,13 @@ MUTATIONS = (
             ("every run of a lookup draws the first one's words", "    block = begin * 8 * (", "    block = 0 * begin * ("),
         )
     ),
-    # Input, output, weights
+    # Input, output
     _mutation("the image without its mask", IN_OUT, ("(x - d).reshape(-1)", "x.reshape(-1)"), tests=(TRANSCRIPTS, "tests/protocol")),
     _mutation(
         "the provider's part of the output without its mask",
         IN_OUT,
         ("-self._mask(provider, provider.with_client)", "0 * self._mask(provider, provider.with_client)"),
         tests=(TRANSCRIPTS,),
-    ),
-    _mutation(
-        "weights without their mask",
-        LINEAR,
-        (
-            "return key.stream(0, self.op, Purpose.WEIGHT).fill(np.empty(padded(self._weights), word_of(self.bits)))",
-            "return np.zeros(padded(self._weights), word_of(self.bits))",
-        ),
-        tests=(TRANSCRIPTS,),
-    ),
-    _mutation(
-        "all layers' weights under one mask",
-        LINEAR,
-        ("key.stream(0, self.op, Purpose.WEIGHT)", "key._stream(0)"),
-        tests=(TRANSCRIPTS, SECRECY),
     ),
     # Sessions
     _mutation(
@@ -399,5 +379,6 @@ MUTATIONS = (
     *JOBS,
     *TWO_MESSAGES,
     *DEEPER_TRUNCATIONS,
+    *WEIGHTS,
     *AHEAD,
 )
