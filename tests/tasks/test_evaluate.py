@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from torch import nn
 
 from tests.mmlab.small_datasets import ade20k, cifar10, imagenet, voc
 from threepc.console import Display
@@ -153,6 +154,45 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"file cannot be made: .* is no folder$"):
         module.Store(tmp_path / "file", {})
     assert module.Store(tmp_path / "new", {}).lines == {} and not (tmp_path / "new").exists()
+
+
+class TwoHeads(nn.Module):
+    """What a config's classifier makes of an image, beside a vector of another length or, with `alike`, of the same."""
+
+    def __init__(self, classifier, alike):
+        super().__init__()
+        self.classifier, self.other = classifier, nn.Linear(3, 10 if alike else 4)
+
+    def forward(self, x):
+        return {"embedding": self.other(x.mean((2, 3))), "logits": self.classifier(x)}
+
+
+@pytest.mark.parametrize("alike", (False, True))
+def test_of_several_outputs_one_carries_the_labels(tmp_path, alike):
+    cifar10(tmp_path / "data", 3)
+    config = classifier(tmp_path, "cifar", 10, resize=False)
+    loaded, data = load_model(str(config)), open_dataset(str(config), root=tmp_path / "data")
+    wanted = options(tmp_path, config, secure=2)
+    alone = evaluate_assembled(assemble_loaded(loaded, Settings()), loaded, data, dataclasses.replace(wanted, secure=0), Display())
+    several = dataclasses.replace(loaded, module=TwoHeads(loaded.module, alike).eval())
+    assembled, run = assemble_loaded(several, Settings()), partial(evaluate_assembled, loaded=several, data=data, display=Display())
+    wanted = dataclasses.replace(wanted, results=tmp_path / "several")
+    if alike:
+        with pytest.raises(InputError, match=r"returns several outputs: say with --output which carries the labels, of embedding, logits$"):
+            run(assembled, options=wanted)
+        wanted = dataclasses.replace(wanted, output="logits")
+    found = run(assembled, options=wanted)
+    assert found["output"] == "logits" and [found["results"][way]["images"] for way in (PLAIN, TWIN, SECURE)] == [3, 3, 2]
+    assert found["results"][PLAIN]["accuracy"] == alone["results"][PLAIN]["accuracy"]
+    assert all(found["results"][way]["agreement"] == 1 for way in (TWIN, SECURE))
+    if not alike:
+        with pytest.raises(InputError, match=r"^output: embedding has the shape 4x1x1, and carries no labels of "):
+            run(assembled, options=dataclasses.replace(wanted, output="embedding"))
+        with pytest.raises(InputError, match=r"^output: must be one of embedding, logits, not 'boxes'$"):
+            run(assembled, options=dataclasses.replace(wanted, output="boxes"))
+    else:
+        with pytest.raises(InputError, match="holds results of another output"):
+            run(assembled, options=dataclasses.replace(wanted, output="embedding"))
 
 
 def test_no_images_are_no_evaluation(tmp_path):

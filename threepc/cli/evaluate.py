@@ -50,6 +50,7 @@ class Count(click.ParamType[int | None]):
 @click.option("--secure", type=Count(), default=0, show_default=True, help="How many of these through three parties on this machine.")
 @click.option("--simulated", type=Count(), default="all", show_default=True, help="How many of these through the cleartext twin.")
 @click.option("--data-root", type=FILE, metavar="DIR", help="Where the dataset is, instead of the config's data/NAME.")
+@click.option("--output", metavar="NAME", help="Of a network that returns several tensors, the one that carries the labels.")
 @batch_option
 @model_options
 @ring_options

@@ -183,14 +183,17 @@ def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
 
 def plain_outputs(network: Imported, images: torch.Tensor, batch: int) -> Outputs:
     """What PyTorch says to images (N, C, H, W), in the clear, `batch` at a time: float64, as `PublicModel.network_outputs` gives it."""
-    module, parts = network.plaintext(), []
-    for part in torch.split(images, batch):
-        arrays = [tensor.double().numpy() for tensor in tree_leaves(outputs_of(module, part))]
-        parts.append(tuple(array.reshape(array.shape[:2]) if array[0, 0].size == 1 else array for array in arrays))
-    if not all(np.isfinite(array).all() for arrays in parts for array in arrays):
-        raise InputError("the plaintext network itself gives NaN or infinity for these images")
-    outputs = concatenated(parts)
+    module = network.plaintext()
+    outputs = concatenated([module_outputs(module, part) for part in torch.split(images, batch)])
     return each(outputs)[0] if network.graph.returns_tensor else outputs
+
+
+def module_outputs(module: nn.Module, images: torch.Tensor) -> tuple[np.ndarray, ...]:
+    """PyTorch's outputs one by one, float64, numbers for classes as (N, K). Raises InputError where they are not finite."""
+    arrays = [tensor.double().numpy() for tensor in tree_leaves(outputs_of(module, images))]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise InputError("the plaintext network itself gives NaN or infinity for these images")
+    return tuple(array.reshape(array.shape[:2]) if array[0, 0].size == 1 else array for array in arrays)
 
 
 def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) -> list[str]:

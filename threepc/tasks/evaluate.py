@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from threepc.choices import LABEL
 from threepc.errors import InputError, RunError
 from threepc.files import check_writable, parse_json, read_json, write_atomically
+from threepc.graph.outputs import joined, names
 from threepc.images.card import ModelCard
 from threepc.images.read import preprocess
 from threepc.images.segmentation import pixel_labels
-from threepc.model.assemble import Assembled, Settings, assemble_loaded
+from threepc.model.assemble import Assembled, Settings, assemble_loaded, module_outputs
 from threepc.model.load import LoadedModel, load_model
-from threepc.model.served import each
+from threepc.model.served import PublicModel, each
 from threepc.party import one_host
 from threepc.party.warmup import warm_up
 from threepc.plan import twin
@@ -48,7 +50,7 @@ class EvaluateOptions:
 
     images: how many of the dataset, None for all; a fixed order mixes its classes, and more begin with the same ones. secure, simulated:
     how many of these run through three parties on this machine, and through the cleartext twin, None for all of them. results: a folder.
-    data_root: stands for the config's data/NAME.
+    data_root: stands for the config's data/NAME. output: the name of the output that carries the labels, of a network that returns several.
     """
 
     config: str
@@ -58,6 +60,7 @@ class EvaluateOptions:
     secure: int | None = 0
     simulated: int | None = None
     data_root: Path | None = None
+    output: str | None = None
     batch: int = 1
     size: tuple[int, int] | None = None
     settings: Settings = field(default_factory=Settings)
@@ -79,12 +82,8 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
         data = open_dataset(options.config, loaded.preprocessing.channels, options.data_root)
     if data.segmentation != loaded.card.segmentation:
         raise InputError(f"{options.config}: the dataset {data.name} does not belong to a network of this kind")
-    if data.segmentation and options.settings.reveal == "label":
-        raise InputError("mean IoU needs logits, which the client resizes to the image, not labels alone: evaluate with --reveal logits")
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
-    if not assembled.public.graph.returns_tensor:
-        raise InputError(f"{options.config}: returns several outputs; evaluation takes a network that returns one tensor")
     return evaluate_assembled(assembled, loaded, data, options, display)
 
 
@@ -92,13 +91,17 @@ def evaluate_assembled(
     assembled: Assembled, loaded: LoadedModel, data: ClassificationData | SegmentationData, options: EvaluateOptions, display: Display
 ) -> dict[str, Any]:
     """`evaluate` for a model and data that are loaded already."""
+    chosen = labelled_output(assembled.public, options.output)
+    if data.segmentation and assembled.public.reveals[chosen] == LABEL:
+        raise InputError("mean IoU needs logits, which the client resizes to the image, not labels alone: evaluate with --reveal logits")
     order = [int(i) for i in np.random.default_rng(0).permutation(len(data))[: options.images]]
     wanted = {PLAIN: set(order), TWIN: set(order[: options.simulated]), SECURE: set(order[: options.secure])}
     if not order:
         raise InputError(f"{data.name}: there are no images to evaluate")
-    store = Store(options.results, _manifest(assembled, data))
+    several = {} if assembled.public.graph.returns_tensor else {"output": names(assembled.public.graph)[chosen]}
+    store = Store(options.results, _manifest(assembled, data) | several)
     missing = [i for i in order if any(i in wanted[way] and way not in store.lines.get(i, {}) for way in wanted)]
-    ways = _Ways(assembled, options)
+    ways = _Ways(assembled, options, chosen)
     if missing and len(wanted[TWIN] | wanted[SECURE]):
         with display.stage("preparing kernels") as progress:
             warm_up(assembled.public.precision, progress, quick=bool(assembled.public.quick))
@@ -116,6 +119,32 @@ def evaluate_assembled(
     return summary
 
 
+def labelled_output(model: PublicModel, name: str | None) -> int:
+    """The index of the output that carries the labels: the one called `name`, or else the only one that can.
+
+    Of several outputs that can be a map, for a segmentation, or one number for each class that the model card knows.
+    Raises InputError where there is none, or more than one.
+    """
+    known, classes = names(model.graph), len(model.card.classes)
+    fits = [
+        ((node.shape[1:] != (1, 1)) == model.card.segmentation and classes in (0, node.shape[0])) or model.graph.returns_tensor
+        for node in model.graph.outputs
+    ]
+    if name is None:
+        if sum(fits) != 1:
+            raise InputError(
+                f"{model.card.name} returns several outputs: say with --output which carries the labels, of {', '.join(known)}"
+            )
+        return fits.index(True)
+    if name not in known:
+        raise InputError(f"output: must be one of {', '.join(known)}, not {name!r:.80}")
+    index = known.index(name)
+    if not fits[index]:
+        shape = "x".join(map(str, model.graph.outputs[index].shape))
+        raise InputError(f"output: {name} has the shape {shape}, and carries no labels of {model.card.name}")
+    return index
+
+
 def _inputs(samples: Sequence[Sample], card: ModelCard) -> np.ndarray:
     return np.stack([preprocess(sample.image, card.preprocessing, sample.name) for sample in samples])
 
@@ -130,8 +159,9 @@ def _batches(indices: list[int], wanted: dict[str, set[int]], size: int) -> Iter
 class _Ways:
     """The ways to run the network, each made ready when it is first needed. A context manager."""
 
-    def __init__(self, assembled: Assembled, options: EvaluateOptions) -> None:
-        self._assembled, self._options, self._open = assembled, options, ExitStack()
+    def __init__(self, assembled: Assembled, options: EvaluateOptions, output: int) -> None:
+        """output: the index of the one that is wanted."""
+        self._assembled, self._options, self._output, self._open = assembled, options, output, ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -166,21 +196,18 @@ class _Ways:
         return found
 
     def _plain(self, images: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            outputs: np.ndarray = self._module(torch.from_numpy(images)).double().numpy()
-        if not np.isfinite(outputs).all():
-            raise InputError("the plaintext network itself gives NaN or infinity for these images")
-        return outputs
+        return module_outputs(self._module, torch.from_numpy(images))[self._output]
 
     def _twin(self, images: np.ndarray) -> np.ndarray:
         public = self._assembled.public
         plan = public.plan(len(images))
         outputs = twin.simulate(plan, self._packed, images, seed=0, threads=self._options.threads)
-        return each(public.network_outputs(outputs[plan.graph.output.name]))[0]
+        decoded = joined(public.graph, [outputs[node.name] for node in public.graph.outputs])
+        return each(public.network_outputs(decoded))[self._output]
 
     def _secure(self, images: np.ndarray) -> np.ndarray:
         outputs, _ = self._parties.infer(images)
-        return each(self._assembled.public.network_outputs(outputs))[0]
+        return each(self._assembled.public.network_outputs(outputs))[self._output]
 
 
 # A line of results
