@@ -9,7 +9,8 @@ from torch import nn
 
 from threepc.graph.importer import import_module
 from threepc.graph.passes import standard_passes
-from threepc.plan.headroom import bounds, count_outside, measure, room
+from threepc.plan.bounds import bounds
+from threepc.plan.headroom import count_outside, measure, room
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.plan.twin import Rounding, pack, walk

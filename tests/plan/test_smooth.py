@@ -17,7 +17,8 @@ from threepc.graph.clear import operate
 from threepc.graph.ir import Graph, Node
 from threepc.graph.smooth import BELOW, RANGE, SMOOTH
 from threepc.party import debug
-from threepc.plan.headroom import bounds, measure, room
+from threepc.plan.bounds import bounds
+from threepc.plan.headroom import measure, room
 from threepc.plan.pieces import GUARD_BITS, LEAST_INDEX, MOST_INDEX, SPARE_ROWS, UNITS, pieces
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule

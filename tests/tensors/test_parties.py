@@ -101,7 +101,10 @@ def test_a_server_without_its_part():
     [
         ("client", "x", np.zeros((3, 5)), r"x: must have the shape \(3, 4\), not \(3, 5\)"),
         ("client", "x", np.full((3, 4), np.nan), "x: not a finite number"),
-        ("client", "x", np.full((3, 4), 2.0**40), "x: size 1.09951e.12 does not fit a ring of 64 bits"),
+        ("client", "x", np.full((3, 4), 512.01), "x: a number is outside of the limit 512 that the job states for it$"),
+        ("client", "x", np.full((3, 4), -np.inf), "x: a number is outside of the limit 512 that the job states for it$"),
+        ("server", "w", np.full((4, 2), -513.0), "w: a number is outside of the limit 512 that the job states for it$"),
+        ("owners", "bias", np.full((3, 2), -513.0), "bias: a number is outside of the limit 512 that the job states for it$"),
         ("client", "x", [["a"] * 4] * 3, "x: must be an array of real numbers"),
         ("client", "y", np.zeros(3), "'y' is no input of the client's: it brings x, bias"),
         ("client", "x", None, "'x' is missing: it brings x, bias"),

@@ -21,6 +21,8 @@ gather   moves: what moves.py says; its input's cells, rearranged, dropped, repe
 multiply none; x * y, whose sides are equal or 1
 matmul   none; the product of (rows, depth) and (depth, columns) for every channel
 constant values: the floats of its shape in C order, known to everybody; no input
+limit    size: float above 0; its input as it is, of which every number is said to be from -size to size. by: who sees to that, the owner of
+         an array that is brought to the job; without it nobody does
 reshape  none; (C, H, W) to (C * H * W, 1, 1) in C order
 resize   size [h, w]; broadcasts a (C, 1, 1) map
 resample  rows, columns: what resampling.py says; each row and column a weighted sum of the old ones, with public weights
@@ -52,6 +54,7 @@ Shape = tuple[int, int, int]
 # Limits on what a stranger's graph may ask for. The largest network we know of (DeepLab at 1024 x 2048) stays far below them.
 MAX_NODES = 10_000
 MAX_NAME = 256
+MAX_OWNER = 64
 MAX_JSON = 16 << 20
 MAX_SIDE = 1 << 16
 MAX_KERNEL = 1 << 10
@@ -92,6 +95,16 @@ def _finite_floats(value: Any) -> None:
 def _name(value: Any) -> None:
     if type(value) is not str:
         raise InputError("must be a name")
+
+
+def _size(value: Any) -> None:
+    if type(value) is not float or not 0 < value < math.inf:
+        raise InputError("must be a finite float above 0")
+
+
+def _owner(value: Any) -> None:
+    if type(value) is not str or not 1 <= len(value) <= MAX_OWNER or not (value.isascii() and value.isprintable()):
+        raise InputError(f"must be 1 to {MAX_OWNER} printable ASCII characters")
 
 
 def _server(value: Any) -> None:
@@ -155,6 +168,7 @@ ATTRIBUTES: dict[str, dict[str, Callable[[Any], None]]] = {
     "multiply": {},
     "matmul": {},
     "constant": {"values": _finite_floats},
+    "limit": {"size": _size, "by": _owner},
     "reshape": {},
     "resize": {"size": _pair},
     "resample": {"rows": check_rule, "columns": check_rule},
@@ -170,6 +184,7 @@ OPTIONAL = {
     ("clip", "min"),
     ("clip", "to"),
     ("bend", "at"),
+    ("limit", "by"),
 }
 NO_INPUTS = {"input", "constant"}
 SEVERAL_INPUTS = {"add", "concat"}
@@ -326,6 +341,7 @@ _SHAPES: dict[str, Callable[[Sequence[Shape], dict[str, Any], int], Shape]] = {
     "gather": _gathered,
     "multiply": _product,
     "matmul": _matrix_product,
+    "limit": _same,
     "reshape": _flat,
     "resize": _broadcast,
     "resample": _resampled,

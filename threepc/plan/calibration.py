@@ -21,7 +21,8 @@ from threepc.errors import InputError
 from threepc.graph.ir import Graph, Weights, holder
 from threepc.graph.relu_spec import Sizes
 from threepc.images.card import Preprocessing
-from threepc.plan.headroom import Bound, Ranges, bounds, measure
+from threepc.plan.bounds import Bound, bounds
+from threepc.plan.headroom import Ranges, measure
 from threepc.plan.precision import DEEPEST_TRUNCATION, FRACTION, MAX_TRUNCATION, MOST_WEIGHT_BITS, Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.protocol.steps import REDUCED, LinearStep, Step

@@ -18,8 +18,9 @@ from threepc.errors import InputError
 from threepc.graph.clear import operate, walk
 from threepc.graph.ir import Graph, Node, Weights, holder
 from threepc.graph.relu_spec import Sizes
+from threepc.plan.bounds import node_of
 from threepc.plan.calibration import LEAST_ACTIVATION_BITS, NARROWEST, choose, deepen
-from threepc.plan.headroom import Ranges, node_of
+from threepc.plan.headroom import Ranges
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.plan.sizes import rounded_axes

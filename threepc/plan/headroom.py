@@ -6,7 +6,7 @@ Ranges are measured on the server's own images, and are the server's: no other p
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,10 @@ from threepc.graph.activations import kinks
 from threepc.graph.clear import walk
 from threepc.graph.ir import Graph, Node, Weights
 from threepc.graph.relu_spec import IDENTITY, ZERO, Sizes
+from threepc.plan.bounds import Bound, bounds
 from threepc.plan.pieces import pieces
 from threepc.plan.precision import FRACTION
 from threepc.plan.schedule import Plan
-from threepc.protocol.steps import LookupStep, MaxPoolStep, OutputStep, ProductStep, ReluStep
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,6 @@ class Ranges:
     def of(self, bound: Bound) -> float:
         """The largest of what a bound is for."""
         return (self.sums if bound.decided else self.values)[bound.node]
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What a step can hold: values of `node`, or the sums on which it decides, of an absolute size below 2^exponent.
-
-    value: the name of the plan's value that must fit.
-    """
-
-    step: str
-    value: str
-    node: str
-    decided: bool
-    exponent: int
 
 
 def observe(
@@ -114,39 +100,6 @@ def measure(graph: Graph, weights: Weights, images: torch.Tensor | np.ndarray, s
         ranges.values[name] = max(ranges.values[name], float(np.abs(part["bias"]).max(initial=0.0)))
         ranges.weights[name] = float(np.sqrt(np.mean(np.square(part["weight"]))))
     return ranges
-
-
-def bounds(plan: Plan) -> Iterator[Bound]:
-    """All that must hold for a plan to be right, in the order of its steps. A sign window that a user chose is that user's, and is no bound."""
-    bits, nodes = plan.precision.bits, {node.name: node for node in plan.graph.nodes}
-    curves = {step.name for step in plan.steps if isinstance(step, LookupStep)}  # which hold what their tables do
-    for step in plan.steps:
-        node = node_of(nodes, step.name)
-        passes = isinstance(step, ProductStep | OutputStep) or (isinstance(step, ReluStep) and step.protocol.slopes is None)
-        if step.result.bits == bits and not passes:
-            yield Bound(step.name, step.name, node, _inner(nodes, step.name), bits - 2 - step.result.fraction)
-        if isinstance(step, ProductStep):
-            yield Bound(step.name, step.name, node, False, step.protocol.cut.kept_bits - 2 - step.result.fraction)
-        if isinstance(step, ReluStep | MaxPoolStep):
-            source, cut = step.sources[0], step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
-            fraction = step.inputs[0].fraction - cut.shift
-            if source not in curves:
-                yield Bound(step.name, source, node_of(nodes, source), _inner(nodes, source), cut.kept_bits - 2 - fraction)
-            if isinstance(step, ReluStep) and step.kind != "truncation":
-                window = step.protocol.low_bit + step.protocol.width if plan.precision.window is None else cut.kept_bits
-                yield Bound(step.name, source, node, True, min(cut.kept_bits - 2, window) - fraction)
-
-
-def _inner(nodes: Mapping[str, Node], name: str) -> bool:
-    """Whether a value is one that a smooth activation has on its way."""
-    return name not in nodes and nodes[node_of(nodes, name)].kind == "smooth"
-
-
-def node_of(nodes: Container[str], name: str) -> str:
-    """The node that a step belongs to."""
-    while name not in nodes:
-        name = name.rpartition("/")[0]
-    return name
 
 
 def room(plan: Plan, ranges: Ranges) -> dict[str, tuple[float, float]]:

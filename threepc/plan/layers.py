@@ -127,6 +127,10 @@ def _avgpool(at: Scheduler, node: Node) -> None:
         at.append(LocalStep, node, f"{name}/scale", [source], scaled, 0, apply=partial(_first, summands.multiply, factor=factor))
 
 
+def _limit(at: Scheduler, node: Node) -> None:
+    (at.held[node.name],) = at.inputs(node)  # what is said of a value changes nothing in it
+
+
 def _reshape(at: Scheduler, node: Node) -> None:
     _in_place(at, node, partial(summands.reshape, shape=at.shape(node)))
 
@@ -190,6 +194,7 @@ LAYERS: dict[str, Callable[[Scheduler, Node], None]] = {
     "gather": _gather,
     "multiply": multiply,
     "matmul": multiply,
+    "limit": _limit,
     "reshape": _reshape,
     "resize": _resize,
     "resample": sizes.resample,

@@ -27,8 +27,9 @@ from threepc.images.card import ModelCard
 from threepc.model.assemble import Assembled, Imported, Settings, plain_outputs, ranges_of
 from threepc.model.load import load_model
 from threepc.model.served import Outputs, PublicModel, each
+from threepc.plan.bounds import bounds
 from threepc.plan.calibration import LEAST_ACTIVATION_BITS, MARGIN_BITS
-from threepc.plan.headroom import Ranges, bounds, measure, room
+from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, WIDEST_WINDOW, Precision
 from threepc.plan.twin import pack, simulate
 from threepc.tasks.inputs import Inputs, check_files, load_inputs

@@ -28,6 +28,7 @@ from threepc.party.warmup import warm_up
 from threepc.ring import word_of
 from threepc.tensors.owners import of_client, of_server, share
 from threepc.tensors.program import CLIENT, SERVER, Input, Policy, Program, check_policy
+from threepc.tensors.ranges import check as check_ranges
 
 P = TypeVar("P", bound=ListeningParty)
 
@@ -39,14 +40,25 @@ Arrays = dict[str, np.ndarray]
 
 
 def willing(program: Program, policy: Policy) -> Callable[[PublicModel], None]:
-    """What a party asks of the job that another one describes, before anything is computed: that its own policy allows it, and that it is this one."""
+    """What a party asks of the job that another one describes, before anything is computed.
+
+    Its own policy must allow it, no number may get larger than the ring holds, and it must be this one.
+    """
 
     def accept(model: PublicModel) -> None:
         check_policy(model, policy)
+        check_ranges(model)
         if model.fingerprint != program.fingerprint:
             raise RunError(f"the server runs another job than {program.name} as it is here: their fingerprints differ")
 
     return accept
+
+
+def _begin(program: Program, policy: Policy) -> None:
+    """What every party does first: ask its policy, and say aloud what nobody checks."""
+    program.check(policy)
+    for line in program.assumptions:
+        log.warning("%s: %s", program.name, line)
 
 
 def client_words(program: Program, values: Values) -> np.ndarray:
@@ -164,7 +176,7 @@ def local(program: Program, policy: Policy, *, threads: int = 1, timeout: float 
 
     Raises InputError where the policy forbids what the program reveals.
     """
-    program.check(policy)
+    _begin(program, policy)
     warm_up(program.public.precision)
     parties = LocalParties(program, policy, threads, timeout)
     try:
@@ -186,7 +198,7 @@ def serve(
     inputs, shown: as `ServerPart` has them; they may be called from several threads. Raises InputError for keys, an address in use, and what
     the policy forbids.
     """
-    program.check(policy)
+    _begin(program, policy)
     with _running(three_hosts.open_server(load(deployment), ServedModel(program.public, {}, ServerPart(program, inputs, shown)))) as party:
         yield party
 
@@ -194,7 +206,7 @@ def serve(
 @contextmanager
 def provide(deployment: Path | str, program: Program, policy: Policy) -> Iterator[ProviderParty]:
     """The provider of a deployment for this job and no other; the rest as `serve`."""
-    program.check(policy)
+    _begin(program, policy)
     with _running(three_hosts.open_provider(load(deployment), accept=willing(program, policy))) as party:
         yield party
 
@@ -215,7 +227,7 @@ class Asking:
 
     def __init__(self, deployment: Path | str, program: Program, policy: Policy, name: str = "client") -> None:
         """name: of the client's key files. Raises InputError for these and for what the policy forbids, RunError when a party is missing or disagrees."""
-        program.check(policy)
+        _begin(program, policy)
         self._program = program
         self._session: ClientSession = three_hosts.open_client(load(deployment), name, cache=False, accept=willing(program, policy))
         self.record: Record | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel
 from threepc.plan.precision import Precision
 from threepc.ring import Ring
-from threepc.tensors.tensor import Labels, Tensor, Trace, cells
+from threepc.tensors.clear import evaluated
+from threepc.tensors.ranges import check as check_ranges
+from threepc.tensors.recording import Trace, cells, limit_of
+from threepc.tensors.tensor import Labels, Tensor
 
 CLIENT, SERVER = "client", "server"
 
@@ -25,12 +29,16 @@ Policy = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Input:
-    """An array that its owner hands in; the client and the server are owners, and so is any other name. node: the server's part."""
+    """An array that its owner hands in; the client and the server are owners, and so is any other name. node: the server's part.
+
+    limit: the largest absolute value of its numbers, which its owner sees to.
+    """
 
     name: str
     shape: tuple[int, ...]
     owner: str
     node: str
+    limit: float
 
     @property
     def is_shared(self) -> bool:
@@ -51,14 +59,17 @@ class Revealed:
 class Job:
     """What a job's function is given: it declares inputs, computes with them, and says what is revealed to whom."""
 
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
+    def __init__(self, trace: Trace, usual_limit: float) -> None:
+        self._trace, self._usual_limit = trace, usual_limit
         self.inputs: list[Input] = []
         self.outputs: list[tuple[Revealed, Node]] = []
         self._at_client: list[tuple[int, Node]] = []  # where each of the client's parts begins, and the node that takes it
 
-    def input(self, name: str, shape: tuple[int, ...], owner: str) -> Tensor:
-        """An array of `shape` that `owner` brings to every run: "client", "server", or a data owner of any other name, who shares it out."""
+    def input(self, name: str, shape: tuple[int, ...], owner: str, limit: float | None = None) -> Tensor:
+        """An array of `shape` that `owner` brings to every run: "client", "server", or a data owner of any other name, who shares it out.
+
+        limit: the largest absolute value of its numbers, by default `usual_limit`; the owner's own party refuses larger ones.
+        """
         shape = tuple(shape)
         for what, text in (("input", name), ("owner", owner)):
             _check_name(what, text)
@@ -69,9 +80,11 @@ class Job:
             own.append(self._trace.add("input", [], sizes, f"{name} of {owner}, at the server", owner=SERVER))
         if owner != SERVER:
             own.append(self._part_of_client(sizes, f"{name} of {owner}, at the client"))
-        self.inputs.append(Input(name, shape, owner, own[0].name if owner != CLIENT else ""))
-        whole = own[0] if len(own) == 1 else self._trace.add("add", [node.name for node in own])
-        return Tensor(self._trace, whole.name, shape)
+        size = self._usual_limit if limit is None else limit_of(f"input {name!r}", limit)
+        self.inputs.append(Input(name, shape, owner, own[0].name if owner != CLIENT else "", size))
+        whole = own[0] if len(own) == 1 else self._trace.add("add", [node.name for node in own], name=f"{name} of {owner}, whole")
+        limited = self._trace.add("limit", [whole.name], name=f"{name} of {owner}", size=size, by=owner)
+        return Tensor(self._trace, limited.name, shape)
 
     def _part_of_client(self, sizes: tuple[int, int, int], name: str) -> Node:
         """The node that takes the next numbers of the client's only input."""
@@ -108,7 +121,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Program:
-    """A job as all parties hold it; two programs are the same where their fingerprints are."""
+    """A job as all parties hold it; two programs are the same where their fingerprints are. As text, what is brought, assumed and revealed."""
 
     name: str
     public: PublicModel
@@ -120,12 +133,40 @@ class Program:
         """SHA-256 of graph, precision and what is revealed, in hexadecimal."""
         return self.public.fingerprint
 
+    def __str__(self) -> str:
+        brought = [f"{each.owner} brings {each.name} {each.shape}, no number above {each.limit:g} in size" for each in self.inputs]
+        revealed = [f"{each.to} is shown {each.name} {each.shape}" for each in self.outputs]
+        return "\n".join([f"{self.name}:", *(f"  {line}" for line in [*brought, *self.assumptions, *revealed])])
+
+    @cached_property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the job's author states of values on the way, a line each."""
+        found = [node for node in self.public.graph.nodes if node.kind == "limit" and "by" not in node.attrs]
+        return tuple(
+            f"assumed, and not checked by the parties: no number of {node.inputs[0]} above {node.attrs['size']:g} in size" for node in found
+        )
+
+    def in_the_clear(self, values: Mapping[str, object]) -> dict[str, np.ndarray]:
+        """What a run with these arrays, by the names of all inputs, should reveal but for roundings: a look at example data, and no privacy.
+
+        Raises InputError as `encoded` does, for an array that is missing, and where a number is larger than the job assumes.
+        """
+        for each in self.inputs:
+            if each.name not in values:
+                raise InputError(f"{each.name!r:.80} is missing: the job takes {', '.join(own.name for own in self.inputs)}")
+            self.encoded(each.name, values[each.name])
+        brought = {
+            f"{each.name} of {each.owner}": np.asarray(values[each.name], np.float64).reshape(cells(each.shape)) for each in self.inputs
+        }
+        found = evaluated(self.public.graph, brought, 2.0**-self.public.precision.fraction)
+        return {each.name: _revealed(each, found[f"output {each.name}"]) for each in self.outputs}
+
     def check(self, policy: Policy) -> None:
         """Raises InputError unless the policy allows each of the outputs to its receiver."""
         _check_revealed({output.name: output.to for output in self.outputs}, policy)
 
     def encoded(self, name: str, values: object) -> np.ndarray:
-        """Ring words (1, C, H, W) of an input's numbers. Raises InputError for another shape, and for what is not finite or does not fit."""
+        """Ring words (1, C, H, W) of an input's numbers. Raises InputError for another shape, and for what is not finite or above its limit."""
         declared = next((each for each in self.inputs if each.name == name), None)
         if declared is None:
             raise InputError(f"{name!r:.80} is no input of {self.name}: it has {', '.join(each.name for each in self.inputs)}")
@@ -135,15 +176,22 @@ class Program:
             raise InputError(f"{name}: must be an array of real numbers") from None
         if array.shape != declared.shape:
             raise InputError(f"{name}: must have the shape {declared.shape}, not {array.shape}")
+        if np.abs(array).max() > declared.limit:  # says no number: a log may show this
+            raise InputError(f"{name}: a number is outside of the limit {declared.limit:g} that the job states for it")
         precision = self.public.precision
-        return Ring(precision.bits).encode(array, precision.fraction, name, headroom=precision.fraction).reshape(1, *cells(array.shape))
+        return Ring(precision.bits).encode(array, precision.fraction, name).reshape(1, *cells(array.shape))
+
+
+def usual_limit(precision: Precision) -> float:
+    """Of an input for which a job states none: so large that the product of three such numbers fits."""
+    return 2.0 ** ((precision.bits - 3 - 2 * precision.fraction) // 3)
 
 
 def trace(job: Callable[[Job], None], ring: int = 64, fraction: int | None = None, name: str = "") -> Program:
     """The program of a job: a function that is given a `Job`, called here once, with no data.
 
-    ring: bits, 64, 48, 40 or 32; fraction: fractional bits, by default what suits the ring. A number must stay below 2^(ring - 2 - 2 * fraction)
-    in size, and sums of products too. Raises InputError, in one line, for what the job does that cannot be done.
+    ring: bits, 64, 48, 40 or 32; fraction: fractional bits, by default what suits the ring. Raises InputError, in one line, for what the job
+    does that cannot be done, and where a number may get larger than the ring holds, by the limits of its inputs.
     """
     usual = Precision.default(ring)
     bits = usual.fraction if fraction is None else fraction
@@ -151,7 +199,7 @@ def trace(job: Callable[[Job], None], ring: int = 64, fraction: int | None = Non
     if 2 * bits > ring - 6:
         raise InputError(f"fraction: {bits} fractional bits leave a ring of {ring} bits no room for products: at most {(ring - 6) // 2}")
     precision = Precision(ring, bits, window=(bits, ring - 2))
-    own = Job(Trace(2.0**-bits))
+    own = Job(Trace(2.0**-bits), usual_limit(precision))
     job(own)
     if not own.outputs:
         raise InputError("the job reveals nothing")
@@ -161,8 +209,15 @@ def trace(job: Callable[[Job], None], ring: int = 64, fraction: int | None = Non
     called = name or job.__name__
     reveal = reveal_text([LABEL if output.is_label else LOGITS for output in outputs])
     public = PublicModel(Graph(tuple(_live(nodes))), precision, None, ModelCard(called, Preprocessing((1, 1))), reveal)
-    public.plan(1)
+    check_ranges(public, own._trace.places)
     return Program(called, public, tuple(own.inputs), outputs)
+
+
+def _revealed(output: Revealed, numbers: np.ndarray) -> np.ndarray:
+    """The numbers of an output in its shape; the index of the largest of the first axis, the last of equal ones, where that is revealed."""
+    if output.is_label:
+        numbers = len(numbers) - 1 - numbers[::-1].argmax(0)
+    return numbers.reshape(output.shape)
 
 
 def _live(nodes: list[Node]) -> list[Node]:

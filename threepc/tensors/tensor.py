@@ -7,47 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from threepc.errors import InputError
-from threepc.graph.ir import Node, signed
-from threepc.graph.kinds import MAX_KERNEL, MAX_SIDE, infer_shape
+from threepc.graph.ir import signed
+from threepc.graph.kinds import MAX_KERNEL, MAX_SIDE
 from threepc.graph.moves import are_bounded, simplified
 from threepc.graph.smooth import SMOOTH
-
-MOST_AXES = 3
-
-
-@dataclass
-class Trace:
-    """The nodes of a job so far; unit: the least positive number that its values tell from 0."""
-
-    unit: float
-    nodes: list[Node] = field(default_factory=list)
-    shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-
-    def add(self, kind: str, inputs: Sequence[str], shape: tuple[int, int, int] | None = None, name: str = "", **attributes: Any) -> Node:
-        """Append a node, its shape inferred unless given. Raises InputError where the operation is not defined on its inputs."""
-        if shape is None:
-            shape = infer_shape(kind, [self.shapes[name] for name in inputs], attributes)
-        node = Node(name or f"{kind}_{len(self.nodes)}", kind, tuple(inputs), shape, attributes)
-        self.nodes.append(node)
-        self.shapes[node.name] = shape
-        return node
-
-
-def cells(shape: Sequence[int]) -> tuple[int, int, int]:
-    """The (C, H, W) of an array. Raises InputError for more axes, an empty one, or one that is too long."""
-    if len(shape) > MOST_AXES or any(type(size) is not int or size < 1 for size in shape):
-        raise InputError(f"an array has up to {MOST_AXES} axes of at least one number, not the shape {tuple(shape)}")
-    if max(shape[-2:], default=1) > MAX_SIDE:
-        raise InputError(f"an axis has at most {MAX_SIDE:,} numbers, not {max(shape[-2:]):,}: reshape it into two")
-    first, second, third = (1,) * (MOST_AXES - len(shape)) + tuple(shape)
-    return first, second, third
+from threepc.tensors.recording import Trace, cells, limit_of
 
 
 class Tensor:
@@ -93,7 +64,7 @@ class Tensor:
             return Tensor(self._trace, self.node, tuple(shape))
         if not are_bounded(whole, kept):
             raise InputError(f"an array of shape {self.shape} becomes too large on the way to {tuple(shape)}")
-        return self._new("gather", tuple(shape), moves=kept)
+        return Tensor(self._trace, self._trace.moved(self.node, kept).name, tuple(shape))
 
     def _other(self, value: object) -> Tensor:
         """The second operand; a number or an array becomes a constant that everybody knows."""
@@ -108,6 +79,14 @@ class Tensor:
         other = self._other(value)
         shape = broadcast(self.shape, other.shape)
         return self.broadcast_to(shape), other.broadcast_to(shape)
+
+    def assume(self, limit: float) -> Tensor:
+        """The same array, of which the job's author states that no number is larger than `limit`, rounding included.
+
+        No party can check that: a number that is larger may make the results wrong without any sign. It is for values whose worst case is far
+        from what occurs. The program carries it (`Program.assumptions`), every party's log says it, `Program.in_the_clear` checks it.
+        """
+        return self._new("limit", self.shape, size=limit_of("assume", limit))
 
     # Moving numbers
 
