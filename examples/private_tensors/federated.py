@@ -47,7 +47,7 @@ def main(steps: int = 2000) -> tuple[float, float, float]:
     size = held_out[0].shape[1]
 
     def job(p: tensors.Job) -> None:
-        gradients = [p.input(name, (size,), owner=name) for name in HOSPITALS]
+        gradients = [p.input(name, (size,), owner=name, limit=100) for name in HOSPITALS]
         p.reveal(sum(gradients[1:], gradients[0]) / len(HOSPITALS), to="client", name="mean")
 
     private, plain = np.zeros(size), np.zeros(size)

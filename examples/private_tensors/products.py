@@ -14,9 +14,11 @@ ROWS, DEPTH, COLUMNS = 64, 128, 32
 
 def job(p: tensors.Job) -> None:
     """The client is shown its data's product with the weights, the server the product of two data owners' matrices."""
-    data, weights = p.input("data", (ROWS, DEPTH), owner="client"), p.input("weights", (DEPTH, COLUMNS), owner="server")
+    data = p.input("data", (ROWS, DEPTH), owner="client", limit=10)
+    weights = p.input("weights", (DEPTH, COLUMNS), owner="server", limit=10)
     p.reveal(data @ weights, to="client", name="scores")
-    left, right = p.input("left", (ROWS, DEPTH), owner="a bank"), p.input("right", (DEPTH, COLUMNS), owner="a shop")
+    left = p.input("left", (ROWS, DEPTH), owner="a bank", limit=10)
+    right = p.input("right", (DEPTH, COLUMNS), owner="a shop", limit=10)
     p.reveal(left @ right, to="server", name="joined")
 
 

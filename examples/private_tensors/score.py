@@ -24,7 +24,8 @@ def main() -> tuple[float, float]:
     patients, diagnoses = features[1::2], labels[1::2]
 
     def job(p: tensors.Job) -> None:
-        data, target = p.input("patients", patients.shape, owner="client"), p.input("diagnoses", diagnoses.shape, owner="registry")
+        data = p.input("patients", patients.shape, owner="client", limit=100)
+        target = p.input("diagnoses", diagnoses.shape, owner="registry", limit=1)
         weights, bias = p.input("weights", (patients.shape[1],), owner="server"), p.input("bias", (), owner="server")
         decided = data @ weights + bias > 0
         wrong = (decided - target) ** 2

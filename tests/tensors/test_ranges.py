@@ -144,6 +144,7 @@ def test_random_jobs_at_the_edge_of_their_limits(names, power, seed):
     assert np.array_equal(program.in_the_clear({"x": x, "y": y})["z"], wanted)
 
 
+@settings(max_examples=60)
 @given(names=st.lists(st.sampled_from(sorted(WHOLE)), min_size=1, max_size=12), power=st.integers(-3, 9), seed=st.integers(0, 2**32 - 1))
 def test_no_number_of_a_job_lies_outside_of_its_interval(names, power, seed):
     """In Python's own numbers, of arrays anywhere within the limits; jobs that the ring cannot hold are looked at too."""
@@ -173,9 +174,9 @@ TOO_LARGE = r"test_ranges.py:\d+: multiply_\d+ may reach 2.684e\+08 in size, and
 REFUSED = {
     "a product": (revealing(lambda x, y: x * y, limit=2.0**14), TOO_LARGE),
     "a square": (revealing(lambda x, y: x**2, limit=2.0**14), TOO_LARGE),
-    "a known factor": (revealing(lambda x, y: (x * 2.0**28).relu(), limit=1), TOO_LARGE.replace("less than 1.638e\\+04", "less than 1.638e\\+04")),
+    "a known factor": (revealing(lambda x, y: (x * 2.0**28).relu(), limit=1), TOO_LARGE),
     "an argument": (revealing(lambda x, y: (x * 2.0**28).apply("tanh"), limit=1), "reach|any number|2.684e"),
-    "what is shown": (revealing(lambda x, y: x * 2.0**30, limit=2.0), r"may reach 2.147e\+09 in size, and .* holds less than 1.074e\+09 here"),
+    "what is shown": (revealing(lambda x, y: x * 2.0**29, limit=4.0), r"may reach 2.148e\+09 in size, and .* holds less than 1.074e\+09 here"),
     "beyond floats": (revealing(lambda x, y: sum_of_large(x), limit=2.0**25), "may be any number in size, and a ring"),
     "an input": (revealing(lambda x, y: x + y, limit=2.0**30), r"may reach 2.147e\+09 in size"),
     "a contradiction": (revealing(lambda x, y: (x.clip(5, 7)).assume(1)), r"clip_\d+: the job assumes at most 1 of what is from 5 to 7"),
@@ -197,7 +198,7 @@ def test_what_may_be_too_large_is_refused_in_one_line(name):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("limit", (0, -1.0, math.nan, math.inf, 10**5000, True, "1", None, 1j, np.ones(2)))
+@pytest.mark.parametrize("limit", (0, -1.0, math.nan, math.inf, 10**5000, True, "1", None, 1j, np.ones(2)), ids=range(10))
 def test_what_is_no_limit(limit):
     with pytest.raises(InputError, match="assume: a limit is a finite number above 0, not "):
         tensors.trace(revealing(lambda x, y: x.assume(limit)))
@@ -211,26 +212,26 @@ def test_any_finite_limit_that_the_ring_holds(limit):
     assert tensors.trace(revealing(lambda x, y: x, limit=limit)).inputs[0].limit == float(limit)
 
 
-LONG = revealing(lambda x, y: (x @ y.T).assume(100) @ x, limit=2.0**6)
+LONG = revealing(lambda x, y: (x @ y.T).assume(100) @ x, limit=2.0**5)
 
 
 def test_an_assumption_takes_the_place_of_the_worst_case():
     """It says of the product itself what no interval can, before the truncation too, and through what only moves."""
-    with pytest.raises(InputError, match="matmul_.* may reach"):
-        tensors.trace(revealing(lambda x, y: (x @ y.T) @ x, limit=2.0**6), ring=48)
+    with pytest.raises(InputError, match="matmul_8 may reach 7"):
+        tensors.trace(revealing(lambda x, y: (x @ y.T) @ x, limit=2.0**5), ring=48)
     program = tensors.trace(LONG, ring=48)
-    assert tensors.trace(revealing(lambda x, y: (x @ y.T).T.reshape(16).assume(100).reshape(4, 4) @ x, limit=2.0**6), ring=48)
-    assert program.assumptions == ("assumed, and not checked by the parties: no number of matmul_6 above 100 in size",)
+    assert tensors.trace(revealing(lambda x, y: (x @ y.T).T.reshape(16).assume(100).reshape(4, 4) @ x, limit=2.0**5), ring=48)
+    assert program.assumptions == ("assumed, and not checked by the parties: no number of matmul_7 above 100 in size",)
     assert str(program).splitlines() == [
         "<lambda>:",
-        "  client brings x (4, 6), no number above 64 in size",
-        "  bank brings y (4, 6), no number above 64 in size",
-        "  assumed, and not checked by the parties: no number of matmul_6 above 100 in size",
+        "  client brings x (4, 6), no number above 32 in size",
+        "  bank brings y (4, 6), no number above 32 in size",
+        "  assumed, and not checked by the parties: no number of matmul_7 above 100 in size",
         "  client is shown z (4, 6)",
     ]
     assert (
         tensors.trace(LONG, ring=48).fingerprint
-        != tensors.trace(revealing(lambda x, y: (x @ y.T).assume(99) @ x, limit=2.0**6), ring=48).fingerprint
+        != tensors.trace(revealing(lambda x, y: (x @ y.T).assume(99) @ x, limit=2.0**5), ring=48).fingerprint
     )
 
 
@@ -239,11 +240,11 @@ def test_an_assumption_is_said_aloud_and_examined_in_the_clear(caplog):
     x, y = np.random.default_rng(0).uniform(-4, 4, (2, *SHAPE))
     with tensors.local(program, {"z": "client"}) as parties:
         assert np.abs(parties.run({"x": x}, owners={"y": y}).client["z"] - x @ y.T @ x).max() < 0.01
-    assert "not checked by the parties: no number of matmul_6 above 100 in size" in caplog.text
+    assert "not checked by the parties: no number of matmul_7 above 100 in size" in caplog.text
     assert np.abs(program.in_the_clear({"x": x, "y": y})["z"] - x @ y.T @ x).max() < 0.01
-    with pytest.raises(InputError, match=r"matmul_6 reaches 1536 in size, and the job assumes at most 100"):
+    with pytest.raises(InputError, match=r"matmul_7 reaches 1536 in size, and the job assumes at most 100"):
         program.in_the_clear({"x": np.full(SHAPE, 16), "y": np.full(SHAPE, 16)})
-    with pytest.raises(InputError, match="y: a number is outside of the limit 64 that the job states for it"):
+    with pytest.raises(InputError, match="y: a number is outside of the limit 32 that the job states for it"):
         program.in_the_clear({"x": x, "y": y * 20})
     with pytest.raises(InputError, match="'y' is missing: the job takes x, y"):
         program.in_the_clear({"x": x})
@@ -285,7 +286,7 @@ def test_nobody_sees_to_the_limit_of_what_nobody_brings():
     def change(node):
         return dataclasses.replace(node, attrs={"size": 3.0, "by": "bank"}) if node.kind == "limit" else node
 
-    with pytest.raises(InputError, match="limit_.*: bank does not bring multiply_.*, and cannot see to its limit"):
+    with pytest.raises(InputError, match="limit_7: bank does not bring multiply_6, and cannot see to its limit"):
         willing(program, {"z": "client"})(described(program, change))
 
 
