@@ -1,4 +1,4 @@
-"""Settings of all tests: one torch thread, hypothesis without deadlines, since a first call may compile a kernel, and `--fast`."""
+"""Settings of all tests: one torch thread, hypothesis without deadlines, since a first call may compile a kernel, kernels ahead, and `--fast`."""
 
 import os
 import shutil
@@ -7,6 +7,8 @@ import tempfile
 import hypothesis
 import pytest
 import torch
+
+from tests.compiling import CompilingAhead
 
 LEFT_OUT = {
     "tests/end_to_end/": "whole runs over three processes, and over hosts",
@@ -43,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("fast" if config.getoption("fast") else "threepc")
+    config.pluginmanager.register(CompilingAhead())
 
 
 def pytest_unconfigure() -> None:

@@ -1,0 +1,69 @@
+"""The tests that need no kernels go first, while a process of its own compiles the kernels: after a change of them that takes minutes.
+
+Two processes must not compile the same kernel at once: numba numbers the files of a kernel's machine code, and each would take the next number.
+So the first test that needs kernels waits until all are there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NEED_NONE = (
+    "tests/deploy/",
+    "tests/generated/",
+    "tests/graph/",
+    "tests/images/",
+    "tests/launch/test_fast.py",
+    "tests/launch/test_launch.py",
+    "tests/mmlab/",
+    "tests/reduction/",
+    "tests/transport/",
+)
+"""Where no test compiles a kernel."""
+
+
+def needs_kernels(item: pytest.Item) -> bool:
+    """Whether a test may compile a kernel."""
+    return not item.nodeid.startswith(NEED_NONE)
+
+
+class CompilingAhead:
+    """A plugin of pytest."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = tempfile.TemporaryFile()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Those that need none first, in their order, and then the others."""
+        items.sort(key=needs_kernels)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Begin, unless there is nothing to do meanwhile, or nothing after."""
+        if not session.config.option.collectonly and len({needs_kernels(item) for item in session.items}) == 2:
+            command = [sys.executable, "-m", "threepc", "compile"]
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Wait, before the first test that needs kernels."""
+        if self._process is not None and needs_kernels(item):
+            process, self._process = self._process, None
+            status = process.wait()
+            self._said.seek(0)
+            assert status == 0, self._said.read().decode()
+
+    def pytest_unconfigure(self) -> None:
+        """A run that ends early leaves nothing behind."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
