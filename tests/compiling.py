@@ -27,6 +27,8 @@ NEED_NONE = (
     "tests/transport/",
 )
 """Where no test compiles a kernel."""
+MANY = 500
+"""So many tests are worth a process that compiles meanwhile."""
 
 
 def needs_kernels(item: pytest.Item) -> bool:
@@ -47,8 +49,9 @@ class CompilingAhead:
         items.sort(key=needs_kernels)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Begin, unless there is nothing to do meanwhile, or nothing after."""
-        if not session.config.option.collectonly and len({needs_kernels(item) for item in session.items}) == 2:
+        """Begin, unless there is little to do meanwhile, or nothing after."""
+        after = sum(map(needs_kernels, session.items))
+        if not session.config.option.collectonly and after and len(session.items) - after > MANY:
             command = [sys.executable, "-m", "threepc", "compile"]
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said)
             os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
