@@ -19,6 +19,7 @@ BENDS = {
     "abs": (torch.abs, {"slopes": [-1.0, 1.0]}),
     "at most": (lambda x: x.clamp(max=2), {"slopes": [1.0, 0.0], "at": 2.0}),
     "at most 0": (lambda x: x.clamp_max(0), {"slopes": [1.0, 0.0]}),
+    "threshold": (nn.Threshold(0.25, 0.25), {"slopes": [0.0, 1.0], "at": 0.25}),
     "at least": (lambda x: x.clamp_min(-0.5), {"slopes": [0.0, 1.0], "at": -0.5}),
 }
 CLIPS = {
@@ -50,6 +51,14 @@ def test_clips(function, attrs):
     _, node, _ = imported(function).nodes
     assert (node.kind, node.attrs) == ("clip", attrs)
     assert kinks("clip", attrs) == (attrs["min"], attrs["max"]) and not takes_patches("clip", attrs)
+
+
+def test_what_is_left_of_a_value_less_its_clip():
+    graph = imported(nn.Softshrink(0.3))
+    assert [node.kind for node in graph.nodes] == ["input", "clip", "add", "output"]
+    assert graph["act/clip"].attrs == {"min": -0.3, "max": 0.3} and graph["act"].attrs == {"signs": [1, -1]}
+    for nothing in (nn.Softshrink(0), nn.Hardshrink(0)):
+        assert [node.kind for node in imported(nothing).nodes] == ["input", "output"]
 
 
 def test_a_clamp_without_bounds_is_nothing():

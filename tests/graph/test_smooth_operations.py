@@ -30,6 +30,25 @@ def test_smooth_activations(activation, attrs):
     assert_same_function(model, graph, weights, X)
 
 
+MADE_OF_ONE = {
+    "selu": (nn.SELU(), ("elu", 1.6732632423543772), ["smooth", "conv"]),
+    "scaled elu": (lambda x: torch.ops.aten.elu(x, 0.5, 2.0), ("elu", 0.5), ["smooth", "conv"]),
+    "log-sigmoid": (nn.LogSigmoid(), ("softplus", 1.0), ["smooth", "add"]),
+    "glu of channels": (nn.GLU(1), ("sigmoid", 1.0), ["gather", "gather", "smooth", "multiply"]),
+    "glu of rows": (lambda x: nn.functional.glu(x, -2), ("sigmoid", 1.0), ["gather", "gather", "smooth", "multiply"]),
+    "less its tanh": (nn.Tanhshrink(), ("tanh", 1.0), ["smooth", "add"]),
+}
+
+
+@pytest.mark.parametrize(("activation", "attrs", "made"), MADE_OF_ONE.values(), ids=MADE_OF_ONE)
+def test_what_is_made_of_one_smooth_activation(activation, attrs, made):
+    model = randomize(Wrapped(lambda self, x: activation(self.conv(x)), conv=nn.Conv2d(3, 4, 3)))
+    graph, weights = import_module(model, X)
+    assert kinds(graph) == ["input", "conv", *made, "output"]
+    assert [(node.attrs["function"], node.attrs["parameter"]) for node in graph.nodes if node.kind == "smooth"] == [attrs]
+    assert_same_function(model, graph, weights, X)
+
+
 @pytest.mark.parametrize("softmax", [nn.Softmax(1), lambda x: torch.softmax(x.transpose(1, 2), 2), lambda x: x.softmax(-3)])
 def test_the_softmax_of_two_is_a_sigmoid_of_their_difference(softmax):
     model = randomize(Wrapped(lambda self, x: softmax(self.conv(x).reshape(len(x), 2, 3, -1)).flatten(1), conv=nn.Conv2d(3, 6, 3)))

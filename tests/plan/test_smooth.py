@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from tests.graph.building import Builder
 from tests.plan.test_schedule import check, kinds
@@ -14,10 +15,13 @@ from tests.plan.test_twin import images_for, served
 from tests.protocol.harness import network_trio, run_network
 from threepc.errors import InputError
 from threepc.graph.clear import operate
+from threepc.graph.importer import import_module
 from threepc.graph.ir import Graph, Node
+from threepc.graph.passes import standard_passes
 from threepc.graph.smooth import BELOW, RANGE, SMOOTH
 from threepc.party import debug
 from threepc.plan.bounds import bounds
+from threepc.plan.calibration import calibrate
 from threepc.plan.headroom import measure, room
 from threepc.plan.pieces import GUARD_BITS, LEAST_INDEX, MOST_INDEX, SPARE_ROWS, UNITS, pieces
 from threepc.plan.precision import Precision
@@ -180,3 +184,13 @@ def test_a_window_too_coarse_for_the_rows_is_refused():
     graph, weights = net.output(net.node("smooth", net.conv("input", 4), **activation("silu")))
     with pytest.raises(InputError, match="the window of comparisons starts too high for silu"):
         schedule(graph, dataclasses.replace(Precision.default(48), window=(30, 40)))
+
+
+@pytest.mark.parametrize("bits", (48, 32))
+def test_what_is_made_of_smooth_and_bent_activations(bits):
+    """SELU, log-sigmoid, GLU, softshrink and a border of a constant, one after the other, on shares."""
+    layers = [nn.Conv2d(3, 8, 3), nn.SELU(), nn.ConstantPad2d(1, 0.5), nn.Conv2d(8, 8, 3), nn.LogSigmoid(), nn.GLU(1), nn.Softshrink(0.1)]
+    torch.manual_seed(0)
+    graph, weights = standard_passes(*import_module(nn.Sequential(*layers, nn.Conv2d(4, 5, 3)).eval(), torch.zeros(1, 3, 9, 9)))
+    precision = calibrate(graph, weights, images_for(graph, 2), bits)
+    check(graph, weights, bits, precision=precision, tolerance=0.005 if bits == 48 else 0.03)

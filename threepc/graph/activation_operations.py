@@ -65,6 +65,28 @@ def _rrelu(call: Call) -> Value:
     return _bend(call, (call.arguments["lower"] + call.arguments["upper"]) / 2)
 
 
+def _softshrink(call: Call) -> Value:
+    """x less what lies between the bounds."""
+    x, bound = call.activation(call.arguments["self"]), float(call.arguments["lambd"])
+    if bound == 0:
+        return replace(x, torch_shape=call.torch_shape)
+    clip = call.emit("clip", [x], {"min": -bound, "max": bound}, part="clip")
+    return call.emit("add", [x, clip], signed([1, -1]))
+
+
+def _hardshrink(call: Call) -> Value:
+    if call.arguments["lambd"] != 0:
+        call.refuse("which jumps; only what has no jumps has a secure protocol")
+    return replace(call.activation(call.arguments["self"]), torch_shape=call.torch_shape)
+
+
+def _threshold(call: Call) -> Value:
+    threshold, value = call.arguments["threshold"], call.arguments["value"]
+    if threshold != value:
+        call.refuse(f"which jumps from {value:g} to {threshold:g}; only what has no jumps has a secure protocol")
+    return _clip(call, value, None)
+
+
 def _abs(call: Call) -> Value:
     return _bend(call, -1)
 
@@ -115,6 +137,9 @@ ACTIVATIONS = {
     "hardsigmoid": Operation(_hardsigmoid, nn.Hardsigmoid),
     "leaky_relu": Operation(_leaky_relu, nn.LeakyReLU),
     "rrelu": Operation(_rrelu, nn.RReLU),
+    "softshrink": Operation(_softshrink, nn.Softshrink),
+    "hardshrink": Operation(_hardshrink, nn.Hardshrink),
+    "threshold": Operation(_threshold, nn.Threshold),
     "prelu": Operation(_prelu, nn.PReLU),
     "abs": Operation(_abs),
     "maximum": Operation(_maximum),

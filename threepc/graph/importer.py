@@ -207,7 +207,9 @@ class _Importer:
             return
         of_self = self.tensors.get(node.all_input_nodes[0])
         if call.operation == "getitem" and (whole := node.all_input_nodes[0]) in self.parts:
-            self.tensors[node] = self.tensors[whole].view(self.parts[whole][cast("int", node.args[1])])
+            if (part := cast("int", node.args[1])) >= len(self.parts[whole]):
+                call.refuse("of the places of maxima, which have no secure protocol")
+            self.tensors[node] = self.tensors[whole].view(self.parts[whole][part])
             return
         if call.operation in ("getitem", "copy") and any(
             self.tensors[s].value is UNKNOWN for s in node.all_input_nodes if s in self.tensors

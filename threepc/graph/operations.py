@@ -20,7 +20,7 @@ from threepc.graph.reductions import REDUCTIONS
 
 SUPPORTED = (
     "conv2d, batch_norm, linear, relu, relu6, leaky_relu, prelu, hardtanh, clamp, hardsigmoid, abs, maximum, minimum, max_pool2d, avg_pool2d, "
-    "adaptive pools, sum and mean and amax, sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, softmax of two, add, sub, mul, square, matmul, hardswish, "
+    "adaptive pools, sum and mean and amax, sigmoid, tanh, silu, gelu, softplus, mish, elu, celu, selu, logsigmoid, softshrink, glu, softmax of two, add, sub, mul, square, matmul, hardswish, "
     "division by constants, cat, stack, views, slices, permutations, padding, shuffles, repetitions, interpolation, conv_transpose, dropout"
 )
 
@@ -139,7 +139,7 @@ def _linear_operands(call: Call) -> tuple[Value, np.ndarray, np.ndarray]:
 def _batch_norm(call: Call) -> Value:
     x = call.activation(call.arguments["input"])
     mean, variance = call.constant(call.arguments["running_mean"]), call.constant(call.arguments["running_var"])
-    if call.arguments["training"] or mean is None or variance is None:
+    if call.arguments.get("training", call.arguments.get("use_input_stats")) or mean is None or variance is None:
         call.refuse("with the statistics of the batch; it needs running statistics (track_running_stats=True)")
     variance = variance + call.arguments["eps"]
     if not (variance > 0).all():
@@ -152,27 +152,43 @@ def _batch_norm(call: Call) -> Value:
     return call.affine(x, scale, bias)
 
 
+def _of_rank(call: Call) -> tuple[Value, int]:
+    """The input, and its dimensions: maps of an operation called 2d, of one called 1d rows of numbers, which have the height 1."""
+    rank = 3 if "1d" in call.operation else 4
+    return call.activation(call.arguments["self"], rank=rank), rank
+
+
+def _map_size(call: Call) -> list[int]:
+    sizes = call.torch_shapes[0][2:]
+    return [*([1] * (2 - len(sizes))), *sizes]
+
+
 def _pool(call: Call) -> tuple[Value, dict[str, Any], bool]:
     """The input, the node's attributes, and whether windows hang over the padded map (ceil_mode), which then gets more padding."""
-    x = call.activation(call.arguments["self"], rank=4)
-    kernel, padding = _pair(call.arguments["kernel_size"]), _pair(call.arguments["padding"])
-    stride = _pair(call.arguments["stride"] or kernel)
-    dilation = _pair(call.arguments.get("dilation", 1))
-    needed = [(call.torch_shape[2 + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
+    x, rank = _of_rank(call)
+    kernel, padding, dilation = (
+        _two(call.arguments.get(key, 1), rank - 2, 1 - (key == "padding")) for key in ("kernel_size", "padding", "dilation")
+    )
+    stride = _two(call.arguments["stride"] or call.arguments["kernel_size"], rank - 2, 1)
+    needed = [(_map_size(call)[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
     excess = [max(0, needed[i] - x.shape[1 + i] - 2 * padding[i]) for i in (0, 1)]
     sides = [*padding, padding[0] + excess[0], padding[1] + excess[1]]
     return x, {"kernel": kernel, "stride": stride, "padding": sides, "dilation": dilation}, any(excess)
 
 
-def _max_pool2d(call: Call) -> Value:
+def _max_pool(call: Call) -> Value:
     x, attrs, _ = _pool(call)
-    return call.emit("maxpool", [x], attrs)
+    return replace(call.emit("maxpool", [x], attrs), torch_shape=call.torch_shapes[0])
 
 
-def _avg_pool2d(call: Call) -> Value:
+def _max_pool_with_indices(call: Call) -> list[Value]:
+    return [_max_pool(call)]
+
+
+def _avg_pool(call: Call) -> Value:
     x, attrs, hangs_over = _pool(call)
     del attrs["dilation"]
-    divisor = call.arguments["divisor_override"]
+    divisor = call.arguments.get("divisor_override")
     if divisor is None:
         if hangs_over or (any(attrs["padding"]) and not call.arguments["count_include_pad"]):
             return _uneven_averages(call, x, attrs)
@@ -182,14 +198,15 @@ def _avg_pool2d(call: Call) -> Value:
 
 def _uneven_averages(call: Call, x: Value, attrs: dict[str, Any]) -> Value:
     """Averages whose divisor varies along the border: ceil_mode, count_include_pad=False."""
-    name, padding = "counted" if call.arguments["count_include_pad"] else "window", _pair(call.arguments["padding"])
-    sizes = zip(call.torch_shape[2:], attrs["kernel"], attrs["stride"], padding, padding, strict=True)
+    padding = _two(call.arguments["padding"], len(call.torch_shape) - 2, 0)
+    name = "counted" if call.arguments["count_include_pad"] else "window"
+    sizes = zip(_map_size(call), attrs["kernel"], attrs["stride"], padding, padding, strict=True)
     rows, columns = ([name, *numbers] for numbers in sizes)
     return call.emit("resample", [x], {"rows": rows, "columns": columns})
 
 
-def _adaptive_avg_pool2d(call: Call) -> Value:
-    x, size = call.activation(call.arguments["self"], rank=4), _pair(call.arguments["output_size"])
+def _adaptive_avg_pool(call: Call) -> Value:
+    x, size = _of_rank(call)[0], _map_size(call)
     if x.shape[1:] == (1, 1):
         return _broadcast(call, x, size)
     if x.shape[1] % size[0] or x.shape[2] % size[1]:
@@ -230,9 +247,15 @@ OPERATIONS = {
     "batch_norm": Operation(_batch_norm, nn.modules.batchnorm._BatchNorm),
     "linear": Operation(_linear, nn.Linear),
     **ACTIVATIONS,
-    "max_pool2d": Operation(_max_pool2d, nn.MaxPool2d),
-    "avg_pool2d": Operation(_avg_pool2d, nn.AvgPool2d),
-    "adaptive_avg_pool2d": Operation(_adaptive_avg_pool2d, nn.AdaptiveAvgPool2d),
+    "instance_norm": Operation(_batch_norm, nn.modules.instancenorm._InstanceNorm),
+    "max_pool1d": Operation(_max_pool, nn.MaxPool1d),
+    "max_pool2d": Operation(_max_pool, nn.MaxPool2d),
+    "max_pool1d_with_indices": Operation(_max_pool_with_indices, nn.MaxPool1d),
+    "max_pool2d_with_indices": Operation(_max_pool_with_indices, nn.MaxPool2d),
+    "avg_pool1d": Operation(_avg_pool, nn.AvgPool1d),
+    "avg_pool2d": Operation(_avg_pool, nn.AvgPool2d),
+    "adaptive_avg_pool1d": Operation(_adaptive_avg_pool, nn.AdaptiveAvgPool1d),
+    "adaptive_avg_pool2d": Operation(_adaptive_avg_pool, nn.AdaptiveAvgPool2d),
     "upsample_bilinear2d": Operation(_bilinear, nn.Upsample),
     "dropout": Operation(_dropout, nn.Dropout),
     "feature_dropout": Operation(_dropout, (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)),

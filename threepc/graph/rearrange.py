@@ -1,4 +1,4 @@
-"""Operations that only rearrange cells: views, slices, repetitions, zero padding. They become moves, and a chain of them one node.
+"""Operations that only rearrange cells: views, slices, repetitions, padding. They become moves, and a chain of them one node.
 
 As in operations.py a function gives the `Value` that its operation produces; here it is the input with more moves, and no node until a
 layer reads it.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -199,8 +200,11 @@ def _repeat_interleave(call: Call) -> Value:
 def _pad(call: Call) -> Value:
     x, given = _self(call), call.arguments
     sides, mode = given["pad"] if "pad" in given else given["padding"], given.get("mode") or _PAD_MODES[call.operation]
-    if mode == "constant" and (given.get("value") or 0) != 0:
-        call.refuse(f"with the constant {given['value']}; pad with zeros")
+    fill = float(given.get("value") or 0) if mode == "constant" else 0.0
+    if not math.isfinite(fill):
+        call.refuse(f"with the constant {fill:g}; only finite ones have a place in a ring")
+    if fill:  # zeros around x - fill, which fill is added to
+        x = replace(_raised(call, call.moved(x), -fill, "lowered"), torch_shape=x.torch_shape)
     moves = []
     for number in range(len(sides) // 2):
         axis, (before, after) = axis_of(call, x, -1 - number), sides[2 * number : 2 * number + 2]
@@ -210,7 +214,12 @@ def _pad(call: Call) -> Value:
         else:
             reach = torch.arange(size, dtype=torch.float64)[None, None, :]
             moves.append(along(axis, nn.functional.pad(reach, (before, after), mode=mode)[0, 0].long().tolist()))
-    return rearranged(call, x, *shrinking_first(moves, x.torch_shape[1:]))
+    padded = rearranged(call, x, *shrinking_first(moves, x.torch_shape[1:]), name=f"{call.name}.padded" if fill else "")
+    return _raised(call, call.moved(padded), fill) if fill else padded
+
+
+def _raised(call: Call, x: Value, number: float, part: str = "") -> Value:
+    return call.affine(x, np.ones(x.shape[0]), np.full(x.shape[0], number), part)
 
 
 _PAD_MODES = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from threepc.graph.calls import Call, Operation, Value
-from threepc.graph.rearrange import axis_of, rearranged
+from threepc.graph.rearrange import along, axis_of, rearranged
 
 
 def _mean(call: Call) -> Value:
@@ -42,13 +42,29 @@ def _pooled(call: Call, kind: str, divide: bool) -> Value:
 
 
 def _adaptive_max(call: Call) -> list[Value]:
-    x, sizes = call.activation(call.arguments["self"]), call.torch_shapes[0][2:]
-    if len(sizes) != 2 or any(old % new for old, new in zip(x.shape[1:], sizes, strict=True)):
-        call.refuse(f"from {x.torch_shape} to {call.torch_shapes[0]}; the output size must divide the map's")
-    kernel = [old // new for old, new in zip(x.shape[1:], sizes, strict=True)]
+    """Windows of one size each, as torch places them; where these are of several sizes, cells of the smaller ones come twice."""
+    x, shape = call.view(call.arguments["self"]), call.torch_shapes[0]
+    if len(x.torch_shape) != len(shape):
+        call.refuse(f"on a tensor of shape {x.torch_shape}; the batch must be its first dimension")
+    kernel, moves = [1] * (4 - len(shape)), []
+    for axis, (old, new) in enumerate(zip(x.torch_shape[2:], shape[2:], strict=True), 1):
+        windows = [(cell * old // new, -(-(cell + 1) * old // new)) for cell in range(new)]
+        kernel.append(max(end - start for start, end in windows))
+        if old % new:
+            moves.append(along(axis, [min(start + cell, end - 1) for start, end in windows for cell in range(kernel[-1])]))
+    if moves:
+        sizes = [size * count for size, count in zip(shape[2:], kernel[4 - len(shape) :], strict=True)]
+        x = rearranged(call, x, *moves, shape=(*shape[:2], *sizes), name=f"{call.name}.windows")
+    x = call.moved(x)
     attrs = {"kernel": kernel, "stride": kernel, "padding": [0, 0, 0, 0], "dilation": [1, 1]}
     return [replace(call.emit("maxpool", [x], attrs), torch_shape=call.torch_shapes[0])]
 
 
-REDUCTIONS = {"mean": Operation(_mean), "sum": Operation(_sum), "amax": Operation(_amax), "adaptive_max_pool2d": Operation(_adaptive_max)}
+REDUCTIONS = {
+    "mean": Operation(_mean),
+    "sum": Operation(_sum),
+    "amax": Operation(_amax),
+    "adaptive_max_pool1d": Operation(_adaptive_max),
+    "adaptive_max_pool2d": Operation(_adaptive_max),
+}
 """As `operations.OPERATIONS`, of which these are a part."""
