@@ -81,7 +81,7 @@ def test_more_output_channels_than_are_transformed_at_once():
     rng = np.random.default_rng(2)
     x, weight = random_words(rng, 1, 3, 24, 24), random_words(rng, 5 * ROWS, 3, 3, 3)
     geometry = Geometry(1, 3, 5 * ROWS, 24, 24, 3, 3, 1, 1, 1, 1, 1, 1, 24, 24, short=True)
-    with patch.object(winograd, "_KERNEL_BYTES", 2 * 36 * 8 * (3 * ROWS + 8)):
+    with patch.object(winograd, "_KERNEL_BYTES", 2 * 36 * 8 * (5 * ROWS + 8)):
         held = [winograd._space(geometry, winograd.WinogradPart(0, 5, 0, tiles), x.dtype).kernels.size for tiles in (1, 36)]
         assert held[1] == 2 * held[0]  # two panels of the five
         check(x, weight, 48, (1, 1, 1, 1))

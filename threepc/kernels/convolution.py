@@ -14,11 +14,23 @@ import numpy as np
 from threepc.kernels import winograd
 from threepc.kernels.depthwise import correlate_channels, plane_words
 from threepc.kernels.emitter import VECTOR_BYTES, at
-from threepc.kernels.gemm import BUFFER_BYTES, Block, Part, Space, depth_block, multiply_block, pack_rows, panel_width, stored_width
+from threepc.kernels.gemm import (
+    BUFFER_BYTES,
+    Block,
+    Part,
+    Space,
+    depth_block,
+    even_inline,
+    multiply_block,
+    pack_rows,
+    padded_rows,
+    panel_width,
+    stored_width,
+)
 from threepc.kernels.geometry import Geometry, Operands, read_only
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.threads import Scratch, ranges, run_parts
-from threepc.kernels.tile import ROWS, VECTORS, gather, lanes_within, stride_reach
+from threepc.kernels.tile import NARROW, ROWS, VECTORS, close_panel, gather, lanes_within, stride_reach
 from threepc.kernels.winograd_transforms import RING_BITS
 
 SHORT_RING = 52  # bits of the widest ring that IFMA multiplies
@@ -55,7 +67,7 @@ def pack_weight(weight: np.ndarray, groups: int, bits: int) -> PackedWeight:
     if packed.depthwise:
         panels = weight.flatten()
     else:
-        panels = pack_rows(weight.transpose(0, 2, 3, 1).reshape(groups, weight.shape[0] // groups, -1))
+        panels = pack_rows(weight.transpose(0, 2, 3, 1).reshape(groups, weight.shape[0] // groups, -1), bits <= SHORT_RING)
     panels.flags.writeable = False
     return PackedWeight(panels, weight.shape, groups, bits)
 
@@ -161,7 +173,12 @@ def _pack_columns(x, space, geometry, block):
                     piece = pieces[p]
                     source = at(x, channel + piece.source)
                     gather(at(buffer, row + piece.first), source, piece.readable, piece.writable, geometry.stride_across)
-        place += stored * (block.end - block.begin)
+        if width > NARROW:
+            close_panel(at(buffer, place), block.end - block.begin, stored // lanes, geometry.short)
+        elif (block.end - block.begin) % 2:
+            last = place + (block.end - block.begin) * stored
+            buffer[last : last + stored] = 0
+        place += stored * (even_inline(block.end - block.begin) + 1)
         done += width
         panel += 1
 
@@ -170,12 +187,14 @@ def _pack_columns(x, space, geometry, block):
 def _convolve_part(operands, space, geometry, part, step):
     """Compute a part of a convolution, in blocks that are as wide as the buffer and, at most, `step` deep."""
     depth = geometry.inputs * geometry.kernel_height * geometry.kernel_width
-    widest = VECTORS * VECTOR_BYTES // operands.x.itemsize
-    capacity = space.buffer.size // step // widest * widest
+    widest, rows = VECTORS * VECTOR_BYTES // operands.x.itemsize, padded_rows(geometry)
+    capacity = space.buffer.size // (step + 1) // widest * widest
+    of_group = (even_inline(depth) + (depth + step - 1) // step) * rows
     for group in range(part.first_group, part.last_group):
         for column in range(part.first_column, part.last_column, capacity):
             for begin in range(0, depth, step):
-                block = Block(group, column, min(capacity, part.last_column - column), begin, min(begin + step, depth))
+                left = group * of_group + (begin + begin // step) * rows
+                block = Block(group, column, min(capacity, part.last_column - column), begin, min(begin + step, depth), left)
                 _pack_columns(operands.x, space, geometry, block)
                 multiply_block(operands, space, geometry, part, block)
 

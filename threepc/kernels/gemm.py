@@ -9,29 +9,40 @@ from typing import NamedTuple
 import numpy as np
 
 from threepc.kernels.emitter import VECTOR_BYTES, Before, Matrix, at
-from threepc.kernels.options import inline
-from threepc.kernels.tile import NARROW, ROWS, VECTORS, multiply_narrow, multiply_tile
+from threepc.kernels.options import has_ifma, inline
+from threepc.kernels.tile import NARROW, ROWS, VECTORS, in_pairs, multiply_narrow, multiply_tile
 
 DEPTH_BLOCK = 256
 BUFFER_BYTES = 1 << 19  # of a packed right-hand block: half a usual second-level cache
 
 
+def even(depth: int) -> int:
+    """Rows of a panel but its last, which `tile.close_panel` adds."""
+    return depth + depth % 2
+
+
 def depth_block(depth: int) -> int:
-    """Depth of the blocks, all but the last equal, into which a matrix of this depth is cut."""
-    return -(-depth // -(-depth // DEPTH_BLOCK))
+    """Depth of the blocks, all but the last equal, and even, into which a matrix of this depth is cut."""
+    return even(-(-depth // -(-depth // DEPTH_BLOCK)))
 
 
-def pack_rows(matrix: np.ndarray) -> np.ndarray:
-    """Pack (groups, rows, depth) words for the left-hand side: blocks of depth, each of panels (depth, ROWS), zero rows at the end."""
+def pack_rows(matrix: np.ndarray, short: bool) -> np.ndarray:
+    """Pack (groups, rows, depth) words for the left-hand side: blocks of depth, each of panels (even depth + 1, ROWS), zero rows at the end.
+
+    Panels are complete, as `tile.close_panel` has it. short: whether the ring is one that IFMA multiplies.
+    """
     groups, rows, depth = matrix.shape
-    padded = np.zeros((groups, -(-rows // ROWS) * ROWS, depth), matrix.dtype)
-    padded[:, :rows] = matrix
+    padded = np.zeros((groups, -(-rows // ROWS) * ROWS, even(depth)), matrix.dtype)
+    padded[:, :rows, :depth] = matrix
     step = depth_block(depth)
-    packed = [
-        np.ascontiguousarray(panel[:, :, k : k + step].transpose(0, 2, 1)).ravel()
-        for panel in padded.reshape(groups, -1, ROWS, depth)
-        for k in range(0, depth, step)
-    ]
+    packed, paired = [], in_pairs(short and matrix.itemsize == 8 and has_ifma())
+    for panels in padded.reshape(groups, -1, ROWS, even(depth)):
+        for k in range(0, depth, step):
+            block = panels[:, :, k : k + step].transpose(0, 2, 1)
+            last = (
+                -(block[:, ::2] * block[:, 1::2]).sum(axis=1, keepdims=True, dtype=matrix.dtype) if paired else np.zeros_like(block[:, :1])
+            )
+            packed.append(np.concatenate([block, last], axis=1).ravel())
     return np.concatenate(packed)
 
 
@@ -54,6 +65,7 @@ class Block(NamedTuple):
     columns: int
     begin: int
     end: int
+    left: int  # place in the weight of its first left-hand panel
 
 
 class Space(NamedTuple):
@@ -73,6 +85,9 @@ class Target(NamedTuple):
     pixel: int  # in its image, of its first column
     height: int
     width: int
+
+
+even_inline = inline(even)
 
 
 @inline
@@ -125,11 +140,10 @@ def multiply_block(operands, space, geometry, part, block):
     weight, bias, out, buffer, tile = operands.weight, operands.bias, operands.out, space.buffer, space.tile
     lanes = VECTOR_BYTES // out.itemsize
     pixels, rows = geometry.out_height * geometry.out_width, padded_rows(geometry)
-    depth, fresh, short = block.end - block.begin, block.begin == 0, geometry.short
-    group_place = (block.group * geometry.inputs * geometry.kernel_height * geometry.kernel_width + block.begin) * rows
+    depth, fresh, short = even_inline(block.end - block.begin), block.begin == 0, geometry.short
     for panel in range(part.first_panel, part.last_panel):
         channel, row = block.group * geometry.outputs + panel * ROWS, block.group * rows + panel * ROWS
-        left, height = at(weight, group_place + panel * depth * ROWS), min(ROWS, geometry.outputs - panel * ROWS)
+        left, height = at(weight, block.left + panel * (depth + 1) * ROWS), min(ROWS, geometry.outputs - panel * ROWS)
         packed, done, count = 0, 0, 0
         while done < block.columns:
             width = panel_width(block.columns - done, lanes)
@@ -148,6 +162,6 @@ def multiply_block(operands, space, geometry, part, block):
             else:
                 multiply_tile(left, right, Matrix(at(tile, 0), stored), Before(at(tile, tile.size - ROWS), True), depth, vectors, short)
                 _scatter(operands, geometry, tile, 1, stored, target, fresh)
-            packed += stored * depth
+            packed += stored * (depth + 1)
             done += width
             count += 1

@@ -27,6 +27,11 @@ def cpu_features() -> frozenset[str]:
     return frozenset(name[1:] for name in named.split(",") if name.startswith("+"))
 
 
+def cpu_name() -> str:
+    """LLVM's name of this processor, such as "znver4"."""
+    return config.CPU_NAME or llvm.get_host_cpu_name()
+
+
 def has_avx512() -> bool:
     """Whether vectors of 512 bits and 32 vector registers are there."""
     return "avx512f" in cpu_features() and "avx512dq" in cpu_features()

@@ -14,7 +14,7 @@ exactly one factor of two, the others none. So 2 G has odd divisors only (2 G = 
 them are y modulo 2^50, whatever the operands held above: exact for rings of up to 50 bits.
 
 Kernels are transformed anew in each call, 8 or so output channels at once, from the panels that `gemm.pack_rows` made: this costs as
-much as the products of 5 tiles, and saves memory, and reading from it, for weights 4 times the size.
+much as the products of 8 tiles, and saves memory, and reading from it, for weights 4 times the size.
 """
 
 import functools
@@ -24,11 +24,11 @@ from typing import NamedTuple
 import numpy as np
 
 from threepc.kernels.emitter import VECTOR_BYTES, Before, Matrix, at
-from threepc.kernels.gemm import depth_block
+from threepc.kernels.gemm import depth_block, even, even_inline
 from threepc.kernels.geometry import Geometry, Operands, read_only
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.threads import Scratch, ranges, run_parts
-from threepc.kernels.tile import ROWS, VECTORS, lanes_within, multiply_tile
+from threepc.kernels.tile import ROWS, VECTORS, close_panel, lanes_within, multiply_tile
 from threepc.kernels.winograd_transforms import POINTS, REACH, SIDE, transform_input, transform_kernels, transform_output
 
 _LANES = VECTOR_BYTES // 8
@@ -45,7 +45,8 @@ def _places_of_taps(channels: int, panels: int) -> np.ndarray:
     block = depth_block(depth)
     row = np.arange(channels)[:, None] + channels * np.arange(9)
     begin = row // block * block
-    places = np.stack([(begin * panels + row - begin) * ROWS, np.minimum(block, depth - begin) * ROWS], axis=2).reshape(-1)
+    first = ((begin + begin // block) * panels + row - begin) * ROWS
+    places = np.stack([first, (np.minimum(block, even(depth) - begin) + 1) * ROWS], axis=2).reshape(-1)
     places.flags.writeable = False
     return places
 
@@ -115,12 +116,12 @@ def _vectors(tiles):
 
 @inline
 def _kernel_step(depth):
-    return depth * ROWS + _PADDING
+    return (even_inline(depth) + 1) * ROWS + _PADDING
 
 
 @inline
 def _input_step(depth, tiles):
-    return depth * _vectors(tiles) * _LANES + _PADDING
+    return (even_inline(depth) + 1) * _vectors(tiles) * _LANES + _PADDING
 
 
 @inline
@@ -137,6 +138,8 @@ def _prepare_kernels(operands, places, kernels, channels, panels):
         for k in range(channel, end):
             target = Matrix(at(kernels, (q - panel) * POINTS * step + (k - channel) * ROWS), step)
             transform_kernels(at(operands.weight, 0), q, at(places, 18 * k), target)
+        for n in range(POINTS):
+            close_panel(at(kernels, ((q - panel) * POINTS + n) * step), end - channel, ROWS // _LANES, True)
 
 
 @inline
@@ -150,6 +153,8 @@ def _prepare_inputs(x, space, geometry, channels, tiles, count):
             source = Matrix(at(x, piece.source + k * geometry.height * geometry.width), geometry.width)
             target = Matrix(at(space.inputs, (k - channel) * _vectors(tiles) * _LANES + piece.first), step)
             transform_input(source, piece.rows, piece.columns, target, (1 << piece.length) - 1)
+    for n in range(POINTS):
+        close_panel(at(space.inputs, n * step), end - channel, _vectors(tiles), True)
 
 
 @inline
@@ -160,7 +165,7 @@ def _multiply_points(space, panel, depth, tiles):
     for n in range(POINTS):
         left = at(space.kernels, (panel * POINTS + n) * _kernel_step(depth))
         right = at(space.inputs, n * _input_step(depth, tiles))
-        multiply_tile(left, right, Matrix(at(products, n * _product_step(tiles)), stored), zeros, depth, _vectors(tiles), True)
+        multiply_tile(left, right, Matrix(at(products, n * _product_step(tiles)), stored), zeros, even_inline(depth), _vectors(tiles), True)
 
 
 @inline
@@ -197,8 +202,8 @@ def _convolve_part(operands, places, space, geometry, block, part):
 
 
 def _channel_block(channels: int) -> int:
-    """How many input channels are transformed at once: all blocks but the last are equal."""
-    return -(-channels // -(-channels // _DEPTH))
+    """How many input channels are transformed at once: all blocks but the last are equal, and even."""
+    return even(-(-channels // -(-channels // _DEPTH)))
 
 
 _scratch = Scratch()
@@ -207,11 +212,11 @@ _scratch = Scratch()
 def _space(geometry: Geometry, part: WinogradPart, dtype: np.dtype) -> WinogradSpace:
     """Scratch for a part."""
     block, tiles = _channel_block(geometry.inputs), part.last_tile - part.first_tile
-    of_panel = POINTS * (block * ROWS + _PADDING)
+    of_panel = POINTS * ((block + 1) * ROWS + _PADDING)
     held = 1 if tiles <= _TILES else max(1, _KERNEL_BYTES // dtype.itemsize // of_panel)  # one block of tiles needs each panel once
     return WinogradSpace(
         kernels=_scratch.words("kernels", min(held, part.last_panel - part.first_panel) * of_panel, dtype),
-        inputs=_scratch.words("inputs", POINTS * (block * _TILES + _PADDING), dtype),
+        inputs=_scratch.words("inputs", POINTS * ((block + 1) * _TILES + _PADDING), dtype),
         products=_scratch.words(
             "products", POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS, dtype
         ),  # the last piece is read as a vector
@@ -233,8 +238,8 @@ def is_faster(images: int, channels: int, outputs: int, size: tuple[int, int], d
     height, width = size
     tiles = -(-_tiles_of(images, height, width) // _LANES) * _LANES
     in_rows = images * -(-height // SIDE) * -(-width // (SIDE * _LANES)) * _LANES
-    products = (POINTS * tiles + 190) * channels * outputs
-    transforms = in_rows * (250 * channels + 200 * outputs * -(-channels // _DEPTH)) + 200 * copied
+    products = (POINTS * tiles + 290) * channels * outputs
+    transforms = in_rows * (330 * channels + 260 * outputs * -(-channels // _DEPTH)) + 260 * copied
     return products + transforms < direct * channels * outputs
 
 
