@@ -17,7 +17,7 @@ from tests.standard_error import failure
 from threepc.party.keygen import generate
 
 REPOSITORY = Path(__file__).parents[2]
-ENDS_WITHIN_S = 60
+ENDS_WITHIN_S = 240  # only a failing test waits that long, also on a busy machine
 
 
 class Running:
