@@ -12,7 +12,8 @@ from threepc.graph.importer import import_module
 from threepc.graph.passes import standard_passes
 from threepc.plan import twin
 from threepc.plan.calibration import choose
-from threepc.plan.error import LARGEST, LEEWAY, Reference, choose_by_error
+from threepc.plan.error import CLEAR_GAIN, LARGEST, LEEWAY, Expected, Reference, choose_by_error
+from threepc.plan.error import IMAGES as TRIED
 from threepc.plan.headroom import measure
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.plan.schedule import schedule
@@ -43,6 +44,7 @@ NETWORKS = {
     "weights": difference,
     "activations": lambda: chain(nn.ReLU(), nn.MaxPool2d(2)),
     "slopes": lambda: chain(nn.LeakyReLU(0.3)),
+    "kept factors": lambda: chain(nn.Hardswish()),
     "averages": lambda: chain(Wrapped(lambda _, x: F.adaptive_avg_pool2d(x, 3))),
 }
 
@@ -89,9 +91,35 @@ def test_a_small_ring_takes_the_fraction_that_loses_least_unless_one_is_asked_fo
     graph, weights = network(difference(0.1))
     precision, expected = chosen(graph, weights, 32)
     others = [chosen(graph, weights, 32, fraction)[1].error for fraction in (9, 10, 11)]
-    assert expected.error <= min(others) and expected.exceeds(32) == (expected.error > LARGEST[32] / LEEWAY)
+    assert expected.error <= min(others) / CLEAR_GAIN and expected.exceeds(32) == (expected.error > LARGEST[32] / LEEWAY)
     assert chosen(graph, weights, 32, 9)[0].fraction == 9
     assert chosen(graph, weights, 48, window=(12, 40))[0].window == (12, 40)
+
+
+def test_a_gain_that_other_images_would_not_show_changes_nothing(monkeypatch):
+    graph, weights = network(difference(0.1))
+    usual = choose(graph, measure(graph, weights, IMAGES), 32)
+    errors = {usual.fraction: 0.05, 12: 0.05 * CLEAR_GAIN}
+    monkeypatch.setattr(Reference, "expected", lambda _, precision: Expected(errors.get(precision.fraction, 1.0), 0.0, 1))
+    assert chosen(graph, weights, 32)[0] == usual
+    errors[12] -= 1e-6
+    assert chosen(graph, weights, 32)[0].fraction == 12
+
+
+def test_images_of_little_contrast_do_not_stand_for_all():
+    graph, weights = network(nn.Conv2d(3, 2, 1))
+    weights["conv2d"]["bias"][:] = 100.0  # beside which what weights of few bits lose grows with the image
+    scales = torch.tensor([0.1, 5.0, 0.2, 0.3, 0.4])
+    images = scales[:, None, None, None] * torch.randn(5, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+    every, least, most = (Reference(graph, weights, part).expected(Precision(48, 4)) for part in (images, images[:1], images[1:2]))
+    assert (every.images, most.images) == (TRIED, 1)
+    assert every.error > 0.5 * most.error > least.error
+
+
+def test_what_a_clip_bounds_is_not_rounded():
+    graph, weights = network(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6()))
+    weights["0"]["bias"][:] = 100.0
+    assert Reference(graph, weights, IMAGES).expected(Precision(48)).error == 0
 
 
 def test_classes_that_change_are_counted():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from threepc.errors import InputError
+from threepc.graph.activations import clip_bounds
 from threepc.graph.clear import operate, walk
 from threepc.graph.ir import Graph, Node, Weights, holder
 from threepc.graph.relu_spec import Sizes
@@ -25,7 +26,7 @@ from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.plan.sizes import rounded_axes
 from threepc.plan.twin import with_provider
-from threepc.protocol.steps import CUT, REDUCED, InputStep, ReluStep, Step
+from threepc.protocol.steps import CUT, REDUCED, InputStep, OutputStep, ReluStep, Step
 
 LARGEST = {64: 0.005, 48: 0.005, 40: 0.005, 32: 0.03}
 """By ring, the error that results should not have, as a part of the largest one. From half of that on finer scales are looked for."""
@@ -33,8 +34,11 @@ LARGEST = {64: 0.005, 48: 0.005, 40: 0.005, 32: 0.03}
 LEEWAY = 1.5
 """Other images than those tried lose so much more, now and then."""
 
-IMAGES = 2
-"""So many of the images that ranges are measured with are tried."""
+IMAGES = 3
+"""So many of the images that ranges are measured with are tried: that of least contrast, that of most, and one between."""
+
+CLEAR_GAIN = 0.8
+"""Part of the usual precision's error to which another one must bring it to be taken: smaller gains are gone with other images."""
 
 MORE_ACTIVATION_BITS = 2
 """Fractional bits of activations beyond the usual that are tried where results are too far off."""
@@ -42,7 +46,7 @@ MORE_ACTIVATION_BITS = 2
 
 @dataclass(frozen=True)
 class Expected:
-    """The largest error of a result as a part of the largest result, and the part of the places whose class is another; images: tried."""
+    """The largest error of an image's result as a part of its largest, and the part of the places whose class is another; images: tried."""
 
     error: float
     changed: float
@@ -54,17 +58,18 @@ class Expected:
 
 
 class Reference:
-    """A network's results in real numbers, to which plans of it are compared. images: (N, C, H, W), the first `IMAGES` of which are used."""
+    """A network's results in real numbers, to which plans of it are compared. images: (N, C, H, W), `IMAGES` of which are used."""
 
     def __init__(self, graph: Graph, weights: Weights, images: np.ndarray | torch.Tensor, sizes: Sizes | None = None) -> None:
         self._graph, self._weights, self._sizes = graph, weights, sizes
-        self._images = torch.as_tensor(images)[:IMAGES]
+        self._images = _spread(torch.as_tensor(images))
         self._results = [value for node, value in walk(graph, weights, self._images, sizes, torch.float32) if node.kind == "output"]
 
     def expected(self, precision: Precision) -> Expected:
         """What a precision loses on these images."""
         pairs = list(zip(self._rounded(schedule(self._graph, precision, self._sizes, draft=True)), self._results, strict=True))
-        errors = [float((ours - theirs).abs().max() / largest) for ours, theirs in pairs if (largest := theirs.abs().max()) > 0]
+        sizes = [((ours - theirs).abs().flatten(1).amax(1), theirs.abs().flatten(1).amax(1)) for ours, theirs in pairs]
+        errors = [float((error / largest)[largest > 0].max()) for error, largest in sizes if largest.any()]
         changed = [float((ours.argmax(1) != theirs.argmax(1)).double().mean()) for ours, theirs in pairs if theirs.shape[1] > 1]
         return Expected(max(errors, default=0.0), max(changed, default=0.0), len(self._images))
 
@@ -81,7 +86,7 @@ class Reference:
                 return value
             unit, mean = units[node.name]
             noise = torch.randn(value.shape, generator=drawn).mul_(unit / 2).add_(unit * mean)
-            return value + noise.mul_(value != 0)  # what a ReLU holds back stays away to the bit
+            return value + noise.mul_(_rounded_at(node, value))
 
         weights = {
             name: part | {"weight": _nearest(part["weight"], plan.precision.of_weights(holder(plan.graph[name])))}
@@ -89,6 +94,13 @@ class Reference:
         }
         found = walk(self._graph, weights, self._images, self._sizes, torch.float32, change)
         return [value for node, value in found if node.kind == "output"]
+
+
+def _spread(images: torch.Tensor) -> torch.Tensor:
+    """Images that differ most in contrast, which roundings depend on as much as on anything: at even steps of its order."""
+    order = images.flatten(1).std(1).argsort()
+    steps = torch.linspace(0, len(images) - 1, min(IMAGES, len(images))).round().long()
+    return images[order[steps]]
 
 
 def _nearest(numbers: np.ndarray, bits: int) -> np.ndarray:
@@ -99,11 +111,33 @@ def _nearest(numbers: np.ndarray, bits: int) -> np.ndarray:
 def _units(plan: Plan) -> dict[str, tuple[float, float]]:
     """The unit in the last place of every node's value that is rounded at first, or truncated, and the mean of its error in that unit."""
     nodes, held = {node.name for node in plan.graph.nodes}, with_provider(plan)
-    rounding = [step for step in plan.steps if isinstance(step, InputStep) or (step.result.form in {REDUCED, CUT} and step.cost.messages)]
     return {
         node_of(nodes, step.name): (2.0**-step.result.fraction, -0.5 if _of_average(step) and step.sources[0] not in held else 0.0)
-        for step in rounding
+        for step in plan.steps
+        if _rounds(plan.graph, step)
     }
+
+
+def _rounds(graph: Graph, step: Step) -> bool:
+    """Whether a step's result is rounded more than its inputs are.
+
+    An activation that keeps its input for a product truncates the input, not its own result, which has the roundings of slopes at most.
+    """
+    if step.kind == "part":
+        return step.name.endswith("/truncation")
+    if isinstance(step, OutputStep):  # what is reduced already is sent as it is
+        return False
+    if isinstance(step, ReluStep) and step.protocol.both and graph[step.name].kind != "rectify":
+        return step.protocol.slopes is not None
+    return isinstance(step, InputStep) or (step.result.form in {REDUCED, CUT} and bool(step.cost.messages))
+
+
+def _rounded_at(node: Node, value: torch.Tensor) -> torch.Tensor:
+    """Where a node's value is rounded: what a ReLU holds back stays away to the bit, and what a clip bounds is its bound."""
+    if node.kind != "clip":
+        return value != 0
+    low, high = node.attrs.get("to") or clip_bounds(node.attrs)
+    return (value != low) & (value != high)
 
 
 def _of_average(step: Step) -> bool:
@@ -150,7 +184,8 @@ def choose_by_error(
     others = [deepen(graph, ranges, precision, margin_bits, sizes)] if bits != NARROWEST else []
     if bits == NARROWEST and fraction is None:
         others += _other_fractions(graph, ranges, precision, margin_bits, sizes)
-    return min([best, *((other, reference.expected(other)) for other in others)], key=lambda pair: pair[1].error)
+    found = min(((other, reference.expected(other)) for other in others), key=lambda pair: pair[1].error, default=best)
+    return found if found[1].error < CLEAR_GAIN * best[1].error else best
 
 
 def _other_fractions(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int, sizes: Sizes | None) -> list[Precision]:
