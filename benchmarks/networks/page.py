@@ -32,6 +32,15 @@ REFUSED = """\
 ## What is refused
 
 Each network with all that stands in its way, as threepc says it, before a byte is sent.
+
+- **Softmax over more than two numbers.** Of the parts that it needs threepc has all but one: a maximum, exponentials (ELU and 1), a sum, products. A
+  table of the sum's reciprocal is exact enough for some thirty summands. Attention sums over thousands of positions, whose shares are then smaller than
+  the error of each, two units of the last place: their weighted sum would be off by several percent at 48 bits, and means nothing at 32.
+- **Norms that divide** (layer norm, group norm, L2). They divide by a root of a variance that each image has of its own, over several powers of ten. A table of
+  that is exact enough over a range of about sixteen, and an image outside of the range would be wrong without a word.
+- **Functions that jump** (hardshrink, most thresholds): a decision on a rounded number cannot be right next to the jump.
+
+What each network needs:
 """
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from threepc.errors import InputError
 from threepc.images.card import Preprocessing
+from threepc.images.sliding import Sliding
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config
-from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
+from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing, sliding_windows
 
 import_mmlab()
 
@@ -98,3 +99,30 @@ def test_resizing_to_multiples_is_known_for_segmentation():
     transforms[1]["interpolation"] = "nearest"
     with pytest.raises(InputError, match="ResizeToMultiple"):
         segmentor_preprocessing(config)
+
+
+@pytest.mark.parametrize(
+    "name, sliding",
+    [
+        ("pspnet_unet_s5-d16_128x128_40k_stare", Sliding((605, 700), (85, 85))),
+        ("upernet_r50_769x769_40k_cityscapes", Sliding((2049, 1025), (513, 513))),
+        ("fcn_r50-d8_512x512_80k_ade20k", None),
+    ],
+)
+def test_windows_that_slide(name, sliding):
+    assert sliding_windows(read_config(f"mmseg:{name}")) == sliding
+
+
+@pytest.mark.parametrize("change", [{"img_scale": [(60, 40), (90, 60)]}, {"img_scale": None}, {"img_ratios": [0.5, 1.0]}])
+def test_windows_that_slide_over_images_of_several_sizes_are_refused(change):
+    config = read_config("mmseg:pspnet_unet_s5-d16_128x128_40k_stare")
+    config["data"]["test"]["pipeline"][1].update(change)
+    with pytest.raises(InputError, match=r"does not say one size of the image \(img_scale\)|MultiScaleFlipAug\("):
+        sliding_windows(config)
+
+
+def test_windows_that_leave_gaps_are_refused():
+    config = read_config("mmseg:pspnet_unet_s5-d16_128x128_40k_stare")
+    config["model"]["test_cfg"]["stride"] = (128, 129)
+    with pytest.raises(InputError, match=r"windows of 128x128 pixels leave gaps at a stride of 128x129$"):
+        sliding_windows(config)

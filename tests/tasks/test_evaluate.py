@@ -136,6 +136,25 @@ def test_segmentations(tmp_path, make, data, classes):
         evaluate(options(tmp_path, config, settings=Settings(reveal="label")), Display())
 
 
+def test_windows_that_slide_over_the_images(tmp_path):
+    """Every image takes several windows, in batches that no image ends with; their averages are what is scored."""
+    ade20k(tmp_path / "data", 2)
+    config = segmentor(tmp_path, "ade", 150)
+    whole = evaluate(options(tmp_path, config, images=1), Display())
+    steps = "dict(type='MultiScaleFlipAug', img_scale=(60, 40), flip=False, transforms=[dict(type='Resize', keep_ratio=True)])"
+    text = config.read_text().replace("mode='whole'", "mode='slide', stride=(20, 30)")
+    config.write_text(text.replace("dict(type='LoadImageFromFile'), ", f"dict(type='LoadImageFromFile'), {steps}, "))
+    with pytest.raises(InputError, match=r"holds results of another sliding: give another folder"):
+        evaluate(options(tmp_path, config, images=1), Display())
+    chosen = dataclasses.replace(options(tmp_path, config, secure=1, batch=3), results=tmp_path / "slides")
+    found = evaluate(chosen, Display())
+    assert found["sliding"] == {"scale": (60, 40), "stride": (20, 30)} and "sliding" not in whole
+    with pytest.raises(InputError, match=r"holds results of another sliding: give another folder"):
+        evaluate(dataclasses.replace(chosen, size=(32, 48)), Display())
+    for way in (TWIN, SECURE):
+        assert found["results"][way]["agreement"] > 0.98 and found["results"][way]["max_relative_error"] < 0.02
+
+
 def test_what_does_not_belong_together_is_refused(tmp_path):
     voc(tmp_path / "data", 1)
     path = classifier(tmp_path, "cifar", 10, resize=False)

@@ -33,12 +33,17 @@ def pixel_labels(output: np.ndarray, card: ModelCard, image_size: tuple[int, int
         repeated: np.ndarray = output[np.ix_(rows, columns)].astype(np.uint16)
         return repeated
     to_rows, to_columns = (
-        _bilinear(fitted, full, card.align_corners) @ _bilinear(small, padded, card.align_corners)[:fitted]
+        bilinear_matrix(fitted, full, card.align_corners) @ bilinear_matrix(small, padded, card.align_corners)[:fitted]
         for (small, padded, fitted, full) in _axes(output.shape[1:], card.preprocessing, image_size)
     )
-    labels = np.empty(image_size, np.uint16)
-    by_columns = output.astype(np.float32) @ to_columns.T
-    for start in range(0, image_size[0], ROWS_AT_ONCE):
+    return largest(output.astype(np.float32), to_rows, to_columns)
+
+
+def largest(logits: np.ndarray, to_rows: np.ndarray, to_columns: np.ndarray) -> np.ndarray:
+    """The class of the largest logit, uint16 (H, W), of logits (K, h, w) after a linear map of rows (H, h) and of columns (W, w); all float32."""
+    labels = np.empty((len(to_rows), len(to_columns)), np.uint16)
+    by_columns = logits @ to_columns.T
+    for start in range(0, len(labels), ROWS_AT_ONCE):
         labels[start : start + ROWS_AT_ONCE] = (to_rows[start : start + ROWS_AT_ONCE] @ by_columns).argmax(axis=0)
     return labels
 
@@ -71,7 +76,7 @@ def _axes(output_size: Sequence[int], preprocessing: Preprocessing, image_size: 
     return list(zip(output_size, preprocessing.size, resized_size(image_size, preprocessing), image_size, strict=True))
 
 
-def _bilinear(size: int, new_size: int, align_corners: bool) -> np.ndarray:
+def bilinear_matrix(size: int, new_size: int, align_corners: bool) -> np.ndarray:
     """The matrix (new_size, size) of torch's bilinear resize along one axis, float32."""
     low, high, share = neighbours(size, new_size, align_corners, np.float64)
     matrix, every = np.zeros((new_size, size), np.float32), np.arange(new_size)

@@ -5,6 +5,7 @@ from typing import Any
 
 from threepc.errors import InputError
 from threepc.images.card import Preprocessing
+from threepc.images.sliding import Sliding
 
 # transforms that move no pixel at test time
 _NEUTRAL = {"RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf", "Normalize"}
@@ -75,6 +76,32 @@ def segmentor_preprocessing(config: Any, size: tuple[int, int] | None = None) ->
     if size is None:
         raise InputError("the config does not say the size of the network's input (no crop_size); give it with --size")
     return Preprocessing(size=_pair(size), resize="fit", multiple=multiple, **_normalisation(steps, 3, from_files=True))
+
+
+def sliding_windows(config: Any) -> Sliding | None:
+    """How the windows of an mmsegmentation config's test slide, None where it tests whole images. Raises InputError for what threepc cannot do."""
+    settings = config.get("model").get("test_cfg", {})
+    if settings.get("mode") != "slide":
+        return None
+    _, steps = _test_data(config)
+    scales = [step["img_scale"] for step in steps if step.get("img_scale") is not None]
+    known = {"RandomFlip", "ImageToTensor", "Collect", "LoadImageFromFile", "Normalize", "Resize", "MultiScaleFlipAug"}
+    for step in steps:
+        if step["type"] not in known or step.get("img_ratios") or not step.get("keep_ratio", True):
+            raise _unsupported(step)
+    if (
+        len(scales) != 1
+        or isinstance(scales[0], list)
+        or not isinstance(scales[0], tuple)
+        or not {"stride", "crop_size"} <= settings.keys()
+    ):
+        raise InputError(
+            "the config tests by sliding windows, but does not say one size of the image (img_scale) and a stride of the windows"
+        )
+    stride, crop = _pair(settings["stride"]), _pair(settings["crop_size"])
+    if any(not 1 <= step <= side for step, side in zip(stride, crop, strict=True)):
+        raise InputError(f"the config's windows of {crop[0]}x{crop[1]} pixels leave gaps at a stride of {stride[0]}x{stride[1]}")
+    return Sliding(_pair(scales[0]), stride)
 
 
 def _test_data(config: Any) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:

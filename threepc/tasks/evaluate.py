@@ -11,10 +11,10 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +28,7 @@ from threepc.graph.outputs import joined, names
 from threepc.images.card import ModelCard
 from threepc.images.read import preprocess
 from threepc.images.segmentation import pixel_labels
+from threepc.images.sliding import Sliding
 from threepc.model.assemble import Assembled, Settings, assemble_loaded, module_outputs
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel, each
@@ -75,7 +76,9 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
 
     Raises InputError: no such dataset, files that cannot be read, a results folder of something else, and as `threepc run` does.
     """
+    from threepc.mmlab.configs import read_config
     from threepc.mmlab.datasets import open_dataset
+    from threepc.mmlab.pipeline import sliding_windows
 
     with display.stage("loading the model"):
         loaded = load_model(options.config, options.checkpoint, size=options.size)
@@ -84,13 +87,19 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
         raise InputError(f"{options.config}: the dataset {data.name} does not belong to a network of this kind")
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
-    return evaluate_assembled(assembled, loaded, data, options, display)
+    sliding = sliding_windows(read_config(options.config)) if data.segmentation and options.size is None else None
+    return evaluate_assembled(assembled, loaded, data, options, display, sliding)
 
 
 def evaluate_assembled(
-    assembled: Assembled, loaded: LoadedModel, data: ClassificationData | SegmentationData, options: EvaluateOptions, display: Display
+    assembled: Assembled,
+    loaded: LoadedModel,
+    data: ClassificationData | SegmentationData,
+    options: EvaluateOptions,
+    display: Display,
+    sliding: Sliding | None = None,
 ) -> dict[str, Any]:
-    """`evaluate` for a model and data that are loaded already."""
+    """`evaluate` for a model and data that are loaded already. sliding: how windows slide over the images of a segmentation, if they do."""
     chosen = labelled_output(assembled.public, options.output)
     if data.segmentation and assembled.public.reveals[chosen] == LABEL:
         raise InputError("mean IoU needs logits, which the client resizes to the image, not labels alone: evaluate with --reveal logits")
@@ -99,7 +108,8 @@ def evaluate_assembled(
     if not order:
         raise InputError(f"{data.name}: there are no images to evaluate")
     several = {} if assembled.public.graph.returns_tensor else {"output": names(assembled.public.graph)[chosen]}
-    store = Store(options.results, _manifest(assembled, data) | several)
+    slides = {"sliding": asdict(sliding)} if sliding else {}
+    store = Store(options.results, _manifest(assembled, data) | several | slides)
     missing = [i for i in order if any(i in wanted[way] and way not in store.lines.get(i, {}) for way in wanted)]
     ways = _Ways(assembled, options, chosen)
     if missing and len(wanted[TWIN] | wanted[SECURE]):
@@ -109,8 +119,10 @@ def evaluate_assembled(
         advance(len(order) - len(missing))
         for batch in _batches(missing, wanted, options.batch):
             samples = [data[index] for index in batch]
-            outputs = ways.outputs({way for way in wanted if batch[0] in wanted[way]}, _inputs(samples, loaded.card))
-            found = [_line(index, samples[row], outputs, row, data, loaded.card) for row, index in enumerate(batch)]
+            inputs = [_inputs(sample, loaded.card, sliding) for sample in samples]
+            outputs = ways.outputs({way for way in wanted if batch[0] in wanted[way]}, inputs)
+            label = partial(_labels, card=loaded.card, sliding=sliding)
+            found = [_line(index, samples[row], outputs, row, data, label) for row, index in enumerate(batch)]
             store.append(found)
             advance(len(batch))
     summary = summarise([store.lines[index] for index in order], wanted, data, order)
@@ -145,8 +157,11 @@ def labelled_output(model: PublicModel, name: str | None) -> int:
     return index
 
 
-def _inputs(samples: Sequence[Sample], card: ModelCard) -> np.ndarray:
-    return np.stack([preprocess(sample.image, card.preprocessing, sample.name) for sample in samples])
+def _inputs(sample: Sample, card: ModelCard, sliding: Sliding | None) -> np.ndarray:
+    """(windows, C, H, W); of a network that sees the image as a whole one."""
+    if sliding:
+        return sliding.inputs(sample.image, card.preprocessing, sample.name)
+    return preprocess(sample.image, card.preprocessing, sample.name)[None]
 
 
 def _batches(indices: list[int], wanted: dict[str, set[int]], size: int) -> Iterator[list[int]]:
@@ -184,14 +199,19 @@ class _Ways:
         self._open.push(parties)
         return parties
 
-    def outputs(self, ways: set[str], images: np.ndarray) -> dict[str, dict[str, Any]]:
-        """By way: `outputs`, as `threepc run` gives them, and `seconds` for the batch. images: float32 (N, C, H, W)."""
+    def outputs(self, ways: set[str], images: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
+        """By way: `outputs`, for each image one array, as `threepc run` gives them for its windows, and `seconds` for all.
+
+        images: for each its windows, float32 (windows, C, H, W).
+        """
+        windows, ends = np.concatenate(images), np.cumsum([len(image) for image in images])[:-1]
         run = {PLAIN: self._plain, TWIN: self._twin, SECURE: self._secure}
         found = {}
         for way in (PLAIN, TWIN, SECURE):
             if way in ways:
                 began = time.perf_counter()
-                outputs = run[way](images)
+                parts = [run[way](windows[start : start + self._options.batch]) for start in range(0, len(windows), self._options.batch)]
+                outputs = np.split(np.concatenate(parts), ends)
                 found[way] = {"outputs": outputs, "seconds": time.perf_counter() - began}
         return found
 
@@ -213,14 +233,16 @@ class _Ways:
 # A line of results
 
 
-def _line(index: int, sample: Sample, found: dict[str, dict[str, Any]], position: int, data: Any, card: ModelCard) -> dict[str, Any]:
-    """What is kept of one image: by way its score, and how far it is from plaintext."""
+def _line(
+    index: int, sample: Sample, found: dict[str, dict[str, Any]], position: int, data: Any, label: Callable[..., np.ndarray]
+) -> dict[str, Any]:
+    """What is kept of one image: by way its score, and how far it is from plaintext. label: `_labels` but for its first two arguments."""
     line: dict[str, Any] = {"index": index, "name": sample.name, "truth": sample.label}
     plain = found[PLAIN]["outputs"][position]
-    plain_labels = _labels(plain, card, sample)
+    plain_labels = label(plain, sample)
     for way, run in found.items():
         output = run["outputs"][position]
-        labels = plain_labels if way == PLAIN else _labels(output, card, sample)
+        labels = plain_labels if way == PLAIN else label(output, sample)
         entry: dict[str, Any] = {"seconds": run["seconds"] / len(run["outputs"])}
         if sample.label is None:
             areas = data.areas(index, labels)
@@ -228,8 +250,8 @@ def _line(index: int, sample: Sample, found: dict[str, dict[str, Any]], position
             entry["areas"] = {str(c): areas[:, c].tolist() for c in present}
         else:
             entry["label"] = int(labels)
-            if np.ndim(output):
-                entry["rank"] = int((output > output[sample.label]).sum())
+            if np.ndim(output) > 1:
+                entry["rank"] = int((output[0] > output[0, sample.label]).sum())
         if way != PLAIN:
             entry["agreement"] = float((labels == plain_labels).mean())
             if np.shape(output) == plain.shape:
@@ -238,11 +260,14 @@ def _line(index: int, sample: Sample, found: dict[str, dict[str, Any]], position
     return line
 
 
-def _labels(output: np.ndarray, card: ModelCard, sample: Sample) -> np.ndarray:
-    """The class, or the class of every pixel of the image."""
+def _labels(outputs: np.ndarray, sample: Sample, card: ModelCard, sliding: Sliding | None) -> np.ndarray:
+    """The class, or the class of every pixel of the image. outputs: of its windows."""
+    height, width = sample.image.shape[:2]
+    if sliding:
+        return sliding.labels(outputs, card, (height, width))
     if card.segmentation:
-        return pixel_labels(output, card, sample.image.shape[:2])
-    return np.asarray(output.argmax() if np.ndim(output) else output)
+        return pixel_labels(outputs[0], card, (height, width))
+    return np.asarray(outputs[0].argmax() if np.ndim(outputs) > 1 else outputs[0])
 
 
 # The summary
@@ -332,8 +357,9 @@ class Store:
 
     def _compare(self, path: Path) -> None:
         held = read_json(path, "the results")
-        for key, value in json.loads(json.dumps(self.manifest)).items():
-            if not isinstance(held, dict) or held.get(key) != value:
+        wanted = json.loads(json.dumps(self.manifest))
+        for key in [*wanted, *(held if isinstance(held, dict) else ())]:
+            if not isinstance(held, dict) or held.get(key) != wanted.get(key):
                 raise InputError(f"{path.parent} holds results of another {key.replace('_', ' ')}: give another folder, or remove this one")
 
     def _read(self) -> None:
