@@ -29,7 +29,8 @@ MEASURED = ("resnet50", "resnet18_cifar", "mobilenet_v2")
 RINGS = (48, 32)
 PATCHES = (None, (4, 4))
 VARIANTS = ("", "balanced", "auto")
-"""Four messages a ReLU and all dealt to the server; the client dealt its shares of some layers; and two messages where that is better, too."""
+"""Four messages a ReLU of whole layers, all dealt to the server; layers in pieces, the client dealt its shares of some; and two messages where that is
+better, too."""
 SLOW_S = 6.0
 """An inference that takes longer is measured once; a shorter one three times, after one that is not counted."""
 
@@ -83,11 +84,12 @@ def measure(
 ) -> Entry | None:
     """One case; None where the variant is no other than the one before it."""
     public = before = model.public
+    suited = lambda model: model.balanced(setting.network, setting.links).cut_for(setting.network, setting.links)
     if variant:
-        public = before.balanced(setting.network, setting.links)
+        public = suited(before)
     if variant == "auto":
         settings = Settings(ring=public.precision.bits, relu_messages="auto", network=setting.network, links=setting.links)
-        public, before = with_messages(model.public, settings).balanced(setting.network, setting.links), public
+        public, before = suited(with_messages(model.public, settings)), public
     if variant and public == before:
         return None
     served, pixels = ServedModel(public, model.served.weights), subjects.images(model, 1)

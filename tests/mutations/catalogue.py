@@ -6,6 +6,7 @@ from tests.mutations.ahead import AHEAD
 from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
+from tests.mutations.pieces import PIECES
 from tests.mutations.two_messages import TWO_MESSAGES
 from tests.mutations.weights import WEIGHTS
 
@@ -379,6 +380,7 @@ MUTATIONS = (
     *JOBS,
     *TWO_MESSAGES,
     *DEEPER_TRUNCATIONS,
+    *PIECES,
     *WEIGHTS,
     *AHEAD,
 )

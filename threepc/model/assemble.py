@@ -115,7 +115,7 @@ class Imported:
         usual = Precision(settings.ring, window=settings.window)
         precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
         public = with_messages(PublicModel(graph, precision, sizes or None, card, reveal), settings)
-        public = public.balanced(settings.network, settings.links)
+        public = public.balanced(settings.network, settings.links).cut_for(settings.network, settings.links)
         public.plan(1)
         return Assembled(ServedModel(public, self.weights), self, ranges, expected)
 

@@ -20,9 +20,10 @@ from threepc.images.card import ModelCard
 from threepc.images.resize import bilinear
 from threepc.model.limits import check_work
 from threepc.plan.dealing import choose
-from threepc.plan.messages import Links
+from threepc.plan.messages import LEAST_PIECE, Links
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import Plan, deciding, fingerprint, schedule
+from threepc.plan.scheduler import MOST_ELEMENTS
 
 Outputs = np.ndarray | tuple[np.ndarray, ...]
 """What a network gives for N images: an array (N, ...), or a tuple of these, in order, where it returns several tensors."""
@@ -32,7 +33,7 @@ Outputs = np.ndarray | tuple[np.ndarray, ...]
 class PublicModel:
     """Graph, precision, patch sizes of block ReLUs (None: every ReLU is plain) and the card for clients.
 
-    quick: the layers whose ReLUs take two messages.
+    quick: the layers whose ReLUs take two messages; to_client: those of which the client is dealt its share; piece: see `schedule`.
     """
 
     graph: Graph
@@ -42,11 +43,12 @@ class PublicModel:
     reveal: str = LOGITS
     quick: tuple[str, ...] = ()
     to_client: tuple[str, ...] = ()
+    piece: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all but the card: equal at all parties or the session ends."""
-        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.quick, self.to_client)
+        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.quick, self.to_client, self.piece)
 
     def balanced(self, network: str, links: str) -> PublicModel:
         """The same, with the layers dealt to the client that suit a preset and hosts' rates, see `plan.dealing`; none where no rate is stated."""
@@ -56,6 +58,10 @@ class PublicModel:
         layers = [name for name in deciding(self.graph, self.reveal) if name not in self.quick]
         told = choose(usual.plan(1), self._told_plan, layers, Links(NETWORKS[network], read_links(links)))
         return dataclasses.replace(self, to_client=told)
+
+    def cut_for(self, network: str, links: str) -> PublicModel:
+        """The same, with layers in pieces as large as suit a preset and hosts' rates; whole where no rate is stated."""
+        return dataclasses.replace(self, piece=Links(NETWORKS[network], read_links(links)).piece)
 
     def _told_plan(self, names: Sequence[str]) -> Plan:
         return dataclasses.replace(self, to_client=tuple(names)).plan(1)
@@ -86,7 +92,9 @@ class PublicModel:
     def _plans(self) -> Callable[[int], Plan]:
         def make(batch: int) -> Plan:
             check_work(self.graph, batch)
-            return schedule(self.graph, self.precision, self.sizes, batch, self.reveal, quick=self.quick, to_client=self.to_client)
+            return schedule(
+                self.graph, self.precision, self.sizes, batch, self.reveal, quick=self.quick, to_client=self.to_client, piece=self.piece
+            )
 
         return lru_cache(maxsize=4)(make)
 
@@ -126,13 +134,15 @@ class PublicModel:
             "sizes": sizes,
             "card": self.card.to_json(),
             "reveal": self.reveal,
-        } | {key: list(names) for key, names in (("quick", self.quick), ("to_client", self.to_client)) if names}
+        } | {key: own for key, own in (("quick", list(self.quick)), ("to_client", list(self.to_client)), ("piece", self.piece)) if own}
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> PublicModel:
         """Inverse of `to_plain` for data of a stranger, which fits together and has a plan; raises InputError naming what is wrong."""
         texts = "graph", "card", "reveal"
-        if data.keys() - {"quick", "to_client"} != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
+        if data.keys() - {"quick", "to_client", "piece"} != {*texts, "precision", "sizes"} or not all(
+            isinstance(data[key], str) for key in texts
+        ):
             raise InputError("the server's description of its model has other keys than this version of threepc expects")
         if data["sizes"] is not None and not isinstance(data["sizes"], dict):
             raise InputError("the server's relu spec is no object")
@@ -141,7 +151,10 @@ class PublicModel:
         graph, precision = Graph.from_json(data["graph"]), Precision.from_plain(data["precision"])
         quick = _names(data, "quick", "layers of two messages")
         to_client = _names(data, "to_client", "layers that are dealt to the client")
-        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], quick, to_client)
+        piece = data.get("piece", 0)
+        if type(piece) is not int or not 0 <= piece <= MOST_ELEMENTS or 0 < piece < LEAST_PIECE:
+            raise InputError("the server's size of pieces is none")
+        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], quick, to_client, piece)
         model.plan(1)
         return model
 

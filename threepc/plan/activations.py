@@ -9,7 +9,7 @@ from threepc.graph.activations import clip_bounds, clip_slope
 from threepc.graph.ir import Node
 from threepc.kernels.gate import Slopes
 from threepc.plan.scheduler import Scheduler
-from threepc.protocol.relu_layer import OPS, scaled
+from threepc.protocol.relu_layer import OPS, ReluLayer, scaled
 from threepc.protocol.steps import REDUCED, ReluStep, Value
 
 SLOPE_BITS = 16
@@ -75,23 +75,18 @@ def _append(
     if not at.draft and max(abs(added), abs(last)) >= 1 << (at.bits - 2):
         raise InputError(f"{node.name}: its values are beyond the numbers of a ring of {at.bits} bits")
     kept = at.is_kept(node, source)
-    protocol = at.relu(node, width)(
-        at.op,
-        value.shape,
-        cut,
-        at.bits,
-        low_bit,
-        width,
-        at.sizes.get(node.name),
-        bound,
-        start=first,
-        offset=added,
-        slopes=steps,
-        both=both or kept,
-    )
-    n, channels, height, width = at.shape(node)
-    result = Value((n, channels * (1 + kept), height, width), REDUCED, fraction, at.bits)
-    at.append(ReluStep, node, node.name, [source], result, OPS, protocol=protocol)
+    make, sizes = at.relu(node, width), at.sizes.get(node.name)
+
+    def of(op: int, where: slice) -> ReluLayer:
+        n, channels, h, w = value.shape
+        shape, own = (n, len(range(channels)[where]), h, w), sizes and sizes[where]
+        return make(op, shape, cut, at.bits, low_bit, width, own, bound, start=first, offset=added, slopes=steps, both=both or kept)
+
+    pieces = None if both or kept else at.in_pieces(value.shape, of, OPS)
+    n, channels, h, w = at.shape(node)
+    result = Value((n, channels * (1 + kept), h, w), REDUCED, fraction, at.bits)
+    ops = OPS * (len(pieces.parts) if pieces else 1)
+    at.append(ReluStep, node, node.name, [source], result, ops, protocol=of(at.op, slice(None)), pieces=pieces)
     if kept:
         at.part(node, source)
 

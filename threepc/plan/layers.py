@@ -82,14 +82,16 @@ def _maxpool(at: Scheduler, node: Node) -> None:
     value = at.values[source]
     cut = at.opened(source)
     a = node.attrs
+    window = a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits, at.relu(node, cut.kept_bits - 1)
     try:
-        pool = MaxPool(
-            at.op, value.shape, a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits, at.relu(node, cut.kept_bits - 1)
-        )
+        pool = MaxPool(at.op, value.shape, *window)
     except ValueError as error:
         raise InputError(f"{node.name}: {error}; use less padding") from None
     result = Value(at.shape(node), CUT, at.settled[source], cut.kept_bits)
-    at.append(MaxPoolStep, node, node.name, [source], result, pool.ops, protocol=pool, cut=cut)
+    n, _, h, w = value.shape
+    pieces = at.in_pieces(value.shape, lambda op, where: MaxPool(op, (n, where.stop - where.start, h, w), *window), pool.ops)
+    ops = pool.ops * (len(pieces.parts) if pieces else 1)
+    at.append(MaxPoolStep, node, node.name, [source], result, ops, protocol=pool, cut=cut, pieces=pieces)
 
 
 def _add(at: Scheduler, node: Node) -> None:

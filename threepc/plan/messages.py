@@ -7,15 +7,22 @@ that is busiest in both phases. Processors are left out. Layers are taken in the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from threepc.choices import HostRates, LinkPreset
 from threepc.graph.ir import Graph
+from threepc.kernels.packing import TILE
 from threepc.protocol.cost import Cost
 
 QUICK_KINDS = ("relu", "bend", "rectify", "maxpool")
 """Kinds of nodes whose ReLUs can have two messages; a clip decides twice."""
+
+
+PIECE_S, OPENED_BITS = 5e-3, 32
+LEAST_PIECE, MOST_PIECE = 2 * TILE, 1 << 30
+"""A piece is to take so long on its way that what is done for each message does not count, and no less than is worth a call of the kernels."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,12 @@ class Links:
         sender, _, receiver = link.partition("->")
         own = self.preset.rate_bits_per_s if self.preset else float("inf")
         return min(own, self.hosts.get(sender, HostRates()).up, self.hosts.get(receiver, HostRates()).down)
+
+    @property
+    def piece(self) -> int:
+        """Numbers of a layer whose opened values a link between client and server carries in PIECE_S; 0 where it is not said how fast that is."""
+        rate = min(map(self._rate, ("client->server", "server->client")))
+        return 0 if rate == math.inf else min(max(int(rate * PIECE_S / OPENED_BITS), LEAST_PIECE), MOST_PIECE)
 
     def online_seconds(self, cost: Cost) -> float:
         """Of the online messages, one after the other."""

@@ -90,16 +90,26 @@ class Plan:
 
 
 def fingerprint(
-    graph: Graph, precision: Precision, sizes: Sizes | None, reveal: str = LOGITS, quick: Sequence[str] = (), to_client: Sequence[str] = ()
+    graph: Graph,
+    precision: Precision,
+    sizes: Sizes | None,
+    reveal: str = LOGITS,
+    quick: Sequence[str] = (),
+    to_client: Sequence[str] = (),
+    piece: int = 0,
 ) -> str:
     """SHA-256 (hex) of everything public that the parties must agree on."""
     spec = {name: [list(s) for s in sizes[name]] for name in sorted(sizes)} if sizes else None
-    chosen = [*([sorted(quick)] if quick else []), *([{"to_client": sorted(to_client)}] if to_client else [])]
+    chosen = [
+        *([sorted(quick)] if quick else []),
+        *([{"to_client": sorted(to_client)}] if to_client else []),
+        *([{"piece": piece}] if piece else []),
+    ]
     text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal, *chosen], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def schedule(
+def schedule(  # noqa: PLR0913 - all that the parties agree on of a plan
     graph: Graph,
     precision: Precision,
     sizes: Sizes | None = None,
@@ -108,10 +118,13 @@ def schedule(
     draft: bool = False,
     quick: Sequence[str] = (),
     to_client: Sequence[str] = (),
+    *,
+    piece: int = 0,
 ) -> Plan:
     """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels; see `outputs.revealed` for several.
 
     draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for. quick: the layers whose ReLUs take two messages.
+    piece: layers of more numbers are run in pieces of about so many, see protocol/pieces.py; 0 for none.
     to_client: layers that decide, of which the client, and not the server, is told its share of what is dealt for the decisions.
 
     Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes, fractional bits or two messages of what the
@@ -120,7 +133,7 @@ def schedule(
     reveals = {node.name: what for node, what in zip(graph.outputs, revealed(graph, reveal), strict=True)}
     _check_names(graph, precision, sizes or {}, quick)
     _check_told(set(deciding(graph, reveal)).difference(quick), to_client)
-    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft, frozenset(quick), frozenset(to_client))
+    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft, frozenset(quick), frozenset(to_client), piece=piece)
     for node in graph.nodes:
         LAYERS[node.kind](scheduler, node)
     plan = Plan(graph, precision, batch, tuple(scheduler.steps), _release(scheduler.steps))

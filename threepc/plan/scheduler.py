@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +14,9 @@ from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.one_level import WIDEST
+from threepc.protocol.pieces import MOST, InPieces, channels
 from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
 from threepc.protocol.relu_layer import OPS, ReluLayer
@@ -36,7 +39,7 @@ def elements(value: Value) -> int:
 class Scheduler:
     """The plan so far: its steps, and for every node the value that stands for it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - of `schedule`
         self,
         graph: Graph,
         precision: Precision,
@@ -46,7 +49,10 @@ class Scheduler:
         draft: bool,
         quick: frozenset[str],
         to_client: frozenset[str],
+        *,
+        piece: int,
     ) -> None:
+        self.piece = piece
         self.draft, self.quick, self.to_client = draft, quick, to_client
         self.graph, self.precision, self.sizes, self.batch, self.reveals = graph, precision, sizes, batch, reveals
         self.readers = graph.consumers()
@@ -69,6 +75,13 @@ class Scheduler:
         if node.name in self.quick and width <= WIDEST:
             return QuickRelu
         return partial(Relu, to_client=True) if node.name in self.to_client else Relu
+
+    def in_pieces(self, shape: tuple[int, int, int, int], make: Callable[[int, slice], ReluLayer | MaxPool], ops: int) -> InPieces | None:
+        """A layer of that shape in pieces by channels, each with `ops` addresses of its own; None for a small one. make: takes the first of these."""
+        count = min(MOST, shape[1], -(-math.prod(shape) // self.piece)) if self.piece else 1
+        if count < 2:
+            return None
+        return InPieces(tuple(make(self.op + ops * i, where) for i, where in enumerate(channels(shape[1], count))))
 
     def inputs(self, node: Node) -> list[str]:
         """Names of the values that stand for a node's inputs."""

@@ -18,7 +18,7 @@ from threepc.kernels.gate import Cut
 from threepc.protocol.cost import Cost
 from threepc.protocol.relu import Relu
 from threepc.protocol.relu_layer import OPS, ReluLayer
-from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.roles import Client, Provider, Server, Turns, finished
 
 Pair = tuple[int, int]
 
@@ -106,33 +106,54 @@ class MaxPool:
                 rounds.append(_Round(relu, begin, end, slice(begin * step + offset, None, step)))
         return _Pass(axis, size, slice(start[2], None, step), tuple(rounds))
 
-    def _run(self, z: np.ndarray, compare: Callable[[ReluLayer, np.ndarray], np.ndarray]) -> np.ndarray:
+    def _run(self, z: np.ndarray, compare: Callable[[ReluLayer, np.ndarray], Turns[np.ndarray]]) -> Turns[np.ndarray]:
         """Any party: its summand through the tournament; compare(relu, a - b) is its share of ReLU(a - b)."""
         for along in self.passes:
             held = _along(z, along.axis, along.start, along.size).copy()  # z is still read when this has changed
             for one in along.rounds:
                 other = _along(z, along.axis, one.source, one.end - one.begin)
                 place = _along(held, along.axis, slice(one.begin, one.end), one.end - one.begin)
-                np.add(other, compare(one.relu, place - other), out=place)
+                np.add(other, (yield from compare(one.relu, place - other)), out=place)
             z = held
         return z
 
     def deal(self, provider: Provider, z: np.ndarray) -> np.ndarray:
         """P: deal every comparison; returns P's summand of the maxima."""
-        return self._run(z, lambda relu, difference: no_summand(relu.deal(provider, difference)))
+        return finished(self.dealing(provider, z))
+
+    def dealing(self, provider: Provider, z: np.ndarray) -> Turns[np.ndarray]:
+        """As `deal`, with a pause after every comparison."""
+        return self._run(z, lambda relu, difference: _pausing(no_summand(relu.deal(provider, difference))))
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
         """C, offline: returns C's summand of the maxima."""
-        return self._run(z, lambda relu, difference: relu.prepare(client, difference))
+        return finished(self.preparing(client, z))
+
+    def preparing(self, client: Client, z: np.ndarray) -> Turns[np.ndarray]:
+        """As `prepare`, with a pause after every comparison."""
+        return self._run(z, lambda relu, difference: _pausing(relu.prepare(client, difference)))
 
     def serve(self, server: Server, z: np.ndarray) -> np.ndarray:
         """S, online: returns S's summand of the maxima."""
-        return self._run(z, lambda relu, difference: relu.serve(server, difference))
+        return finished(self.serving(server, z))
+
+    def serving(self, server: Server, z: np.ndarray) -> Turns[np.ndarray]:
+        """As `serve`, in turns."""
+        return self._run(z, lambda relu, difference: relu.serving(server, difference))
 
     def infer(self, client: Client) -> None:
         """C, online."""
+        finished(self.inferring(client))
+
+    def inferring(self, client: Client) -> Turns[None]:
+        """As `infer`, in turns."""
         for relu in self._relus:
-            relu.infer(client)
+            yield from relu.inferring(client)
+
+
+def _pausing(share: np.ndarray) -> Turns[np.ndarray]:
+    yield
+    return share
 
 
 def no_summand(d: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from threepc.kernels.runs import GateMasks
 from threepc.protocol.labels import LabelledGate
 from threepc.protocol.one_level import OneLevel
 from threepc.protocol.relu_layer import DecisionBytes, ReluLayer, Served
-from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.roles import Client, Provider, Server, Turns
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,18 @@ class QuickRelu(ReluLayer):
         of_gate = GateMasks(r, self._spread(masks.beta_client[None]), self._spread(masks.beta_server[None]), d)
         return [message, *self.gate.deal(provider, of_gate, self._spread(masks.secrets))]
 
-    def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> None:
+    def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> Turns[None]:
         wires, choice = self.one_level.infer(client, self._sums(x), first)
         branches = self.gate.infer(client, x, self._over_pixels(choice))
         client.send_online(self.op, wires, choice.share, branches, *reply)
+        yield from ()
 
-    def _serve_decisions(self, server: Server, at: Served) -> tuple[np.ndarray, np.ndarray]:
+    def _serve_decisions(self, server: Server, at: Served) -> Turns[tuple[np.ndarray, np.ndarray]]:
         decision, (packed, *carries), (dealt, *of_gate) = self.one_level, at.message, at.dealt[:3]
         mine, choice = decision.serve_wires(server, self._sums(at.x), dealt)
         server.send_online(self.op, packed, mine, *carries)
         sizes = decision.wire_bytes, decision.share_bytes, self.gate.branch_bytes
+        yield
         theirs, share, branches, *reply = server.receive_online(self.op, *sizes, *self._reply_bytes)
         decision.serve_choice(server, dealt, mine, theirs, choice)
         opened = self._spread((choice.share ^ share.view(np.uint64))[None])[0]

@@ -21,7 +21,7 @@ from threepc.kernels.runs import GateInput, GateMasks
 from threepc.protocol.drelu import NOTHING, DRelu, opened
 from threepc.protocol.gate import Gate
 from threepc.protocol.relu_layer import DecisionBytes, ReluLayer, Served
-from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.roles import Client, Provider, Server, Turns
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,26 @@ class Relu(ReluLayer):
         provider.send_to_client(self.op, dealt.message)
         return [of_gate]
 
-    def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> None:
+    def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> Turns[None]:
         drelu = self.drelu
         told = client.take_dealt(self.op) if self.to_client else []
         planes = drelu.infer_leaves(client, self._decision_values(x), first, *told)
         client.send_online(self.op, planes.leaf_wires, planes.group_wires, *reply)
+        yield
         groups, theirs = client.receive_online(self.op, drelu.group_bytes, drelu.bit_bytes)
         mine = drelu.infer_bit(client, planes, groups)
         client.send_online(self.op, mine, self.gate.infer(client, self._gate_input(x, mine, theirs, planes.beta)))
 
-    def _serve_decisions(self, server: Server, at: Served) -> tuple[np.ndarray, np.ndarray]:
+    def _serve_decisions(self, server: Server, at: Served) -> Turns[tuple[np.ndarray, np.ndarray]]:
         drelu, (packed, *carries) = self.drelu, at.message
         told, of_gate, *_ = [NOTHING, *at.dealt] if self.to_client else at.dealt
         planes = drelu.serve_leaves(server, self._decision_values(at.x), told)
         server.send_online(self.op, packed, planes.leaf_wires, *carries)
+        yield
         leaves, groups, *reply = server.receive_online(self.op, drelu.leaf_bytes, drelu.group_bytes, *self._reply_bytes)
         wires = drelu.serve_groups(server, planes, leaves, groups)
         server.send_online(self.op, wires.groups, wires.bit)
         passed = self._serve_passing(server, at, reply)
+        yield
         theirs, v = server.receive_online(self.op, drelu.bit_bytes, self.gate.value_bytes)
         return self.gate.serve(server, self._gate_input(at.x, wires.bit, theirs, planes.beta), v, of_gate), passed

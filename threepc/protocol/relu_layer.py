@@ -20,7 +20,7 @@ from threepc.protocol.cost import Cost
 from threepc.protocol.identity import Identity
 from threepc.protocol.opening import Opening, draw_words
 from threepc.protocol.patches import Patches
-from threepc.protocol.roles import Client, OpenStream, Provider, Server
+from threepc.protocol.roles import Client, OpenStream, Provider, Server, Turns, at_once, finished
 from threepc.ring import word_constant, word_of
 
 OPS = 2
@@ -94,11 +94,11 @@ class ReluLayer(ABC):
         """P: the parts for S. r: cut words, d: ring words, both padded."""
 
     @abstractmethod
-    def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> None:
+    def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> Turns[None]:
         """C: the messages. x: cut words less the start; first: S's part of message 1; reply: goes with message 2."""
 
     @abstractmethod
-    def _serve_decisions(self, server: Server, at: Served) -> tuple[np.ndarray, np.ndarray]:
+    def _serve_decisions(self, server: Server, at: Served) -> Turns[tuple[np.ndarray, np.ndarray]]:
         """S: the messages; u of what decides and of what passes, flat."""
 
     # What follows from the fields: the channels, and the protocols of both runs
@@ -260,6 +260,10 @@ class ReluLayer(ABC):
             provider.send_offline(self.op, *parts)
         return self._join(d, passed_d)
 
+    def dealing(self, provider: Provider, z: np.ndarray) -> Turns[np.ndarray]:
+        """As `deal`, for who deals pieces in turn."""
+        return at_once(self.deal(provider, z))
+
     # C
 
     def prepare(self, client: Client, z: np.ndarray) -> np.ndarray:
@@ -272,9 +276,19 @@ class ReluLayer(ABC):
             client.send_offline(self.op, *parts)
         return self._join(*self._draw_masks(client, client.with_provider))
 
+    def preparing(self, client: Client, z: np.ndarray) -> Turns[np.ndarray]:
+        """As `prepare`, for who prepares pieces in turn."""
+        return at_once(self.prepare(client, z))
+
     def infer(self, client: Client) -> None:
         """The client's online messages."""
+        finished(self.inferring(client))
+
+    def inferring(self, client: Client) -> Turns[None]:
+        """As `infer`, in turns."""
         through = self._carry_bytes
+        if through or self.decide:
+            yield
         if not self.decide:
             if through:
                 (plane,) = client.receive_online(self.op, *through)
@@ -285,12 +299,16 @@ class ReluLayer(ABC):
         x = self.opening.infer(client, packed)
         if self.both:
             reply = [self.identity.infer(client, self.identity.carries(client, x))]
-        self._infer_decisions(client, self._started(x), first, reply)
+        yield from self._infer_decisions(client, self._started(x), first, reply)
 
     # S
 
     def serve(self, server: Server, z: np.ndarray) -> np.ndarray:
         """The server's online messages; returns u. z: S's summand (N, C, H, W)."""
+        return finished(self.serving(server, z))
+
+    def serving(self, server: Server, z: np.ndarray) -> Turns[np.ndarray]:
+        """As `serve`, in turns."""
         nothing = np.empty(0, word_of(self.ring))
         runs = [(o, run) for o, run in zip((self.opening, self.pass_opening), self._split(z), strict=True) if o.count]
         if not runs:
@@ -305,8 +323,9 @@ class ReluLayer(ABC):
         at = Served(self._started(x), [packed, *carries], passing, dealt)
         if not self.decide:
             server.send_online(self.op, *carries)
+            yield
             return self._join(nothing, self._serve_passing(server, at, server.receive_online(self.op, *self._reply_bytes)))
-        u, passed = self._serve_decisions(server, at)
+        u, passed = yield from self._serve_decisions(server, at)
         if self.offset:
             u += word_constant(self.offset, u.dtype)
         return self._join(u, passed)

@@ -6,8 +6,8 @@ and streams are laid out tile after tile, so the cut is part of the protocol: al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -40,6 +40,26 @@ def tiles(count: int) -> int:
 def plane_words(count: int, rows: int) -> int:
     """64-bit words of `rows` bit planes of a run of `count` elements."""
     return padded(count) // BLOCK * rows
+
+
+Result = TypeVar("Result")
+Turns = Generator[None, None, Result]
+"""A role's part in a protocol that pauses before each online message that it waits for, so that others may go on meanwhile."""
+
+
+def at_once(result: Result) -> Turns[Result]:
+    """A part that waits for nothing."""
+    yield from ()
+    return result
+
+
+def finished(turns: Turns[Result]) -> Result:
+    """The result of a part that nobody else takes turns with."""
+    while True:
+        try:
+            next(turns)
+        except StopIteration as stopped:
+            return cast("Result", stopped.value)
 
 
 class Sender(Protocol):

@@ -21,6 +21,7 @@ from threepc.protocol.input_output import Input, Output, ServerOutput
 from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.pieces import InPieces
 from threepc.protocol.product import Product
 from threepc.protocol.relu_layer import ReluLayer
 from threepc.protocol.roles import Client, Provider, Server
@@ -219,35 +220,45 @@ class _ProtocolStep(Step):
     protocol: ReluLayer | MaxPool | Lookup | Output | ServerOutput | Argmax
 
     @property
+    def _running(self) -> ReluLayer | MaxPool | Lookup | Output | ServerOutput | Argmax | InPieces:
+        """What is run: the protocol, unless that is cut into pieces."""
+        return self.protocol
+
+    @property
     def cost(self) -> Cost:
-        return self.protocol.cost
+        return self._running.cost
 
     def _summand(self, held: Summand, at_server: bool = False) -> np.ndarray:
         """A party's summand as the protocol takes it."""
         return self.inputs[0].array(held)
 
     def deal(self, provider: Provider, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.deal(provider, self._summand(self.inputs[0].summand(inputs[0])))
+        return self._running.deal(provider, self._summand(self.inputs[0].summand(inputs[0])))
 
     def prepare(self, client: Client, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.prepare(client, self._summand(inputs[0]))
+        return self._running.prepare(client, self._summand(inputs[0]))
 
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
-        return self.protocol.serve(server, self._summand(inputs[0], at_server=True))
+        return self._running.serve(server, self._summand(inputs[0], at_server=True))
 
 
 @dataclass(frozen=True)
 class ReluStep(_ProtocolStep):
-    """ReLU of any kind, or truncation alone, to a reduced value."""
+    """ReLU of any kind, or truncation alone, to a reduced value. pieces: what is run in place of the protocol, of the same channels."""
 
     protocol: ReluLayer
+    pieces: InPieces | None = None
+
+    @property
+    def _running(self) -> ReluLayer | InPieces:
+        return self.pieces or self.protocol
 
     @property
     def drelus(self) -> int:
         return self.protocol.decided
 
     def infer(self, client: Client) -> None:
-        self.protocol.infer(client)
+        self._running.infer(client)
 
 
 @dataclass(frozen=True)
@@ -263,16 +274,21 @@ class LookupStep(_ProtocolStep):
 
 @dataclass(frozen=True)
 class MaxPoolStep(_ProtocolStep):
-    """Max pooling in the cut ring; summands are cut first."""
+    """Max pooling in the cut ring; summands are cut first. pieces: as of `ReluStep`."""
 
     protocol: MaxPool
     cut: Cut
+    pieces: InPieces | None = None
+
+    @property
+    def _running(self) -> MaxPool | InPieces:
+        return self.pieces or self.protocol
 
     def _summand(self, held: Summand, at_server: bool = False) -> np.ndarray:
         return cut_summand(super()._summand(held), self.cut, at_server)
 
     def infer(self, client: Client) -> None:
-        self.protocol.infer(client)
+        self._running.infer(client)
 
 
 @dataclass(frozen=True)
