@@ -20,7 +20,7 @@ from benchmarks.subjects import SUBJECTS
 from threepc.choices import NETWORKS, read_links
 from threepc.errors import InputError
 from threepc.model.assemble import Assembled, Settings, with_messages
-from threepc.model.served import ServedModel
+from threepc.model.served import PublicModel, ServedModel
 from threepc.party import one_host, tracing
 from threepc.plan.messages import Links
 from threepc.tasks.critical_path import critical_path, read_trace
@@ -84,12 +84,11 @@ def measure(
 ) -> Entry | None:
     """One case; None where the variant is no other than the one before it."""
     public = before = model.public
-    suited = lambda model: model.balanced(setting.network, setting.links).cut_for(setting.network, setting.links)
     if variant:
-        public = suited(before)
+        public = _suited(before, setting)
     if variant == "auto":
         settings = Settings(ring=public.precision.bits, relu_messages="auto", network=setting.network, links=setting.links)
-        public, before = suited(with_messages(model.public, settings)), public
+        public, before = _suited(with_messages(model.public, settings), setting), public
     if variant and public == before:
         return None
     served, pixels = ServedModel(public, model.served.weights), subjects.images(model, 1)
@@ -122,6 +121,10 @@ def measure(
         "least": max(*busy.values(), plan.cost.messages * delay),
         "predicted": constants and costmodel.predict(work_of(plan), constants, preset, hosts),
     }
+
+
+def _suited(model: PublicModel, setting: Setting) -> PublicModel:
+    return model.balanced(setting.network, setting.links).cut_for(setting.network, setting.links)
 
 
 def _budget(served: ServedModel) -> int:

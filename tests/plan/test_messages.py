@@ -81,21 +81,36 @@ def cost(dealt, online, messages):
 REST = Cost({"provider->server": 10**6}, {"client->server": 10**5}, messages=2)
 
 
-def test_seconds_are_those_of_messages_or_of_the_busiest_link():
+def test_a_layer_waits_for_what_is_dealt_and_for_the_layer_before():
     links = Links(LinkPreset(8e6, 0.5), {"server": HostRates(8e5, 1.6e6)})
     assert links.online_seconds(cost(0, 10**5, 3)) == 1.5 + 1.0
-    assert links.seconds(cost(10**6, 10**5, 3)) == 5.0, "what the server receives, at 200 kB a second"
-    assert links.seconds(cost(10**5, 10**6, 0)) == 10.0, "what it sends"
-    assert Links().seconds(cost(10**9, 10**9, 9)) == 0
+    assert links.finish([cost(10**6, 10**5, 3)]) == 5.5 + 2.5, "what the server receives, at 200 kB a second, and then the messages"
+    assert links.finish([cost(10**5, 10**6, 0), cost(10**5, 0, 2)]) == 1.0 + 10.0 + 1.0, "the second layer's has come meanwhile"
+    assert links.finish([cost(0, 0, 4), cost(10**6, 0, 2)]) == 5.5 + 1.0, "it comes while the first layer waits for its messages"
+    assert Links().finish([cost(10**9, 10**9, 9)]) == 0
+
+
+def test_what_is_in_pieces_goes_both_ways_at_once():
+    links = Links(LinkPreset(8e6, 0.5))
+    both = {"server->client": 10**6, "client->server": 2 * 10**6}
+    assert links.online_seconds(Cost(online=both, messages=4)) == 2.0 + 2.0
+    assert links.online_seconds(Cost(online={link: size // 100 for link, size in both.items()}, messages=4)) == 2.0 + 0.03
 
 
 def test_small_layers_take_two_messages_where_delay_is_long():
-    four = {"large": cost(10**7, 10**6, 4), "small": cost(10**4, 10**3, 4)}
-    two = {"large": cost(5 * 10**7, 12 * 10**5, 2), "small": cost(5 * 10**4, 1200, 2)}
-    assert cheapest(four, two, REST, Links(LinkPreset(1e9, 20e-3))) == ("small",)
-    assert cheapest(four, two, REST, Links(LinkPreset(1e11, 20e-3))) == ("large", "small")
-    assert cheapest(four, two, REST, Links(LinkPreset(1e8, 1e-6))) == ()
-    assert cheapest(four, two, REST, Links()) == ()
+    names = "rest", "large", "small"
+    four = [REST, cost(10**7, 10**6, 4), cost(10**4, 10**3, 4)]
+    two = [REST, cost(5 * 10**7, 12 * 10**5, 2), cost(5 * 10**4, 1200, 2)]
+    assert cheapest(four, two, names, Links(LinkPreset(1e9, 20e-3))) == ("small",)
+    assert cheapest(four, two, names, Links(LinkPreset(1e11, 20e-3))) == ("large", "small")
+    assert cheapest(four, two, names, Links(LinkPreset(1e8, 1e-6))) == ()
+    assert cheapest(four, two, names, Links()) == ()
+
+
+def test_of_two_alike_the_later_one_takes_two_messages():
+    """What is dealt for it comes while the first one waits for its messages."""
+    four, two = cost(10**6, 10**4, 4), cost(7 * 10**6, 10**4, 2)
+    assert cheapest([four, four], [two, two], ("first", "second"), Links(LinkPreset(1e9, 20e-3))) == ("second",)
 
 
 @given(
@@ -103,10 +118,10 @@ def test_small_layers_take_two_messages_where_delay_is_long():
     st.sampled_from([preset for preset in NETWORKS.values() if preset]),
 )
 def test_the_choice_is_never_slower_than_four_messages(layers, preset):
-    four = {str(i): cost(dealt, online, 4) for i, (dealt, online, _) in enumerate(layers)}
-    two = {str(i): cost(dealt * factor, online + online // 5, 2) for i, (dealt, online, factor) in enumerate(layers)}
-    links = Links(preset)
-    chosen = cheapest(four, two, REST, links)
-    seconds = lambda quick: links.seconds(sum((two[name] if name in quick else four[name] for name in four), REST))
+    four = [cost(dealt, online, 4) for dealt, online, _ in layers]
+    two = [cost(dealt * factor, online + online // 5, 2) for dealt, online, factor in layers]
+    links, names = Links(preset), [str(i) for i in range(len(layers))]
+    chosen = cheapest(four, two, names, links)
+    seconds = lambda quick: links.finish([two[i] if name in quick else four[i] for i, name in enumerate(names)])
     assert seconds(chosen) <= seconds(())
-    assert all(links.online_seconds(two[name]) < links.online_seconds(four[name]) for name in chosen)
+    assert all(links.online_seconds(two[int(name)]) < links.online_seconds(four[int(name)]) for name in chosen)

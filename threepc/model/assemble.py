@@ -30,7 +30,6 @@ from threepc.plan.calibration import MARGIN_BITS, NARROWEST, default_images
 from threepc.plan.error import LARGEST, Expected, choose_by_error
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import Precision
-from threepc.protocol.cost import Cost
 
 ARTIFICIAL_IMAGES = {NARROWEST: 8}
 """How many artificial images stand in where the server has none of its own; 2 in the rings that are not listed, which have room to spare."""
@@ -161,10 +160,9 @@ def with_messages(model: PublicModel, settings: Settings) -> PublicModel:
     if settings.network == "none":
         raise InputError("relu-messages: auto needs a network whose delay decides: say --network, or take 4 or 2")
     links = messages.Links(NETWORKS[settings.network], read_links(settings.links))
-    costs = [{step.name: step.cost for step in made.plan(settings.batch).steps} for made in (model, two)]
-    four, quick = ({name: of[name] for name in two.quick} for of in costs)
-    rest = sum((cost for name, cost in costs[0].items() if name not in four), Cost())
-    return dataclasses.replace(model, quick=messages.cheapest(four, quick, rest, links))
+    steps, quick = (made.plan(settings.batch).steps for made in (model, two))
+    costs = [step.cost for step in steps], [step.cost for step in quick]
+    return dataclasses.replace(model, quick=messages.cheapest(*costs, [step.name for step in steps], links))
 
 
 def _calibration_images(settings: Settings, card: ModelCard) -> np.ndarray:

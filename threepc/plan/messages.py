@@ -1,14 +1,15 @@
 """Which layers take two online messages instead of four: chosen from declared costs and from what is said of the links between the parties.
 
 Four messages are the default: fewer bytes are dealt. Two save a layer the time of two messages on their way, and cost two to seven times its dealt
-bytes, which the links carry meanwhile. So an image takes the longer of two times: of the online messages one after the other, and of the link, or host,
-that is busiest in both phases. Processors are left out. Layers are taken in the order of what they save for a dealt byte, as far as that time falls.
+bytes, which the links carry meanwhile. So a layer has two messages where the inference ends earlier for it, going through the layers in order: each waits
+for the one before, and for all that was dealt until then. Processors are left out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from threepc.choices import HostRates, LinkPreset
@@ -44,14 +45,32 @@ class Links:
         return 0 if rate == math.inf else min(max(int(rate * PIECE_S / OPENED_BITS), LEAST_PIECE), MOST_PIECE)
 
     def online_seconds(self, cost: Cost) -> float:
-        """Of the online messages, one after the other."""
+        """Of a layer's online messages, one after the other; of one in pieces, whose messages go both ways at once, the longer of two ways."""
         delay = self.preset.one_way_delay_s if self.preset else 0.0
-        return cost.messages * delay + sum(8 * size / self._rate(link) for link, size in cost.online.items())
+        times = [8 * size / self._rate(link) for link, size in cost.online.items()]
+        in_pieces = self.piece and sum(cost.online.values()) > 2 * OPENED_BITS / 8 * self.piece
+        return cost.messages * delay + (max(times) if in_pieces else sum(times))
 
-    def seconds(self, cost: Cost) -> float:
-        """Of an inference whose material is dealt meanwhile."""
-        sizes = {link: cost.offline.get(link, 0) + cost.online.get(link, 0) for link in {**cost.offline, **cost.online}}
-        return max(self.online_seconds(cost), self.busiest(sizes))
+    def finish(self, costs: Iterable[Cost]) -> float:
+        """When an inference ends whose steps cost that, in order: each begins when the one before has ended and what is dealt and prepared for it is there.
+
+        Processors are left out.
+        """
+        now, dealt = 0.0, Counter[str]()
+        delay = self.preset.one_way_delay_s if self.preset else 0.0
+        rates = {link: self._rate(link) / 8 for link in ("provider->server", "provider->client", "client->server", "server->client")}
+        hosts = [(party, end, rate / 8) for party, rates_of in self.hosts.items() for end, rate in enumerate(rates_of) if rate < math.inf]
+        ends = {link: link.split("->") for link in rates}
+        for cost in costs:
+            if any(cost.offline.values()):
+                for link, size in cost.offline.items():
+                    dealt[link] += size
+                shared = (sum(size for link, size in dealt.items() if ends[link][end] == party) / rate for party, end, rate in hosts)
+                now = max(now, delay + max(0.0, *(size / rates[link] for link, size in dealt.items()), *shared))
+            now += self.online_seconds(cost)
+            for link, size in cost.online.items():
+                dealt[link] += size
+        return now
 
     def busiest(self, sizes: Mapping[str, int]) -> float:
         """Seconds of the link or host that is busiest with so many bytes by link."""
@@ -72,15 +91,23 @@ def candidates(graph: Graph) -> tuple[str, ...]:
     return tuple(node.name for node in graph.nodes if node.kind in QUICK_KINDS)
 
 
-def cheapest(four: Mapping[str, Cost], two: Mapping[str, Cost], rest: Cost, links: Links) -> tuple[str, ...]:
-    """The layers to take two messages, in the order of `four`. four, two: their costs by name; rest: of everything else."""
-    saved = {name: links.online_seconds(cost) - links.online_seconds(two[name]) for name, cost in four.items()}
-    dealt = {name: two[name].total("offline") - cost.total("offline") for name, cost in four.items()}
-    order = sorted((name for name in four if saved[name] > 0), key=lambda name: saved[name] / max(1, dealt[name]), reverse=True)
-    counts = range(len(order) + 1)
-    best = min(counts, key=lambda count: links.seconds(_together(four, two, rest, order[:count])))
-    return tuple(name for name in four if name in order[:best])
+def cheapest(four: Sequence[Cost], two: Sequence[Cost], names: Sequence[str], links: Links) -> tuple[str, ...]:
+    """The layers to take two messages. four, two: the costs of a plan's steps, in order, all in four messages and all in two that can; names: of the layers.
 
-
-def _together(four: Mapping[str, Cost], two: Mapping[str, Cost], rest: Cost, quick: Sequence[str]) -> Cost:
-    return sum((two[name] if name in quick else cost for name, cost in four.items()), rest)
+    Layers are tried from the last one on, and again, as long as that makes the inference end earlier. A layer late in a network has the links to
+    itself, for what is dealt for it comes while others wait for their messages; one at the beginning is waited for.
+    """
+    chosen, costs = set[int](), list(four)
+    fastest, before = links.finish(costs), math.inf
+    while fastest < before:
+        before = fastest
+        for index in reversed(range(len(four))):
+            now = costs[index]
+            costs[index] = four[index] if index in chosen else two[index]
+            seconds = fastest if costs[index] == now else links.finish(costs)
+            if seconds < fastest:
+                fastest = seconds
+                chosen ^= {index}
+            else:
+                costs[index] = now
+    return tuple(dict.fromkeys(names[index] for index in sorted(chosen)))
