@@ -31,7 +31,8 @@ class Ring:
 
         Raises InputError, naming `what`, for what is not finite or reaches 2^(bits-2-headroom), the protocols' bound with `headroom` bits to spare.
         """
-        scaled = np.rint(np.asarray(values, np.float64) * 2.0**fraction)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+            scaled = np.rint(np.asarray(values, np.float64) * 2.0**fraction)
         limit = 2.0 ** (self.bits - 2 - headroom)
         if not np.isfinite(scaled).all():
             raise InputError(f"{what}: not a finite number")

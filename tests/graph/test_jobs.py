@@ -39,6 +39,7 @@ def test_a_job_survives_its_text():
         ({"c": {"values": [0.5, 1]}}, "'c': values: must be a list of finite floats"),
         ({"c": {"values": [0.5, float("nan")]}}, "'c': values: must be a list of finite floats"),
         ({"c": {"values": "ab"}}, "'c': values: must be a list of finite floats"),
+        ({"w": {"limit": 3.0}}, "'w': attrs: must be an object with the keys owner"),
         ({"product": {"owner": "server"}}, "'product': attrs: must be an object with the keys none"),
     ],
 )
@@ -52,3 +53,25 @@ def test_an_input_reads_nothing():
     spoilt[2] = Node("c", "constant", ("x",), (1, 1, 2), {"values": [1.0, 2.0]})
     with pytest.raises(InputError, match="'c': inputs: a node of kind constant has 0"):
         Graph(tuple(spoilt))
+
+
+@pytest.mark.parametrize(
+    "attributes, message",
+    [
+        ({}, "size: is missing"),
+        ({"size": 3}, "size: must be a finite float above 0"),
+        ({"size": 0.0}, "size: must be a finite float above 0"),
+        ({"size": -1.0}, "size: must be a finite float above 0"),
+        ({"size": float("nan")}, "size: must be a finite float above 0"),
+        ({"size": float("inf")}, "size: must be a finite float above 0"),
+        ({"size": 1.0, "by": ""}, "by: must be 1 to 64 printable ASCII characters"),
+        ({"size": 1.0, "by": "a" * 65}, "by: must be 1 to 64 printable ASCII characters"),
+        ({"size": 1.0, "by": "\x1b[2J"}, "by: must be 1 to 64 printable ASCII characters"),
+        ({"size": 1.0, "by": None}, "by: must be 1 to 64 printable ASCII characters"),
+    ],
+)
+def test_a_limit_that_says_nothing_is_refused(attributes, message):
+    limited = nodes()
+    limited[4:] = [Node("limit", "limit", ("product",), (1, 1, 2), attributes), Node("z", "output", ("limit",), (1, 1, 2))]
+    with pytest.raises(InputError, match=f"'limit': {message}"):
+        Graph(tuple(limited))

@@ -1,5 +1,6 @@
 """What a peer says of its model is refused in one line, or it runs: nothing of it reaches a kernel unchecked."""
 
+import contextlib
 import json
 
 import hypothesis
@@ -20,6 +21,7 @@ from threepc.plan.precision import Precision
 from threepc.plan.scheduler import MOST_OPS
 from threepc.prf import OP_BITS, new_key
 from threepc.protocol.steps import ServerInputStep
+from threepc.tensors import ranges
 
 CARD = ModelCard("small", Preprocessing((6, 5)))
 
@@ -287,6 +289,9 @@ def test_any_tampering_is_refused_or_runs(data):
     model = read(plain)
     if model is not None and is_small(model):
         run(model)
+    if model is not None:
+        with contextlib.suppress(InputError):
+            ranges.check(model)
 
 
 sides = st.integers(1, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutations.mutation import mutation
 
 OWNERS, PARTIES, PROGRAM = "threepc/tensors/owners.py", "threepc/tensors/parties.py", "threepc/tensors/program.py"
+RANGES = "threepc/tensors/ranges.py"
 
 JOBS = (
     mutation(
@@ -37,6 +38,33 @@ JOBS = (
         PARTIES,
         ("if model.fingerprint != program.fingerprint:", "if False:"),
         tests=("tests/tensors/test_parties.py",),
+    ),
+    mutation(
+        "an owner brings numbers beyond the limit that the job states",
+        PROGRAM,
+        ("if np.abs(array).max() > declared.limit:", "if False:"),
+        tests=("tests/tensors/test_parties.py",),
+    ),
+    mutation(
+        "a job whose numbers leave the ring is traced",
+        RANGES,
+        ("if not largest < 2.0**bound.exponent:", "if not largest < 2.0 ** (bound.exponent + 2):"),
+        tests=("tests/tensors/test_ranges.py",),
+    ),
+    mutation(
+        "what a party describes may leave the ring", PARTIES, ("        check_ranges(model)\n", ""), tests=("tests/tensors/test_ranges.py",)
+    ),
+    mutation(
+        "an owner's word counts for what it does not bring",
+        RANGES,
+        ('if "by" in node.attrs and not _is_brought(graph, graph[node.inputs[0]]):', "if False:"),
+        tests=("tests/tensors/test_ranges.py",),
+    ),
+    mutation(
+        "what nobody checks is not said",
+        PARTIES,
+        ('        log.warning("%s: %s", program.name, line)', "        pass"),
+        tests=("tests/tensors/test_ranges.py",),
     ),
     mutation(
         "a party without a policy runs what shows the server something",

@@ -151,10 +151,11 @@ class Program:
 
         Raises InputError as `encoded` does, for an array that is missing, and where a number is larger than the job assumes.
         """
-        for each in self.inputs:
-            if each.name not in values:
-                raise InputError(f"{each.name!r:.80} is missing: the job takes {', '.join(own.name for own in self.inputs)}")
-            self.encoded(each.name, values[each.name])
+        names = [each.name for each in self.inputs]
+        for name in [*values, *names]:
+            if name not in values:
+                raise InputError(f"{name!r:.80} is missing: the job takes {', '.join(names)}")
+            self.encoded(name, values[name])
         brought = {
             f"{each.name} of {each.owner}": np.asarray(values[each.name], np.float64).reshape(cells(each.shape)) for each in self.inputs
         }

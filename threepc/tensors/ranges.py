@@ -187,7 +187,11 @@ class _Rule:
         if (chosen := self._chosen(node)) is not None:
             return chosen
         terms = [self.found[name] if sign > 0 else _minus(self.found[name]) for name, sign in zip(node.inputs, signs(node), strict=True)]
-        return outwards(math.fsum(low for low, _ in terms), math.fsum(high for _, high in terms))
+        try:
+            low, high = (math.fsum(ends) for ends in zip(*terms, strict=True))
+        except OverflowError:
+            return WHOLE
+        return outwards(low, high)
 
     def _chosen(self, node: Node) -> Interval | None:
         """Of `maximum`, `minimum` and `where`, as tensor.py makes them of a sum: they choose, and so do not grow."""
@@ -241,7 +245,7 @@ class _Rule:
         one, other = map(self._read, node.inputs)
         low, high = times(one, other)
         if node.kind == "multiply" and node.inputs[0] == node.inputs[1]:
-            low = 0.0 if one.low <= 0 <= one.high else min(one.low**2, one.high**2)
+            low = 0.0 if one.low <= 0 <= one.high else min(abs(one.low), abs(one.high)) * min(abs(one.low), abs(one.high))
         return outwards(depth * low, depth * high, 0.0 if names else ROUNDING * self.unit)
 
     def relu(self, node: Node) -> Interval:
