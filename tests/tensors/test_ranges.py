@@ -293,6 +293,17 @@ def test_nobody_sees_to_the_limit_of_what_nobody_brings():
         willing(program, {"z": "client"})(described(program, change))
 
 
+def test_a_choice_is_known_for_one_by_its_values():
+    """Numbers that a description moves so that they become zeros are not those that were subtracted: bit * (x - y) + 0 is no choice."""
+    program = tensors.trace(revealing(lambda x, y: tensors.where(x > 0, x, y[0, 0]), limit=8), ring=48)
+    assert ranges.intervals(program.public.graph, 16)["output z"].size < 8.1
+    *before, last, output = program.public.graph.nodes
+    again = program.public.graph[last.inputs[1]]
+    zeros = dataclasses.replace(again, name="zeros", attrs={"moves": [["take", 1, 1, 1, 4], ["take", 2, 1, 1, 6]]})
+    graph = Graph((*before, zeros, dataclasses.replace(last, inputs=(last.inputs[0], "zeros")), output))
+    assert again.kind == "gather" and ranges.intervals(graph, 16)["output z"].size > 16
+
+
 def test_a_share_without_a_limit_may_be_any_number():
     """A data owner's parts are any words: without what its owner sees to, nothing may be decided or shown of them."""
     nodes = [

@@ -222,7 +222,10 @@ class _Rule:
     def _number(self, name: str) -> str:
         """The node itself, or the single number that it repeats."""
         node = self.graph[name]
-        return node.inputs[0] if node.kind == "gather" and self.graph[node.inputs[0]].shape == (1, 1, 1) else name
+        if node.kind != "gather" or self.graph[node.inputs[0]].shape != (1, 1, 1):
+            return name
+        repeats = all(move[0] == "reshape" or (move[0] == "take" and move[2:4] == [0, 0]) for move in node.attrs["moves"])
+        return node.inputs[0] if repeats else name
 
     def average(self, node: Node) -> Interval:
         """Of windows, or their sum."""
