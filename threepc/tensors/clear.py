@@ -12,11 +12,13 @@ from threepc.graph.activations import clip_bounds
 from threepc.graph.ir import Graph, Node, signs
 from threepc.graph.moves import apply
 from threepc.graph.smooth import ABS, RANGE, SMOOTH
+from threepc.tensors.recording import named
 
 
-def evaluated(graph: Graph, brought: Mapping[str, np.ndarray], unit: float) -> dict[str, np.ndarray]:
-    """(C, H, W) by node, but of the parts of shares. brought: the owners' arrays, by the limits that they keep; unit: of the job's numbers.
+def evaluated(graph: Graph, brought: Mapping[str, np.ndarray], unit: float, places: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """(C, H, W) by node, but of the parts of shares.
 
+    brought: the owners' arrays, by the limits that they keep; unit: of the job's numbers; places: of its nodes, for messages.
     Raises InputError where a number is larger than assumed.
     """
     found = {name: np.rint(array / unit) * unit for name, array in brought.items()}
@@ -25,7 +27,9 @@ def evaluated(graph: Graph, brought: Mapping[str, np.ndarray], unit: float) -> d
             inputs = [found[name] for name in node.inputs]
             found[node.name] = _RULES[node.kind](node, [np.rint(x / unit) * unit for x in inputs] if node.kind == "clip" else inputs)
         if node.kind == "limit" and "by" not in node.attrs and (largest := np.abs(found[node.name]).max()) > node.attrs["size"]:
-            raise InputError(f"{node.inputs[0]} reaches {largest:.6g} in size, and the job assumes at most {node.attrs['size']:g}")
+            raise InputError(
+                f"{named(node.inputs[0], places)} reaches {largest:.6g} in size, and the job assumes at most {node.attrs['size']:g}"
+            )
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from threepc.plan.precision import Precision
 from threepc.ring import Ring
 from threepc.tensors.clear import evaluated
 from threepc.tensors.ranges import check as check_ranges
-from threepc.tensors.recording import Trace, cells, limit_of
+from threepc.tensors.recording import Trace, cells, limit_of, named
 from threepc.tensors.tensor import Labels, Tensor
 
 CLIENT, SERVER = "client", "server"
@@ -127,6 +127,8 @@ class Program:
     public: PublicModel
     inputs: tuple[Input, ...]
     outputs: tuple[Revealed, ...]
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where in the job's code, FILE:LINE, each node was made: for messages, and no part of what the parties compare."""
 
     @property
     def fingerprint(self) -> str:
@@ -142,9 +144,8 @@ class Program:
     def assumptions(self) -> tuple[str, ...]:
         """What the job's author states of values on the way, a line each."""
         found = [node for node in self.public.graph.nodes if node.kind == "limit" and "by" not in node.attrs]
-        return tuple(
-            f"assumed, and not checked by the parties: no number of {node.inputs[0]} above {node.attrs['size']:g} in size" for node in found
-        )
+        text = "assumed, and not checked by the parties: no number of"
+        return tuple(f"{text} {named(node.inputs[0], self.places)} above {node.attrs['size']:g} in size" for node in found)
 
     def in_the_clear(self, values: Mapping[str, object]) -> dict[str, np.ndarray]:
         """What a run with these arrays, by the names of all inputs, should reveal but for roundings: a look at example data, and no privacy.
@@ -159,7 +160,7 @@ class Program:
         brought = {
             f"{each.name} of {each.owner}": np.asarray(values[each.name], np.float64).reshape(cells(each.shape)) for each in self.inputs
         }
-        found = evaluated(self.public.graph, brought, 2.0**-self.public.precision.fraction)
+        found = evaluated(self.public.graph, brought, 2.0**-self.public.precision.fraction, self.places)
         return {each.name: _revealed(each, found[f"output {each.name}"]) for each in self.outputs}
 
     def check(self, policy: Policy) -> None:
@@ -211,7 +212,7 @@ def trace(job: Callable[[Job], None], ring: int = 64, fraction: int | None = Non
     reveal = reveal_text([LABEL if output.is_label else LOGITS for output in outputs])
     public = PublicModel(Graph(tuple(_live(nodes))), precision, None, ModelCard(called, Preprocessing((1, 1))), reveal)
     check_ranges(public, own._trace.places)
-    return Program(called, public, tuple(own.inputs), outputs)
+    return Program(called, public, tuple(own.inputs), outputs, own._trace.places)
 
 
 def _revealed(output: Revealed, numbers: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from threepc.plan.precision import FRACTION
 from threepc.plan.schedule import Plan
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.steps import InputStep, LocalStep, OutputStep, PublicStep, ServerInputStep, ServerOutputStep
+from threepc.tensors.recording import named
 
 OUTWARDS = 2.0**-30
 """Of a bound, what it grows by in every operation: more than a float64 sum of 65,536 terms is off by, and than a bit's truth is off by."""
@@ -76,8 +77,7 @@ def check(model: PublicModel, places: Mapping[str, str] | None = None) -> None:
     for bound in _held(plan):
         largest = (_decided(graph[bound.node], found) if bound.decided else found[bound.node].size) + 2 * ROUNDING * unit
         if not largest < 2.0**bound.exponent:
-            place = (places or {}).get(bound.node, "")
-            what = f"{place}: {bound.node}" if place else bound.node
+            what = named(bound.node, places or {})
             reach = f"may reach {largest:.4g}" if math.isfinite(largest) else "may be any number"
             ring = f"a ring of {plan.precision.bits} bits with {plan.precision.fraction} fractional bits"
             raise InputError(

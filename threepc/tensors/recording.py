@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -52,6 +52,11 @@ def _place() -> str:
     while frame and frame.f_globals.get("__name__", "").startswith("threepc.tensors."):
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else ""
+
+
+def named(node: str, places: Mapping[str, str]) -> str:
+    """A node for a message: with its place, where that is known."""
+    return f"{node} ({places[node]})" if places.get(node) else node
 
 
 def cells(shape: Sequence[int]) -> tuple[int, int, int]:
