@@ -23,12 +23,18 @@ NEED_NONE = (
     "tests/launch/test_fast.py",
     "tests/launch/test_launch.py",
     "tests/mmlab/",
+    "tests/model/test_load.py",
+    "tests/model/test_packages.py",
     "tests/reduction/",
+    "tests/test_console.py",
+    "tests/test_docs.py",
+    "tests/test_errors.py",
+    "tests/test_files.py",
+    "tests/test_house.py",
+    "tests/test_site.py",
     "tests/transport/",
 )
 """Where no test compiles a kernel."""
-MANY = 500
-"""So many tests are worth a process that compiles meanwhile."""
 
 
 def needs_kernels(item: pytest.Item) -> bool:
@@ -43,18 +49,19 @@ class CompilingAhead:
         self._process: subprocess.Popen[bytes] | None = None
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the run ends
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Those that need none first, in their order, and then the others."""
-        items.sort(key=needs_kernels)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Begin, unless there is little to do meanwhile, or nothing after."""
-        after = sum(map(needs_kernels, session.items))
-        if not session.config.option.collectonly and after and len(session.items) - after > MANY:
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Begin, before the tests are looked up, where all run: those that are asked for by name may need no kernels."""
+        everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        if everything and not config.option.collectonly and not config.option.keyword:
             command = [sys.executable, "-m", "threepc", "compile"]
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said)
             os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Those that need none first, in their order, and then the others."""
+        if self._process is not None:
+            items.sort(key=needs_kernels)
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Wait, before the first test that needs kernels."""

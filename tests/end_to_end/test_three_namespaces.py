@@ -27,7 +27,7 @@ from threepc.party.keygen import generate
 
 ADDRESSES = {"client": "10.77.0.1", "server": "10.77.0.2", "provider": "10.77.0.3"}
 SILENT_FOR_S = 6
-"""The answer time-out of these deployments."""
+"""The answer time-out where a host falls silent; elsewhere it is a long one, which a busy machine keeps."""
 
 
 def ip(*words: object) -> subprocess.CompletedProcess:
@@ -106,7 +106,13 @@ def lan() -> Iterator[Lan]:
 
 
 @pytest.fixture
-def hosts(lan, workplace, tmp_path) -> Iterator[tuple[Lan, Path, dict[str, Running]]]:
+def answer_s() -> int:
+    """The answer time-out of a deployment, unless a test says another."""
+    return 60
+
+
+@pytest.fixture
+def hosts(lan, workplace, tmp_path, answer_s) -> Iterator[tuple[Lan, Path, dict[str, Running]]]:
     """Server and provider, each on its host; the deployment."""
     generate(tmp_path / "keys")
     path = tmp_path / "keys" / "deployment.yaml"
@@ -114,7 +120,7 @@ def hosts(lan, workplace, tmp_path) -> Iterator[tuple[Lan, Path, dict[str, Runni
     for host, port in (("server", 7001), ("provider", 7002)):
         assert f"127.0.0.1:{port}" in text
         text = text.replace(f"tcp://127.0.0.1:{port}", f"tcp://{ADDRESSES[host]}:{port}")
-    for old, new in (("connect: ", 20), ("answer: ", SILENT_FOR_S)):
+    for old, new in (("connect: ", 20), ("answer: ", answer_s)):
         before, _, after = text.partition(old)
         text = f"{before}{old}{new}{after[len(after.split()[0]) :]}"
     path.write_text(text)
@@ -149,6 +155,7 @@ def test_a_slow_cable_changes_no_answer(hosts, workplace, tmp_path):
     np.testing.assert_allclose(answers[0], answers[1], atol=0.005 * np.abs(answers[0]).max())
 
 
+@pytest.mark.parametrize("answer_s", (SILENT_FOR_S,))
 @pytest.mark.parametrize("host", ("server", "provider"))
 def test_a_blackholed_host_is_noticed_and_the_next_client_served(hosts, workplace, host, tmp_path):
     lan, path, parties = hosts
