@@ -133,6 +133,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     margin: int = 2,
     relu_messages: str = "4",
     out_of_range: str = "refuse",
+    allow_error: bool = False,
     threads: int = 1,
     timeout: float = 120.0,
     budget: int | None = None,
@@ -144,15 +145,15 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     "wan352"; links: simulated rates of the parties' hosts, such as "server=1G,client=20M/100M". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
     outputs one for each, "logits,label", or for some, "NAME=label", names as "1" or "boxes.0". calibration: images (N, C, H, W)
     of the model owner's that the layers' ranges are measured with, by default example_input; margin: bits by which values may be larger.
-    relu_messages: "4"; "2" for fewer online messages and more bytes; "auto" by layer, as network and links say. out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. threads: of each party. timeout:
-    seconds that a party waits for another. budget: bytes that may be dealt ahead.
+    relu_messages: "4"; "2" for fewer online messages and more bytes; "auto" by layer, as network and links say. out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. allow_error: go
+    on where results will be off by more than a tenth of the largest, too. threads: of each party. timeout: seconds that a party waits for another. budget: bytes that may be dealt ahead.
 
     Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.
     """
     from torch.utils._pytree import tree_leaves
 
     from threepc.graph.modes import evaluating
-    from threepc.model.assemble import Settings, assemble, doubt
+    from threepc.model.assemble import Settings, assemble, warn_of_error
     from threepc.model.onnx_file import load as load_onnx
 
     name = Path(model).stem if isinstance(model, str | Path) else type(model).__name__
@@ -161,8 +162,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     card, scales = _card_and_scales(name, example_input, calibration, ring)
     settings = Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin, relu_messages, network, links)
     assembled = assemble(model, example_input, card, settings)
-    if line := doubt(assembled):
-        warnings.warn(line, stacklevel=3)  # through the context manager's own frame
+    warn_of_error(assembled, allow_error, lambda line: warnings.warn(line, stacklevel=5))  # the caller, behind the context manager's frame
     with evaluating(model):
         ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
     with one_host.open_parties(
@@ -202,6 +202,7 @@ def serve(  # noqa: PLR0913 - what users may choose; all but the first two by na
     relu_spec: ReluSpec | str | Path | None = None,
     calibration: torch.Tensor | Sequence[str | Path] | None = None,
     margin: int = 2,
+    allow_error: bool = False,
     threads: int = 1,
     grace: float = 30.0,
     background: bool = False,
@@ -210,7 +211,7 @@ def serve(  # noqa: PLR0913 - what users may choose; all but the first two by na
 
     model: a torch module, or what CONFIG names on the command line, an ONNX file among others; checkpoint: weights for CONFIG. A module
     says by its attribute `model_card` how images become inputs; example_input, a float tensor (N, C, H, W), stands in for one, and then
-    clients send ready inputs. relu_spec, calibration, margin: as `local` has them; calibration of a CONFIG: image files. threads: of this
+    clients send ready inputs. relu_spec, calibration, margin, allow_error: as `local` has them; calibration of a CONFIG: image files. threads: of this
     party. grace: seconds that inferences have to end when it is told to stop. Ring, window and what is revealed are the deployment's.
 
     background: serve in a thread, and return once clients are answered: a context manager with `address` and `close`, which leaves
@@ -226,9 +227,12 @@ def serve(  # noqa: PLR0913 - what users may choose; all but the first two by na
         if example_input is not None or hasattr(calibration, "detach"):
             raise InputError("a model that is named knows its input: give image files as calibration, and no example_input")
         files = tuple(map(Path, calibration or ()))
-        chosen = ModelOptions(str(model), None if checkpoint is None else Path(checkpoint), relu_spec, None, files, margin)
+        chosen = ModelOptions(
+            str(model), None if checkpoint is None else Path(checkpoint), relu_spec, None, files, margin, allow_error=allow_error
+        )
     else:
-        chosen = _given(model, load(deployment).ring, example_input, cast("torch.Tensor | None", calibration), relu_spec, margin)
+        given = _given(model, load(deployment).ring, example_input, cast("torch.Tensor | None", calibration), relu_spec, margin)
+        chosen = replace(given, allow_error=allow_error)
 
     def run(watching: Watching, display: Display, steering: Steering | None) -> None:
         serve_as_server(ServerOptions(chosen, Path(deployment), threads, watching), display, steering)

@@ -53,3 +53,14 @@ def test_a_shell_completes_commands_and_options():
         environment |= {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         done = subprocess.run([sys.executable, "-m", "threepc"], capture_output=True, text=True, check=False, env=environment)
         assert set(done.stdout.split()) == wanted
+
+
+def test_results_that_nobody_should_rely_on_are_refused_before_any_party_starts(config, refused, monkeypatch, capsys):
+    monkeypatch.setattr("threepc.plan.error.REFUSED", -1.0)
+    monkeypatch.setattr("threepc.plan.error.Expected.exceeds", lambda *_: True)
+    assert "--allow-error" in refused("run", config, "--input", "a.png", "--transport", "memory")
+    capsys.readouterr()
+    assert main.status(["inspect", config]) == 0 and "run and server refuse this" in capsys.readouterr().out
+    for words in (["run", "--transport", "memory", "--allow-error"], ["simulate"]):
+        assert main.status([words[0], config, "--input", "a.png", *words[1:]]) == 0
+        assert "results will be off by" in capsys.readouterr().err

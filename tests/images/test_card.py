@@ -135,6 +135,27 @@ def test_a_card_from_before_there_was_a_limit_has_none_and_the_text_that_it_had(
     assert ModelCard.from_json(limited.to_json()) == limited
 
 
+@pytest.mark.parametrize(
+    "field, value, reason",
+    [
+        ("expected_error", -0.1, "a number of at least 0, or null"),
+        ("expected_error", "1", "a number of at least 0, or null"),
+        ("expected_images", "a\nb", "a printable text of at most"),
+        ("expected_images", 3, "a printable text of at most"),
+    ],
+)
+def test_a_wrong_expectation_is_refused_by_name(field, value, reason):
+    with pytest.raises(InputError, match=f"^model card: {field} must be {reason}"):
+        ModelCard.from_json(json.dumps(json.loads(CARD.to_json()) | {field: value}))
+
+
+def test_the_error_to_expect_travels_and_a_card_of_an_older_server_has_none():
+    assert not {"expected_error", "expected_images"} & json.loads(CARD.to_json()).keys()
+    assert ModelCard.from_json(CARD.to_json()).expected_error is None
+    told = dataclasses.replace(CARD, expected_error=0.0014, expected_images="3 artificial images")
+    assert ModelCard.from_json(told.to_json()) == told
+
+
 def test_the_largest_input_that_pixels_become():
     assert Preprocessing((4, 4), (100.0, 50.0, 0.0), (50.0, 25.0, 51.0)).largest_input == 205 / 25
     assert Preprocessing((4, 4), (300.0,), (2.0,)).largest_input == 150.0

@@ -1,15 +1,17 @@
 """What is said of a model before it runs: the fraction that was chosen, the error to expect, and a warning where it is too large."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 import threepc
+from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
-from threepc.model.assemble import Settings, _ranges_lines, assemble, doubt
-from threepc.plan.error import Expected
+from threepc.model.assemble import Settings, _ranges_lines, assemble, doubt, warn_of_error
+from threepc.plan.error import REFUSED, Expected
 
 CARD = ModelCard("tiny", Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3))
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -34,8 +36,32 @@ def test_a_result_that_will_be_far_off_is_said_aloud():
     assert doubt(found).startswith("results will be off by about") and "(40 or 48 or 64 bits)" in doubt(found)
     assert doubt(dataclasses.replace(found, expected=Expected(0.0199, 0.0, 2))) == ""
     assert "10 % of the classes" in doubt(dataclasses.replace(found, expected=Expected(0.5, 0.1, 2)))
-    with pytest.warns(UserWarning, match="results will be off by"), threepc.local(cancelling(), IMAGES, ring=32, transport="memory"):
+    made = partial(threepc.local, cancelling(), IMAGES, ring=32, transport="memory")
+    with pytest.warns(UserWarning, match="results will be off by") as told, made(allow_error=True):
+        assert told[0].filename == __file__
+
+
+def test_a_result_that_nobody_should_rely_on_is_refused_unless_that_is_allowed():
+    found, said = assembled(cancelling(), 32), []
+    for error, allowed, refused in ((REFUSED, False, False), (1.01 * REFUSED, False, True), (1.01 * REFUSED, True, False)):
+        doubtful = dataclasses.replace(found, expected=Expected(error, 0.0, 2))
+        if refused:
+            with pytest.raises(InputError, match=r"off by about 10 %.*40 or 48 or 64 bits.*--allow-error"):
+                warn_of_error(doubtful, allowed, said.append)
+        else:
+            warn_of_error(doubtful, allowed, said.append)
+    assert len(said) == 2 and all(line.startswith("results will be off by") for line in said)
+    with pytest.raises(InputError, match="allow_error=True"), threepc.local(cancelling(), IMAGES, ring=32, transport="memory"):
         pass
+
+
+def test_the_card_says_what_error_the_server_expects_and_from_what():
+    found = assembled(cancelling(), 32)
+    card = found.public.card
+    assert card.expected_error == float(f"{found.expected.error:.2g}") and card.expected_images == "2 of 2 calibration images"
+    artificial = assemble(nn.Sequential(nn.Conv2d(3, 2, 1)), IMAGES, CARD, Settings(32)).public
+    assert artificial.card.expected_images == "3 artificial images" and 0 < artificial.card.expected_error < 0.03
+    assert artificial.facts(1, None)["expected_error"] == artificial.card.expected_error
 
 
 def test_the_error_to_expect_and_a_fraction_that_is_not_the_usual_one_are_said():

@@ -28,11 +28,11 @@ def test_everything_may_be_set(path):
     (path.parent / "net.py").touch()
     path.write_text(
         "models:\n  - config: net.py\n    checkpoint: a.pth\n    relu_spec: spec.json\n    size: 32x48\n    calibration: [one.png]\n    margin: 3\n"
-        "    name: net.v2\n  - config: mmcls:resnet18_8xb16_cifar10\n"
+        "    allow_error: true\n    name: net.v2\n  - config: mmcls:resnet18_8xb16_cifar10\n"
     )
     folder = path.parent
     assert read_models(path) == [
-        ModelOptions(str(folder / "net.py"), folder / "a.pth", folder / "spec.json", (32, 48), (folder / "one.png",), 3, "net.v2"),
+        ModelOptions(str(folder / "net.py"), folder / "a.pth", folder / "spec.json", (32, 48), (folder / "one.png",), 3, "net.v2", True),
         ModelOptions("mmcls:resnet18_8xb16_cifar10"),
     ]
 
@@ -55,6 +55,7 @@ def test_a_deployment_says_how_many_messages_relus_take(messages, quick):
         ("models: [{checkpoint: a}]", r"models\[0\]\.config: is missing"),
         ("models: [{config: 3}]", r"models\[0\]\.config: is 3: write CONFIG"),
         ("models: [{config: a, size: 3}]", r"models\[0\]\.size: is 3: write HxW"),
+        ("models: [{config: a, allow_error: 1}]", r"models\[0\]\.allow_error: is 1: write true or false"),
         ("models: [{config: a, name: a@b}]", r"models\[0\]\.name: is 'a@b': write 1 to 64 letters"),
         ("models: [{config: a, calibration: b.png}]", r"models\[0\]\.calibration: is 'b\.png': write a list"),
         ("models: [{config: a, margin: -1}]", r"models\[0\]\.margin: is -1: write a whole number"),

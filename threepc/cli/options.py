@@ -197,6 +197,9 @@ margin_option = click.option(
     metavar="BITS",
     help="Bits by which the values of a layer may be larger than with the calibration images.",
 )
+allow_error_option = click.option(
+    "--allow-error", is_flag=True, help="Go on where results are expected to be off by more than 10 % of the largest one, too."
+)
 out_of_range_option = click.option(
     "--out-of-range",
     type=click.Choice(OUT_OF_RANGE),
@@ -266,5 +269,6 @@ def take_settings(options: dict[str, Any]) -> Settings:
     from threepc.model.assemble import Settings
 
     names = "ring", "fraction", "window", "relu_spec", "reveal", "calibration", "margin", "relu_messages"
-    kept = {name: options[name] for name in ("network", "links", "batch") if name in options}
+    kept: dict[str, Any] = {name: options[name] for name in ("network", "links", "batch") if name in options}
+    kept |= {name: options.pop(name) for name in ("allow_error",) if name in options}
     return Settings(**{name: options.pop(name) for name in names}, **kept)

@@ -12,6 +12,7 @@ from threepc.cli.options import (
     FILE,
     Command,
     Function,
+    allow_error_option,
     batch_option,
     calibration_option,
     input_option,
@@ -135,6 +136,7 @@ def compile(rings: tuple[str, ...]) -> None:  # noqa: A001 - the command's name
 @model_options
 @calibration_option
 @margin_option
+@allow_error_option
 @_threads
 @_watching_options
 def server(
@@ -249,4 +251,4 @@ def client(deployment: Path, images: tuple[Path, ...], phases: str, as_json: boo
     from threepc.tasks.ask import ClientOptions, ask
 
     outcome = ask(ClientOptions(deployment, images, separate=phases == "separate", **options), Display(notes_apart=as_json))
-    say_json(outcome.report) if as_json else show(outcome)
+    say_json(outcome.report) if as_json else show(outcome, by_server=True)

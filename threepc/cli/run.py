@@ -11,6 +11,7 @@ from threepc.cli.bench import CHECKOUT
 from threepc.cli.options import (
     Command,
     Positive,
+    allow_error_option,
     batch_option,
     input_option,
     json_option,
@@ -75,6 +76,7 @@ class _Run(Command):
 @_options_of_both
 @click.option("--compare", is_flag=True, help="Run plaintext PyTorch on the same images, too.")
 @transport_option("ipc: sockets of this user; tcp: CURVE on loopback, as between hosts; memory: threads of one process.")
+@allow_error_option
 @network_option
 @links_option
 @local_threads_option

@@ -32,6 +32,8 @@ def show(inspection: Inspection) -> None:
     say(f"error to expect: {100 * expected.error:.2g} % of the largest result, on {expected.images} of these images")
     if inspection.doubt:
         say(inspection.doubt)
+    if expected.is_refused:
+        say("run and server refuse this, unless it is allowed (--allow-error)")
     errors = {entry["name"].removesuffix("/curve"): entry["error"] for entry in plain["layers"] if "error" in entry}
     if errors:
         worst = max(errors, key=lambda name: errors[name])

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from threepc.party.debug import Trace
 
 
-def show(outcome: Outcome, way: str = "secure") -> None:
-    """Print the results, the seconds, the megabytes and the difference to plaintext. way: what the outputs are called."""
+def show(outcome: Outcome, way: str = "secure", by_server: bool = False) -> None:
+    """Print the results, the seconds, the megabytes and the difference to plaintext.
+
+    way: what the outputs are called. by_server: the error to expect is what a server says of its model; otherwise it was printed before.
+    """
     say()
     print_table(_outputs(outcome, way) if outcome.is_several else _segmentations(outcome) if outcome.is_map else _classes(outcome, way))
     if len(outcome.inputs) > MOST_ROWS:
@@ -25,7 +28,7 @@ def show(outcome: Outcome, way: str = "secure") -> None:
     say()
     if "links" in outcome.report:
         print_table(_figures(outcome.report))
-    for line in remarks(outcome.report):
+    for line in [*remarks(outcome.report), *([_expectation(outcome)] if by_server and outcome.card.expected_error is not None else [])]:
         say(line)
     if "links" in outcome.report:
         say()
@@ -39,6 +42,12 @@ def show(outcome: Outcome, way: str = "secure") -> None:
     if outcome.written:
         say()
         say(paths_line(outcome.written))
+
+
+def _expectation(outcome: Outcome) -> str:
+    """What the server says of the results' error."""
+    card = outcome.card
+    return f"Error to expect, says the server: {card.expected_error:.2%} of the largest result, on {card.expected_images or 'images of its own'}."
 
 
 def _show_outside(outcome: Outcome) -> None:

@@ -146,6 +146,8 @@ class ModelCard:
     align_corners: of that resize, as in `torch.nn.functional.interpolate`.
     palette: red, green, blue (0 to 255) of each class, or () where unknown.
     input_limit: the largest absolute value of an input, normalised, that the model's scales are made for; None where that is unknown.
+    expected_error: how far results will be off, as a part of the largest one, that the server expects; None where that is unknown.
+    expected_images: what it expects that from, for people, such as "3 artificial images".
     multi_label: an image has any number of the classes, each that the sigmoid of its own logit says; otherwise it has one.
     """
 
@@ -157,6 +159,8 @@ class ModelCard:
     palette: tuple[tuple[int, int, int], ...] = ()
     input_limit: float | None = None
     multi_label: bool = False
+    expected_error: float | None = None
+    expected_images: str = ""
 
     def __post_init__(self) -> None:
         _require(is_text(self.name), "name", f"a printable text of at most {LONGEST_TEXT} characters")
@@ -172,6 +176,9 @@ class ModelCard:
         _require(colours, "palette", "[red, green, blue] from 0 to 255 for each class")
         limit = self.input_limit
         _require(limit is None or (_is_number(limit) and limit > 0), "input_limit", "a positive number or null")
+        error, images = self.expected_error, self.expected_images
+        _require(error is None or (_is_number(error) and error >= 0), "expected_error", "a number of at least 0, or null")
+        _require(images == "" or is_text(images), "expected_images", f"a printable text of at most {LONGEST_TEXT} characters")
 
     def class_name(self, index: int) -> str:
         """The name of class `index`, or "class 7" where names are unknown."""
@@ -194,7 +201,10 @@ class ModelCard:
         return cls(**fields)
 
 
-_LATER: dict[type, tuple[str, ...]] = {ModelCard: ("input_limit", "multi_label"), Preprocessing: ("stretched", "crop_padding", "multiple")}
+_LATER: dict[type, tuple[str, ...]] = {
+    ModelCard: ("input_limit", "multi_label", "expected_error", "expected_images"),
+    Preprocessing: ("stretched", "crop_padding", "multiple"),
+}
 """Keys that cards without them, of earlier versions, may lack."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,7 @@ class Settings:
     of several outputs as `threepc.graph.outputs.revealed` takes it.
     calibration: images of the server's (never a client's) with which every layer's range is measured: files, or real numbers (N, C, H, W);
     () for artificial ones. margin: bits by which a layer's values may be larger than with these.
+    allow_error: results may be further off than `threepc.plan.error.REFUSED`, see `warn_of_error`.
     relu_messages: one of `threepc.choices.RELU_MESSAGES`; "auto" takes what `network` and `links` say, as a run does, for `batch` images at once.
     links: rates of the parties' hosts, by which the plan chooses whom the provider tells what, too; see `PublicModel.balanced`.
     """
@@ -59,6 +62,7 @@ class Settings:
     network: str = "none"
     links: str = ""
     batch: int = 1
+    allow_error: bool = False
 
     @property
     def precision(self) -> Precision:
@@ -113,7 +117,8 @@ class Imported:
             card = dataclasses.replace(card, input_limit=limit or None)
         usual = Precision(settings.ring, window=settings.window)
         precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
-        public = with_messages(PublicModel(graph, precision, sizes or None, card, reveal), settings)
+        told = dataclasses.replace(card, expected_error=_two_digits(expected.error), expected_images=_tried(expected, settings))
+        public = with_messages(PublicModel(graph, precision, sizes or None, told, reveal), settings)
         public = public.balanced(settings.network, settings.links).cut_for(settings.network, settings.links)
         public.plan(1)
         return Assembled(ServedModel(public, self.weights), self, ranges, expected)
@@ -121,7 +126,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A model to serve, the module it came from, and what the server keeps to itself: its layers' ranges and the error to expect."""
+    """A model to serve, the module it came from, what the server keeps to itself, its layers' ranges, and the error to expect."""
 
     served: ServedModel
     imported: Imported
@@ -163,6 +168,17 @@ def with_messages(model: PublicModel, settings: Settings) -> PublicModel:
     steps, quick = (made.plan(settings.batch).steps for made in (model, two))
     costs = [step.cost for step in steps], [step.cost for step in quick]
     return dataclasses.replace(model, quick=messages.cheapest(*costs, [step.name for step in steps], links))
+
+
+def _two_digits(error: float) -> float | None:
+    """An error for the card; the rest of its digits is chance. None where the network itself gave NaN or infinity."""
+    return float(f"{error:.2g}") if math.isfinite(error) else None
+
+
+def _tried(expected: Expected, settings: Settings) -> str:
+    """On what the error to expect was measured."""
+    given, count = len(settings.calibration), expected.images
+    return f"{count} of {given} calibration image{'s' * (given > 1)}" if given else f"{count} artificial images"
 
 
 def _calibration_images(settings: Settings, card: ModelCard) -> np.ndarray:
@@ -232,6 +248,21 @@ def _ranges_lines(assembled: Assembled, settings: Settings) -> list[str]:
         f"scales leave {settings.margin} bits of margin; least room: {rooms[name][1]:.1f} bits, at {name}",
         f"error to expect: {100 * assembled.expected.error:.2g} % of the largest result, on {assembled.expected.images} of these images",
     ]
+
+
+def warn_of_error(assembled: Assembled, allow_error: bool, warn: Callable[[str], object]) -> None:
+    """Warn where results will be further off than they should be.
+
+    Raises InputError where they will be so far off that nobody should rely on them, unless that is allowed.
+    """
+    line = doubt(assembled)
+    if line and assembled.expected.is_refused and not allow_error:
+        raise InputError(f"{line}; to go on nevertheless allow it: {ALLOWING}")
+    if line:
+        warn(line)
+
+
+ALLOWING = "--allow-error, allow_error: true in models.yaml, allow_error=True in Python"
 
 
 def doubt(assembled: Assembled) -> str:

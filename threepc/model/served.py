@@ -112,6 +112,8 @@ class PublicModel:
             "images": images,
             "relus": plan.relus * images,
             "drelus": plan.drelus * images,
+            "expected_error": self.card.expected_error,
+            "expected_images": self.card.expected_images,
         }
 
     def network_outputs(self, decoded: np.ndarray) -> Outputs:

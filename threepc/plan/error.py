@@ -31,6 +31,9 @@ from threepc.protocol.steps import CUT, REDUCED, InputStep, OutputStep, ReluStep
 LARGEST = {64: 0.005, 48: 0.005, 40: 0.005, 32: 0.03}
 """By ring, the error that results should not have, as a part of the largest one. From half of that on finer scales are looked for."""
 
+REFUSED = 0.1
+"""The error from which on a network is refused, unless its owner allows it: classes of results that far off are chance."""
+
 LEEWAY = 1.5
 """Other images than those tried lose so much more, now and then."""
 
@@ -55,6 +58,11 @@ class Expected:
     def exceeds(self, bits: int) -> bool:
         """Whether results may be further off than a ring of `bits` bits should have them, and a user is warned."""
         return LEEWAY * self.error > LARGEST[bits]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether results will be so far off that nobody should rely on them."""
+        return self.error > REFUSED
 
 
 class Reference:

@@ -47,6 +47,7 @@ class Inspection:
             "ranges_of": self.ranges_of,
             "expected_error": self.expected.error,
             "expected_changed": self.expected.changed,
+            "expected_refused": self.expected.is_refused,
             "layers": [layer(step) | self._room(step) for step in self.plan.steps],
         }
 

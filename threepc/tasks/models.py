@@ -15,7 +15,7 @@ import numpy as np
 from threepc.console import Display
 from threepc.errors import InputError
 from threepc.graph.relu_spec import ReluSpec
-from threepc.model.assemble import Settings, assemble_loaded, doubt, introduction
+from threepc.model.assemble import Settings, assemble_loaded, introduction, warn_of_error
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import ServedModel
 from threepc.party import strict_yaml
@@ -41,6 +41,7 @@ class ModelOptions:
     calibration: tuple[Path, ...] = ()
     margin: int = MARGIN_BITS
     name: str | None = None
+    allow_error: bool = False
 
     def load(self, deployment: Deployment, display: Display) -> ServedModel:
         """Raises InputError for files, model and spec."""
@@ -61,6 +62,7 @@ class GivenModel:
     relu_spec: ReluSpec | Path | str | None = None
     calibration: tuple[()] | np.ndarray = ()
     margin: int = MARGIN_BITS
+    allow_error: bool = False
 
     def load(self, deployment: Deployment, display: Display) -> ServedModel:
         """As `ModelOptions.load`."""
@@ -75,8 +77,7 @@ def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: 
         assembled = assemble_loaded(loaded, settings)
     for line in introduction(assembled, loaded, settings):
         display.note(line)
-    if line := doubt(assembled):
-        display.warn(line)
+    warn_of_error(assembled, chosen.allow_error, display.warn)
     with display.stage("preparing kernels") as progress:
         warm_up(assembled.public.precision, progress, quick=bool(assembled.public.quick))
     return assembled.served
@@ -116,6 +117,9 @@ def _model(section: strict_yaml.Section) -> ModelOptions:
     if not isinstance(calibration, list) or not all(isinstance(file, str) for file in calibration):
         raise section.unfit("calibration", calibration, "write a list of image files")
     margin = section.integer("margin", 0, 16)
+    allow_error = section.take("allow_error", False)
+    if not isinstance(allow_error, bool):
+        raise section.unfit("allow_error", allow_error, "write true or false")
     config = text("config", any_text, "write CONFIG as `threepc server` takes it", ...)
     model = ModelOptions(
         config=str(folder / config) if (folder / config).is_file() else config,
@@ -124,6 +128,7 @@ def _model(section: strict_yaml.Section) -> ModelOptions:
         size=(int(height), int(width)) if size else None,
         calibration=tuple(folder / file for file in calibration),
         margin=MARGIN_BITS if margin is None else margin,
+        allow_error=allow_error,
         name=text("name", _NAME, "write 1 to 64 letters, digits, '.', '-' and '_', a letter or digit first"),
     )
     section.finish()

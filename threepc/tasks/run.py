@@ -15,7 +15,7 @@ import torch
 from threepc.console import Display
 from threepc.errors import InputError
 from threepc.files import check_writable
-from threepc.model.assemble import Assembled, Settings, assemble_loaded, doubt, introduction, plain_outputs
+from threepc.model.assemble import Assembled, Settings, assemble_loaded, introduction, plain_outputs, warn_of_error
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import Outputs, PublicModel
 from threepc.party import debug, one_host, tracing
@@ -69,8 +69,11 @@ class PreparedRun:
     assembled: Assembled
 
 
-def prepare(options: RunOptions, display: Display) -> PreparedRun:
-    """Load and check everything. Raises InputError for images, model, spec, ring and places to write to."""
+def prepare(options: RunOptions, display: Display, allow_error: bool = False) -> PreparedRun:
+    """Load and check everything. Raises InputError for images, model, spec, ring and places to write to.
+
+    allow_error: results may be far off, whatever the settings say.
+    """
     with display.stage("reading the images"):
         check_files(options.images)
     check_writable(options.report)
@@ -84,8 +87,7 @@ def prepare(options: RunOptions, display: Display) -> PreparedRun:
         assembled = assemble_loaded(loaded, options.settings)
     for line in introduction(assembled, loaded, options.settings):
         display.note(line)
-    if line := doubt(assembled):
-        display.warn(line)
+    warn_of_error(assembled, allow_error or options.settings.allow_error, display.warn)
     inputs.check_range(assembled.public.card, options.out_of_range, display.warn)
     return PreparedRun(loaded, inputs, assembled)
 

@@ -22,7 +22,7 @@ def run_twin(options: RunOptions, seed: int | None, display: Display) -> Outcome
 
     seed: of the chance that roundings have in a secure run; None rounds to nearest.
     """
-    prepared = _prepare(options, display)
+    prepared = _prepare(options, display, allow_error=True)
     model = prepared.assembled.public
     weights = pack(model.plan(1), prepared.assembled.served.weights)
 
@@ -51,8 +51,8 @@ def run_reproducibly(options: RunOptions, seed: int, display: Display) -> Outcom
     return make_outcome(prepared, outputs, _facts(prepared) | {"debug_seed": seed}, options, display)
 
 
-def _prepare(options: RunOptions, display: Display) -> PreparedRun:
-    prepared = prepare(options, display)
+def _prepare(options: RunOptions, display: Display, allow_error: bool = False) -> PreparedRun:
+    prepared = prepare(options, display, allow_error)
     with display.stage("preparing kernels") as progress:
         warm_up(prepared.assembled.public.precision, progress)
     return prepared
