@@ -1,6 +1,7 @@
 """What a server serves: the facts that every report takes from it, and outputs as the network itself gives them."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -31,6 +32,19 @@ def test_facts_of_a_report(served):
 def test_a_window_is_reported_in_bits_of_a_product(served):
     precision = dataclasses.replace(served.public.precision, window=(20, 40))
     assert dataclasses.replace(served.public, precision=precision).facts(1, None)["drelu_window"] == [20, 40]
+
+
+def test_bits_that_a_layer_compares_are_reported_travel_and_are_the_model_s(served):
+    relu = next(node.name for node in served.public.graph.nodes if node.kind == "relu")
+    public = dataclasses.replace(served.public, precision=dataclasses.replace(served.public.precision, compared={relu: (3, 20)}))
+    assert public.facts(1, None)["compared_bits"] == {relu: [3, 20]} and public.fingerprint != served.public.fingerprint
+    assert PublicModel.from_plain(json.loads(json.dumps(public.to_plain()))).fingerprint == public.fingerprint
+    (step,) = (step for step in public.plan(1).steps if step.name == relu)
+    assert (step.protocol.low_bit, step.protocol.width) == (3, 20)
+    for wrong in ({"conv": [0, 5]}, {relu: [0, 40]}, {relu: [3]}, {relu: 5}, {relu: [0, 0]}, {relu: [-1, 4]}, [relu]):
+        plain = public.to_plain()
+        with pytest.raises(InputError, match="precision"):
+            PublicModel.from_plain(plain | {"precision": plain["precision"] | {"compared": wrong}})
 
 
 def test_plans_are_kept(served):

@@ -19,6 +19,8 @@ from threepc.party import debug
 from threepc.party.one_host import ThreeThreads
 from threepc.plan import twin
 from threepc.plan.calibration import calibrate
+from threepc.plan.headroom import measure
+from threepc.plan.narrowing import narrow
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.plan.twin import Rounding
@@ -43,9 +45,12 @@ def block_spec(graph, seed):
     return sizes
 
 
-def served(network, bits, sizes=None, window=None, reveal="logits"):
+def served(network, bits, sizes=None, window=None, reveal="logits", narrowed=False):
     graph, weights = network
-    precision = calibrate(graph, weights, images_for(graph, 4, seed=9), bits, sizes=sizes)
+    images = images_for(graph, 4, seed=9)
+    precision = calibrate(graph, weights, images, bits, sizes=sizes)
+    if narrowed:
+        precision = narrow(graph, measure(graph, weights, images, sizes), precision, sizes=sizes)
     return ServedModel(PublicModel(graph, dataclasses.replace(precision, window=window), sizes, CARD, reveal), weights)
 
 
@@ -68,10 +73,11 @@ def test_secure_run_and_twin_agree_at_every_step(network, bits):
     seed=st.integers(0, 2**16),
     window=st.sampled_from([None, (16, 28), (17, 29), (10, 27)]),
     reveal=st.sampled_from(["logits", "label"]),
+    block=st.booleans(),
 )
-def test_they_agree_for_block_relus_windows_and_labels(network, bits, seed, window, reveal):
+def test_they_agree_for_block_relus_windows_and_labels(network, bits, seed, window, reveal, block):
     network = network()
-    model = served(network, bits, block_spec(network[0], seed), window, reveal)
+    model = served(network, bits, block_spec(network[0], seed) if block else None, window, reveal, narrowed=window is None)
     rows = debug.trace(model, images_for(model.public.graph, 2)).rows
     assert [row for row in rows if row.error > row.bound] == []
 

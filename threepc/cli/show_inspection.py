@@ -38,11 +38,10 @@ def show(inspection: Inspection) -> None:
     if errors:
         worst = max(errors, key=lambda name: errors[name])
         say(f"tables of {len(errors)} smooth activations: largest error {errors[worst]:.2g}, of {worst} (--json has each layer's)")
-    low, high = plain["drelu_window"]
     say()
     say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")
     say(
-        f"{plain['ring_bits']}-bit ring, {plain['frac_bits']} fractional bits, signs from bits {low} to {high - 1}; "
+        f"{plain['ring_bits']}-bit ring, {plain['frac_bits']} fractional bits, {inspection.model.precision.signs}; "
         f"reveals {plain['reveal']}"
     )
     if plain["weight_frac_bits"]:

@@ -31,6 +31,7 @@ from threepc.plan import messages
 from threepc.plan.calibration import MARGIN_BITS, NARROWEST, default_images
 from threepc.plan.error import LARGEST, Expected, choose_by_error
 from threepc.plan.headroom import Ranges, measure, room
+from threepc.plan.narrowing import narrow
 from threepc.plan.precision import Precision
 
 ARTIFICIAL_IMAGES = {NARROWEST: 8}
@@ -117,6 +118,7 @@ class Imported:
             card = dataclasses.replace(card, input_limit=limit or None)
         usual = Precision(settings.ring, window=settings.window)
         precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
+        precision = narrow(graph, ranges, precision, settings.margin, sizes)
         told = dataclasses.replace(card, expected_error=_two_digits(expected.error), expected_images=_tried(expected, settings))
         public = with_messages(PublicModel(graph, precision, sizes or None, told, reveal), settings)
         public = public.balanced(settings.network, settings.links).cut_for(settings.network, settings.links)
@@ -213,12 +215,10 @@ def module_outputs(module: nn.Module, images: torch.Tensor) -> tuple[np.ndarray,
 def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) -> list[str]:
     """Lines that say what is about to run."""
     plan, precision = assembled.public.plan(1), assembled.public.precision
-    low, high = precision.product_window
     decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
-    signs = f"signs from bits {low} to {high - 1}"
     ring = f"{precision.bits}-bit ring, {precision.fraction} fractional bits"
     quick = assembled.public.quick
-    lines = [f"{loaded.name}, {loaded.weights_source}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {signs}"]
+    lines = [f"{loaded.name}, {loaded.weights_source}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {precision.signs}"]
     if loaded.assumed_card:
         height, width = loaded.preprocessing.size
         lines.append(

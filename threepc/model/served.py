@@ -108,6 +108,7 @@ class PublicModel:
             "frac_bits": precision.fraction,
             "weight_frac_bits": dict(precision.weight_fraction),
             "drelu_window": list(precision.product_window),
+            "compared_bits": {name: list(bits) for name, bits in precision.compared.items()},
             "relu_spec": relu_spec,
             "images": images,
             "relus": plan.relus * images,

@@ -61,7 +61,7 @@ def _append(
     (source,) = at.inputs(node)
     value = at.values[source]
     cut = at.opened(source)
-    low_bit, width = at.precision.comparison(cut.kept_bits)
+    low_bit, width = at.precision.comparison(cut.kept_bits, node.name)
     unit, fraction = 1 << low_bit, at.settled[source]
     if max(abs(start), abs(offset), abs(end or 0.0)) >= 2.0 ** (62 - fraction):  # a stranger's number may be as large as floats are
         raise InputError(f"{node.name}: a clip at {end or start:g} is beyond the numbers of a ring of {at.bits} bits: make it a relu")

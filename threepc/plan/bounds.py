@@ -39,7 +39,9 @@ def bounds(plan: Plan) -> Iterator[Bound]:
             source, cut = step.sources[0], step.cut if isinstance(step, MaxPoolStep) else step.protocol.cut
             fraction = step.inputs[0].fraction - cut.shift
             if source not in curves:
-                yield Bound(step.name, source, node_of(nodes, source), _inner(nodes, source), cut.kept_bits - 2 - fraction)
+                # half of what is compared, as differences of two values are, where values are pooled
+                most = min(cut.kept_bits, step.protocol.compared + 1) if isinstance(step, MaxPoolStep) else cut.kept_bits
+                yield Bound(step.name, source, node_of(nodes, source), _inner(nodes, source), most - 2 - fraction)
             if isinstance(step, ReluStep) and step.kind != "truncation":
                 window = step.protocol.low_bit + step.protocol.width if plan.precision.window is None else cut.kept_bits
                 yield Bound(step.name, source, node, True, min(cut.kept_bits - 2, window) - fraction)

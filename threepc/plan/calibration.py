@@ -5,7 +5,8 @@ spare: f_a + f_w + log2(max |z|) + margin <= bits - 2, and likewise every gate a
 largest f_w that its range allows, at most 16, which is what a truncation can remove; branches that meet without a truncation before get one
 scale. Where there is room beyond, layers of small weights get more than 16, and the activations after them the bits that the truncation
 leaves; inputs of a large range have fewer, and the weights that meet them so many more. Ranges count as powers of two, and all that leaves
-the server is the fractional bits that follow from them: calibrate on the server's own images, never on a client's.
+the server is the fractional bits that follow from them, and the bits that layers compare (narrowing.py): calibrate on the server's own images,
+never on a client's.
 """
 
 from __future__ import annotations
@@ -128,10 +129,10 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
     most = precision.fraction if precision.window and precision.bits != NARROWEST else MAX_TRUNCATION
     own = {node.name: most for node in graph.nodes if node.kind == "conv" and holder(node) == node.name}
     largest_input = ranges.values[graph.input.name]
-    if _exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
+    if exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
         raise _DoesNotFitError(f"{graph.input.name}: input values up to {largest_input:.3g} do not fit a ring of {precision.bits} bits")
     if not precision.window:
-        fewer_bits = min(max(0, _exponent(largest_input) - USUAL_INPUT), precision.fraction - 1)
+        fewer_bits = min(max(0, exponent(largest_input) - USUAL_INPUT), precision.fraction - 1)
         precision = replace(precision, input_fraction=precision.fraction - fewer_bits if fewer_bits else None)
         lacking: dict[str, int] = {}  # of weights used several times as few as any of their inputs lacks
         for step in schedule(graph, precision, sizes, draft=True).linear:
@@ -143,7 +144,7 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
         producer = {step.name: step for step in plan.steps}
         lowered: dict[str, int] = {}
         for bound in bounds(plan):
-            excess = _exponent(ranges.of(bound)) + margin - bound.exponent
+            excess = exponent(ranges.of(bound)) + margin - bound.exponent
             if excess <= 0:
                 continue
             fewer = {name: allowed for name, allowed in _scales(producer, bound.value, excess) if allowed < own[name]}
@@ -179,7 +180,7 @@ def _refine(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, prec
         trial = _with_weights(precision, finer) if finer[name] <= MOST_WEIGHT_BITS else precision
         planned = schedule(graph, trial, sizes, draft=True)
         more = [step.name for step in planned.steps] != steps  # a truncation that the plan did not have
-        fits = all(_exponent(ranges.of(bound)) + margin <= bound.exponent for bound in _changed(plan, planned))
+        fits = all(exponent(ranges.of(bound)) + margin <= bound.exponent for bound in _changed(plan, planned))
         if trial is precision or more or not fits:
             coarse.remove(name)
             continue
@@ -211,7 +212,7 @@ def deepen(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int 
         producer = {step.name: step for step in plan.steps}
         lowered: dict[str, int] = {}
         for bound in bounds(plan):
-            excess = _exponent(ranges.of(bound)) + margin_bits + SPARE_BITS - bound.exponent
+            excess = exponent(ranges.of(bound)) + margin_bits + SPARE_BITS - bound.exponent
             for name, allowed in _scales(producer, bound.value, excess) if excess > 0 else ():
                 fewer = max(allowed, least[name])
                 if fewer < own[name]:
@@ -222,7 +223,7 @@ def deepen(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int 
         if not lowered:
             break
         own |= lowered
-    fits = all(_exponent(ranges.of(bound)) + margin_bits <= bound.exponent for bound in bounds(plan))
+    fits = all(exponent(ranges.of(bound)) + margin_bits <= bound.exponent for bound in bounds(plan))
     return trial if fits and known == {step.name for step in plan.steps} else precision
 
 
@@ -232,7 +233,7 @@ def _changed(plan: Plan, planned: Plan) -> list[Bound]:
     return [bound for bound in bounds(planned) if bound not in before]
 
 
-def _exponent(largest: float) -> int:
+def exponent(largest: float) -> int:
     """The least e with largest <= 2^e."""
     return math.ceil(math.log2(largest)) if largest > 0 else -64
 

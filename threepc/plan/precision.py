@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ class Precision:
     fraction: of activations, at least: those after weights of many bits have more, see `schedule`. weight_fraction: by convolution name;
     names not listed use `fraction`. input_fraction: of the network's input, None for `fraction`; large inputs have fewer. window (LO, HI): a
     ReLU compares bits LO..HI-1 of the product that precedes it, HI being the sign bit; None is the exact default, LO = the bits that the
-    truncation removes and at most 30 bits wide. truncation: bits that one truncation may remove.
+    truncation removes and at most 30 bits wide. truncation: bits that one truncation may remove. compared: (first bit, width) by the name of a layer
+    that decides, of what its truncation leaves, where fewer bits do and there is no window; see `narrow`.
     """
 
     bits: int = 48
@@ -44,6 +46,7 @@ class Precision:
     window: tuple[int, int] | None = None
     input_fraction: int | None = None
     truncation: int = MAX_TRUNCATION
+    compared: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or self.bits not in RINGS:
@@ -59,6 +62,9 @@ class Precision:
             )
         if self.of_input > self.fraction:
             raise InputError(f"precision: an input has at most the {self.fraction} fractional bits of activations, not {self.of_input}")
+        for name, (first, width) in self.compared.items():
+            if first < 0 or not 1 <= width <= self.bits - 1 - first:
+                raise InputError(f"precision of {name!r:.80}: {width} bits from bit {first} on are not in a ring of {self.bits} bits")
         if self.window is not None:
             low, high = self.window
             if not (type(low) is int and type(high) is int and 0 <= low < high <= self.bits - 2):
@@ -94,8 +100,9 @@ class Precision:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-plain data."""
-        own = {} if self.input_fraction is None else {"input_fraction": self.input_fraction}
+        own: dict[str, Any] = {} if self.input_fraction is None else {"input_fraction": self.input_fraction}
         own |= {} if self.truncation == MAX_TRUNCATION else {"truncation": self.truncation}
+        own |= {"compared": {name: list(bits) for name, bits in self.compared.items()}} if self.compared else {}
         return {
             "bits": self.bits,
             "fraction": self.fraction,
@@ -106,7 +113,7 @@ class Precision:
     @classmethod
     def from_plain(cls, data: object) -> Precision:
         """Inverse of `to_plain`; raises InputError for anything else."""
-        if not isinstance(data, dict) or data.keys() - {"input_fraction", "truncation"} != {
+        if not isinstance(data, dict) or data.keys() - {"input_fraction", "truncation", "compared"} != {
             "bits",
             "fraction",
             "weight_fraction",
@@ -117,11 +124,32 @@ class Precision:
         if not (window is None or (isinstance(window, list) and len(window) == 2)) or not isinstance(weights, dict):
             raise InputError("precision: window must be a pair or null, weight_fraction an object")
         own = data.get("input_fraction", data["fraction"])
-        truncation = data.get("truncation", MAX_TRUNCATION)
-        numbers = [data["bits"], data["fraction"], own, truncation, *weights.values(), *(window or ())]
+        truncation, compared = data.get("truncation", MAX_TRUNCATION), data.get("compared", {})
+        if not isinstance(compared, dict) or any(not isinstance(bits, list) or len(bits) != 2 for bits in compared.values()):
+            raise InputError("precision: compared must be an object of pairs")
+        pairs = {name: (first, width) for name, (first, width) in compared.items()}
+        numbers = [
+            data["bits"],
+            data["fraction"],
+            own,
+            truncation,
+            *weights.values(),
+            *(window or ()),
+            *chain.from_iterable(pairs.values()),
+        ]
         if any(type(number) is not int or not 0 <= number <= max(RINGS) for number in numbers):
             raise InputError(f"precision: its numbers must be whole, from 0 to {max(RINGS)}")
-        return cls(data["bits"], data["fraction"], weights, tuple(window) if window else None, data.get("input_fraction"), truncation)
+        chosen = tuple(window) if window else None
+        return cls(data["bits"], data["fraction"], weights, chosen, data.get("input_fraction"), truncation, pairs)
+
+    @property
+    def signs(self) -> str:
+        """What is compared, in words."""
+        if self.compared and self.window is None:
+            widths = [width for _, width in self.compared.values()]
+            return f"signs by {min(widths)} to {max(widths)} bits"
+        low, high = self.product_window
+        return f"signs from bits {low} to {high - 1}"
 
     @property
     def product_window(self) -> tuple[int, int]:
@@ -129,10 +157,13 @@ class Precision:
         first, width = self.comparison(self.bits - self.fraction)
         return self.fraction + first, self.fraction + first + width
 
-    def comparison(self, cut: int) -> tuple[int, int]:
-        """(first bit, width) of the comparison within the `cut` highest bits of the ring. Raises InputError where nothing is left to compare."""
+    def comparison(self, cut: int, layer: str = "") -> tuple[int, int]:
+        """(first bit, width) of a layer's comparison within the `cut` highest bits of the ring. Raises InputError where nothing is left to compare."""
         if self.window is None:
-            return 0, min(cut - 2, WIDEST_WINDOW)
+            first, width = self.compared.get(layer, (0, min(cut - 2, WIDEST_WINDOW)))
+            if first + width > cut - 2:
+                raise InputError(f"precision of {layer!r:.80}: a comparison up to bit {first + width} of {cut} bits")
+            return first, width
         below = self.bits - cut
         first, high = max(0, self.window[0] - below), min(self.window[1] - below, cut - 2)
         if high <= first:

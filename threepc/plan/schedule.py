@@ -174,6 +174,7 @@ def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequen
     of_layers = (
         ("relu spec", sizes, ("relu", "clip")),
         ("precision", precision.weight_fraction, ("conv",)),
+        ("precision", precision.compared, ("relu", "clip", "bend", "rectify", "maxpool")),
         ("two messages", quick, QUICK_KINDS),
     )
     for what, names, allowed in of_layers:

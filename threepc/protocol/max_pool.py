@@ -2,7 +2,7 @@
 
 Every value stays a sum c + s - p of the parties' summands in the cut ring: a comparison's result is u + d at S and C, and b is added by each
 party to its own. No truncation happens and nothing is lifted, so every word of the tournament has `kept_bits` bits. Each comparison is relu.py's, or quick_relu.py's,
-with a window over the whole cut ring: exact for |a - b| < 2^(kept-1). Semi-honest, one corruption; security is that of ReLU.
+exact for |a - b| < 2^width, at most 2^(kept-1). Semi-honest, one corruption; security is that of ReLU.
 Pooling in the smaller ring after a local cut is ours: it saves a third of the bytes of a 48-bit ring.
 """
 
@@ -47,7 +47,7 @@ class _Pass:
 class MaxPool:
     """Max pooling of `shape` (N, C, H, W) by comparisons of the protocol `relu`. Values are cut words of `kept_bits` bits.
 
-    padding: [top, left, bottom, right], whose cells never win.
+    width: bits of a difference that are compared, below its sign; None for all. padding: [top, left, bottom, right], whose cells never win.
     Raises ValueError for a window without a cell that every window position has inside the map.
     """
 
@@ -59,6 +59,7 @@ class MaxPool:
     dilation: Pair
     kept_bits: int
     relu: Callable[..., ReluLayer] = Relu
+    width: int | None = None
 
     def __post_init__(self) -> None:
         _ = self.passes  # refuses what cannot be pooled
@@ -68,6 +69,11 @@ class MaxPool:
         """Along the rows, then along the columns of what that leaves."""
         along_rows = self._pass(3, self.op, self.shape)
         return along_rows, self._pass(2, self.op + OPS * len(along_rows.rounds), (*self.shape[:3], along_rows.size))
+
+    @property
+    def compared(self) -> int:
+        """Bits of a difference that are compared."""
+        return self.width or self.kept_bits - 1
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -102,7 +108,7 @@ class MaxPool:
         for begin, end, offset in cells:
             if offset != start[2] and begin < end:
                 part = (n, c, h, end - begin) if axis == 3 else (n, c, end - begin, w)
-                relu = self.relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.kept_bits - 1)
+                relu = self.relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.compared)
                 rounds.append(_Round(relu, begin, end, slice(begin * step + offset, None, step)))
         return _Pass(axis, size, slice(start[2], None, step), tuple(rounds))
 
