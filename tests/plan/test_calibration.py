@@ -135,6 +135,18 @@ def test_deeper_truncations_leave_alone_what_has_no_room():
     assert min(left for _, left in room(schedule(graph, deep), ranges).values()) >= 2
 
 
+@pytest.mark.parametrize("bits", [48, 32])
+def test_weights_too_small_for_any_scale_end_at_the_ring(bits):
+    layers = [nn.Conv2d(2, 2, 3, padding=1) for _ in range(4)]
+    with torch.no_grad():
+        for conv in layers:
+            conv.weight *= 1e-5
+            conv.bias[:] = 0.0
+    graph, weights = network(nn.Sequential(*layers), (2, 4, 4))
+    precision = calibrate(graph, weights, torch.ones(1, 2, 4, 4), bits)
+    assert max(step.result.fraction for step in schedule(graph, precision).steps) <= bits - 2
+
+
 @pytest.mark.parametrize("bits", [64, 48, 40, 32])
 def test_large_inputs_leave_bits_to_the_weights_that_meet_them(bits):
     graph, weights = network(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))

@@ -178,7 +178,11 @@ def _refine(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, prec
         finer = {step.name: precision.of_weights(step.name) for step in plan.holding}
         finer[name] += 1
         trial = _with_weights(precision, finer) if finer[name] <= MOST_WEIGHT_BITS else precision
-        planned = schedule(graph, trial, sizes, draft=True)
+        try:
+            planned = schedule(graph, trial, sizes, draft=True)
+        except InputError:  # a product of more bits than the ring, whose values are too small to need fewer
+            coarse.remove(name)
+            continue
         more = [step.name for step in planned.steps] != steps  # a truncation that the plan did not have
         fits = all(exponent(ranges.of(bound)) + margin <= bound.exponent for bound in _changed(plan, planned))
         if trial is precision or more or not fits:

@@ -85,9 +85,9 @@ def _maxpool(at: Scheduler, node: Node) -> None:
     _, width = at.precision.compared.get(node.name, (0, cut.kept_bits - 1))
     if width >= cut.kept_bits:
         raise InputError(f"precision of {node.name!r:.80}: a comparison of {width} bits of {cut.kept_bits}")
-    geometry: dict[str, Any] = {key: a[key] for key in ("kernel", "stride", "padding", "dilation")}
+    window = a["kernel"], a["stride"], a["padding"], a["dilation"], cut.kept_bits, at.relu(node, width), width
     try:
-        pool = MaxPool(at.op, value.shape, kept_bits=cut.kept_bits, relu=at.relu(node, width), width=width, **geometry)
+        pool = MaxPool(at.op, value.shape, *window)
     except ValueError as error:
         raise InputError(f"{node.name}: {error}; use less padding") from None
     result = Value(at.shape(node), CUT, at.settled[source], cut.kept_bits)
