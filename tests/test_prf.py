@@ -42,14 +42,23 @@ def draw_in_kernels(keystream: Keystream, attempt: int, op: int, purpose: int, n
     return array.tobytes()
 
 
-with_instructions = pytest.mark.skipif(not prf.instructions_agree(), reason="this processor has no AES instructions that are known here")
+@pytest.fixture(scope="module")
+def instructions():
+    """Asked as a test runs, for the answer compiles kernels."""
+    if not prf.instructions_agree():
+        pytest.skip("this processor has no AES instructions that are known here")
 
 
-@pytest.fixture(params=["library"] + ["instructions"] * prf.instructions_agree())
+with_instructions = pytest.mark.usefixtures("instructions")
+
+
+@pytest.fixture(params=["library", "instructions"])
 def way(request, monkeypatch):
     """The ways in which kernels get their words on this processor."""
     if request.param == "library":
         monkeypatch.setattr(prf, "instructions_agree", lambda: False)
+    else:
+        request.getfixturevalue("instructions")
 
 
 @with_instructions
