@@ -33,12 +33,13 @@ import yaml
 
 from benchmarks.machine import ROOT
 from benchmarks.subjects import SUBJECTS
-from threepc.choices import NETWORKS, RELU_MESSAGES, RINGS
+from threepc.choices import NETWORKS, RELU_MESSAGES, RINGS, read_links
 from threepc.console import Display
 from threepc.party import deployment, keygen, three_hosts
 from threepc.party.one_host import memory_settings
 from threepc.party.pool import SessionPool, in_order
 from threepc.party.warmup import warm_up
+from threepc.plan.messages import Links
 
 BUDGET_MB = 8000
 """Of what may be dealt ahead: nothing here shall wait for it."""
@@ -97,12 +98,15 @@ def in_flight(agreed: deployment.Deployment, count: int, sessions: int) -> Serve
 
 
 def prepared(agreed: deployment.Deployment, count: int) -> Served:
-    """Ask for `count` images, each when an inference is prepared for it."""
+    """Ask for `count` images, each when an inference is prepared for it and all that was sent for that has arrived, as the links' rates tell."""
     with SessionPool(three_hosts.sessions_of(agreed, ahead=[1])) as pool:
         image = np.zeros((1, *pool.model.graph.input.shape), np.float32)
         latencies, online = [], []
+        links = Links(NETWORKS[agreed.network], read_links(agreed.links))
+        arriving = links.busiest(pool.model.plan(1).cost.offline)
         for _ in range(count + 1):
             pool.prepare()
+            time.sleep(arriving)
             began = time.perf_counter()
             _, record = pool.infer(image)
             latencies.append(time.perf_counter() - began)
