@@ -38,6 +38,32 @@ def test_messages_queue_in_one_pipe(clock):
     assert pipe.arrival(1) == 15_000 + 1 + 1000
 
 
+def test_what_is_waited_for_has_half_the_rate_beside_bulk(clock):
+    pipe = Shaper(8e9, 1e-6, clock, clock.sleep)
+    assert pipe.arrival(1000) == 5_000 + 1000 + 1000
+    assert pipe.arrival(100, waited_for=True) == 5_000 + 200 + 1000
+    assert pipe.arrival(100, waited_for=True) == 5_000 + 400 + 1000, "one after the other"
+    assert pipe.arrival(50) == 5_000 + 1250 + 1000, "bulk comes after all of it"
+    clock.now += 1_240
+    assert pipe.arrival(100, waited_for=True) == 5_000 + 1240 + 110 + 1000, "ten bytes of bulk are left"
+    clock.now += 1_000
+    assert pipe.arrival(100, waited_for=True) == 5_000 + 2240 + 100 + 1000
+    assert pipe.arrival(0) == 5_000 + 2240 + 100 + 1000
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200), st.booleans()), min_size=1, max_size=12))
+def test_a_pipe_carries_no_more_than_its_rate(sent):
+    """All that was sent is through no sooner than its bytes take, and each kind in the order of sending."""
+    pipe, now, through = Pipe(8e9), 0, {False: [0], True: [0]}
+    for size, pause, waited_for in sent:
+        now += pause
+        begun, ended = pipe.through(now, now, size, waited_for)
+        assert begun >= now and ended >= begun + size
+        through[waited_for].append(ended)
+    assert all(ends == sorted(ends) for ends in through.values())
+    assert pipe.through(0, 0, 0)[1] >= sum(size for size, *_ in sent)
+
+
 def test_waiting_ends_at_the_arrival(clock):
     pipe = Shaper(8e9, 1e-3, clock, clock.sleep)
     arrival = pipe.arrival(500)

@@ -174,7 +174,7 @@ class Channel:
         arrival = NO_ARRIVAL
         if self._shaper:
             sizes = [HEADER_BYTES + len(described), *(byte_view(part).nbytes for part in parts)]
-            arrival = self._shaper.arrival(self.connection.wire_bytes(sizes))
+            arrival = self._shaper.arrival(self.connection.wire_bytes(sizes), kind != DATA or phase == "online")
         header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
         try:
             self.connection.send([header.pack() + described, *parts])

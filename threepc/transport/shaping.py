@@ -6,7 +6,8 @@ share. The sender works out when the last byte would leave the pipe and arrive; 
 its own downlink has let the message through, and waits until then. A stretch begins with a message's first byte: a message that passes
 three pipes of one rate takes the time of one.
 
-Uplinks and pipes serve one message after the other; a downlink is divided equally between the connections on which something arrives, as TCP
+Uplinks and pipes serve one message after the other, but what somebody waits for does not wait for all the bulk that was sent before: online and
+control messages have half of the rate until they are through, as a connection of their own has beside a busy one. A downlink is divided equally between the connections on which something arrives, as TCP
 does on the average, so that a small message does not wait behind all that somebody else has sent. All read the machine's one
 CLOCK_MONOTONIC, so this is for parties on one machine. Other traffic, congestion control and losses are not simulated.
 """
@@ -38,15 +39,24 @@ class Pipe:
         if not rate_bits_per_s > 0:
             raise ValueError("a link needs a positive rate and a delay that is not negative")
         self.ns_per_byte = 8e9 / rate_bits_per_s
-        self._free_at = 0
+        self._free_at = self._waited_at = 0  # when all that has entered is through, and all of it that somebody waits for
         self._lock = threading.Lock()
 
-    def through(self, first: int, last: int, size: int) -> tuple[int, int]:
-        """When the first and the last of `size` bytes leave it, which enter it at the times `first` and `last`, after all that entered before."""
+    def through(self, first: int, last: int, size: int, waited_for: bool = False) -> tuple[int, int]:
+        """When the first and the last of `size` bytes leave it, which enter it at the times `first` and `last`, after all that entered before.
+
+        waited_for: beside the bulk that entered before, at half of the rate; that keeps the time it was given, and what enters next comes later.
+        """
+        took = round(size * self.ns_per_byte)
         with self._lock:
-            begun = max(first, self._free_at)
-            self._free_at = max(last, begun + round(size * self.ns_per_byte))
-            return begun, self._free_at
+            if not waited_for:
+                begun = max(first, self._free_at)
+                self._free_at = max(last, begun + took)
+                return begun, self._free_at
+            begun = max(first, self._waited_at)
+            self._waited_at = max(last, begun + took + min(took, max(0, self._free_at - begun)))
+            self._free_at = max(self._free_at + took, self._waited_at)
+            return begun, self._waited_at
 
 
 class _Message:
@@ -197,11 +207,14 @@ class Shaper:
         self._downlink = downlink
         self._ns_per_byte_of_peer = Pipe(min(rate_bits_per_s, peer_uplink)).ns_per_byte
 
-    def arrival(self, size: int) -> int:
-        """Send `size` bytes now; the clock's reading, in nanoseconds, when the last of them arrives at the receiver's downlink."""
+    def arrival(self, size: int, waited_for: bool = False) -> int:
+        """Send `size` bytes now; the clock's reading, in nanoseconds, when the last of them arrives at the receiver's downlink.
+
+        waited_for: as of `Pipe.through`.
+        """
         first = last = self._clock()
         for pipe in self._pipes:
-            first, last = pipe.through(first, last, size)
+            first, last = pipe.through(first, last, size, waited_for)
         return last + self._delay_ns
 
     def flow(self, connection: Connection, before: Flow | None = None) -> Flow | None:
