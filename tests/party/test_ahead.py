@@ -6,7 +6,7 @@ import pytest
 
 from tests.party.parties import Stranger, assert_close, images, serving, small_model, told_model
 from threepc.errors import InputError, RunError
-from threepc.party import inference
+from threepc.party import inference, pacing
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.pool import SessionPool, in_order, shares
@@ -174,8 +174,9 @@ def test_the_provider_looks_for_itself():
             channel.close()
 
 
-def test_who_has_more_dealt_than_was_said_waits_for_credit():
-    """A client may be anybody's program: what it has dealt without using it ends at the provider's budget."""
+def test_who_has_more_dealt_than_was_said_waits_for_credit(monkeypatch):
+    """A client may be anybody's program: what it has dealt without using it ends at the provider's budget, where that is more than a grant."""
+    monkeypatch.setattr(pacing, "GRANT", 1 << 16)
     connector = MemoryConnector()
     small = dataclasses.replace(OPTIONS, budget=2 * LARGEST, timeout=0.5)
     with serving(connector, MODEL, small) as (_, provider):

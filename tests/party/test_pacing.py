@@ -9,11 +9,22 @@ from hypothesis import strategies as st
 
 from tests.party.parties import assert_close, images, small_model
 from threepc.errors import RunError
+from threepc.party import pacing
 from threepc.party.one_host import ThreeThreads
-from threepc.party.pacing import GRANT, PacedReceiver, PacedSender
+from threepc.party.pacing import PacedReceiver, PacedSender
 from threepc.transport import memory
 from threepc.transport.channel import Channel
 from threepc.transport.connection import NoAnswerError
+
+GRANT = 1 << 16
+"""Smaller than in use, so that small messages and a small network are large against it."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_grants():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacing, "GRANT", GRANT)
+        yield
 
 
 def channels(timeout=5.0):

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from threepc.errors import RunError
 from threepc.transport.channel import Channel
 from threepc.transport.connection import NoAnswerError
 from threepc.transport.keys import KeyPair
+from threepc.transport.turns import QUIET_S
 from threepc.transport.wires import PIECE_BYTES, wire_bytes
 from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
@@ -47,6 +50,7 @@ def test_frames_around_the_size_of_a_piece(link):
     frames = [np.arange(size, dtype=np.uint32).astype(np.uint8) for size in sizes]
     with client, server:
         for one, two in ((client, server), (server, client)):
+            two.allow(sum(sizes))
             for order in (frames, frames[::-1]):
                 one.send([b"first", *order])
                 _, *got = two.receive(PATIENCE)
@@ -122,6 +126,23 @@ def test_many_threads_take_turns(link):
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_who_waits_for_new_connections_hinders_nobody_and_misses_none(link):
+    """Whether somebody else has the turn, has just had it, or nobody has had it for a while."""
+    client, server = link.pair()
+    with client, server:
+        for pause in (0.0, QUIET_S + 0.1):
+            time.sleep(pause)
+            with ThreadPoolExecutor(1) as pool:
+                accepting = pool.submit(link.listener.accept, PATIENCE)
+                for i in range(20):
+                    client.send([b"ask", bytes([i])])
+                    assert texts(server.receive(PATIENCE)) == [b"ask", bytes([i])]
+                with link.connect() as other, accepting.result() as there:
+                    other.send([b"new"])
+                    assert texts(there.receive(PATIENCE)) == [b"new"]
+        assert link.listener.accept(0) is None
 
 
 def test_one_thread_sends_while_another_receives(link):
@@ -290,6 +311,7 @@ def test_clients_may_come_first(private):
 DYING = """
 import sys
 from threepc.transport.keys import KeyPair
+from threepc.transport.turns import QUIET_S
 from threepc.transport.zmq_dealer import connect
 address, public, secret, server_key = sys.argv[1:]
 keys = {} if not public else {"keys": KeyPair(public.encode(), secret.encode()), "server_key": server_key.encode()}
@@ -340,6 +362,7 @@ def test_a_client_killed_before_it_was_accepted(link):
 SERVING = """
 import sys
 from threepc.transport.keys import KeyPair
+from threepc.transport.turns import QUIET_S
 from threepc.transport.zmq_listener import Listener
 address, public, secret, client_key = sys.argv[1:]
 keys = {} if not public else {"keys": KeyPair(public.encode(), secret.encode()), "authorised": [client_key.encode()]}

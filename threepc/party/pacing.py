@@ -14,7 +14,7 @@ from threepc.party.session import number_field
 from threepc.transport.channel import Channel
 from threepc.transport.framing import Control, Layout
 
-GRANT = 1 << 16
+GRANT = 8 << 20
 """Credit is granted when more than this many bytes have been consumed; a sender never waits for credit for fewer."""
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,11 +68,12 @@ def by_link(counts: Counts) -> dict[str, dict[str, list[int]]]:
 
 def by_step(plan: Plan, counts: Counts) -> list[list[int]]:
     """[bytes, online messages] of every step, whose addresses run from its op to the next step's."""
-    starts = [step.op for step in plan.steps] + [1 << 32]
-    result = []
-    for begin, end in itertools.pairwise(starts):
-        mine = [(phase, count) for (_, phase, op), count in counts.items() if begin <= op < end and phase != "setup"]
-        result.append([sum(c.bytes for _, c in mine), sum(c.messages for phase, c in mine if phase == "online")])
+    starts, result = [step.op for step in plan.steps], [[0, 0] for _ in plan.steps]
+    for (_, phase, op), count in counts.items():
+        if phase != "setup" and op >= starts[0]:
+            entry = result[bisect.bisect_right(starts, op) - 1]
+            entry[0] += count.bytes
+            entry[1] += count.messages * (phase == "online")
     return result
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Plan:
         """Of these, those whose weights are not an earlier one's: what is masked and sent."""
         return [step for step in self.linear if step.weights == step.name]
 
-    @property
+    @cached_property
     def before_results(self) -> int:
         """The index of the last step before which the client has nothing of any result."""
         return next((index for index, step in enumerate(self.steps) if isinstance(step, OutputStep)), len(self.steps)) - 1

@@ -63,22 +63,22 @@ class DRelu:
 
     # What travels, in bytes
 
-    @property
+    @cached_property
     def dealt_bytes(self) -> int:
         """P to S, or to C, offline."""
         return 8 * plane_words(self.count, self.comparison.rows.dealt)
 
-    @property
+    @cached_property
     def leaf_bytes(self) -> int:
         """Either way: the leaf wires (messages 1 and 2)."""
         return 8 * self.decisions * plane_words(self.count, self.comparison.rows.leaves)
 
-    @property
+    @cached_property
     def group_bytes(self) -> int:
         """Either way: the group wires (messages 2 and 3)."""
         return 8 * self.decisions * plane_words(self.count, self.comparison.rows.top)
 
-    @property
+    @cached_property
     def bit_bytes(self) -> int:
         """Either way: one bit (messages 3 and 4)."""
         return 8 * self.decisions * plane_words(self.count, 1)

@@ -20,6 +20,7 @@ P also sends kappa_0 = beta' c - sigma p_0, kappa_1 = (1 - beta') c - sigma p_1,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Gate:
     constant: int | None = None
     slopes: Slopes | None = None
 
-    @property
+    @cached_property
     def _carry_bits(self) -> int:
         """Of n M in units of its own: `NARROW_LIFT` at most, and 32 with slopes."""
         return self.lift.bits - self.lift.kept_bits + (self.slopes.bits if self.slopes else 0)
@@ -58,12 +59,12 @@ class Gate:
         """Word type of the ring."""
         return word_of(self.lift.bits)
 
-    @property
+    @cached_property
     def dealt_bytes(self) -> int:
         """P to S, offline."""
         return packed_bytes(self.count, self._pad_words * self.lift.bits + 2 * self._carry_bits)
 
-    @property
+    @cached_property
     def value_bytes(self) -> int:
         """C to S, online (message 4): v."""
         return packed_bytes(self.count, self.lift.bits)

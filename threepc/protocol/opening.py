@@ -12,6 +12,7 @@ The cut before the opening is ours; it saves `shift` bits of C's offline message
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Opening:
         """Word type of the cut ring."""
         return word_of(self.cut.kept_bits)
 
-    @property
+    @cached_property
     def message_bytes(self) -> int:
         """C to S, offline; and S to C, online: the opened values."""
         return packed_bytes(self.count, self.cut.kept_bits)

@@ -42,7 +42,7 @@ class Relu(ReluLayer):
         """Of the channels that decide."""
         return Gate(self.op, self.opening.count, self._lift, self.constant, self._gate_slopes)
 
-    @property
+    @cached_property
     def decision_bytes(self) -> DecisionBytes:
         """Wires, bits and gates."""
         wires = self.drelu.leaf_bytes + self.drelu.group_bytes + self.drelu.bit_bytes

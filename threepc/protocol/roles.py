@@ -222,8 +222,9 @@ class KernelArgument:
     """A received array as kernels take it. numba types read-only arrays apart and would compile every kernel for both; no kernel writes to these."""
 
     def __init__(self, received: np.ndarray) -> None:
-        self._received = received
-        self.__array_interface__ = received.__array_interface__ | {"data": (received.ctypes.data, False)}
+        interface = received.__array_interface__
+        interface["data"] = interface["data"][0], False
+        self._received, self.__array_interface__ = received, interface
 
     @property
     def array(self) -> np.ndarray:

@@ -29,9 +29,9 @@ class Waker:
         os.close(self._descriptor)
 
 
-def poll(poller: select.poll, waker: Waker, timeout_ms: float | None) -> bool:
-    """Wait until one of the poller's descriptors, the waker's among them, is readable; False after `timeout_ms` without."""
-    ready = poller.poll(timeout_ms)
-    if (waker.fileno(), select.POLLIN) in ready:
+def poll(poller: select.poll, waker: Waker, timeout_ms: float | None) -> list[int]:
+    """Wait until one of the poller's descriptors, the waker's among them, is readable: those that are, none after `timeout_ms` without."""
+    ready = [descriptor for descriptor, _ in poller.poll(timeout_ms)]
+    if waker.fileno() in ready:
         waker.clear()
-    return bool(ready)
+    return ready

@@ -25,6 +25,8 @@ from threepc.transport.wires import WATCH_MS, Probe, Wire, wire_bytes
 from threepc.transport.zmq_sockets import Context, Socket
 
 _FLUSH_MS = 1
+_LOOK_S = 0.01
+"""So often at most a socket is asked for what nobody waits for; each time takes some system calls."""
 _RETRY_S, _LONGEST_RETRY_S, _CALL_S = 0.05, 0.25, 0.5
 _PATIENCE_S, _AGAIN_S = 2.0, 20.0
 """After this time without an answer, and then every so often, somebody is told for whom this party waits."""
@@ -114,6 +116,8 @@ def _try(address: str, keys: KeyPair | None, server_key: bytes | None, deadline:
             outcome = _handshake(monitor, deadline)
             if isinstance(outcome, _Failure):
                 return outcome
+            if not is_tcp(address):
+                zmq_sockets.widen(outcome)
             waker = Waker()
             stack.callback(waker.close)
             connection = DealerConnection(context, dealer, monitor, waker, address, server_key if is_tcp(address) else None, outcome)
@@ -207,6 +211,7 @@ class DealerConnection(Connection):
         self._arrived: deque[list[memoryview]] = deque()
         self._end: str | None = None
         self._broken = self._closed = False
+        self._look_at = 0.0  # by time.monotonic
         zmq_sockets.send_frames(socket, zmq_sockets.HELLO, self._encrypted)
         if self._encrypted:
             self.wire = Wire(descriptor)
@@ -225,11 +230,12 @@ class DealerConnection(Connection):
                 self._waker.set()
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Hand the frames to libzmq, and take in what has arrived meanwhile: it may be the peer's goodbye."""
+        """Hand the frames to libzmq, and now and then take in what has arrived meanwhile: it may be the peer's goodbye."""
         with self._lock:
             if self._closed:
                 raise closed_here(self)
-            self._drain()
+            if time.monotonic() >= self._look_at:
+                self._drain()
             if self._end is None:
                 zmq_sockets.send_frames(self._socket, frames, self._encrypted)
             if self._waiting and (self._arrived or self._end is not None or zmq_sockets.is_readable(self._socket)):
@@ -251,7 +257,8 @@ class DealerConnection(Connection):
                     remaining = None if deadline is None else (deadline - time.monotonic()) * 1000
                     if remaining is not None and remaining <= 0:
                         raise no_answer(self, timeout)
-                    poll(self._poller, self._waker, remaining)
+                    if self._monitor.fileno() in poll(self._poller, self._waker, remaining):
+                        self._look_at = 0.0
                 finally:
                     self._waiting = False
 
@@ -294,7 +301,7 @@ class DealerConnection(Connection):
         """The next message if there is one. What had arrived before the connection ended is still received."""
         if self._closed:
             raise closed_here(self)
-        while not self._arrived and self._drain():
+        while not self._arrived and self._drain(1):
             pass
         if self._arrived:
             frames = self._arrived.popleft()
@@ -320,13 +327,13 @@ class DealerConnection(Connection):
             self._drain()
         return 0 if self._end is not None else max(round((deadline - time.monotonic()) * 1000), 0)
 
-    def _drain(self) -> bool:
+    def _drain(self, most: int = zmq_sockets.AT_ONCE) -> bool:
         """Take in what has arrived, also on behalf of a sender, who may never receive and must still learn of a goodbye.
 
         Returns True when that was so much that more may be there.
         """
-        whole = self._is_whole()
-        for _ in range(zmq_sockets.AT_ONCE):
+        whole = not self._broken and (time.monotonic() < self._look_at or self._is_whole())
+        for _ in range(most):
             if self._end is not None or not zmq_sockets.is_readable(self._socket):
                 break
             frames = zmq_sockets.receive_frames(self._socket)
@@ -347,6 +354,7 @@ class DealerConnection(Connection):
 
     def _is_whole(self) -> bool:
         """Whether libzmq has told nothing yet of the wire's end."""
+        self._look_at = time.monotonic() + _LOOK_S
         self._broken |= zmq.EVENT_DISCONNECTED in [event for event, _ in zmq_sockets.events(self._monitor)]
         return not self._broken
 

@@ -10,7 +10,7 @@ import queue
 import select
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import zmq
 from zmq.utils import z85
@@ -149,7 +149,7 @@ class Listener:
         """The next new connection, or None after `timeout` seconds without one. Raises RunError when the listener is closed."""
         with self._accepting:
             try:
-                connection = self.turns.get(self._pending, None if timeout is None else max(timeout, 0))
+                connection = self.turns.get(self._pending, None if timeout is None else max(timeout, 0), patient=True)
             except queue.Empty:
                 return None
             if connection is None:
@@ -197,7 +197,7 @@ class Listener:
         """Send a message to one peer, for `AcceptedConnection`."""
         with self._lock:
             if self._reaches(connection.identity, frames):
-                if zmq_sockets.is_readable(self._router):
+                if self.turns.taken and zmq_sockets.is_readable(self._router):
                     self.turns.wake()
                 return
             self._drain()  # its last words come before its end
@@ -291,14 +291,16 @@ class Listener:
         if connection is not None:
             connection.end(zmq_sockets.LOST)
 
-    def _drain(self) -> bool:
-        """Hand out what has arrived; True when that was so much that more may be there."""
+    def _drain(self, wanted: queue.SimpleQueue[Any] | None = None) -> bool:
+        """Hand out what has arrived, until there is something for who wants it; True when that was so much that more may be there."""
         with self._lock:
             for _ in range(zmq_sockets.AT_ONCE):
                 if self._closing or not zmq_sockets.is_readable(self._router):
                     break
                 identity, *frames = zmq_sockets.receive_frames(self._router)
                 self._dispatch(identity.bytes, frames)
+                if wanted is not None and not wanted.empty():
+                    return False
             else:
                 return True
             while self._broken:
@@ -329,6 +331,8 @@ class Listener:
             connection.wire = self._wires.greet(descriptor)
             if peer in self._unlimited:
                 connection.allow(0)
+        else:
+            zmq_sockets.widen(descriptor)
         self._register(identity, descriptor)
         if len(frames) > 1 or len(frames[0]) > 0:
             self.dismiss(connection, "did not understand the greeting")

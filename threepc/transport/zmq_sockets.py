@@ -7,6 +7,9 @@ signal of a message that came meanwhile, so whoever operates a socket looks afte
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket as socket_module
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +17,7 @@ import numpy as np
 import zmq
 
 from threepc.errors import InputError
+from threepc.transport import lending
 from threepc.transport.addresses import is_tcp
 from threepc.transport.connection import Buffer, byte_view
 from threepc.transport.descriptors import check_spare
@@ -28,6 +32,7 @@ LOST = "closed the connection unexpectedly: has it ended?"
 REVOKED = "accepts this party's public key no longer"
 REASON_LIMIT = 200
 FRAMES_LIMIT = 1 << 14
+SEND_BUFFER = 1 << 20
 AT_ONCE = 64  # messages are taken from a socket before others have their turn
 LINGER_MS = 5000
 HANDSHAKE_MS = 10_000
@@ -50,8 +55,8 @@ _TCP: dict[int, int] = {
     zmq.TCP_KEEPALIVE_INTVL: 10,
     zmq.TCP_KEEPALIVE_CNT: 3,
 }
-# a plain integer: enumerations' operators cost more than the call
-_POLLIN = int(zmq.POLLIN)
+# plain integers: enumerations' operators cost more than the call
+_POLLIN, _NOBLOCK, _MORE = int(zmq.POLLIN), int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 _EVENT = struct.Struct("=HI")
@@ -103,6 +108,19 @@ def new_socket(context: Context, kind: int, address: str, keys: KeyPair | None) 
     return socket
 
 
+def widen(descriptor: int) -> None:
+    """Let more of a frame lie in the kernel on its way through a Unix socket, so that the threads at its ends wake each other less often."""
+    with contextlib.suppress(OSError):  # it was closed
+        held = os.dup(descriptor)
+        try:
+            end = socket_module.socket(fileno=held)
+        except OSError:
+            os.close(held)
+            raise
+        with end:
+            end.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_SNDBUF, SEND_BUFFER)
+
+
 def is_readable(socket: Socket) -> bool:
     """Whether a message waits, whatever the file descriptor says."""
     return bool(int(socket.getsockopt(zmq.EVENTS)) & _POLLIN)
@@ -110,9 +128,10 @@ def is_readable(socket: Socket) -> bool:
 
 def receive_frames(socket: Socket) -> list[zmq.Frame]:
     """All frames of the message that waits on a readable socket; one of too many is cut short, and so no message of anybody's."""
-    frames = [socket.recv(zmq.NOBLOCK, copy=False)]
+    lending.collect()
+    frames = [socket.recv(_NOBLOCK, copy=False)]
     while frames[-1].more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frame = socket.recv(_NOBLOCK, copy=False)
         if len(frames) < FRAMES_LIMIT:
             frames.append(frame)
         else:
@@ -121,14 +140,15 @@ def receive_frames(socket: Socket) -> list[zmq.Frame]:
 
 
 def send_frames(socket: Socket, frames: Sequence[Buffer], encrypted: bool) -> None:
-    """Queue a message. pyzmq copies small frames and sends large ones from where they lie."""
+    """Queue a message. Small frames are copied, large ones sent from where they lie."""
+    lending.collect()
     views = list(map(byte_view, frames))
     if encrypted:
         views = [piece for view in views for piece in _pieces(view)]
-    *rest, last = views
-    for frame in rest:
-        socket.send(frame, zmq.NOBLOCK | zmq.SNDMORE, copy=False)
-    socket.send(last, zmq.NOBLOCK, copy=False)
+    for left, view in zip(range(len(views) - 1, -1, -1), views, strict=True):
+        flags = _MORE if left else _NOBLOCK
+        if not lending.send(socket, view, flags):
+            socket.send(view, flags)
 
 
 def read_only(frames: Sequence[zmq.Frame], encrypted: bool) -> list[memoryview]:
