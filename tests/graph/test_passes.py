@@ -8,7 +8,16 @@ from torch.nn import functional as F
 from tests.graph.networks import Wrapped, assert_same_function, randomize
 from threepc.graph.importer import import_module
 from threepc.graph.ir import Graph, check_weights
-from threepc.graph.passes import fold_average, merge_additions, merge_gates, pool_before_relu, short_slopes, standard_passes, sweep
+from threepc.graph.passes import (
+    average_before_slopes,
+    fold_average,
+    merge_additions,
+    merge_gates,
+    pool_before_relu,
+    short_slopes,
+    standard_passes,
+    sweep,
+)
 
 X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
@@ -156,6 +165,26 @@ def test_other_slopes_stay(forward):
     model, graph, weights = imported(forward, a=nn.Conv2d(3, 3, 1), b=nn.Conv2d(3, 2, 1))
     graph, _ = sweep(graph, weights)
     assert short_slopes(graph, weights)[0] == graph
+
+
+def prelu():
+    act = nn.PReLU(3)
+    with torch.no_grad():
+        act.weight[:] = torch.tensor([0.25, -0.5, 1.5])
+    return act
+
+
+@pytest.mark.parametrize("pool", [lambda x: x.mean((2, 3), keepdim=True), lambda x: F.avg_pool2d(x, 3, 2, 1)], ids=["all", "padded"])
+def test_slopes_are_multiplied_once_for_each_average(pool):
+    model, graph, weights = imported(lambda m, x: pool(m.act(m.a(x))), a=nn.Conv2d(3, 3, 1), act=prelu())
+    after = same_after(average_before_slopes, model, graph, weights)
+    assert [node.kind for node in after.nodes] == ["input", "conv", "rectify", "avgpool", "conv", "output"]
+    assert {node.shape[0] for node in after.nodes if node.kind in ("rectify", "avgpool")} == {6}
+
+
+def test_slopes_that_something_else_reads_stay_before_the_average():
+    model, graph, weights = imported(lambda m, x: (y := m.act(m.a(x))) + y.mean((2, 3), keepdim=True), a=nn.Conv2d(3, 3, 1), act=prelu())
+    assert same_after(average_before_slopes, model, graph, weights) == graph
 
 
 def test_what_the_output_does_not_need_is_swept():

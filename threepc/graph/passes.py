@@ -113,7 +113,7 @@ def _scaled_inputs(weight: np.ndarray, affine: np.ndarray, groups: int) -> np.nd
 
 def standard_passes(graph: Graph, weights: Weights, blocks: frozenset[str] = frozenset()) -> tuple[Graph, Weights]:
     """All passes below, in order. `blocks` names the relu and clip nodes that a relu spec computes in patches: they stay in place."""
-    graph, weights = fold_hidden_slopes(*merge_additions(*merge_gates(*sweep(graph, weights))))
+    graph, weights = fold_hidden_slopes(*average_before_slopes(*merge_additions(*merge_gates(*sweep(graph, weights)))))
     return share_weights(*fold_average(*pool_before_relu(*short_slopes(*fold_slopes(graph, weights)), blocks)))
 
 
@@ -205,6 +205,22 @@ def _hidden_slopes(graph: Graph, node: Node) -> bool:
     """Whether a node is the convolution of a PReLU: it alone has a rectify node's two channels as a group."""
     a = node.attrs
     return node.kind == "conv" and graph[node.inputs[0]].kind == "rectify" and a["kernel"] == [1, 1] and a["groups"] == node.shape[0]
+
+
+def average_before_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
+    """average(prelu(x)) becomes prelu's slopes times the averages of x and relu(x), where the average alone reads the PReLU.
+
+    The same numbers, and the slopes' product is truncated once for each average instead of once for each value.
+    """
+    readers, nodes = graph.consumers(), {node.name: node for node in graph.nodes}
+    for pool in graph.nodes:
+        mix = nodes[pool.inputs[0]] if pool.kind == "avgpool" else None
+        if mix is None or not _hidden_slopes(graph, mix) or weights[mix.name]["bias"].any() or len(readers[mix.name]) != 1:
+            continue
+        nodes[mix.name] = replace(pool, name=mix.name, inputs=mix.inputs, shape=(2 * pool.shape[0], *pool.shape[1:]))
+        nodes[pool.name] = replace(mix, name=pool.name, inputs=(mix.name,), shape=pool.shape)
+        weights = {pool.name if name == mix.name else name: part for name, part in weights.items()}
+    return Graph(tuple(nodes.values())), dict(weights)
 
 
 def fold_hidden_slopes(graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
