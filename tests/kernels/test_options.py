@@ -53,6 +53,33 @@ def test_other_processors_compute_the_same(environment, bits):
     assert run.stdout.split() == ["False", str(bits), *map(str, checksums())]
 
 
+def test_processes_that_compile_at_the_same_moment_do_not_mix_machine_code(tmp_path):
+    """The first has read the index, then the second saves, then the first does."""
+    first, second, third = (options._FilesByKey(str(tmp_path), "kernel-1.py311", "stamp") for _ in range(3))
+    index = first._load_index()
+    second.save("key of the second", "code of the second")
+    first._load_index = lambda: index
+    first.save("key of the first", "code of the first")
+    assert third.load("key of the first") == "code of the first"
+    assert third.load("key of the second") is None  # lost, and compiled again
+    second.save("key of the second", "code of the second")
+    assert [third.load(f"key of the {which}") for which in ("first", "second")] == ["code of the first", "code of the second"]
+    for file in tmp_path.glob("*.nbc"):
+        file.unlink()
+    assert third.load("key of the first") is None
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_every_kernel_keeps_its_machine_code_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("THREEPC_CACHE", str(tmp_path))
+    kernel = options.kernel(lambda x: x + 1)
+    assert (kernel(1), kernel(1.5)) == (2, 2.5)
+    assert isinstance(kernel._cache._cache_file, options._FilesByKey)
+    assert len({file.name for file in tmp_path.rglob("*.nbc")}) == 2
+    again = options.kernel(kernel.py_func)
+    assert (again(1), again(1.5), again.stats.cache_misses) == (2, 2.5, {})
+
+
 @pytest.fixture
 def fresh_cache():
     """`cache_directory` without what it remembers, before and after."""

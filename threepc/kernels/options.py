@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numba
 from llvmlite import binding as llvm
-from numba.core import config
+from numba.core import caching, config
 
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
@@ -95,6 +95,20 @@ def _use_wide_vectors() -> None:
         config.CPU_FEATURES = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"
 
 
+class _FilesByKey(caching.IndexDataCacheFile):
+    """numba's compiled overloads of one function, each in a file whose name follows from what it was compiled for.
+
+    numba numbers these files by an index that it does not lock. Two processes that compile one function for different arguments at the same moment
+    could give both one number, and a third would run the machine code of the wrong one. Here they can at worst lose a line of the index,
+    and compile again. The index names a file only once it is whole.
+    """
+
+    def save(self, key, data):
+        name = f"{self._index_name.removesuffix('.nbi')}.{hashlib.sha256(self._dump(key)).hexdigest()[:32]}.nbc"
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
+
 def kernel(function):
     """Compile a function at its first call, without the interpreter lock, and keep its machine code in `cache_directory`."""
     directory = cache_directory()
@@ -103,9 +117,12 @@ def kernel(function):
     # numba reads the directory when it decorates, so that the setting of other users of numba in this process stays theirs.
     others, config.CACHE_DIR = config.CACHE_DIR, directory
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
+        compiled = numba.njit(cache=True, **_OPTIONS)(function)
     finally:
         config.CACHE_DIR = others
+    cache = compiled._cache
+    cache._cache_file = _FilesByKey(cache.cache_path, cache._impl.filename_base, cache._impl.locator.get_source_stamp())
+    return compiled
 
 
 def inline(function):
