@@ -1,6 +1,8 @@
 """Large frames go out from where they lie: whoever sends may forget them at once, and libzmq is waited for by nobody."""
 
 import gc
+import subprocess
+import sys
 import time
 import weakref
 
@@ -82,3 +84,32 @@ def test_what_cannot_be_sent_is_let_go_of(ends):
         send_frames(one, [array], encrypted=False)
     del array
     assert is_gone(reference)
+
+
+def test_where_libzmq_is_hidden_pyzmq_sends(ends, monkeypatch):
+    monkeypatch.setattr(lending, "_zmq_calls", None)
+    one, two = ends
+    array = np.arange(lending.LEAST, dtype=np.uint32)
+    send_frames(one, [b"first", array], encrypted=False)
+    assert [frame.bytes for frame in receive_frames(two)] == [b"first", array.tobytes()]
+
+
+ENDING = """
+import numpy as np, zmq, sys
+from threepc.transport.zmq_sockets import send_frames
+context = zmq.Context()
+socket = context.socket(zmq.PAIR)
+socket.set(zmq.LINGER, 0)
+socket.connect(sys.argv[1])
+for _ in range(200):
+    send_frames(socket, [np.ones(1 << 18, np.uint8)], encrypted=False)
+print("sent", flush=True)
+"""
+
+
+def test_a_process_ends_while_libzmq_still_sends(tmp_path):
+    address = f"ipc://{tmp_path}/ending"
+    with zmq.Context() as context, context.socket(zmq.PAIR) as end:
+        end.bind(address)
+        ended = subprocess.run([sys.executable, "-c", ENDING, address], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "sent\n", "")

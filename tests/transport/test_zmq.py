@@ -311,7 +311,6 @@ def test_clients_may_come_first(private):
 DYING = """
 import sys
 from threepc.transport.keys import KeyPair
-from threepc.transport.turns import QUIET_S
 from threepc.transport.zmq_dealer import connect
 address, public, secret, server_key = sys.argv[1:]
 keys = {} if not public else {"keys": KeyPair(public.encode(), secret.encode()), "server_key": server_key.encode()}
@@ -362,7 +361,6 @@ def test_a_client_killed_before_it_was_accepted(link):
 SERVING = """
 import sys
 from threepc.transport.keys import KeyPair
-from threepc.transport.turns import QUIET_S
 from threepc.transport.zmq_listener import Listener
 address, public, secret, client_key = sys.argv[1:]
 keys = {} if not public else {"keys": KeyPair(public.encode(), secret.encode()), "authorised": [client_key.encode()]}

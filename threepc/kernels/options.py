@@ -3,6 +3,7 @@
 Set THREEPC_CACHE to keep compiled kernels elsewhere than in ~/.cache/threepc, THREEPC_NO_IFMA=1 to do without AVX-512 IFMA.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -109,19 +110,35 @@ class _FilesByKey(caching.IndexDataCacheFile):
         self._save_index({**self._load_index(), key: name})
 
 
-def kernel(function):
-    """Compile a function at its first call, without the interpreter lock, and keep its machine code in `cache_directory`."""
-    directory = cache_directory()
-    if directory is None:
-        return numba.njit(**_OPTIONS)(function)
+@contextlib.contextmanager
+def _kept():
+    """Whether what numba decorates meanwhile is kept, in `cache_directory`."""
     # numba reads the directory when it decorates, so that the setting of other users of numba in this process stays theirs.
-    others, config.CACHE_DIR = config.CACHE_DIR, directory
+    others, directory = config.CACHE_DIR, cache_directory()
+    config.CACHE_DIR = directory or others
     try:
-        compiled = numba.njit(cache=True, **_OPTIONS)(function)
+        yield directory is not None
     finally:
         config.CACHE_DIR = others
-    cache = compiled._cache
-    cache._cache_file = _FilesByKey(cache.cache_path, cache._impl.filename_base, cache._impl.locator.get_source_stamp())
+
+
+def kernel(function):
+    """Compile a function at its first call, without the interpreter lock, and keep its machine code in `cache_directory`."""
+    with _kept() as kept:
+        compiled = numba.njit(cache=kept, **_OPTIONS)(function)
+    if kept:
+        cache = compiled._cache
+        cache._cache_file = _FilesByKey(cache.cache_path, cache._impl.filename_base, cache._impl.locator.get_source_stamp())
+    return compiled
+
+
+def callback(signature):
+    """Compile a function at once into one of C, which libraries may call from threads that know no interpreter; its `address` is what they take."""
+
+    def compiled(function):
+        with _kept() as kept:
+            return numba.cfunc(signature, cache=kept)(function)
+
     return compiled
 
 

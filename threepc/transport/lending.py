@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import zmq
 from zmq.backend.cython import _zmq
 
+from threepc.kernels.marks import set_mark
+
 LEAST = 1 << 16
 """Smaller buffers are copied, which costs less."""
 PLACES = 1024
-"""Buffers that libzmq may hold at once; further ones are copied."""
-
-_WAITING = -1
+"""Buffers that libzmq may hold at once; further ones are not lent."""
 
 
 class _Message(ctypes.Structure):
@@ -27,24 +29,34 @@ class _Message(ctypes.Structure):
     _fields_ = (("content", ctypes.c_uint64 * 8),)
 
 
-# Of pyzmq's own library. These calls return at once, so the interpreter is not given away meanwhile.
-_LIBRARY = ctypes.PyDLL(_zmq.__file__)
-_VOID, _MESSAGE = ctypes.c_void_p, ctypes.POINTER(_Message)
-_init_data, _send, _close = _LIBRARY.zmq_msg_init_data, _LIBRARY.zmq_msg_send, _LIBRARY.zmq_msg_close
-_init_data.argtypes = _MESSAGE, _VOID, ctypes.c_size_t, _VOID, _VOID
-_send.argtypes = _MESSAGE, _VOID, ctypes.c_int
-_close.argtypes = (_MESSAGE,)
+class _Calls(NamedTuple):
+    """Of libzmq, which pyzmq has no names for."""
 
-# What libzmq calls, as f(buffer, mark), when it needs a buffer no more: in a thread of its own, where nothing of the interpreter may run. Of libc's
-# functions of two pointers this one writes what it reads from the first, made positive, where the second points to; so a mark of -1 is gone.
-_set_mark = ctypes.cast(ctypes.CDLL(None).sem_getvalue, _VOID)
+    init_data: Callable[..., int]
+    send: Callable[..., int]
+    close: Callable[..., int]
+    errno: Callable[[], int]
+
+
+def _calls() -> _Calls | None:
+    """Those of the library that pyzmq uses; None where it hides them, as on systems for which it was linked otherwise."""
+    void, message = ctypes.c_void_p, ctypes.POINTER(_Message)
+    try:
+        library: Any = ctypes.PyDLL(_zmq.__file__)  # its calls return at once, so the interpreter is not given away meanwhile
+        calls = _Calls(library.zmq_msg_init_data, library.zmq_msg_send, library.zmq_msg_close, library.zmq_errno)
+    except (OSError, AttributeError):
+        return None
+    calls.init_data.argtypes = message, void, ctypes.c_size_t, void, void  # type: ignore[attr-defined]  # of ctypes
+    calls.send.argtypes = message, void, ctypes.c_int  # type: ignore[attr-defined]  # of ctypes
+    calls.close.argtypes = (message,)  # type: ignore[attr-defined]  # of ctypes
+    return calls
 
 
 class _Lent:
     """The buffers that libzmq reads. They stay alive here, whatever becomes of the sockets."""
 
     def __init__(self) -> None:
-        self._marks = np.full(PLACES, _WAITING, np.int32)
+        self._marks = np.zeros(PLACES, np.uint8)
         self._address: int = self._marks.ctypes.data
         self._buffers: dict[int, np.ndarray] = {}
         self._free = list(range(PLACES))
@@ -57,40 +69,41 @@ class _Lent:
                 return None
             place = self._free.pop()
             self._buffers[place] = buffer
-        return self._address + place * self._marks.itemsize
+        return self._address + place
 
     def collect(self) -> None:
         """Let go of what libzmq needs no more."""
         if not self._buffers:
             return
         with self._lock:
-            for place in np.flatnonzero(self._marks != _WAITING).tolist():
-                self._marks[place] = _WAITING
+            for place in np.flatnonzero(self._marks).tolist():
+                self._marks[place] = 0
                 del self._buffers[place]
                 self._free.append(place)
 
 
-_lent = _Lent()
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(_lent))  # libzmq's threads may read and mark to the very end of the process
+_lent, _zmq_calls = _Lent(), _calls()
+for kept in (_lent, set_mark):  # libzmq's threads may read and mark to the very end of the process
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 collect = _lent.collect
 
 
 def send(socket: zmq.Socket[bytes], view: memoryview, flags: int) -> bool:
-    """Send a large buffer, which nobody may write to afterwards, as a frame; False, with nothing sent, where it is better copied.
+    """Send a large buffer, which nobody may write to afterwards, as a frame; False, with nothing sent, where pyzmq is to send it.
 
     Raises zmq.ZMQError as `socket.send` does. The caller has the socket for itself.
     """
-    if view.nbytes < LEAST or socket.closed:
+    if _zmq_calls is None or view.nbytes < LEAST or socket.closed:
         return False
     buffer = np.frombuffer(view, np.uint8)
     mark = _lent.lend(buffer)
     if mark is None:
         return False
     message = _Message()
-    if _init_data(message, buffer.__array_interface__["data"][0], view.nbytes, _set_mark, mark) < 0:
-        raise zmq.ZMQError(_LIBRARY.zmq_errno())
-    if _send(message, socket.underlying, flags) < 0:
-        number = _LIBRARY.zmq_errno()
-        _close(message)  # which sets the mark
+    if _zmq_calls.init_data(message, buffer.__array_interface__["data"][0], view.nbytes, set_mark.address, mark) < 0:
+        raise zmq.ZMQError(_zmq_calls.errno())
+    if _zmq_calls.send(message, socket.underlying, flags) < 0:
+        number = _zmq_calls.errno()
+        _zmq_calls.close(message)  # which sets the mark
         raise zmq.ZMQError(number)
     return True

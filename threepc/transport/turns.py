@@ -33,7 +33,8 @@ class Turns:
     def __init__(self, drain: Callable[[Inbox | None], bool], descriptors: Iterable[int]) -> None:
         """`drain` moves what has arrived into the queues, without waiting; the descriptors say when it is worth calling.
 
-        It may stop as soon as there is something in the queue that it is given. It returns True when more may be there: a flood must not keep a thread from its own message, and the others from the socket.
+        It may stop as soon as there is something in the queue that it is given. It returns True when more may be there: a flood must not keep
+        a thread from its own message, and the others from the socket.
         """
         self._drain = drain
         self._waker = Waker()

@@ -148,7 +148,7 @@ def send_frames(socket: Socket, frames: Sequence[Buffer], encrypted: bool) -> No
     for left, view in zip(range(len(views) - 1, -1, -1), views, strict=True):
         flags = _MORE if left else _NOBLOCK
         if not lending.send(socket, view, flags):
-            socket.send(view, flags)
+            socket.send(view, flags, copy=view.nbytes < lending.LEAST)
 
 
 def read_only(frames: Sequence[zmq.Frame], encrypted: bool) -> list[memoryview]:
