@@ -120,6 +120,7 @@ def test_inspect_prints_a_table(config, capsys, monkeypatch):
         "room",
     ]
     assert any(line.split()[:3] == ["1", "relu", "4x4x5"] for line in lines)
+    assert "weights decide how many bits layers compare: a checkpoint may change bytes" in lines
 
 
 @pytest.mark.parametrize(

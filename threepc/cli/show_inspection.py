@@ -40,6 +40,9 @@ def show(inspection: Inspection) -> None:
         say(f"tables of {len(errors)} smooth activations: largest error {errors[worst]:.2g}, of {worst} (--json has each layer's)")
     say()
     say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")
+    say(plain["weights"])
+    if inspection.random_weights:
+        say("weights decide how many bits layers compare: a checkpoint may change bytes")
     say(
         f"{plain['ring_bits']}-bit ring, {plain['frac_bits']} fractional bits, {inspection.model.precision.signs}; "
         f"reveals {plain['reveal']}"

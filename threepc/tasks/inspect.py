@@ -23,7 +23,8 @@ class Inspection:
     """A network's public model and plan for a batch, where its spec came from, and the room of its layers, by step.
 
     rooms: a layer's largest value and the bits between it and what the layer holds, measured with `ranges_of`; margin: bits asked for.
-    expected: the error of results on some of these images; doubt: a warning, or nothing.
+    expected: the error of results on some of these images; doubt: a warning, or nothing. weights: where they come from; random_weights: there
+    was no checkpoint, so one may lead to other bits that layers compare, and to other bytes.
     """
 
     model: PublicModel
@@ -34,11 +35,14 @@ class Inspection:
     ranges_of: str
     expected: Expected
     doubt: str
+    weights: str
+    random_weights: bool
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-plain data, with the report's names where they are the same."""
         cost = self.plan.cost
         return self.model.facts(self.plan.batch, self.relu_spec) | {
+            "weights": self.weights,
             "reveal": self.model.reveal,
             "bytes": sizes(cost),
             "links": dict(sorted(_links(cost).items())),
@@ -68,7 +72,16 @@ def inspect(
     model = assembled.public
     rooms = room(model.plan(1), assembled.ranges)
     return Inspection(
-        model, model.plan(batch), assembled.spec_source, rooms, settings.margin, ranges_of(settings), assembled.expected, doubt(assembled)
+        model,
+        model.plan(batch),
+        assembled.spec_source,
+        rooms,
+        settings.margin,
+        ranges_of(settings),
+        assembled.expected,
+        doubt(assembled),
+        loaded.weights_source,
+        loaded.random_weights,
     )
 
 
