@@ -76,7 +76,8 @@ class _Lent:
         if not self._buffers:
             return
         with self._lock:
-            for place in np.flatnonzero(self._marks).tolist():
+            set_now = self._marks != 0  # numpy refuses to look for what is not zero in an array that changes meanwhile
+            for place in np.flatnonzero(set_now).tolist():
                 self._marks[place] = 0
                 del self._buffers[place]
                 self._free.append(place)
