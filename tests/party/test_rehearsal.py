@@ -1,5 +1,7 @@
 """Rehearsals: once for each role and model, with keys of their own, and never longer than others wait."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tests.party.parties import assert_close, images, serving, small_model
 from threepc.party import rehearsal
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
+from threepc.party.memory import needed
 from threepc.party.session import Options
 from threepc.prf import Keystream
 
@@ -78,6 +81,22 @@ def test_what_does_not_fit_in_memory_is_not_rehearsed():
     assert rehearsal._first("server", model, 1) is None
     assert rehearsal._first("server", model, 1 << 40) is not None
     assert rehearsal._first("server", model, 1 << 40) is None
+
+
+@pytest.mark.parametrize("spare", [0, 1000, 1 << 30])
+def test_the_server_s_memory_holds_what_comes_ahead_of_its_use(monkeypatch, spare):
+    public, held = small_model().public, []
+    plan = public.plan(1)
+    ahead = plan.cost.offline["provider->server"] + plan.cost.offline["client->server"]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        monkeypatch.setattr(rehearsal.inference, "serve", lambda *_, **__: held.append(tracemalloc.get_traced_memory()[0] - before))
+        rehearsal.rehearse_server(public, {}, {}, needed(plan) + spare, 1)
+    finally:
+        tracemalloc.stop()
+    expected = min(ahead, spare)
+    assert ahead > 10_000 and expected <= held[0] < expected + 0.5 * ahead  # beside it some objects of Python
 
 
 def test_nobody_says_zeros_in_the_layout_asked_for():

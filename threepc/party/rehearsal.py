@@ -57,11 +57,14 @@ def rehearse_provider(model: PublicModel, weights: Weights, memory: int, threads
 def rehearse_server(model: PublicModel, weights: Weights, biases: Mapping[int, np.ndarray], memory: int, threads: int) -> None:
     """S serves once for nobody. Arguments as of `rehearse_provider`; biases: by op."""
     if plan := _first("server", model, memory):
+        ahead = sum(size for link, size in plan.cost.offline.items() if link.endswith("->server"))
+        arriving = np.ones(max(0, min(ahead, memory - needed(plan))), np.uint8)  # what others deal and prepare lies there before it is used
         with _stream() as stream, contextlib.suppress(_TooLongError):
             nobody = _Nobody()
             role = Server(0, weights, biases, stream, nobody, nobody, cast("Channel", nobody), threads)
             given = {step.name: step.result.array(None) for step in plan.steps if isinstance(step, ServerInputStep)}
             inference.serve(role, plan, _within_limit(), given=given)
+        del arriving
 
 
 def rehearse_client(model: PublicModel, weights: Weights, memory: int, threads: int) -> None:
