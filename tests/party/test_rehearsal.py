@@ -83,19 +83,20 @@ def test_what_does_not_fit_in_memory_is_not_rehearsed():
     assert rehearsal._first("server", model, 1 << 40) is None
 
 
-@pytest.mark.parametrize("spare", [0, 1000, 1 << 30])
-def test_the_server_s_memory_holds_what_comes_ahead_of_its_use(monkeypatch, spare):
+@pytest.mark.parametrize(("spare", "budget"), [(0, 1 << 30), (1000, 1 << 30), (1 << 30, 1 << 30), (1 << 30, 1000)])
+def test_the_server_s_memory_holds_what_comes_ahead_of_its_use(monkeypatch, spare, budget):
     public, held = small_model().public, []
     plan = public.plan(1)
-    ahead = plan.cost.offline["provider->server"] + plan.cost.offline["client->server"]
+    sizes = [plan.cost.offline[f"{party}->server"] for party in ("provider", "client")]
+    ahead = sum(sizes)
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         monkeypatch.setattr(rehearsal.inference, "serve", lambda *_, **__: held.append(tracemalloc.get_traced_memory()[0] - before))
-        rehearsal.rehearse_server(public, {}, {}, needed(plan) + spare, 1)
+        rehearsal.rehearse_server(public, {}, {}, needed(plan) + spare, budget, 1)
     finally:
         tracemalloc.stop()
-    expected = min(ahead, spare)
+    expected = min(sum(min(size, budget) for size in sizes), spare)
     assert ahead > 10_000 and expected <= held[0] < expected + 0.5 * ahead  # beside it some objects of Python
 
 

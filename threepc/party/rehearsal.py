@@ -54,10 +54,10 @@ def rehearse_provider(model: PublicModel, weights: Weights, memory: int, threads
             inference.deal(Provider(0, weights, with_client, with_server, _Nobody(), _Nobody(), threads), plan, _within_limit())
 
 
-def rehearse_server(model: PublicModel, weights: Weights, biases: Mapping[int, np.ndarray], memory: int, threads: int) -> None:
-    """S serves once for nobody. Arguments as of `rehearse_provider`; biases: by op."""
+def rehearse_server(model: PublicModel, weights: Weights, biases: Mapping[int, np.ndarray], memory: int, budget: int, threads: int) -> None:
+    """S serves once for nobody. Arguments as of `rehearse_provider`; biases: by op; budget: bytes that may wait for it on a connection."""
     if plan := _first("server", model, memory):
-        ahead = sum(size for link, size in plan.cost.offline.items() if link.endswith("->server"))
+        ahead = sum(min(size, budget) for link, size in plan.cost.offline.items() if link.endswith("->server"))
         arriving = np.ones(max(0, min(ahead, memory - needed(plan))), np.uint8)  # what others deal and prepare lies there before it is used
         with _stream() as stream, contextlib.suppress(_TooLongError):
             nobody = _Nobody()

@@ -147,7 +147,7 @@ class ServerParty(ListeningParty):
                 for op, message in offered.masked.items():
                     offline.send(op, [message], "setup")
             warm_up(public.precision, quick=bool(public.quick))
-            rehearse_server(public, offered.weights, offered.biases, self._options.memory, self._options.threads)
+            rehearse_server(public, offered.weights, offered.biases, self._options.memory, self._options.budget, self._options.threads)
             if text_field(provider.receive_control("ready"), "fingerprint") != public.fingerprint:
                 raise RunError("the provider confirmed another model")
             online.send_control("ready", {})

@@ -3,9 +3,9 @@
 Above, a layer compares what its values need, with the margin and SPARE_BITS besides. Below, a plain ReLU leaves out bits that hardly matter: a value
 is passed wrongly only between -2^low and 0 units of the last place, with a chance that falls from one to zero towards -2^low. With p values a unit
 around zero the mean square of that is p 2^(3 low) / 12. A truncation's is 1/4, the sum of three roundings; low is the largest that adds no
-more than 1/14 to values of a normal distribution whose largest are eight times its deviation. A block ReLU
-decides on a sum, whose pixels may be large where it is small, and leaves out nothing; nor does a maximum. What a user chose stays.
-Bits that are compared are public, and tell a layer's range as a power of two, as the fractional bits of weights do.
+more than 1/14 to values of a normal distribution whose largest are eight times its deviation. A block ReLU decides on a sum, whose pixels may
+be large where it is small, and leaves out nothing; nor does a maximum. What a user chose stays. Bits that are compared are public, and tell a
+layer's range as a power of two, as the fractional bits of weights do.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Setup, once per model: S sends C m_W = W + L_W, where S and P draw L_W from a ke
 Then z_C = m_W * d (C, offline), z_P = L_W * d (P, offline), z_S = W * u + bias (S, online), and z_C + z_S - z_P = z.
 Semi-honest, one corruption. Security: L_W is a one-time pad of the weights that C cannot draw; every party does one convolution on what it
 holds. Layers that use the same weights, as those of one module called twice, use the same m_W and L_W: a second convolution with them, like
-that of a second image, tells nobody more, and that they are the same is part of the public graph. Delphi (Mishra et al., USENIX Security 2020) with the provider in place of homomorphic encryption; ASTRA (Chaudhari et al., CCSW 2019).
+that of a second image, tells nobody more, and that they are the same is part of the public graph. Delphi (Mishra et al., USENIX Security
+2020) with the provider in place of homomorphic encryption; ASTRA (Chaudhari et al., CCSW 2019).
 """
 
 from __future__ import annotations

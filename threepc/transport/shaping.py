@@ -7,9 +7,10 @@ its own downlink has let the message through, and waits until then. A stretch be
 three pipes of one rate takes the time of one.
 
 Uplinks and pipes serve one message after the other, but what somebody waits for does not wait for all the bulk that was sent before: online and
-control messages have half of the rate until they are through, as a connection of their own has beside a busy one. A downlink is divided equally between the connections on which something arrives, as TCP
-does on the average, so that a small message does not wait behind all that somebody else has sent. All read the machine's one
-CLOCK_MONOTONIC, so this is for parties on one machine. Other traffic, congestion control and losses are not simulated.
+control messages have half of the rate until they are through, as a connection of their own has beside a busy one. A downlink is divided equally
+between the connections on which something arrives, as TCP does on the average, so that a small message does not wait behind all that somebody
+else has sent. All read the machine's one CLOCK_MONOTONIC, so this is for parties on one machine. Other traffic, congestion control and losses
+are not simulated.
 """
 
 from __future__ import annotations
