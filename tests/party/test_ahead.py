@@ -230,3 +230,17 @@ def test_a_failure_of_the_offline_phase_is_told_where_its_inference_is_asked_for
         with pytest.raises(RunError):
             session.infer(images())
         assert session.has_ended and session.ready == 0
+
+
+def test_a_phase_that_begins_as_the_session_is_closed_fails_and_is_not_waited_for_for_ever(monkeypatch):
+    connector = MemoryConnector()
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
+        begin = session._preparing.begin
+
+        def begin_late(ahead):
+            session.close()
+            return begin(ahead)
+
+        monkeypatch.setattr(session._preparing, "begin", begin_late)
+        with pytest.raises(RunError, match="this session was closed"):
+            session.infer(images())

@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -118,6 +120,51 @@ def test_an_iterator_that_is_closed_asks_for_no_more(deployment):
     assert len(taken) <= 5 and all(session.has_ended for session in opened)
     with pytest.raises(StopIteration):
         next(results)
+
+
+def test_what_still_runs_when_an_iterator_is_closed_opens_no_session(deployment, monkeypatch):
+    """Such a session would stay: nobody is left who would end it. Threads are held before they look for one, and after their answer."""
+    path, opened = deployment
+    late, closed, answers = [], threading.Event(), []
+    answer = threepc.Client._answer_each
+
+    def held_back(client, images):
+        if answers:
+            late.append(threading.current_thread())
+            assert closed.wait(20)
+        answers.append(answer(client, images))
+        return answers[-1]
+
+    monkeypatch.setattr(threepc.Client, "_answer_each", held_back)
+    client = threepc.Client(path)
+    results = client.map(images(6), in_flight=1)
+    assert_right(np.array([next(results)]), images(6)[:1])
+    while not late:
+        time.sleep(0.005)
+    results.close()
+    assert client._pool is None
+    closed.set()
+    for thread in late:
+        thread.join(20)
+    assert len(opened) == 1 and opened[0].has_ended and client._pool is None
+    assert [str(error) for error in answers[1]] == ["this client was closed"]
+
+
+def test_sessions_that_open_while_the_client_is_closed_are_ended(deployment, monkeypatch):
+    path, opened = deployment
+    client = threepc.Client(path)
+    connect = three_hosts.sessions_of(None)
+
+    def and_nobody_waits(tell):
+        session = connect(tell)
+        client._users = 0
+        return session
+
+    monkeypatch.setattr(three_hosts, "sessions_of", lambda *_, **__: and_nobody_waits)
+    client._users = 1
+    with pytest.raises(RunError, match="this client was closed"):
+        client._open()
+    assert opened[0].has_ended and client._pool is None
 
 
 def test_predictions_are_awaited_and_those_that_wait_are_asked_for_together(deployment):

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from threepc.errors import RunError
 from threepc.party import inference
 from threepc.party.pacing import PacedSender
 from threepc.party.session import measured
@@ -91,16 +92,23 @@ class Preparing:
         """paced: to the server; provider: from there; channels: all of the session, which end where an offline phase fails."""
         self._paced, self._provider, self._channels = paced, provider, channels
         self._waiting: queue.SimpleQueue[Ahead | None] = queue.SimpleQueue()
+        self._lock, self._closed = threading.Lock(), False
         threading.Thread(target=self._run, name="prepare", daemon=True).start()
 
     def begin(self, ahead: Ahead) -> Ahead:
-        """Have it run when those before it are done."""
-        self._waiting.put(ahead)
+        """Have it run when those before it are done; where the session was closed meanwhile, it fails."""
+        with self._lock:  # what is put behind the end, nobody takes, and its results would be waited for for ever
+            if not self._closed:
+                self._waiting.put(ahead)
+                return ahead
+        ahead.fail(RunError("this session was closed"))
         return ahead
 
     def close(self) -> None:
         """Begin nothing more."""
-        self._waiting.put(None)
+        with self._lock:
+            self._closed = True
+            self._waiting.put(None)
 
     def _run(self) -> None:
         failure: BaseException | None = None

@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 import numpy as np
 from PIL import Image
 
-from threepc.errors import InputError, ThreepcError
+from threepc.errors import InputError, RunError, ThreepcError
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import check_range, load_images, preprocess
@@ -230,8 +230,11 @@ class Client:
                     self.close()
 
     def _open(self) -> tuple[SessionPool, Gathering]:
+        """The sessions, opened where there are none. Raises RunError where nobody asks any more: what was opened then nobody would end."""
         with self._opening:
-            pool, gathering = self._pool, self._gathering
+            with self._lock:
+                self._check_wanted()
+                pool, gathering = self._pool, self._gathering
             if pool is None or gathering is None:
                 connect = three_hosts.sessions_of(
                     self._deployment,
@@ -244,8 +247,16 @@ class Client:
                 )
                 pool = SessionPool(connect, self._in_flight, self._retries, reopens=True)
                 gathering = Gathering(pool, self._batch, self._patience)
-                self._pool, self._gathering, self.card = pool, gathering, pool.model.card
+                with self._lock, contextlib.ExitStack() as unless_wanted:
+                    unless_wanted.callback(pool.close)
+                    self._check_wanted()
+                    self._pool, self._gathering, self.card = pool, gathering, pool.model.card
+                    unless_wanted.pop_all()
             return pool, gathering
+
+    def _check_wanted(self) -> None:
+        if not self._entered and not self._users:
+            raise RunError("this client was closed")
 
 
 class Answers(Iterator[Any]):
