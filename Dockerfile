@@ -46,7 +46,8 @@ FROM ${PYTHON} AS runtime
 RUN groupadd --system --gid 10001 threepc \
     && useradd --system --uid 10001 --gid threepc --home-dir /tmp --shell /usr/sbin/nologin threepc \
     && install --directory --owner=threepc --group=threepc --mode=0700 /var/cache/threepc /var/lib/threepc
-ENV PATH=/opt/threepc/bin:$PATH THREEPC_CACHE=/var/cache/threepc HOME=/tmp OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/threepc/bin:$PATH THREEPC_CACHE=/var/cache/threepc HOME=/tmp OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 WORKDIR /data
 ENTRYPOINT ["threepc"]
 

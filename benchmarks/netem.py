@@ -31,7 +31,8 @@ from threepc.console import say
 from threepc.errors import RunError
 from threepc.model.served import ServedModel
 from threepc.party import deployment, keygen, three_hosts
-from threepc.party.one_host import ROLES, memory_settings
+from threepc.party.allocator import memory_settings
+from threepc.party.one_host import ROLES
 from threepc.party.warmup import warm_up
 from threepc.tasks.observe import log_to_output
 from threepc.tasks.provide import serve_until_signal

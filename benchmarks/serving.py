@@ -36,7 +36,7 @@ from benchmarks.subjects import SUBJECTS
 from threepc.choices import NETWORKS, RELU_MESSAGES, RINGS, read_links
 from threepc.console import Display
 from threepc.party import deployment, keygen, three_hosts
-from threepc.party.one_host import memory_settings
+from threepc.party.allocator import memory_settings
 from threepc.party.pool import SessionPool, in_order
 from threepc.party.warmup import warm_up
 from threepc.plan.messages import Links

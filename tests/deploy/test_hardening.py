@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from threepc.party.allocator import HUGE_PAGES
+
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
@@ -176,6 +178,15 @@ def test_images_hold_nothing_secret():
 def test_images_run_as_nobody_in_particular(stage):
     text = DOCKERFILE.split(f" AS {stage}\n")[1].split("FROM ")[0]
     assert re.findall(r"^USER (\S+)$", text, re.MULTILINE) == ["10001"] and "HEALTHCHECK" in text
+
+
+def test_large_arrays_lie_in_huge_pages_wherever_a_party_is_started():
+    said = f"GLIBC_TUNABLES={HUGE_PAGES}"
+    runtime = DOCKERFILE.split(" AS runtime\n")[1].split("FROM ")[0]
+    assert re.search(rf"^ENV .*{said}$", runtime, re.MULTILINE)
+    assert all(settings(unit.read_text())["Environment"][0].endswith(said) for unit in UNITS)
+    for script in (ROOT / "launch/three_hosts").glob("*.sh"):
+        assert f"\nexport {said.replace('=', '=${GLIBC_TUNABLES-', 1)}}} #" in script.read_text(), script
 
 
 def names(path: Path) -> list[str]:

@@ -27,7 +27,7 @@ def look(path=None, name="client"):
 
 def test_this_host():
     found = look()
-    assert {"Python", "packages", "extra [server]", "processor", "AES", "kernels", "memory", "disk"} <= set(found)
+    assert {"Python", "packages", "extra [server]", "processor", "AES", "kernels", "memory", "disk", "allocator"} <= set(found)
     assert all(found[what].state == "ok" for what in ("Python", "packages", "extra [server]"))
     assert all(finding.todo for finding in found.values() if finding.state != "ok")
 
@@ -41,6 +41,7 @@ def test_this_host():
         ("options.vector_bits", lambda: 128, "processor", "so-so", "expect a fraction"),
         ("options.cache_directory", lambda: None, "kernels", "wrong", "set THREEPC_CACHE"),
         ("DEFAULT_MEMORY", 10**15, "memory", "so-so", "lower budgets.memory"),
+        ("glibc_version", lambda: "", "allocator", "so-so", "use a system with glibc"),
         ("_LEAST_DISK", 10**18, "disk", "so-so", "free some"),
         ("importlib.util.find_spec", lambda _: None, "extra [mmlab]", "ok", "pip install 'threepc[mmlab]'"),
         ("PACKAGES", ("numpy", "no-such-package"), "packages", "so-so", "pip install no-such-package"),

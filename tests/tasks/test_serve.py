@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import threading
 import time
 
 import pytest
@@ -15,7 +16,7 @@ from threepc.party.deployment import load
 from threepc.tasks import provide, serve
 from threepc.tasks.models import ModelOptions
 from threepc.tasks.observe import read_status
-from threepc.tasks.provide import Watching
+from threepc.tasks.provide import Steering, Watching
 from threepc.tasks.serve import ServerOptions
 
 ROLES = ("server", "provider")
@@ -84,3 +85,21 @@ def test_an_address_in_use_is_told_before_the_model_is_loaded(port, tmp_path, mo
         start.begin()
     other.stop()
     assert start.seen == []
+
+
+def test_a_party_that_has_been_quiet_gives_back_memory_once(tmp_path, monkeypatch):
+    deployment, steering, given_back = load(write_deployment(tmp_path / "keys")), Steering(), threading.Semaphore(0)
+    for name, value in {"QUIET_S": 0.02, "LOOKS_EVERY_S": 0.01, "give_back": given_back.release}.items():
+        monkeypatch.setattr(provide, name, value)
+    party = three_hosts.open_provider(deployment)
+    serving = threading.Thread(target=provide.serve_until_signal, args=(party, deployment, 0.0), kwargs={"steering": steering})
+    serving.start()
+    try:
+        assert given_back.acquire(timeout=10) and not given_back.acquire(timeout=0.1)
+        with party.inferring():
+            assert not given_back.acquire(timeout=0.1)
+        assert given_back.acquire(timeout=10) and not given_back.acquire(timeout=0.1)
+    finally:
+        steering.end()
+        serving.join()
+        steering.close()

@@ -248,7 +248,9 @@ def client(deployment: Path, images: tuple[Path, ...], phases: str, as_json: boo
     """Classify or segment images with the server and the provider of a deployment."""
     from threepc.cli.show_run import show
     from threepc.console import Display, say_json
+    from threepc.party.allocator import keep_freed_memory
     from threepc.tasks.ask import ClientOptions, ask
 
+    keep_freed_memory()
     outcome = ask(ClientOptions(deployment, images, separate=phases == "separate", **options), Display(notes_apart=as_json))
     say_json(outcome.report) if as_json else show(outcome, by_server=True)

@@ -52,7 +52,7 @@ class ListeningParty(ABC):
         self._options, self._connector = options, connector
         self.observation, self.queries = Observation(self.role), QueryCounts()
         self._lock, self._serving, self._stopping = threading.Lock(), threading.Lock(), threading.Event()
-        self._draining, self._busy, self._idle = False, 0, threading.Condition()
+        self._draining, self._busy, self._idle, self._quiet_since = False, 0, threading.Condition(), time.monotonic()
         self._name_of: Callable[[bytes | None], str | None] = lambda _: None
         self._listener = connector.listen(self.role)
         self._listener.on_refusal, self._says_again = self._refused, 0.0
@@ -83,7 +83,13 @@ class ListeningParty(ABC):
         finally:
             with self._idle:
                 self._busy -= 1
+                self._quiet_since = time.monotonic()
                 self._idle.notify_all()
+
+    def quiet_since(self) -> float:
+        """When the last inference or connection ended, on the clock of time.monotonic; now, while an inference runs."""
+        with self._idle:
+            return time.monotonic() if self._busy else self._quiet_since
 
     def drain(self, seconds: float) -> int:
         """Begin nothing new, and wait so long for the inferences that run; how many still do. Then `stop` ends the party."""
@@ -165,6 +171,8 @@ class ListeningParty(ABC):
         except BaseException as error:
             close_all([channel], f"{type(error).__name__} in this party")  # no text: it might quote a value
             raise
+        finally:
+            self._quiet_since = time.monotonic()
 
     def _tell_version(self, channel: Channel) -> None:
         """Answer a peer that asks for nothing else; a peer of another version has been told by the channel."""

@@ -21,6 +21,7 @@ import numpy as np
 from threepc.choices import NETWORKS, TRANSPORTS, read_links
 from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel, ServedModel
+from threepc.party.allocator import memory_settings
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.provider import ProviderParty
@@ -265,9 +266,3 @@ def check_transport(transport: str, network: str, links: str = "") -> None:
     read_links(links)
     if transport == "memory" and (network != "none" or links):
         raise InputError(f"{'network' if network != 'none' else 'links'}: a simulated network needs processes; choose transport ipc or tcp")
-
-
-def memory_settings() -> dict[str, str]:
-    """Environment in which glibc keeps freed memory, in huge pages, so that large arrays are not faulted in again for every layer."""
-    settings = {"mmap_threshold": 1 << 30, "trim_threshold": 1 << 33, "top_pad": 64 << 20, "hugetlb": 1, "arena_max": 1}
-    return {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in settings.items())}

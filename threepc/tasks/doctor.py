@@ -19,6 +19,7 @@ from pathlib import Path
 from threepc.console import Display
 from threepc.errors import EXTRAS, InputError, RunError, ThreepcError
 from threepc.kernels import keystream, options
+from threepc.party.allocator import HUGE_PAGES, glibc_version
 from threepc.party.deployment import Deployment, Party, load
 from threepc.party.key_files import LISTENING
 from threepc.party.memory import DEFAULT_MEMORY
@@ -33,6 +34,7 @@ ANSWER_S = 5.0
 """So long a party of the deployment has to answer."""
 _LEAST_DISK = 2 * 10**9
 """Bytes that kernels of all rings, kept weights of a few models and reports take."""
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def examine(path: Path | None, name: str, display: Display) -> list[Finding]:
     Nothing is changed, no key is shown, and no session is begun.
     """
     with display.stage("looking at this host"):
-        found = [_python(), _packages(), *_extras(), _processor(), _aes(), _kernels(), _memory(DEFAULT_MEMORY)]
+        found = [_python(), _packages(), *_extras(), _processor(), _aes(), _kernels(), _memory(DEFAULT_MEMORY), _allocator()]
         found.append(_disk(Path(options.cache_directory() or Path.home())))
     if path is None:
         return found
@@ -150,6 +152,23 @@ def _memory(wanted: int) -> Finding:
     return Finding(
         "memory", "ok" if enough else "so-so", found, "" if enough else "lower budgets.memory in deployment.yaml, or free memory"
     )
+
+
+def _allocator() -> Finding:
+    if not (known := glibc_version()):
+        return Finding(
+            "allocator",
+            "so-so",
+            "another C library than glibc: large arrays are faulted in anew for every layer",
+            "use a system with glibc",
+        )
+    said = _HUGE_PAGES.read_text() if _HUGE_PAGES.exists() else "[never]"
+    found = f"glibc {known}: parties keep freed memory while they are busy"
+    if "[madvise]" in said and HUGE_PAGES not in os.environ.get("GLIBC_TUNABLES", ""):
+        return Finding(
+            "allocator", "ok", f"{found}; not in huge pages", f"set GLIBC_TUNABLES={HUGE_PAGES} where a party is started, for a few percent"
+        )
+    return Finding("allocator", "ok", f"{found}{', which this system has no huge pages for' if '[never]' in said else ', in huge pages'}")
 
 
 def _disk(folder: Path) -> Finding:

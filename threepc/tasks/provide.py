@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Self
 
 from threepc.console import Display
 from threepc.party import three_hosts
+from threepc.party.allocator import give_back, keep_freed_memory
 from threepc.party.deployment import Deployment, load
 from threepc.party.listening import ListeningParty
 from threepc.party.observation import Observation
@@ -23,6 +25,9 @@ from threepc.party.tracing import traced
 from threepc.party.warmup import warm_up
 from threepc.tasks.observe import log_to_output, watched
 from threepc.tasks.reload import LOOKS_EVERY_S, Reload
+
+QUIET_S = 30.0
+"""After so long without an inference, what is kept for the next one is given back to the system."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,8 @@ class Background:
 
 def provide(path: Path | str, threads: int, watching: Watching, display: Display, steering: Steering | None = None) -> None:
     """`threepc provider`: deal until interrupted, or until `steering` says so."""
+    if steering is None:  # the process is this party's own
+        keep_freed_memory()
     deployment = load(path)
     deployment.key_pair("provider")
     log_to_output(watching.log_format)
@@ -188,9 +195,13 @@ def _serve(party: ListeningParty, deployment: Deployment, grace: float, look_bes
     thread.start()
     log.info("the %s listens at %s", party.role, party.address)
     steering.listening.set_result(party.address)
+    given_back = 0.0
     while b"x" not in (said := steering.heard(LOOKS_EVERY_S)):
         reload.look(asked=bool(said))
         look_besides(bool(said))
+        if given_back < (since := party.quiet_since()) < time.monotonic() - QUIET_S:
+            give_back()
+            given_back = since
     if party.observation.counts().active:
         log.info("stopping: inferences that run have %g s to end; another signal ends them at once", grace)
     if left := party.drain(grace):

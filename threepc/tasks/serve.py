@@ -8,6 +8,7 @@ from pathlib import Path
 
 from threepc.console import Display
 from threepc.party import three_hosts
+from threepc.party.allocator import keep_freed_memory
 from threepc.party.deployment import load
 from threepc.party.tracing import traced
 from threepc.tasks.models import GivenModel, ModelOptions, Models
@@ -30,6 +31,8 @@ def serve(options: ServerOptions, display: Display, steering: Steering | None = 
 
     Raises InputError before listening, for files, keys, models and address.
     """
+    if steering is None:  # the process is this party's own
+        keep_freed_memory()
     deployment = load(options.deployment)
     deployment.key_pair("server")
     log_to_output(options.watching.log_format)
