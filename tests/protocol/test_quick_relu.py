@@ -76,6 +76,28 @@ def test_block_relu_on_a_map_of_several_tiles(bits):
     assert trio.measured == without_zeros(protocol.cost)
 
 
+@pytest.mark.parametrize("width", (1, 8))
+def test_large_patches_with_few_bits_to_compare_have_a_single_chunk(width):
+    """A secret for each of several chunks would cost more labels than a wide table costs bits."""
+    rng, sides = np.random.default_rng(width), ((3, 4), (12, 12))
+    sums = [
+        np.append(
+            rng.integers(-(1 << width), 1 << width, (24, *(12 // s for s in size)))[1:], [[[-1] * (12 // size[1])] * (12 // size[0])], 0
+        )
+        for size in sides
+    ]
+    truth, kept = np.zeros((24, 2, 12, 12), np.int64), np.zeros((24, 2, 12, 12), bool)
+    for channel, (size, of_patches) in enumerate(zip(sides, sums, strict=True)):
+        truth[:, channel, :: size[0], :: size[1]] = of_patches - 5
+        truth[:, channel, 1 :: size[0], 1 :: size[1]] = 5
+        kept[:, channel] = np.kron(of_patches >= 0, np.ones(size, bool))
+    protocol = QuickRelu(0, truth.shape, Cut(64, 0, 64), 64, 0, width, sides)
+    assert protocol.one_level.classes == 1
+    results, trio = run(protocol, shares(rng, truth, 64))
+    assert np.array_equal(opened(results, 64), np.where(kept, truth, 0))
+    assert trio.measured == without_zeros(protocol.cost)
+
+
 @pytest.mark.parametrize("bits", RINGS)
 @pytest.mark.parametrize("name", [name for name, options in SLOPED.items() if "clip" not in options])
 def test_slopes_and_bounds_of_any_kind(bits, name):

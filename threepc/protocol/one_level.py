@@ -159,7 +159,7 @@ Product = frozenset[int]
 """Wires that are multiplied."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def layout(width: int, pad_bits: int) -> Layout:
     """The cheapest cut of a window into chunks, in bits sent. Raises ValueError unless 1 <= width <= 48."""
     if not 1 <= width <= WIDEST:

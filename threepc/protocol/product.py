@@ -167,7 +167,7 @@ class Product:
     def infer(self, client: Client) -> None:
         """The client's online message."""
         *masked, half_opened = client.receive_online(self.op, *self._factor_bytes, self._half_bytes)
-        opened = [self._open(client, *pair) for pair in zip(masked, client.kept.pop(self.op), strict=True)]
+        opened = [self._open(client, *pair) for pair in zip(masked, client.take_kept(self.op), strict=True)]
         terms, stream = self._terms(client, (opened[0], opened[-1])), self._pads(client.with_provider)
         v, planes = np.empty(self._reply_bytes[0], np.uint8), np.empty(plane_words(self.count, 1), np.uint64)
         client.each_part(

@@ -236,7 +236,7 @@ class ReluLayer(ABC):
 
     def _spread(self, planes: np.ndarray) -> np.ndarray:
         """Rows of planes of decisions, over pixels."""
-        return planes if self.patches is None else np.stack([self.patches.spread(p, self.shape[0]) for p in planes])
+        return planes if self.patches is None or not len(planes) else np.stack([self.patches.spread(p, self.shape[0]) for p in planes])
 
     def _draw_masks(self, role: Client | Provider, open_stream: OpenStream) -> tuple[np.ndarray, np.ndarray]:
         """d of both runs."""

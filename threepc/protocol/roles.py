@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
+from threepc.errors import RunError
 from threepc.kernels.convolution import PackedWeight
 from threepc.kernels.keystream import BLOCK_BYTES, Source
 from threepc.kernels.packing import BLOCK, TILE, Tiles, padded
@@ -173,9 +174,15 @@ class Client(Peer):
         """Offline: receive the provider's material for an op, byte arrays of the given sizes."""
         self.kept[op] = _receive(self.provider, op, sizes)
 
+    def take_kept(self, op: int) -> list[np.ndarray]:
+        """Online: what `prepare` has left. Raises RunError where a server has not waited for that."""
+        if op not in self.kept:
+            raise RunError(f"the server sent its message of op {op} before it had the client's")
+        return self.kept.pop(op)
+
     def take_dealt(self, op: int) -> list[np.ndarray]:
-        """Online: what `keep_dealt` has received."""
-        parts = self.kept.pop(op)
+        """Online: what `keep_dealt` has received. Raises as `take_kept` does."""
+        parts = self.take_kept(op)
         self.on_taken(sum(part.nbytes for part in parts))
         return parts
 
