@@ -126,3 +126,21 @@ def test_inferences_with_a_tiny_budget(budget):
         for seed in range(2):
             x = images(2, seed)
             assert_close(model, x, parties.infer(x)[0])
+
+
+def test_what_another_thread_consumes_while_credit_is_granted_is_granted_later(monkeypatch):
+    a, b = channels()
+    receiver, send, granted = PacedReceiver(b), b.send_control, []
+
+    def send_and_consume(kind, fields):
+        send(kind, fields)
+        granted.append(fields["bytes"])
+        if len(granted) == 1:
+            receiver.used(5)
+
+    monkeypatch.setattr(b, "send_control", send_and_consume)
+    receiver.used(3)
+    for _ in range(3):
+        receiver.settle()
+    assert granted == [3, 5]
+    a.close()

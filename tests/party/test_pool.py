@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from threepc.party.connector import MemoryConnector
 from threepc.party.deployment import load
 from threepc.party.keygen import generate
 from threepc.party.offered import OfferedModel
-from threepc.party.pool import Gathering, SessionPool, in_order
+from threepc.party.pool import Gathering, SessionPool, _Group, in_order
 from threepc.party.session import Options
 from threepc.party.weight_cache import HeldWeights
 
@@ -262,3 +263,82 @@ def test_an_error_ends_it_at_its_place():
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+class Interrupted(threading.Event):
+    """An event for which nobody can wait."""
+
+    def wait(self, _=None):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_ends_a_batch_that_was_to_be_formed_and_no_later_one_joins_it(monkeypatch):
+    gathering = Gathering(Counting(), 2, WAIT_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Group, "__init__", lambda self: vars(self).update(images=[], complete=Interrupted(), answer=Future()))
+        with pytest.raises(KeyboardInterrupt):
+            gathering.infer(images())
+    assert gathering._open is None
+    assert [result.shape for result in answers(gathering, [images(), images()])] == [(1, 1), (1, 1)]
+
+
+def test_an_interrupt_behind_an_answer_is_raised_as_it_is(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Counting, "__exit__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Gathering(Counting(), 2, 0).infer(images())
+
+
+def test_nobody_waits_for_others_once_it_is_closed(monkeypatch):
+    pool, waits, event = Counting(), threading.Event(), threading.Event
+
+    class Noticed(event):
+        def wait(self, timeout=None):
+            waits.set()
+            return super().wait(timeout)
+
+    gathering = Gathering(pool, 2, 1000.0)
+    monkeypatch.setattr(_Group, "__init__", lambda self: vars(self).update(images=[], complete=Noticed(), answer=Future()))
+    thread = threading.Thread(target=gathering.infer, args=(images(),), daemon=True)
+    thread.start()
+    assert waits.wait(WAIT_S)
+    gathering.close()
+    thread.join(WAIT_S)
+    assert not thread.is_alive() and pool.sizes == [1]
+
+
+def test_who_waits_for_a_session_tries_to_open_one_where_another_one_could_not(monkeypatch):
+    deployed, opening, waiting, errors = Deployed(), threading.Event(), threading.Event(), []
+    connect = deployed.connect
+
+    def slowly(tell):
+        if deployed.opened:
+            opening.set()
+            assert waiting.wait(WAIT_S)
+        return connect(tell)
+
+    def ask():
+        try:
+            pool.infer(images())
+        except RunError as error:
+            errors.append(str(error))
+
+    with deployed.serving() as parties, SessionPool(slowly, 2) as pool, pool.session():
+        parties[0].offer_all([OfferedModel(small_model(channels=5))])
+        first, second = (threading.Thread(target=ask, daemon=True) for _ in range(2))
+        wait_for = pool._changed.wait_for
+
+        def noticed(predicate, timeout=None):
+            if threading.current_thread() is second:
+                waiting.set()
+            return wait_for(predicate, timeout)
+
+        monkeypatch.setattr(pool._changed, "wait_for", noticed)
+        first.start()
+        assert opening.wait(WAIT_S)
+        second.start()
+        for thread in (first, second):
+            thread.join(WAIT_S)
+        assert len(errors) == 2

@@ -221,3 +221,25 @@ def test_what_was_prepared_is_used_and_replaced(tmp_path, monkeypatch):
         assert [session.ready for session in opened] == [2, 1]
     with pytest.raises(InputError, match="precompute is from 0 to 1024"):
         threepc.Client(tmp_path / "keys", precompute=1025)
+
+
+def test_predictions_that_wait_as_the_client_is_closed_end_with_its_error(deployment, monkeypatch):
+    path, _ = deployment
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(*_):
+        begun.set()
+        assert go_on.wait(20)
+        raise RunError("held")
+
+    monkeypatch.setattr(threepc.Client, "predict", hold)
+
+    async def ask():
+        client = threepc.Client(path, in_flight=1)
+        asked = [asyncio.create_task(client.predict_async(images())) for _ in range(2)]
+        await asyncio.to_thread(begun.wait, 20)
+        client.close()
+        go_on.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert list(map(repr, asyncio.run(ask()))) == ["RunError('held')", "RunError('this client was closed')"]

@@ -260,3 +260,22 @@ def test_one_sided_simulation_is_refused():
     server.send(1, [], "online")
     with pytest.raises(RunError, match="network simulation False"):
         client.receive(1, [])
+
+
+def test_two_threads_send_at_once(monkeypatch):
+    a, b = channels()
+    send, second, entered = a.connection.send, threading.Thread(target=a.send, args=(1, PARTS, "offline")), threading.Event()
+
+    def send_while_another_one_wants_to(frames):
+        if second.ident is None:
+            second.start()
+            entered.wait(0.1)
+        else:
+            entered.set()
+        send(frames)
+
+    monkeypatch.setattr(a.connection, "send", send_while_another_one_wants_to)
+    a.send(0, PARTS, "offline")
+    second.join()
+    for op in range(2):
+        b.receive(op, LAYOUT)

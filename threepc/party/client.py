@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections import deque
 from functools import cached_property
@@ -63,7 +64,7 @@ class ClientSession:
         self._preparing: Preparing | None = None
         self._ready: deque[Ahead] = deque()
         self._attempt, key = 0, new_key()
-        self._ended = ""
+        self._ended, self._ending = "", threading.Lock()
         self._counted = contextlib.ExitStack()
         self._stream = Keystream(key)
         began = time.perf_counter()
@@ -188,7 +189,7 @@ class ClientSession:
         try:
             while len(self._ready) < min(self._options.ahead, most):
                 self._ready.append(self._begin(self.model.plan(self._options.batch)))
-            for ahead in self._ready if wait else ():
+            for ahead in list(self._ready) if wait else ():
                 self._wait_for(ahead)
         except BaseException as error:
             self._end(error)
@@ -217,7 +218,10 @@ class ClientSession:
 
     def _infer(self, words: np.ndarray, plan: Plan, separate: bool) -> tuple[np.ndarray, Record]:
         before, usage, began = self.meter.counts(), Usage(self._online.session), time.perf_counter()
-        ahead = self._ready.popleft() if self._ready else self._begin(plan)
+        try:
+            ahead = self._ready.popleft()
+        except IndexError:
+            ahead = self._begin(plan)
         attempt, was_ready = ahead.role.attempt, ahead.is_over
         if separate:
             self._wait_for(ahead)
@@ -269,22 +273,22 @@ class ClientSession:
         self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._ended:
-            return
-        self._ended = "it was closed"
-        self._counted.close()
-        self._stream.erase()
-        self._ready.clear()
-        if self._preparing is not None:
-            self._preparing.close()
-        if error is None:
-            for channel in (self._online, self._provider):
+        """Once, whichever thread is first, and wholly, whatever interrupts it."""
+        reason = None if error is None else str(error) if isinstance(error, RunError) else f"{type(error).__name__} in the client"
+        with self._ending:
+            if self._ended:
+                return
+            self._ended = reason or "it was closed"
+        with contextlib.ExitStack() as ending:
+            ending.callback(close_all, self._channels, reason, "refused" if error is None else kind_of(error))
+            ending.callback(self._counted.close)
+            self._stream.erase()
+            self._ready.clear()
+            if self._preparing is not None:
+                self._preparing.close()
+            for channel in (self._online, self._provider) if error is None else ():
                 with contextlib.suppress(RunError):  # whoever is gone needs no goodbye
                     channel.send_control("bye", {})
-            close_all(self._channels)
-        else:
-            self._ended = str(error) if isinstance(error, RunError) else f"{type(error).__name__} in the client"
-            close_all(self._channels, self._ended, kind_of(error))
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ of a network, and nobody polls. The two ends may have different budgets: all tha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,10 +39,10 @@ class PacedSender:
 
 
 class PacedReceiver:
-    """The receiving end."""
+    """The receiving end. Several threads may use it, as a client does that prepares ahead."""
 
     def __init__(self, channel: Channel) -> None:
-        self.channel, self._consumed = channel, 0
+        self.channel, self._consumed, self._lock = channel, 0, threading.Lock()
 
     def receive(self, op: int, layout: Layout) -> list[np.ndarray]:
         """As `Channel.receive`."""
@@ -51,12 +52,15 @@ class PacedReceiver:
 
     def used(self, size: int) -> None:
         """So many bytes have been consumed, of what somebody received from the channel itself."""
-        self._consumed += size
-        if self._consumed > GRANT:
+        with self._lock:
+            self._consumed += size
+            is_enough = self._consumed > GRANT
+        if is_enough:
             self.settle()
 
     def settle(self) -> None:
         """Grant credit for everything consumed so far."""
-        if self._consumed:
-            self.channel.send_control("credit", {"bytes": self._consumed})
-            self._consumed = 0
+        with self._lock:  # what is consumed meanwhile is for the next grant
+            consumed, self._consumed = self._consumed, 0
+        if consumed:
+            self.channel.send_control("credit", {"bytes": consumed})

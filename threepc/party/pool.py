@@ -183,6 +183,7 @@ class SessionPool:
             client.close()
             with self._changed:
                 self._opened -= 1
+                self._changed.notify_all()
             raise RunError("the server has another model than before: begin again")
         with self._changed:
             if not (closed := self._closed):
@@ -268,18 +269,26 @@ class Gathering:
             return self._pool.infer(images)
         return decoded[first : first + len(images)], record
 
+    def close(self) -> None:
+        """Have nobody wait for others any more, as the pool is closed."""
+        with self._lock:
+            if self._open is not None:
+                self._open.complete.set()
+
     def _lead(self, group: _Group) -> None:
-        group.complete.wait(self._seconds)
         try:
+            group.complete.wait(self._seconds)
             with self._pool.session() as client:
                 with self._lock:  # whoever came while all sessions were busy is of the group, too
                     if self._open is group:
                         self._open = None
                 group.answer.set_result(client.infer(np.stack(group.images)))
-        except BaseException as error:  # noqa: BLE001 - raised where its result is waited for, in this thread too
+        except BaseException as error:  # raised where its result is waited for, in this thread too
             with self._lock:
                 if self._open is group:
                     self._open = None
+            if group.answer.done():
+                raise
             group.answer.set_exception(error)
 
 

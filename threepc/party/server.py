@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from threepc.errors import RunError
@@ -83,9 +84,9 @@ class ServerParty(ListeningParty):
         if purpose == "offline":
             with self._lock:
                 waiting = self._waiting.get(session)
-            if waiting is None:
-                raise RunError("an offline connection for a session that is not open")
-            waiting.put(channel)
+                if waiting is None:
+                    raise RunError("an offline connection for a session that is not open")
+                waiting.put(channel)
         elif purpose == "online":
             tell = Waiting(channel)
             while not self._loaded.wait(LOOK_S):
@@ -114,6 +115,22 @@ class ServerParty(ListeningParty):
         finally:
             with self._lock:
                 del self._waiting[session]
+            while not arriving.empty():
+                arriving.get().close()  # nobody else would
+
+    def _second(self, arriving: queue.SimpleQueue[Channel], online: Channel) -> Channel:
+        """The client's second connection. Raises RunError where it does not come, and as soon as nobody waits for it any more."""
+        until = time.monotonic() + self._options.timeout
+        while not self._stopping.is_set() and not online.connection.has_ended:
+            remaining = until - time.monotonic()
+            try:
+                return arriving.get(timeout=min(LOOK_S, max(remaining, 0)))
+            except queue.Empty:
+                if remaining <= 0:
+                    raise RunError(f"the client did not open its offline connection within {self._options.timeout:g} s") from None
+        if self._stopping.is_set():
+            raise RunError("the server is being stopped", "stopped")
+        raise RunError(f"{online.connection.name} went away before it had opened its offline connection", "lost")
 
     def _session(self, session: bytes, online: Channel, offered: OfferedModel, tell: Callable[[str], None]) -> None:
         public, channels, key = offered.public, [online], new_key()
@@ -132,10 +149,7 @@ class ServerParty(ListeningParty):
                 provider.send_control("hello", hello, [key, offered.key])
                 online.send_control("model", model | {"weights": offered.digest})
                 opened = online.receive_control("opened")  # waiting here, the server hears of a client that goes away instead
-                try:
-                    offline = arriving.get(timeout=self._options.timeout)
-                except queue.Empty:
-                    raise RunError(f"the client did not open its offline connection within {self._options.timeout:g} s") from None
+                offline = self._second(arriving, online)
                 channels.append(offline)
                 if offline.connection.peer != online.connection.peer:
                     raise RunError("the two connections of a session are of two different keys")

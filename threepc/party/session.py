@@ -281,9 +281,10 @@ def kind_of(error: BaseException) -> str:
 
 
 def close_all(channels: Sequence[Channel], reason: str | None = None, kind: str = "refused") -> None:
-    """Close the channels of a session, after telling every peer the reason and its kind where there is one."""
-    if reason is not None:
-        for channel in channels:
-            channel.abort(reason, kind)
-    for channel in channels:
-        channel.close()
+    """Close the channels of a session, after telling every peer the reason and its kind where there is one; all, whatever interrupts it."""
+    with contextlib.ExitStack() as closing:
+        for channel in reversed(channels):
+            closing.callback(channel.close)
+        if reason is not None:
+            for channel in channels:
+                channel.abort(reason, kind)

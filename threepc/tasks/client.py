@@ -133,8 +133,14 @@ class Client:
             with self._lock:
                 if self._executor is None:
                     self._executor = ThreadPoolExecutor(self._in_flight * self._batch, "predict")
-                executor = self._executor
-            return await asyncio.get_running_loop().run_in_executor(executor, self.predict, images)
+                asked = self._executor.submit(self.predict, images)
+            try:
+                return await asyncio.wrap_future(asked)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if asked.cancelled() and task is not None and not task.cancelling():  # by `close`, not by who awaits it
+                    raise RunError("this client was closed") from None
+                raise
 
     def prepare(self) -> None:
         """Open the sessions, and wait until the inferences that `precompute` says are prepared: what is asked for next takes its online phase.
@@ -202,7 +208,10 @@ class Client:
         """End the sessions, if there are any; what still runs in other threads ends with an error."""
         with self._lock:
             pool, self._pool = self._pool, None
+            gathering, self._gathering = self._gathering, None
             executor, self._executor = self._executor, None
+        if gathering is not None:
+            gathering.close()
         if pool is not None:
             pool.close()
         if executor is not None:

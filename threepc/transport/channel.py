@@ -9,6 +9,7 @@ difference is a RunError that names it.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import EllipsisType
@@ -57,7 +58,7 @@ class Channel:
     `session` (8 bytes), `attempt`, `meter` and `timeout` may be set at any time: session and attempt go into every message and
     must be the same at both ends (control messages of any attempt are read); `timeout` (seconds, None for ever) is the
     default of the receiving methods. Who lets more than 64 MiB wait unread over TCP says so before, by `connection.allow`, or the
-    connection ends in a line that says it. One thread at a time sends and one at a time receives; `abort` and `close` are for any thread.
+    connection ends in a line that says it. Any thread may send, `abort` and `close`; one at a time receives.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Channel:
         self._shaper = shaper
         self._flow = shaper.flow(connection) if shaper else None
         self._sent = 0
+        self._sending = threading.Lock()
         self._received = 0
         self._held: list[memoryview] | None = None
         connection.name = f"the {link[1]} at {connection.where}"
@@ -170,19 +172,19 @@ class Channel:
     def _transmit(self, kind: int, phase: str, op: int, described: bytes, parts: Sequence[Buffer]) -> None:
         if phase not in PHASES:
             raise ValueError(f"a phase is one of {', '.join(PHASES)}, not {phase!r}")
-        sequence = 0 if kind == ABORT else self._sent
-        arrival = NO_ARRIVAL
-        if self._shaper:
-            sizes = [HEADER_BYTES + len(described), *(byte_view(part).nbytes for part in parts)]
-            arrival = self._shaper.arrival(self.connection.wire_bytes(sizes), kind != DATA or phase == "online")
-        header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
         try:
-            self.connection.send([header.pack() + described, *parts])
+            with self._sending:  # numbers go up in the order in which messages leave
+                sequence, arrival = 0 if kind == ABORT else self._sent, NO_ARRIVAL
+                if self._shaper:
+                    sizes = [HEADER_BYTES + len(described), *(byte_view(part).nbytes for part in parts)]
+                    arrival = self._shaper.arrival(self.connection.wire_bytes(sizes), kind != DATA or phase == "online")
+                header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
+                self.connection.send([header.pack() + described, *parts])
+                if kind != ABORT:
+                    self._sent += 1
         except RunError:
             self._raise_abort()
             raise
-        if kind != ABORT:
-            self._sent += 1
 
     def _next(self, kind: int, op: int, timeout: Timeout) -> tuple[Header, list[memoryview]]:
         """The next message once its header has passed every check; what lies behind the header is still unchecked."""
