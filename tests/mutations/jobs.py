@@ -25,6 +25,12 @@ JOBS = (
     ),
     mutation("a data owner's key is always the same", OWNERS, ("new_key()", "bytes(KEY_BYTES)"), tests=("tests/tensors/test_owners.py",)),
     mutation(
+        "a party assumes what its policy does not let it",
+        PROGRAM,
+        ("not policy.assumptions and (", "False and ("),
+        tests=("tests/tensors/test_ranges.py",),
+    ),
+    mutation(
         "a party does not ask its policy", PARTIES, ("        check_policy(model, policy)\n", ""), tests=("tests/tensors/test_parties.py",)
     ),
     mutation(

@@ -256,6 +256,17 @@ def test_an_assumption_is_said_aloud_and_examined_in_the_clear(caplog):
         program.in_the_clear({"x": x})
 
 
+def test_a_policy_may_forbid_assumptions():
+    program, careful = tensors.trace(LONG, ring=48), tensors.Policy({"z": "client"}, assumptions=False)
+    forbidden = pytest.raises(InputError, match=r"policy: no bound may be assumed that nobody checks, and the job assumes one of matmul_7$")
+    with forbidden, tensors.local(program, careful):
+        pass
+    with forbidden:  # each party of its own, whoever describes the job
+        willing(program, careful)(program.public)
+    willing(program, tensors.Policy({"z": "client"}))(program.public)
+    tensors.trace(revealing(lambda x, y: x * y)).check(careful)
+
+
 def test_the_default_limit_lets_three_inputs_be_multiplied():
     for ring, limit in ((64, 512), (48, 16), (40, 8), (32, 4)):
         program = tensors.trace(revealing(lambda x, y: x * y * x), ring)

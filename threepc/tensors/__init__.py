@@ -2,7 +2,7 @@
 
 from threepc.tensors.owners import Shares, share
 from threepc.tensors.parties import Asking, LocalParties, Results, local, provide, serve
-from threepc.tensors.program import Job, Program, trace
+from threepc.tensors.program import Job, Policy, Program, trace
 from threepc.tensors.tensor import Labels, Tensor, concatenate, maximum, minimum, where
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Job",
     "Labels",
     "LocalParties",
+    "Policy",
     "Program",
     "Results",
     "Shares",

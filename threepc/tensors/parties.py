@@ -27,7 +27,7 @@ from threepc.party.session import log
 from threepc.party.warmup import warm_up
 from threepc.ring import word_of
 from threepc.tensors.owners import of_client, of_server, share
-from threepc.tensors.program import CLIENT, SERVER, Input, Policy, Program, check_policy
+from threepc.tensors.program import CLIENT, SERVER, Input, Program, check_policy
 from threepc.tensors.ranges import check as check_ranges
 
 P = TypeVar("P", bound=ListeningParty)
@@ -39,7 +39,7 @@ Arrays = dict[str, np.ndarray]
 """Float64 by the names of outputs; whole numbers where they are indices."""
 
 
-def willing(program: Program, policy: Policy) -> Callable[[PublicModel], None]:
+def willing(program: Program, policy: Mapping[str, str]) -> Callable[[PublicModel], None]:
     """What a party asks of the job that another one describes, before anything is computed.
 
     Its own policy must allow it, no number may get larger than the ring holds, and it must be this one.
@@ -54,7 +54,7 @@ def willing(program: Program, policy: Policy) -> Callable[[PublicModel], None]:
     return accept
 
 
-def _begin(program: Program, policy: Policy) -> None:
+def _begin(program: Program, policy: Mapping[str, str]) -> None:
     """What every party does first: ask its policy, and say aloud what nobody checks."""
     program.check(policy)
     for line in program.assumptions:
@@ -144,7 +144,7 @@ class Results:
 class LocalParties:
     """The three parties of a program as threads; made by `local`."""
 
-    def __init__(self, program: Program, policy: Policy, threads: int, timeout: float) -> None:
+    def __init__(self, program: Program, policy: Mapping[str, str], threads: int, timeout: float) -> None:
         self._program = program
         self._values: Values = {}
         self._shown: Arrays = {}
@@ -171,7 +171,7 @@ class LocalParties:
 
 
 @contextmanager
-def local(program: Program, policy: Policy, *, threads: int = 1, timeout: float = 120.0) -> Iterator[LocalParties]:
+def local(program: Program, policy: Mapping[str, str], *, threads: int = 1, timeout: float = 120.0) -> Iterator[LocalParties]:
     """Client, server and provider as threads of this process: a demonstration and a test bed, not privacy.
 
     Raises InputError where the policy forbids what the program reveals.
@@ -189,7 +189,7 @@ def local(program: Program, policy: Policy, *, threads: int = 1, timeout: float 
 def serve(
     deployment: Path | str,
     program: Program,
-    policy: Policy,
+    policy: Mapping[str, str],
     inputs: Callable[[], Values] = dict,
     shown: Callable[[Arrays], None] = lambda _: None,
 ) -> Iterator[ServerParty]:
@@ -204,7 +204,7 @@ def serve(
 
 
 @contextmanager
-def provide(deployment: Path | str, program: Program, policy: Policy) -> Iterator[ProviderParty]:
+def provide(deployment: Path | str, program: Program, policy: Mapping[str, str]) -> Iterator[ProviderParty]:
     """The provider of a deployment for this job and no other; the rest as `serve`."""
     _begin(program, policy)
     with _running(three_hosts.open_provider(load(deployment), accept=willing(program, policy))) as party:
@@ -225,7 +225,7 @@ def _running(party: P) -> Iterator[P]:
 class Asking:
     """A client's session of a program with the parties of a deployment, for any number of runs. A context manager."""
 
-    def __init__(self, deployment: Path | str, program: Program, policy: Policy, name: str = "client") -> None:
+    def __init__(self, deployment: Path | str, program: Program, policy: Mapping[str, str], name: str = "client") -> None:
         """name: of the client's key files. Raises InputError for these and for what the policy forbids, RunError when a party is missing or disagrees."""
         _begin(program, policy)
         self._program = program

@@ -23,8 +23,16 @@ from threepc.tensors.tensor import Labels, Tensor
 
 CLIENT, SERVER = "client", "server"
 
-Policy = Mapping[str, str]
-"""Who may be shown what: the receiver, "client" or "server", by the name of what is revealed. Nothing else may be."""
+
+class Policy(dict[str, str]):
+    """Who may be shown what: the receiver, "client" or "server", by the name of what is revealed. Nothing else may be.
+
+    assumptions: whether a job may state bounds that no party can check (`Tensor.assume`), as it may where a party's policy is a plain mapping.
+    """
+
+    def __init__(self, shown: Mapping[str, str], *, assumptions: bool = True) -> None:
+        super().__init__(shown)
+        self.assumptions = assumptions
 
 
 @dataclass(frozen=True)
@@ -143,9 +151,8 @@ class Program:
     @cached_property
     def assumptions(self) -> tuple[str, ...]:
         """What the job's author states of values on the way, a line each."""
-        found = [node for node in self.public.graph.nodes if node.kind == "limit" and "by" not in node.attrs]
         text = "assumed, and not checked by the parties: no number of"
-        return tuple(f"{text} {named(node.inputs[0], self.places)} above {node.attrs['size']:g} in size" for node in found)
+        return tuple(f"{text} {named(node.inputs[0], self.places)} above {node.attrs['size']:g} in size" for node in _assumed(self.public))
 
     def in_the_clear(self, values: Mapping[str, object]) -> dict[str, np.ndarray]:
         """What a run with these arrays, by the names of all inputs, should reveal but for roundings: a look at example data, and no privacy.
@@ -163,9 +170,9 @@ class Program:
         found = evaluated(self.public.graph, brought, 2.0**-self.public.precision.fraction, self.places)
         return {each.name: _revealed(each, found[f"output {each.name}"]) for each in self.outputs}
 
-    def check(self, policy: Policy) -> None:
-        """Raises InputError unless the policy allows each of the outputs to its receiver."""
-        _check_revealed({output.name: output.to for output in self.outputs}, policy)
+    def check(self, policy: Mapping[str, str]) -> None:
+        """Raises InputError unless the policy allows each of the outputs to its receiver, and what the job assumes."""
+        check_policy(self.public, policy)
 
     def encoded(self, name: str, values: object) -> np.ndarray:
         """Ring words (1, C, H, W) of an input's numbers. Raises InputError for another shape, and for what is not finite or above its limit."""
@@ -231,15 +238,17 @@ def _live(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if node.name in wanted]
 
 
-def check_policy(model: PublicModel, policy: Policy) -> None:
+def _assumed(model: PublicModel) -> list[Node]:
+    """The limits that nobody sees to."""
+    return [node for node in model.graph.nodes if node.kind == "limit" and "by" not in node.attrs]
+
+
+def check_policy(model: PublicModel, policy: Mapping[str, str]) -> None:
     """As `Program.check`, of a program that another party describes: every party asks this of its own policy, before anything is computed."""
-    _check_revealed(
-        {str(node.attrs.get("path", [["", "output"]])[0][1]): node.attrs.get("to", CLIENT) for node in model.graph.outputs}, policy
-    )
-
-
-def _check_revealed(revealed: Mapping[str, str], policy: Policy) -> None:
-    for name, to in revealed.items():
+    if isinstance(policy, Policy) and not policy.assumptions and (assumed := _assumed(model)):
+        raise InputError(f"policy: no bound may be assumed that nobody checks, and the job assumes one of {assumed[0].inputs[0]}")
+    for output in model.graph.outputs:
+        name, to = str(output.attrs.get("path", [["", "output"]])[0][1]), output.attrs.get("to", CLIENT)
         if name not in policy:
             raise InputError(f"policy: nothing called {name!r:.80} may be revealed, and the job reveals it to the {to}")
         if policy[name] != to:
