@@ -1,3 +1,4 @@
+import itertools
 from unittest.mock import patch
 
 import numpy as np
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 from threepc.kernels import winograd
 from threepc.kernels.convolution import convolve, output_size, pack_weight, warm_up
 from threepc.kernels.geometry import Geometry
+from threepc.kernels.options import has_ifma
 from threepc.kernels.tile import ROWS
 
-RINGS = (50, 48, 40)
+RINGS = (50, 48, 40, 32)
 
 
 def random_words(rng, *shape):
@@ -31,16 +33,21 @@ def definition(x, weight, padding, dilation, bias):
 
 
 def by_tiles(x, weight, bits, **options):
-    """`convolve` made to take the tiles, however small the map."""
-    with patch.object(winograd, "is_faster", return_value=True) as choice:
+    """`convolve` made to take the tiles, however small the map; words of 32 bits take them with IFMA alone."""
+    with (
+        patch.object(winograd, "is_faster", return_value=True) as choice,
+        patch.object(winograd, "convolve", wraps=winograd.convolve) as tiles,
+    ):
         y = convolve(x, pack_weight(weight, 1, bits), **options)
-    choice.assert_called_once()
+    assert choice.call_count == tiles.call_count == (x.itemsize == 8 or has_ifma())
     return y
 
 
 def check(x, weight, bits, padding=(0, 0, 0, 0), dilation=(1, 1), bias=None, threads=1):
+    if bits <= 32:
+        x, weight, bias = (words if words is None else words.astype(np.uint32) for words in (x, weight, bias))
     got = by_tiles(x, weight, bits, padding=padding, dilation=dilation, bias=bias, threads=threads)
-    wanted = definition(x, weight, padding, dilation, np.zeros(len(weight), np.uint64) if bias is None else bias)
+    wanted = definition(x, weight, padding, dilation, np.zeros(len(weight), x.dtype) if bias is None else bias)
     np.testing.assert_array_equal(got.astype(object) % 2**bits, wanted % 2**bits)
 
 
@@ -82,7 +89,7 @@ def test_more_output_channels_than_are_transformed_at_once():
     x, weight = random_words(rng, 1, 3, 24, 24), random_words(rng, 5 * ROWS, 3, 3, 3)
     geometry = Geometry(1, 3, 5 * ROWS, 24, 24, 3, 3, 1, 1, 1, 1, 1, 1, 24, 24, short=True)
     with patch.object(winograd, "_KERNEL_BYTES", 2 * 36 * 8 * (5 * ROWS + 8)):
-        held = [winograd._space(geometry, winograd.WinogradPart(0, 5, 0, tiles), x.dtype).kernels.size for tiles in (1, 36)]
+        held = [winograd._space(geometry, winograd.WinogradPart(0, 5, 0, tiles)).kernels.size for tiles in (1, 36)]
         assert held[1] == 2 * held[0]  # two panels of the five
         check(x, weight, 48, (1, 1, 1, 1))
 
@@ -90,20 +97,21 @@ def test_more_output_channels_than_are_transformed_at_once():
 def test_reads_and_writes_no_word_outside_its_arrays():
     # The arrays lie inside a larger one: whatever surrounds the input must not matter, whatever surrounds the output must stay.
     rng = np.random.default_rng(3)
-    weight, around = random_words(rng, ROWS + 1, 3, 3, 3), random_words(rng, 1000)
-    for dilation in ((1, 1), (2, 1)):
+    for bits, dilation in itertools.product((48, 32), ((1, 1), (2, 1))):
+        word = np.dtype(np.uint64 if bits > 32 else np.uint32)
+        weight, around = random_words(rng, ROWS + 1, 3, 3, 3).astype(word), random_words(rng, 1000).astype(word)
         x = around[300 : 300 + 2 * 3 * 7 * 9].reshape(2, 3, 7, 9)
-        wanted = by_tiles(x.copy(), weight, 48, padding=(1, 1, 1, 1), dilation=dilation)
-        frame = np.full(wanted.size + 200, 77, np.uint64)
+        wanted = by_tiles(x.copy(), weight, bits, padding=(1, 1, 1, 1), dilation=dilation)
+        frame = np.full(wanted.size + 200, 77, word)
         out = frame[100:-100].reshape(wanted.shape)
-        assert by_tiles(x, weight, 48, padding=(1, 1, 1, 1), dilation=dilation, out=out) is out
+        assert by_tiles(x, weight, bits, padding=(1, 1, 1, 1), dilation=dilation, out=out) is out
         np.testing.assert_array_equal(out, wanted)
         assert (frame[:100] == 77).all() and (frame[-100:] == 77).all()
 
 
 def test_rings_and_kernels_that_do_not_fit_go_another_way():
     with patch.object(winograd, "is_faster", side_effect=AssertionError):
-        for bits, size, stride, groups in ((51, 3, 1, 1), (64, 3, 1, 1), (32, 3, 1, 1), (48, 1, 1, 1), (48, 3, 2, 1), (48, 3, 1, 2)):
+        for bits, size, stride, groups in ((51, 3, 1, 1), (64, 3, 1, 1), (32, 3, 2, 1), (48, 1, 1, 1), (48, 3, 2, 1), (48, 3, 1, 2)):
             words = np.ones((4, 4 // groups, size, size), np.uint64 if bits > 32 else np.uint32)
             x = np.ones((1, 4, 20, 20), words.dtype)
             y = convolve(x, pack_weight(words, groups, bits), stride=(stride, stride))
@@ -131,4 +139,20 @@ def test_tiles_where_they_save_time(channels, size, dilation, faster):
 
 def test_warm_up_names_it_for_the_rings_it_serves():
     for bits in (64, 48, 40, 32):
-        assert any("Winograd" in label for label in warm_up(bits)) == (bits in RINGS)
+        assert any("Winograd" in label for label in warm_up(bits)) == (bits in RINGS and (bits > 32 or has_ifma()))
+
+
+@pytest.mark.skipif(not has_ifma(), reason="words of 32 bits take tiles with IFMA alone")
+def test_words_of_32_bits_take_tiles_where_these_save_more_than_their_narrower_products():
+    for images, channels, size, faster in (
+        (1, 64, 56, True),
+        (1, 256, 14, True),
+        (16, 256, 8, True),
+        (1, 256, 8, False),
+        (1, 512, 7, False),
+    ):
+        weight = pack_weight(np.zeros((channels, channels, 3, 3), np.uint32), 1, 32)
+        x = np.zeros((images, channels, size, size), np.uint32)
+        with patch.object(winograd, "convolve") as tiles:
+            convolve(x, weight, padding=(1, 1, 1, 1))
+        assert tiles.called == faster, (images, channels, size)

@@ -28,12 +28,13 @@ from threepc.kernels.gemm import (
     stored_width,
 )
 from threepc.kernels.geometry import Geometry, Operands, read_only
-from threepc.kernels.options import inline, kernel
+from threepc.kernels.options import has_ifma, inline, kernel
 from threepc.kernels.threads import Scratch, ranges, run_parts
 from threepc.kernels.tile import NARROW, ROWS, VECTORS, close_panel, gather, lanes_within, stride_reach
 from threepc.kernels.winograd_transforms import RING_BITS
 
 SHORT_RING = 52  # bits of the widest ring that IFMA multiplies
+NARROW_PRODUCT = 0.65  # what a product of words of 32 bits takes of one by IFMA, on an AMD Zen 4 core
 
 
 @dataclass(frozen=True)
@@ -272,13 +273,14 @@ def _multiply(operands: Operands, geometry: Geometry, *part: int) -> None:
 def _winograd_is_faster(weight: PackedWeight, images: int, geometry: Geometry) -> bool:
     """Whether a convolution may go by `winograd`, and should."""
     fits = weight.shape[2:] == (3, 3) and weight.groups == 1 and geometry.stride_down == geometry.stride_across == 1
-    if not fits or weight.bits > RING_BITS or weight.panels.dtype != np.uint64:
+    if not fits or weight.bits > RING_BITS or (weight.panels.itemsize == 4 and not has_ifma()):
         return False
     inputs, outputs, down, across = geometry.inputs, geometry.outputs, geometry.dilation_down, geometry.dilation_across
     pixels = geometry.out_height * geometry.out_width
     copied = images * (inputs * geometry.height * geometry.width + outputs * pixels) if down * across > 1 else 0
     size = -(-geometry.out_height // down), -(-geometry.out_width // across)
-    return winograd.is_faster(images * down * across, inputs, outputs, size, 9 * images * pixels, copied)
+    direct = 9 * images * pixels * (NARROW_PRODUCT if weight.panels.itemsize == 4 else 1)
+    return winograd.is_faster(images * down * across, inputs, outputs, size, direct, copied)
 
 
 def _split(geometry: Geometry, columns: int, itemsize: int, threads: int) -> list[tuple[int, ...]]:
@@ -299,7 +301,7 @@ def warm_up(bits: int) -> Iterator[str]:
         yield f"{label}, {bits} bits"
         weight = pack_weight(np.ones((2, 2 // groups, 1, 1), dtype), groups, bits)
         convolve(np.ones((1, 2, 1, 1), dtype), weight)
-    if 32 < bits <= RING_BITS:
+    if bits <= RING_BITS and (bits > 32 or has_ifma()):
         yield f"Winograd convolution, {bits} bits"
         weight, x = pack_weight(np.ones((1, 1, 3, 3), dtype), 1, bits), np.ones(16, dtype)
         dilated = Geometry(1, 1, 1, 4, 4, 3, 3, 1, 1, 2, 2, 2, 2, 4, 4, short=True)

@@ -45,16 +45,19 @@ def at(_typingctx, array, index):  # noqa: ARG001 - a parameter here is the type
     return types.CPointer(array.dtype)(array, types.intp), codegen
 
 
-def emitted(function):
+def emitted(function=None, *, bits=None):
     """An intrinsic without a result from a function that emits its code: of an `Emitter`, then an LLVM value for each argument of a call.
 
-    Arguments are places (`at`) in arrays of one word type, integers, which become 64 bits wide, booleans, and NamedTuples of these.
+    Arguments are places (`at`) in arrays of one word type, integers, which become 64 bits wide, booleans, and NamedTuples of these. bits: of the
+    words that it computes with, by default those of the arrays; narrower ones are widened as they are loaded, and cut as they are stored.
     """
+    if function is None:
+        return functools.partial(emitted, bits=bits)
 
     @functools.wraps(function)  # numba asks it for the names of the parameters
     def typed(_typingctx, *arguments):
         def codegen(context, builder, signature, args):
-            emit = Emitter(builder, next(_word_bits(signature.args)))
+            emit = Emitter(builder, bits or next(_word_bits(signature.args)))
             function(emit, *(_parts(builder, kind, value) for kind, value in zip(signature.args, args, strict=True)))
             return context.get_dummy_value()
 
@@ -104,12 +107,26 @@ class Emitter:
     def load(self, pointer, lanes=None):
         """Load a word, or a vector of so many words."""
         if lanes is None:
-            return self.builder.load(pointer)
-        return self.builder.load(self.builder.bitcast(pointer, ir.VectorType(self.word, lanes).as_pointer()), align=self.bits // 8)
+            return self._widened(self.builder.load(pointer))
+        pointer, word = self._vector_at(pointer, lanes)
+        return self._widened(self.builder.load(pointer, align=word.width // 8))
 
     def store(self, vector, pointer):
         """Store a vector from a place on, which may be any word's."""
-        self.builder.store(vector, self.builder.bitcast(pointer, vector.type.as_pointer()), align=self.bits // 8)
+        pointer, word = self._vector_at(pointer, vector.type.count)
+        self.builder.store(self._cut(vector, word), pointer, align=word.width // 8)
+
+    def _vector_at(self, pointer, lanes):
+        """A place as that of a vector, and the type of the words there."""
+        word = pointer.type.pointee
+        return self.builder.bitcast(pointer, ir.VectorType(word, lanes).as_pointer()), word
+
+    def _widened(self, loaded):
+        of_words = ir.VectorType(self.word, loaded.type.count) if isinstance(loaded.type, ir.VectorType) else self.word
+        return self.builder.zext(loaded, of_words)
+
+    def _cut(self, vector, word):
+        return self.builder.trunc(vector, ir.VectorType(word, vector.type.count))
 
     def prefetch(self, pointer):
         """Fetch the cache line that lies _AHEAD bytes after a word."""
@@ -142,8 +159,8 @@ class Emitter:
         function = ir.FunctionType(total.type, [total.type] * 3)
         return self.builder.call(self.builder.module.declare_intrinsic("llvm.x86.avx512.vpmadd52l.uq.512", (), function), [total, x, y])
 
-    def _masked(self, operation, result, arguments):
-        name = f"llvm.masked.{operation}.v{self.lanes}i{self.bits}.p0"
+    def _masked(self, operation, word, result, arguments):
+        name = f"llvm.masked.{operation}.v{self.lanes}i{word.width}.p0"
         function = self.builder.module.globals.get(name)
         if function is None:
             function = ir.Function(self.builder.module, ir.FunctionType(result, [argument.type for argument in arguments]), name)
@@ -155,14 +172,15 @@ class Emitter:
 
     def load_masked(self, pointer, mask):
         """Load a vector; where the mask is off, the lane is zero and memory is not touched."""
-        vector = ir.VectorType(self.word, self.lanes)
-        pointer = self.builder.bitcast(pointer, vector.as_pointer())
-        return self._masked("load", vector, [pointer, ir.Constant(_I32, self.bits // 8), mask, self.zero(self.lanes)])
+        pointer, word = self._vector_at(pointer, self.lanes)
+        vector = ir.VectorType(word, self.lanes)
+        zeros = ir.Constant(vector, [0] * self.lanes)
+        return self._widened(self._masked("load", word, vector, [pointer, ir.Constant(_I32, word.width // 8), mask, zeros]))
 
     def store_masked(self, vector, pointer, mask):
         """Store the lanes whose mask is on; other memory is not touched."""
-        pointer = self.builder.bitcast(pointer, vector.type.as_pointer())
-        self._masked("store", ir.VoidType(), [vector, pointer, ir.Constant(_I32, self.bits // 8), mask])
+        pointer, word = self._vector_at(pointer, self.lanes)
+        self._masked("store", word, ir.VoidType(), [self._cut(vector, word), pointer, ir.Constant(_I32, word.width // 8), mask])
 
     def repeat(self, start, stop, step, carried, body):
         """for index in range(start, stop, step): carried = body(index, carried); returns the last index and carried."""

@@ -11,7 +11,8 @@ odd divisors have inverses modulo 2^64. The points are 0, 2, 1, -1, infinity and
 three classes of the projective line modulo 2, and no two of a pair agree modulo 4. All differences x y' - x' y of a pair then hold
 exactly one factor of two, the others none. So 2 G has odd divisors only (2 G = [1, 0, 0; 1, 1, 1; (1, -1, 1) / 9; (1, 2, 4) / 9;
 (4, 2, 1) / 9; 0, 0, 1]), A and B are integral, and the sums are 4 y. Taken modulo 2^52 or 2^64 as `emitter` multiplies, bits 2 to 51 of
-them are y modulo 2^50, whatever the operands held above: exact for rings of up to 50 bits.
+them are y modulo 2^50, whatever the operands held above: exact for rings of up to 50 bits. Words of 32 bits are widened as they are read, and cut as they are
+written: with IFMA four times fewer products outweigh that a vector holds half as many.
 
 Kernels are transformed anew in each call, 8 or so output channels at once, from the panels that `gemm.pack_rows` made: this costs as
 much as the products of 8 tiles, and saves memory, and reading from it, for weights 4 times the size.
@@ -31,7 +32,9 @@ from threepc.kernels.threads import Scratch, ranges, run_parts
 from threepc.kernels.tile import ROWS, VECTORS, close_panel, lanes_within, multiply_tile
 from threepc.kernels.winograd_transforms import POINTS, REACH, SIDE, transform_input, transform_kernels, transform_output
 
-_LANES = VECTOR_BYTES // 8
+_WORD = np.dtype(np.uint64)
+"""Of what is transformed, of whatever type the words of a convolution are."""
+_LANES = VECTOR_BYTES // _WORD.itemsize
 _TILES = VECTORS * _LANES  # of a block: as wide as the register tile
 _DEPTH = 96  # of a block: its transformed input fits the second-level cache
 _KERNEL_BYTES = 1 << 23  # of transformed kernels: they should stay in the third-level cache
@@ -209,16 +212,16 @@ def _channel_block(channels: int) -> int:
 _scratch = Scratch()
 
 
-def _space(geometry: Geometry, part: WinogradPart, dtype: np.dtype) -> WinogradSpace:
+def _space(geometry: Geometry, part: WinogradPart) -> WinogradSpace:
     """Scratch for a part."""
     block, tiles = _channel_block(geometry.inputs), part.last_tile - part.first_tile
     of_panel = POINTS * ((block + 1) * ROWS + _PADDING)
-    held = 1 if tiles <= _TILES else max(1, _KERNEL_BYTES // dtype.itemsize // of_panel)  # one block of tiles needs each panel once
+    held = 1 if tiles <= _TILES else max(1, _KERNEL_BYTES // _WORD.itemsize // of_panel)  # one block of tiles needs each panel once
     return WinogradSpace(
-        kernels=_scratch.words("kernels", min(held, part.last_panel - part.first_panel) * of_panel, dtype),
-        inputs=_scratch.words("inputs", POINTS * ((block + 1) * _TILES + _PADDING), dtype),
+        kernels=_scratch.words("kernels", min(held, part.last_panel - part.first_panel) * of_panel, _WORD),
+        inputs=_scratch.words("inputs", POINTS * ((block + 1) * _TILES + _PADDING), _WORD),
         products=_scratch.words(
-            "products", POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS, dtype
+            "products", POINTS * (ROWS * _TILES + _PADDING) + _LANES + ROWS, _WORD
         ),  # the last piece is read as a vector
         pieces=_scratch.words("pieces", _TILES, WINOGRAD_PIECE),
     )
@@ -229,7 +232,7 @@ def _tiles_of(images: int, height: int, width: int) -> int:
     return images * -(-height // SIDE) * -(-width // SIDE)
 
 
-def is_faster(images: int, channels: int, outputs: int, size: tuple[int, int], direct: int, copied: int) -> bool:
+def is_faster(images: int, channels: int, outputs: int, size: tuple[int, int], direct: float, copied: int) -> bool:
     """Whether `images` maps of outputs of `size`, by tiles, take less time than `direct` products for each pair of channels.
 
     `copied` is how many words have to be rearranged for it. Transforms count as so many products as take their time, as measured on
@@ -306,11 +309,11 @@ def convolve(operands: Operands, geometry: Geometry, images: int, threads: int) 
 
 def _convolve_maps(operands: Operands, geometry: Geometry, images: int, threads: int) -> None:
     panels, tiles = -(-geometry.outputs // ROWS), _tiles_of(images, geometry.out_height, geometry.out_width)
-    places, block, dtype = _places_of_taps(geometry.inputs, panels), _channel_block(geometry.inputs), operands.x.dtype
+    places, block = _places_of_taps(geometry.inputs, panels), _channel_block(geometry.inputs)
 
     def work(*ends):
         part = WinogradPart(*ends)
-        _convolve_part(operands, places, _space(geometry, part, dtype), geometry, block, part)
+        _convolve_part(operands, places, _space(geometry, part), geometry, block, part)
 
     # Each thread transforms what it multiplies: inputs again where they share output channels, kernels again where they share tiles.
     if tiles > geometry.outputs:

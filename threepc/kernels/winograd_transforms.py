@@ -1,4 +1,7 @@
-"""The linear maps of `winograd`, as vector code: kernels, inputs and products, many tiles or output channels at once."""
+"""The linear maps of `winograd`, as vector code: kernels, inputs and products, many tiles or output channels at once.
+
+They compute with words of 64 bits, also where those of the convolution have 32: its results carry more bits than a ring of 32.
+"""
 
 from llvmlite import ir
 
@@ -63,7 +66,7 @@ def _nest(transform, rows):
     return list(zip(*(transform(*column) for column in columns), strict=True))
 
 
-@emitted
+@emitted(bits=64)
 def transform_kernels(emit, panels, panel, places, target):
     """Row n of target, ROWS words = point n of ROWS kernels of one input channel, whose taps lie as `places` says for panel 0.
 
@@ -79,7 +82,7 @@ def transform_kernels(emit, panels, panel, places, target):
         emit.store(points[n // REACH][n % REACH], emit.shift(target.first, builder.mul(target.step, number(n))))
 
 
-@emitted
+@emitted(bits=64)
 def transform_input(emit, x, rows, columns, target, writable):
     """Word i of row n of target = point n of tile i of a row of tiles, for the lanes i set in `writable`.
 
@@ -105,7 +108,7 @@ def transform_input(emit, x, rows, columns, target, writable):
         emit.store_masked(points[n // REACH][n % REACH], emit.shift(target.first, builder.mul(target.step, number(n))), writable)
 
 
-@emitted
+@emitted(bits=64)
 def transform_output(emit, products, before, out, rows, columns):
     """Add a row of tiles to what was `before` in out, all to one word of it; point n of tile i is word i of row n of products.
 
