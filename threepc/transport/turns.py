@@ -84,14 +84,16 @@ class Turns:
     def wake(self) -> None:
         """Let whoever has the turn look again, after something other than the descriptors has changed."""
         if self._leader is not None:
-            self._waker.set()
+            with self._changed:  # once nobody leads the waker may be gone
+                if self._leader is not None:
+                    self._waker.set()
 
     def close(self) -> None:
         """Wait until nobody waits any more; every inbox must have been given its last item."""
         with self._changed:
             self._waker.set()
             self._changed.wait_for(lambda: self._leader is None)
-        self._waker.close()
+            self._waker.close()
 
     def _lead(self, inbox: Inbox, timeout: float | None) -> Any:
         """An item for oneself, or _YOUR_TURN when there is none yet but time is left."""

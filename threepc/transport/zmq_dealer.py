@@ -197,9 +197,7 @@ class DealerConnection(Connection):
         self, context: Context, socket: Socket, monitor: Socket, waker: Waker, address: str, peer: bytes | None, descriptor: int
     ) -> None:
         super().__init__(address, peer)
-        self._context = context
-        self._socket = socket
-        self._monitor = monitor
+        self._context, self._socket, self._monitor = context, socket, monitor
         self._encrypted = is_tcp(address)
         self._waker = waker
         self._poller = select.poll()
@@ -227,6 +225,7 @@ class DealerConnection(Connection):
             if not self._closed and self._end is None and probe.cut(wire.descriptor, self._is_whole):
                 self._end = wire.overfull()
                 self._arrived.clear()
+            if not self._closed and (self._end is not None or self._broken):
                 self._waker.set()
 
     def send(self, frames: Sequence[Buffer]) -> None:
@@ -269,14 +268,18 @@ class DealerConnection(Connection):
             if self._socket.closed:
                 return
             self._waker.set()
-        with self._receiving, self._lock:
+        with contextlib.ExitStack() as ending, self._receiving, self._lock:
             if self._socket.closed:
                 return
-            self._drain()
-            zmq_sockets.close_monitored(self._socket, self._monitor, self._say_goodbye() if self._end is None else 0)
-            self._waker.close()
-        _watch.discard(self)
-        self._context.term()
+            ending.callback(self._context.term)
+            ending.callback(_watch.discard, self)
+            linger_ms = 0
+            try:
+                self._drain()
+                linger_ms = self._say_goodbye() if self._end is None else 0
+            finally:  # after an interrupt, too
+                zmq_sockets.close_monitored(self._socket, self._monitor, linger_ms)
+                self._waker.close()
 
     @property
     def has_ended(self) -> bool:
@@ -286,9 +289,7 @@ class DealerConnection(Connection):
     def collect(self) -> None:
         """Read the socket; whoever waits for a message looks again."""
         with self._lock:
-            if self._closed:
-                return
-            while self._drain():
+            while not self._closed and self._drain():
                 pass
             if self._waiting and (self._arrived or self._end is not None):
                 self._waker.set()

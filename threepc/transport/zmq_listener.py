@@ -181,10 +181,11 @@ class Listener:
         self._waker.set()
         self._thread.join()
         self.turns.close()
-        zmq_sockets.close_monitored(self._router, self._monitor, zmq_sockets.LINGER_MS)
+        with self._lock:  # who has only just begun to send, or to close a connection, finds the router closed
+            zmq_sockets.close_monitored(self._router, self._monitor, zmq_sockets.LINGER_MS)
+            self._wires.close()
         self._zap.close(0)
         self._waker.close()
-        self._wires.close()
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -214,7 +215,7 @@ class Listener:
     def dismiss(self, connection: AcceptedConnection, reason: str) -> None:
         """Say goodbye to a peer and hear nothing more of it."""
         with self._lock:
-            if self._connections.pop(connection.identity, None) is not None:
+            if self._connections.pop(connection.identity, None) is not None and not self._router.closed:
                 self._dismissed.add(connection.identity)
                 if connection.wire is not None:
                     self._wires.part(connection.wire)
@@ -375,7 +376,9 @@ class Listener:
         self.turns.wake()
 
     def _reaches(self, identity: bytes, frames: Sequence[Buffer]) -> bool:
-        """Send to a peer; False when it is gone."""
+        """Send to a peer; False when it is gone, or this listener closed."""
+        if self._router.closed:
+            return False
         try:
             zmq_sockets.send_frames(self._router, [identity, *frames], self._encrypted)
         except zmq.ZMQError as error:
