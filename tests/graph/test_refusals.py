@@ -134,6 +134,8 @@ class Asserts(nn.Module):
         ),
         (Asserts(), "AssertionError: at line"),
         (nn.Sequential(nn.Flatten(), nn.Linear(7, 7)), "the network itself fails on a tensor of shape (2, 3, 8, 8): RuntimeError: "),
+        (nn.Conv2d(3, 3, 1).half(), "; its weights are torch.float16 on cpu, the tensor is not: call .to('cpu', torch.float32) on it"),
+        (nn.Conv2d(3, 3, 1, device="meta"), "the model has weights on the device meta, which holds no numbers: make it on cpu"),
     ],
 )
 def test_what_the_network_itself_raises_is_told_as_its_own(model, message):
@@ -142,8 +144,18 @@ def test_what_the_network_itself_raises_is_told_as_its_own(model, message):
 
 def test_what_torch_cannot_trace_is_said_in_one_line_and_nothing_else_is_printed(capfd):
     model = Wrapped(lambda self, x: x.relu() if x.sum() > 0 else x)
-    refused(model, "torch.export cannot trace the model on one tensor of shape (2, 3, 8, 8): ")
+    refused(
+        model,
+        "torch.export cannot trace the model on one tensor of shape (2, 3, 8, 8): its own code decides by the value of a tensor at line ",
+    )
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_scripted_module_is_refused_before_anything_is_asked_of_it():
+    refused(
+        torch.jit.script(nn.ReLU()), "the model is a TorchScript module, which torch.export does not trace: give the module that it was"
+    )
 
 
 def changed_view(x):

@@ -28,6 +28,9 @@ def misdescribed():
     module.model_card = "grey"
     return module
 
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU())
+
 constant = 1
 """
 
@@ -84,6 +87,7 @@ def test_what_a_factory_may_not_do(factories):
     for name, message in {
         f"{factories}:number": "returned a int, not a torch module",
         f"{factories}:misdescribed": "model_card must be a threepc.card.ModelCard",
+        f"{factories}:lazy": f"what {factories}:lazy returned has lazy modules that have seen no input yet: call it once",
         f"{factories}:constant": "has no function constant",
         f"{factories}:absent": "has no function absent",
         f"{factories}_broken:plain": "ValueError: broken on purpose",

@@ -27,7 +27,7 @@ from threepc.graph.deploy import deployed
 from threepc.graph.fx_nodes import module_path, operation_name, operation_of, schema, torch_name, where
 from threepc.graph.ir import Graph, Node, Weights, check_weights
 from threepc.graph.kinds import infer_shape
-from threepc.graph.modes import evaluating, outputs_of
+from threepc.graph.modes import evaluating, outputs_of, require_traceable, why_untraceable
 from threepc.graph.moves import moved_shape, simplified
 from threepc.graph.operations import VIEWS
 from threepc.graph.outputs import name_of
@@ -52,8 +52,7 @@ def import_module(model: nn.Module, example: torch.Tensor) -> tuple[Graph, Weigh
 
     Raises InputError, naming module and operation of all that has no secure protocol, or what the network's own forward raised.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
+    require_traceable(model, "the model")
     if not isinstance(example, torch.Tensor) or example.dim() != 4 or not example.is_floating_point() or 0 in example.shape:
         raise InputError("the example input must be one float tensor (N, C, H, W), none of them 0")
     model = deployed(model, example)
@@ -75,7 +74,7 @@ def _export(model: nn.Module, example: torch.Tensor) -> ExportedProgram:
         raise
     except Exception as error:
         outputs_of(model, example)  # raises where the network fails by itself
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = why_untraceable(error)
         raise InputError(f"torch.export cannot trace the model on one tensor of shape {tuple(example.shape)}: {reason}") from error
 
 

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from threepc.errors import InputError
+from threepc.graph.modes import require_traceable
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.mmlab.build import build
 from threepc.mmlab.checkpoint import load_checkpoint
@@ -142,6 +143,7 @@ def _call_factory(config: str, checkpoint: str | Path | None, seed: int) -> tupl
             raise InputError(f"{config}: the factory {config.partition(':')[2]} raised {_told(error)}") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"{config} returned a {type(module).__name__}, not a torch module")
+    require_traceable(module, f"what {config} returned")
     if checkpoint is not None:
         load_checkpoint(module, checkpoint)
     card = getattr(module, "model_card", None) or ModelCard(config, IMAGENET)
