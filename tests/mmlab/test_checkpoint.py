@@ -49,6 +49,12 @@ def test_a_checkpoint_as_mmcv_saves_it(tmp_path, trained):
         lambda state: state,
         lambda state: {"state_dict": state},
         lambda state: {"module." + name: value for name, value in state.items()},
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {
+            "model_state_dict": {"_orig_mod.module." + name: value for name, value in state.items()},
+            "optimizer": {"state": {}},
+        },
+        lambda state: {"state_dict": {"model." + name: value for name, value in state.items()}, "hyper_parameters": {}},
         lambda state: state | {"auxiliary_head.weight": torch.zeros(3)},
     ],
 )
@@ -84,6 +90,30 @@ def test_a_foreign_checkpoint_is_refused_with_counts_and_names(tmp_path, trained
         "1 of another shape (fc.weight (5, 4) instead of (2, 4))"
     )
     assert torch.equal(model.conv.weight, before)
+
+
+def test_names_that_the_module_has_itself_keep_their_prefix(tmp_path, trained):
+    torch.save(nn.DataParallel(trained).state_dict(), tmp_path / "a.pth")
+    model = network()
+    load_checkpoint(nn.DataParallel(model), tmp_path / "a.pth")
+    assert_loaded(model, trained)
+
+
+def test_integers_of_a_quantised_network_are_no_weights(tmp_path, trained):
+    torch.save({name: value.to(torch.int8) for name, value in trained.state_dict().items()}, tmp_path / "a.pth")
+    with pytest.raises(
+        InputError, match=r"for another model: 8 integers instead of floats \(conv\.weight, conv\.bias, bn\.weight, \.\.\.\)"
+    ):
+        load_checkpoint(network(), tmp_path / "a.pth")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_folder_and_a_torchscript_archive_are_refused_without_a_warning(tmp_path, trained):
+    with pytest.raises(InputError, match="is not a file"):
+        load_checkpoint(network(), tmp_path)
+    torch.jit.script(trained).save(str(tmp_path / "a.pt"))
+    with pytest.raises(InputError, match=r"a\.pt is damaged or not a PyTorch checkpoint"):
+        load_checkpoint(network(), tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("numpy_module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])

@@ -13,6 +13,13 @@ from torch import nn
 from threepc.errors import InputError, missing
 
 NAMES_SHOWN = 3
+WRAPPERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+)  # under which MMLab, torchvision, PyTorch's tutorial and others save a state dict
+PREFIXES = "module.", "_orig_mod.", "model."  # of names, by DistributedDataParallel, torch.compile and Lightning
 # MMLab's checkpoints hold the best accuracy so far as a numpy number, in a pickle a constructor, a type and bytes: data, no code
 _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]  # numpy has no public name for it
 _NUMPY_SCALARS: list[Any] = [
@@ -26,19 +33,21 @@ _NUMPY_SCALARS: list[Any] = [
 def load_checkpoint(module: nn.Module, path: str | Path, ignore: Collection[str] = ()) -> dict[str, Any]:
     """Load the checkpoint at `path` into `module`; every parameter and buffer must be there, with its shape, and no others.
 
-    path: a state dict, or a dict that holds one under "state_dict" (as MMLab saves it), or a `.safetensors` file. Names may start with
-        "module." (as DistributedDataParallel saves them).
+    path: a state dict, or a dict that holds one under one of WRAPPERS, or a `.safetensors` file. Where all names start with one of
+        PREFIXES and none of the module's does, they are taken without it.
     ignore: prefixes of names that may be there although the module does not have them, such as "auxiliary_head.".
     Returns the checkpoint's "meta" (MMLab: CLASSES, PALETTE, ...), or {}.
     Raises InputError: missing or unreadable file, one that needs other classes to be unpickled, or one of another model.
     """
     checkpoint = _read(Path(path))
-    state = checkpoint.get("state_dict", checkpoint)
+    state = next((checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), Mapping)), checkpoint)
     if not isinstance(state, Mapping) or not state or not all(_is_entry(name, value) for name, value in state.items()):
         how = "save it with mmcv's save_checkpoint or torch.save(model.state_dict(), ...)"
         raise InputError(f"checkpoint {path} holds no state dict of plain tensors; {how}")
-    state = {name.removeprefix("module."): value for name, value in state.items()}
     own = module.state_dict()
+    foreign = [prefix for prefix in PREFIXES if not any(name.startswith(prefix) for name in own)]
+    while prefix := next((prefix for prefix in foreign if all(name.startswith(prefix) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     unexpected = [name for name in state if name not in own and not name.startswith(tuple(ignore))]
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     reshaped = [
@@ -46,7 +55,15 @@ def load_checkpoint(module: nn.Module, path: str | Path, ignore: Collection[str]
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    differences = [_count(missing, "missing"), _count(unexpected, "unexpected"), _count(reshaped, "of another shape")]
+    whole = [  # of a quantised network: integers that nothing would tell from weights
+        name for name in own if name in state and own[name].is_floating_point() and not state[name].is_floating_point()
+    ]
+    differences = [
+        _count(missing, "missing"),
+        _count(unexpected, "unexpected"),
+        _count(reshaped, "of another shape"),
+        _count(whole, "integers instead of floats"),
+    ]
     if any(differences):
         raise InputError(f"checkpoint {path} is for another model: {'; '.join(filter(None, differences))}")
     not_finite = [name for name in own if name in state and not torch.isfinite(state[name]).all()]
@@ -59,13 +76,13 @@ def load_checkpoint(module: nn.Module, path: str | Path, ignore: Collection[str]
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise InputError(f"checkpoint {path} does not exist")
+        raise InputError(f"checkpoint {path} {'is not a file' if path.exists() else 'does not exist'}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
         with warnings.catch_warnings():
             # said of files that are no checkpoints, which are refused below
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            warnings.filterwarnings("ignore", "Detected pickle protocol|'torch.load' received a zip file", UserWarning)
             with torch.serialization.safe_globals(_NUMPY_SCALARS):
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
