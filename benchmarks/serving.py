@@ -1,6 +1,7 @@
 """`python -m benchmarks.serving`: images a second and latency of a deployment, one at a time, several in flight, and prepared ahead.
 
-Server, provider and client are three processes over CURVE; links are simulated, and all sessions of a process share them. A latency is from when
+Server, provider and client are three processes, over CURVE on loopback or, with `--transport ipc`, over Unix sockets without encryption, as
+`threepc keygen --unix` sets up parties of one host. Links are simulated, and all sessions of a process share them. A latency is from when
 an image is asked for until its result is decoded. With several in flight the images are asked for as fast as answers come. What is prepared
 is prepared before each image, and only the image is timed, so images a second are then those of a client whose images come one by one.
 
@@ -65,10 +66,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def deployed(config: str, settings: Mapping[str, Any]) -> Iterator[deployment.Deployment]:
-    """Server and provider as processes of their own, until the end. settings: of deployment.yaml."""
+def deployed(config: str, settings: Mapping[str, Any], transport: str = "tcp") -> Iterator[deployment.Deployment]:
+    """Server and provider as processes of their own, until the end. settings: of deployment.yaml; transport: "tcp" or "ipc"."""
     with tempfile.TemporaryDirectory(prefix="threepc-") as folder, contextlib.ExitStack() as running:
-        keygen.generate(folder)
+        keygen.generate_unix(folder) if transport == "ipc" else keygen.generate(folder)
         file = Path(folder, deployment.FILE_NAME)
         text = file.read_text()
         with contextlib.ExitStack() as held:  # until both are known, lest one is given twice
@@ -148,6 +149,7 @@ def _client(file: Path, count: int, batch: int, ready: Barrier, answers: multipr
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--subject", type=click.Choice(list(SUBJECTS)), default="resnet18_cifar", show_default=True)
 @click.option("--ring", type=click.Choice([str(ring) for ring in RINGS]), default="32", show_default=True)
+@click.option("--transport", type=click.Choice(["tcp", "ipc"]), default="tcp", show_default=True, help="ipc: Unix sockets, without keys.")
 @click.option("--network", type=click.Choice(list(NETWORKS)), default="wan352", show_default=True)
 @click.option("--links", default="", help="Rates of the hosts, as `threepc run --links` takes them.")
 @click.option("--relu-messages", "messages", type=click.Choice(RELU_MESSAGES), default="4", show_default=True)
@@ -161,6 +163,7 @@ def command(  # noqa: PLR0913 - one of each option
     *,
     subject: str,
     ring: str,
+    transport: str,
     network: str,
     links: str,
     messages: str,
@@ -172,13 +175,12 @@ def command(  # noqa: PLR0913 - one of each option
     """Measure a deployment's images a second and latencies, and print a table."""
     config, display = SUBJECTS[subject].config, Display()
     settings = {"ring": int(ring), "network": network} | ({"links": links} if links else {})
-    with deployed(config, settings | {"relu_messages": messages if messages == "auto" else int(messages)}) as agreed:
+    with deployed(config, settings | {"relu_messages": messages if messages == "auto" else int(messages)}, transport) as agreed:
         with display.stage("preparing kernels") as progress:
             warm_up(agreed.precision, progress, quick=agreed.may_be_quick)
         what = f"{count} batches of {batch} a client" if clients else f"{count} images each"
-        click.echo(
-            f"{SUBJECTS[subject].title}, {ring} bits, {network}{f', {links}' if links else ''}, {messages} messages a ReLU, {what}\n"
-        )
+        over = f"{transport}, {network}{f', {links}' if links else ''}"
+        click.echo(f"{SUBJECTS[subject].title}, {ring} bits, {over}, {messages} messages a ReLU, {what}\n")
         click.echo("| asked for | images/s | latency, median s | 95 % s | online, median s |\n|---|---:|---:|---:|---:|")
         for processes in clients:
             click.echo(side_by_side(agreed.path, processes, count, batch).row(f"{processes} client(s), batches of {batch}"))

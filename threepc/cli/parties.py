@@ -61,6 +61,11 @@ def _watching_options(function: Function) -> Function:
 @click.option("--server", metavar="ADDRESS", help="Where the server will be reached, tcp://HOST:PORT. Default: on this host.")
 @click.option("--provider", metavar="ADDRESS", help="Where the provider will be reached. Default: on this host.")
 @click.option("--per-host", is_flag=True, help="Write a folder for each party, with what its host needs and nothing else.")
+@click.option(
+    "--unix",
+    is_flag=True,
+    help="No keys: all parties under one user of this host, over sockets in DIR. They keep nothing secret from each other.",
+)
 def keygen(directory: str, **options: Any) -> None:
     """Make a key pair for each party, and a deployment.yaml to edit, in DIR."""
     from threepc.console import say

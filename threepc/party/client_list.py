@@ -94,8 +94,9 @@ def with_clients(text: str, files: Sequence[str]) -> str:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[Deployment]:
-    """The deployment, which nobody else changes meanwhile."""
-    load(path)
+    """The deployment, which nobody else changes meanwhile. Raises InputError where clients have no keys."""
+    if load(path).is_unix:
+        raise InputError(f"{path}: clients over Unix sockets have no keys: whoever runs as this user may connect, and nobody else")
     try:
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

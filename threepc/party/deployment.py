@@ -1,6 +1,7 @@
 """deployment.yaml: where the parties are, which keys they are known by, and what they agree on.
 
-The file and the .public keys beside it go to every host; a .secret key stays with its party alone.
+The file and the .public keys beside it go to every host; a .secret key stays with its party alone. Parties that sit on one host, under one user,
+may be reached over Unix sockets instead: then nobody has a key, and the operating system keeps every other user out.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from threepc.party.memory import DEFAULT_MEMORY
 from threepc.party.queries import Limits
 from threepc.party.strict_yaml import Section
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, Precision
+from threepc.transport.addresses import check_ipc_directory, is_tcp
 from threepc.transport.keys import KeyPair
 
 FILE_NAME = "deployment.yaml"
+LOCAL = "local"
+"""What every client is called that comes over a Unix socket."""
+ONE_USER = "all parties run under one user, and keep nothing secret from each other"
+"""What is said of parties on Unix sockets wherever they start."""
+_UNNAMED = "client"  # what a client is called where nobody says otherwise
+_KEYLESS = "is nothing that parties on Unix sockets have: remove it"
 _MEGABYTE = 10**6
 _LONGEST_S = 7 * 24 * 3600
 _LARGEST_MB = 10**6
@@ -33,11 +41,11 @@ class Party:
     """A party that listens."""
 
     address: str
-    """Where others reach it: tcp://HOST:PORT."""
+    """Where others reach it: tcp://HOST:PORT, or ipc:///PATH."""
     listen: str
     """Where it listens itself."""
     public_key: bytes
-    """40 characters of z85."""
+    """40 characters of z85; none over a Unix socket."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,10 @@ class Deployment:
     server: Party
     provider: Party
     clients: dict[str, bytes]
-    """Who may connect as a client: the name of the .public file, without its ending, and the key in it, 40 characters of z85."""
+    """Who may connect as a client: the name of the .public file, without its ending, and the key in it, 40 characters of z85.
+
+    Nobody has a key over Unix sockets; there whoever runs as this user may connect.
+    """
     ring: int = 48
     frac_bits: int | None = None
     """Fractional bits of activations; None for what suits the ring."""
@@ -92,35 +103,49 @@ class Deployment:
         """Whether the plan may have ReLUs of two messages."""
         return self.relu_messages != "4"
 
+    @cached_property
+    def is_unix(self) -> bool:
+        """Whether the parties are reached over Unix sockets, without keys."""
+        return not is_tcp(self.server.address)
+
+    @cached_property
+    def listening(self) -> dict[str, bytes]:
+        """The public keys of server and provider; none over Unix sockets."""
+        return {} if self.is_unix else {"server": self.server.public_key, "provider": self.provider.public_key}
+
     def authorised(self, role: str) -> frozenset[bytes]:
         """The public keys that may connect to the server or to the provider."""
         clients = frozenset(self.clients.values())
-        return clients if role == "server" else clients | {self.server.public_key}
+        return clients if role == "server" or self.is_unix else clients | {self.server.public_key}
 
     def name_of(self, key: bytes | None) -> str | None:
-        """The name that a public key is known by: server, provider or a client's; None for one that is not."""
-        return self._names.get(key)
+        """The name that a public key is known by: server, provider or a client's; None for one that is not. Without keys it is LOCAL."""
+        return LOCAL if self.is_unix else self._names.get(key)
 
     @cached_property
     def _names(self) -> dict[bytes | None, str]:
-        listening = {"server": self.server.public_key, "provider": self.provider.public_key}
-        return {key: name for name, key in (self.clients | listening).items()}
+        return {key: name for name, key in (self.clients | self.listening).items()}
 
-    def key_pair(self, name: str) -> KeyPair:
-        """The key pair of the party `name`: "server", "provider", or the name of a client's key files.
+    def key_pair(self, name: str) -> KeyPair | None:
+        """The key pair of the party `name`: "server", "provider", or the name of a client's key files. None over Unix sockets.
 
         Raises InputError when a file is missing or malformed, when others may read the secret key, when the two keys do not belong
-        together, or when the deployment knows this party by another key.
+        together, or when the deployment knows this party by another key; over Unix sockets for the name of a client.
         """
+        if self.is_unix:
+            return None if name in LISTENING else self.client_pair(name)
         pair = read_pair(self.path.parent, name)
-        known = {"server": (self.server.public_key,), "provider": (self.provider.public_key,)}.get(name, self.clients.values())
-        if pair.public not in known:
+        if pair.public not in ([self.listening[name]] if name in LISTENING else self.clients.values()):
             place = name if name in LISTENING else "clients"
             raise InputError(f"{self.path} does not list the key in {name}.public: add it under '{place}'")
         return pair
 
-    def client_pair(self, name: str) -> KeyPair:
+    def client_pair(self, name: str) -> KeyPair | None:
         """The key pair of a client. Raises InputError as `key_pair` does, and for the name of another party."""
+        if self.is_unix:
+            if name not in (_UNNAMED, LOCAL):
+                raise InputError(f"{self.path}: clients over Unix sockets have neither keys nor names: leave the name {name[:80]!r} out")
+            return None
         known = ", ".join(self.clients) or "nobody"
         if name in LISTENING:
             raise InputError(f"{self.path}: the {name} is not a client: name one that 'clients' lists ({known})")
@@ -148,11 +173,13 @@ def parse(path: Path, text: str) -> Deployment:
     """`load`, of a text that is to be written to `path`."""
     top = strict_yaml.read(path, text)
     ring = top.choice("ring", RINGS, 48)
+    server, provider = _listening(top)
+    is_unix = not is_tcp(server.address)
     deployment = Deployment(
         path=path,
-        server=_party(top.section("server")),
-        provider=_party(top.section("provider")),
-        clients=_clients(top),
+        server=server,
+        provider=provider,
+        clients=_clients(top, is_unix),
         ring=ring,
         frac_bits=top.integer("frac_bits", 1, min(MAX_TRUNCATION, ring // 2 - 1)),
         drelu_window=_window(top, ring),
@@ -162,7 +189,7 @@ def parse(path: Path, text: str) -> Deployment:
         links=_links(top),
         timeouts=_timeouts(top.section("timeouts", required=False)),
         budgets=_budgets(top.section("budgets", required=False)),
-        queries=_queries(top.section("queries", required=False)),
+        queries=_queries(top.section("queries", required=False), is_unix),
     )
     top.finish()
     precision = deployment.precision
@@ -170,20 +197,42 @@ def parse(path: Path, text: str) -> Deployment:
         _ = precision.product_window
     except InputError as error:
         raise top.wrong("drelu_window", f"{error}: choose higher bits, or fewer frac_bits") from None
-    keys = [deployment.server.public_key, deployment.provider.public_key, *deployment.clients.values()]
+    keys = [*deployment.listening.values(), *deployment.clients.values()]
     if len(set(keys)) < len(keys):
         raise InputError(f"{path}: two parties have the same public key: each needs its own, 'threepc keygen DIR' makes them")
     return deployment
 
 
-def _party(section: Section) -> Party:
-    address = section.address("address")
-    party = Party(address, section.address("listen", address), _public_key(section, "public_key", section.take("public_key")))
+def _listening(top: Section) -> list[Party]:
+    """Server and provider: both over TCP, or both over Unix sockets."""
+    sections = [top.section(role) for role in LISTENING]
+    addresses = [section.address("address", may_be_ipc=True) for section in sections]
+    if len({is_tcp(address) for address in addresses}) > 1:
+        cure = "write tcp://HOST:PORT for both, or ipc:///PATH where all parties run under one user of this host"
+        raise top.wrong("server.address", f"and provider.address: one is a Unix socket and the other is not: {cure}")
+    return list(map(_party, sections, addresses))
+
+
+def _party(section: Section, address: str) -> Party:
+    if is_tcp(address):
+        party = Party(address, section.address("listen", address), _public_key(section, "public_key", section.take("public_key")))
+    else:
+        for key in [key for key in section.names() if key in ("listen", "public_key")]:
+            raise section.wrong(key, _KEYLESS)
+        try:
+            check_ipc_directory(address)
+        except InputError as error:
+            raise section.wrong("address", str(error)) from None
+        party = Party(address, address, b"")
     section.finish()
     return party
 
 
-def _clients(top: Section) -> dict[str, bytes]:
+def _clients(top: Section, is_unix: bool) -> dict[str, bytes]:
+    if is_unix:
+        if "clients" in top.names():
+            raise top.wrong("clients", _KEYLESS)
+        return {}
     files = top.take("clients")
     if not isinstance(files, list):
         raise top.wrong("clients", "must be a list of .public files, one line '- NAME.public' each")
@@ -233,8 +282,10 @@ def _timeouts(section: Section) -> Timeouts:
     return timeouts
 
 
-def _queries(section: Section) -> Limits:
+def _queries(section: Section, is_unix: bool) -> Limits:
     limits = {name: section.integer(name, 0, _MOST_QUERIES) for name in section.names()}
+    for name in [name for name in limits if is_unix and name not in ("default", LOCAL)]:
+        raise section.wrong(name, f"clients over Unix sockets have no names: write default, or {LOCAL}")
     return Limits(limits.pop("default", None), {name: limit for name, limit in limits.items() if limit is not None})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 class _Ticket:
     """One who waits for a place."""
 
-    key: bytes | None
+    key: Hashable
 
 
 class Places:
     """The key that holds the fewest places comes first; among those that hold as many, who came first.
 
-    A key holds `of_one` places at most, whatever is free; whoever has no key, whom the operating system vouches for, as many as there are.
+    A key holds `of_one` places at most, whatever is free; whoever has none, such as a thread of this process, as many as there are.
     """
 
     def __init__(self, count: int, of_one: int | None = None) -> None:
         self._free, self._of_one = count, count if of_one is None else of_one
-        self._held: Counter[bytes | None] = Counter()
+        self._held: Counter[Hashable] = Counter()
         self._waiting: list[_Ticket] = []
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, key: bytes | None, tell: Callable[[int], None], every: float) -> Iterator[None]:
+    def taken(self, key: Hashable, tell: Callable[[int], None], every: float) -> Iterator[None]:
         """Hold a place for `key`, after waiting for one.
 
         While it waits, `tell` is called every so many seconds with its number in the queue, from 1; what that raises ends the wait.
@@ -62,5 +62,5 @@ class Places:
             held[ticket.key] += 1
         return [ticket for *_, ticket in sorted(ranked, key=lambda entry: entry[:2])]
 
-    def _is_full(self, key: bytes | None) -> bool:
+    def _is_full(self, key: Hashable) -> bool:
         return key is not None and self._held[key] >= self._of_one

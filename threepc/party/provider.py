@@ -69,6 +69,8 @@ class ProviderParty(ListeningParty):
             self._tell_version(channel)
             return
         channel.identify(role, self._options.shaper("provider", role))
+        if role == "server":  # also where no key has said so
+            channel.connection.name = f"the server at {channel.connection.where}"
         other = "server" if role == "client" else "client"
         with self._lock:
             meeting = self._meetings.setdefault(session, _Meeting())

@@ -95,7 +95,8 @@ class ServerParty(ListeningParty):
                 tell("it is loading its model")
             offered = self.offer.find(text_field(hello, "model") if "model" in hello.fields else "")
             full = f"it serves {SESSIONS} sessions already, or {SESSIONS_OF_ONE} of this client, and this one is number"
-            with self._places.taken(channel.connection.peer, lambda number: tell(f"{full} {number} in the queue"), LOOK_S):
+            client = channel.connection.peer or channel.connection.process  # of one user's processes each is a client
+            with self._places.taken(client, lambda number: tell(f"{full} {number} in the queue"), LOOK_S):
                 check_ahead(offered.public, self._options, self.role, hello)
                 self._session(session, channel, offered, tell)
         elif purpose == "version":

@@ -110,9 +110,9 @@ class Section:
             raise self.unfit(key, value, f"write a positive number, at most {most}")
         return float(value)
 
-    def address(self, key: str, default: Any = ...) -> str:
-        """tcp://HOST:PORT with a port that others can be told."""
-        return check_address(self.take(key, default), str(self.wrong(key, "")).removesuffix(": "))
+    def address(self, key: str, default: Any = ..., may_be_ipc: bool = False) -> str:
+        """tcp://HOST:PORT with a port that others can be told; also ipc:///PATH where that may be."""
+        return check_address(self.take(key, default), str(self.wrong(key, "")).removesuffix(": "), may_be_ipc)
 
     def finish(self) -> None:
         """Raises InputError for a key that nobody has asked for."""
@@ -120,16 +120,19 @@ class Section:
             raise self.wrong(key, "is not a key of this file: remove it or correct its name")
 
 
-def check_address(value: object, what: str) -> str:
-    """`value`, if others can be told it: tcp://HOST:PORT with a port above 0. Raises InputError, beginning with `what`."""
+def check_address(value: object, what: str, may_be_ipc: bool = False) -> str:
+    """`value`, if others can be told it: tcp://HOST:PORT with a port above 0, or ipc:///PATH where that may be.
+
+    Raises InputError, beginning with `what`.
+    """
     try:
-        if isinstance(value, str) and is_tcp(value) and int(value.rpartition(":")[2]):
+        if isinstance(value, str) and (int(value.rpartition(":")[2]) if is_tcp(value) else may_be_ipc):
             return value
     except InputError:
         pass
     raise InputError(
         f"{what}: is {_shown(value)}: write tcp://HOST:PORT, HOST a name in ASCII, an IPv4 address or an IPv6 address in brackets, "
-        "PORT from 1 to 65535"
+        f"PORT from 1 to 65535{', or ipc:///PATH for parties that are all on this host' if may_be_ipc else ''}"
     )
 
 

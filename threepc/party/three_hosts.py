@@ -110,9 +110,8 @@ def connector_of(deployment: Deployment, name: str, keys: KeyPair | None = None)
     """How the party `name` listens, at its own address if it has one, and reaches the others, at theirs."""
     parties = {"server": deployment.server, "provider": deployment.provider}
     addresses = {role: party.listen if role == name else party.address for role, party in parties.items()}
-    public = {role: party.public_key for role, party in parties.items()}
     authorised = deployment.authorised(name) if name in parties else frozenset()
-    return ZmqConnector(addresses, keys or deployment.key_pair(name), public, authorised, deployment.timeouts.connect)
+    return ZmqConnector(addresses, keys or deployment.key_pair(name), deployment.listening, authorised, deployment.timeouts.connect)
 
 
 def _options(deployment: Deployment, budget: int, threads: int) -> Options:

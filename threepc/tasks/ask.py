@@ -12,7 +12,7 @@ from threepc.errors import InputError
 from threepc.files import check_writable
 from threepc.party import three_hosts
 from threepc.party.batches import EachOf, fitting, infer_all, infer_missing
-from threepc.party.deployment import load
+from threepc.party.deployment import ONE_USER, load
 from threepc.party.kept import KeptOutputs
 from threepc.party.pool import SessionPool, in_order, shares
 from threepc.party.record import report
@@ -66,6 +66,8 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
     check_writable(options.resume, is_directory=True)
     with display.stage("preparing kernels") as progress:
         warm_up(deployment.precision, progress, quick=deployment.may_be_quick)
+    if deployment.is_unix:
+        display.note(ONE_USER)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
         batches = -(-len(options.images) // options.batch)
         ahead = shares(min(options.precompute, batches), options.in_flight)

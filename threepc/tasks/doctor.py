@@ -20,11 +20,12 @@ from threepc.console import Display
 from threepc.errors import EXTRAS, InputError, RunError, ThreepcError
 from threepc.kernels import keystream, options
 from threepc.party.allocator import HUGE_PAGES, glibc_version
-from threepc.party.deployment import Deployment, Party, load
+from threepc.party.deployment import ONE_USER, Deployment, Party, load
 from threepc.party.key_files import LISTENING
 from threepc.party.memory import DEFAULT_MEMORY
 from threepc.party.three_hosts import ask_version
 from threepc.prf import instructions_agree
+from threepc.transport.addresses import check_ipc_free
 from threepc.transport.framing import PROTOCOL_VERSION
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -61,7 +62,8 @@ def examine(path: Path | None, name: str, display: Display) -> list[Finding]:
         deployment = load(path)
     except InputError as error:
         return [*found, _wrong("deployment", error)]
-    facts = f"{deployment.ring}-bit ring, {len(deployment.clients)} client(s), server at {deployment.server.address}"
+    clients = "any client of this user" if deployment.is_unix else f"{len(deployment.clients)} client(s)"
+    facts = f"{deployment.ring}-bit ring, {clients}, server at {deployment.server.address}"
     found.append(Finding("deployment", "ok", f"{deployment.path}: {facts}, provider at {deployment.provider.address}"))
     if deployment.budgets.memory != DEFAULT_MEMORY:
         found = [finding for finding in found if finding.what != "memory"] + [_memory(deployment.budgets.memory)]
@@ -182,6 +184,10 @@ def _disk(folder: Path) -> Finding:
 
 def _keys(deployment: Deployment) -> Iterator[Finding]:
     """Every secret key beside deployment.yaml, and the folder."""
+    if deployment.is_unix:
+        todo = "in earnest give each party its own host and keys: 'threepc keygen DIR --per-host'"
+        yield Finding("keys", "so-so", f"there are none: {ONE_USER}", todo)
+        return
     folder = deployment.path.parent
     if stat.S_IMODE(folder.stat().st_mode) & 0o022:
         yield Finding("keys", "wrong", f"other users may write to {folder}, and exchange keys", f"run 'chmod go-w {folder}'")
@@ -202,8 +208,21 @@ def _keys(deployment: Deployment) -> Iterator[Finding]:
 def _ports(deployment: Deployment) -> Iterator[Finding]:
     """Whether a party whose key is here could listen, or does."""
     for role, party in (("server", deployment.server), ("provider", deployment.provider)):
-        if (deployment.path.parent / f"{role}.secret").exists():
+        if deployment.is_unix:
+            yield _socket(role, party)
+        elif (deployment.path.parent / f"{role}.secret").exists():
             yield _port(role, party)
+
+
+def _socket(role: str, party: Party) -> Finding:
+    path = Path(party.address.removeprefix("ipc://"))
+    try:
+        check_ipc_free(path)
+    except InputError as error:
+        if path.is_socket():
+            return Finding(f"socket of {role}", "ok", f"{path} is in use: by the {role}, if it answers below")
+        return _wrong(f"socket of {role}", error)
+    return Finding(f"socket of {role}", "ok", f"{path} is free, and no other user may enter its folder")
 
 
 def _port(role: str, party: Party) -> Finding:
@@ -225,8 +244,8 @@ def _port(role: str, party: Party) -> Finding:
 def _parties(deployment: Deployment, name: str, display: Display) -> Iterator[Finding]:
     """Whether the others answer, accept the key of this host's party, and speak its version."""
     here = {path.stem for path in deployment.path.parent.glob("*.secret")}
-    own = name if name in here else "server"
-    if own not in here:
+    own = name if name in here or deployment.is_unix else "server"
+    if own not in here and not deployment.is_unix:
         return
     for role in LISTENING if own == name else ("provider",):
         with display.stage(f"asking the {role}"):
@@ -235,7 +254,7 @@ def _parties(deployment: Deployment, name: str, display: Display) -> Iterator[Fi
 
 def _party(role: str, ask: Callable[[], int]) -> Finding:
     try:
-        return Finding(role, "ok", f"answers, accepts this host's key, and speaks its protocol version {ask()}")
+        return Finding(role, "ok", f"answers, lets this host's party in, and speaks its protocol version {ask()}")
     except InputError as error:
         return _wrong(role, error)
     except RunError as error:

@@ -5,21 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from threepc.errors import InputError
 from threepc.party import client_list
-from threepc.party.deployment import load
-from threepc.party.keygen import LOCAL, PARTIES, generate
+from threepc.party.deployment import LOCAL, ONE_USER, load
+from threepc.party.keygen import LOOPBACK, PARTIES, generate, generate_unix
 from threepc.party.queries import read_used, state_file
 
 
 def make_keys(
-    directory: Path | str, names: tuple[str, ...] = (), server: str | None = None, provider: str | None = None, per_host: bool = False
+    directory: Path | str,
+    names: tuple[str, ...] = (),
+    server: str | None = None,
+    provider: str | None = None,
+    per_host: bool = False,
+    unix: bool = False,
 ) -> list[str]:
-    """Keys and a deployment.yaml in `directory`, as `keygen.generate` makes them."""
-    addresses = {"server": server or LOCAL["server"], "provider": provider or LOCAL["provider"]}
+    """Keys and a deployment.yaml in `directory`, as `keygen.generate` makes them; with unix no keys, as `keygen.generate_unix` does."""
+    if unix:
+        if names or server or provider or per_host:
+            raise InputError(
+                "keygen: parties on Unix sockets have no keys, and one folder: leave out --party, --server, --provider, --per-host"
+            )
+        (path,) = generate_unix(directory)
+        start = f"next: start provider, server and clients on this host, as this user, each with --deployment {directory}"
+        return [f"wrote {path}", start, f"{ONE_USER}: for trying, for demonstrations, and as the inner side of a tunnel"]
+    addresses = {"server": server or LOOPBACK["server"], "provider": provider or LOOPBACK["provider"]}
     lines = [f"wrote {path}" for path in generate(directory, names or PARTIES, addresses, per_host)]
     if per_host:
         return [*lines, f"next: copy each folder in {directory} to its party's host, and there alone"]
-    place = f"put the hosts' addresses into {Path(directory) / 'deployment.yaml'}, " if addresses == LOCAL else ""
+    place = f"put the hosts' addresses into {Path(directory) / 'deployment.yaml'}, " if addresses == LOOPBACK else ""
     return [*lines, f"next: {place}copy it and the .public files to every host,", "and each .secret file to its party's host alone"]
 
 
@@ -47,12 +61,13 @@ def rotate_client(deployment: Path, name: str) -> list[str]:
 
 
 def client_facts(deployment: Path) -> list[dict[str, Any]]:
-    """Of each client its name, public key, limit of images, and how many it has asked of each model where that is counted."""
+    """Of each client its name, public key (None over Unix sockets, where all are one), limit of images, and how many it has asked of each model where that is counted."""
     known = load(deployment)
     used = read_used(state_file(known.path))
+    keys = {LOCAL: None} if known.is_unix else {name: key.decode() for name, key in known.clients.items()}
     return [
-        {"name": name, "public_key": key.decode(), "limit": known.queries.of(name), "images": dict(sorted(used.get(name, {}).items()))}
-        for name, key in known.clients.items()
+        {"name": name, "public_key": key, "limit": known.queries.of(name), "images": dict(sorted(used.get(name, {}).items()))}
+        for name, key in keys.items()
     ]
 
 
@@ -62,7 +77,7 @@ def list_clients(deployment: Path) -> list[str]:
     width = max((len(fact["name"]) for fact in facts), default=0)
     lines = []
     for fact in facts:
-        lines.append(f"{fact['name']:<{width}}  {fact['public_key']}")
+        lines.append(f"{fact['name']:<{width}}  {fact['public_key'] or 'has no key: whoever runs as this user'}")
         most = "" if fact["limit"] is None else f" of {fact['limit']:,}"
         lines += [f"{'':<{width}}  {images:,}{most} images of {model}" for model, images in fact["images"].items()]
     return lines

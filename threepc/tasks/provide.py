@@ -17,7 +17,7 @@ from typing import Self
 from threepc.console import Display
 from threepc.party import three_hosts
 from threepc.party.allocator import give_back, keep_freed_memory
-from threepc.party.deployment import Deployment, load
+from threepc.party.deployment import ONE_USER, Deployment, load
 from threepc.party.listening import ListeningParty
 from threepc.party.observation import Observation
 from threepc.party.session import log
@@ -94,7 +94,7 @@ class Steering:
 class Background:
     """A party that serves in a thread of its own, from when it is ready. A context manager; `close` ends it.
 
-    address: where it listens, tcp://HOST:PORT.
+    address: where it listens, tcp://HOST:PORT or ipc:///PATH.
     """
 
     def __init__(self, serve: Callable[[Steering], None]) -> None:
@@ -193,7 +193,7 @@ def _serve(party: ListeningParty, deployment: Deployment, grace: float, look_bes
 
     thread = threading.Thread(target=serve, name="serve", daemon=True)
     thread.start()
-    log.info("the %s listens at %s", party.role, party.address)
+    log.info("the %s listens at %s%s", party.role, party.address, f": {ONE_USER}" if deployment.is_unix else "")
     steering.listening.set_result(party.address)
     given_back = 0.0
     while b"x" not in (said := steering.heard(LOOKS_EVERY_S)):

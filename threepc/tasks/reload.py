@@ -29,6 +29,8 @@ class Reload:
         before = self._deployment
         try:
             after = load(before.path)
+            if after.is_unix != before.is_unix:
+                raise InputError(f"{before.path}: Unix sockets took the place of keys, or keys theirs: restart the {self._party.role}")
             if after.queries != before.queries:
                 self._party.queries.limit(after.queries)
                 log.info("the limits of queries have changed")
@@ -43,7 +45,8 @@ class Reload:
         come = [name for name, key in after.clients.items() if key not in before.clients.values()]
         if gone or come or asked:
             changes = [f"{' and '.join(names)} {what}" for names, what in ((come, "added"), (gone, "revoked")) if names]
-            log.info("%s may connect: %s", _count(len(after.clients)), ", ".join(changes) or "no change")
+            who = "every process of this user" if after.is_unix else _count(len(after.clients))
+            log.info("%s may connect: %s", who, ", ".join(changes) or "no change")
 
     def _stamp(self) -> list[tuple[int, ...]]:
         """What changes when deployment.yaml or a client's key does: times, sizes and places of these files and of their folder."""

@@ -23,9 +23,9 @@ def is_tcp(address: str) -> bool:
     match = _TCP.fullmatch(address)
     if match and int(match["port"]) < 65536 and _is_host(match["host"]):
         return True
-    if address.startswith("ipc:///"):
+    if address.startswith("ipc:///") and address.isprintable():
         return False
-    raise InputError(f"{address!r} is no address: write tcp://HOST:PORT, or ipc:///PATH with an absolute path")
+    raise InputError(f"{address!r} is no address: write tcp://HOST:PORT, or ipc:///PATH with an absolute path of printable characters")
 
 
 def _is_host(host: str) -> bool:
@@ -64,7 +64,9 @@ def check_ipc_directory(address: str) -> Path:
 
 
 def check_ipc_free(path: Path) -> None:
-    """Raises InputError when somebody listens on `path`; libzmq itself would silently take its place."""
+    """Raises InputError when somebody listens on `path`, or when it is another file; libzmq itself would silently take its place."""
+    if path.is_symlink() or (path.exists() and not path.is_socket()):
+        raise InputError(f"{path} is no socket, and is not replaced by one: choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(os.fspath(path))

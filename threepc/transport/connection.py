@@ -34,6 +34,9 @@ class Connection(ABC):
     peer: bytes | None
     """The peer's authenticated public key (40 characters of z85), or None where the operating system vouches for it."""
 
+    process: int | None = None
+    """The peer's process, where that is of this host and the operating system tells which."""
+
     where: str
     """Where the peer is, for messages, for example tcp://192.0.2.10:7001."""
 

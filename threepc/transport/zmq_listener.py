@@ -6,6 +6,7 @@ A thread of the listener itself answers which keys may enter, notices broken wir
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import select
 import threading
@@ -324,19 +325,21 @@ class Listener:
     def _welcome(self, identity: bytes, peer: bytes | None, frames: list[zmq.Frame]) -> None:
         """Make a connection of a new peer's first message, which must be a hello."""
         self._note_losses()
-        where = str(frames[0].get("Peer-Address")) if self._encrypted else self.address
-        connection = AcceptedConnection(self, identity, where, peer)
-        self._connections[identity] = connection
         descriptor = int(frames[0].get(zmq.SRCFD))
+        process, user = (0, None) if self._encrypted else zmq_sockets.widen(descriptor) or (0, None)
+        where = str(frames[0].get("Peer-Address")) if self._encrypted else f"process {process}" if process else self.address
+        connection = AcceptedConnection(self, identity, where, peer)
+        connection.process = process or None
+        self._connections[identity] = connection
         if self._encrypted:
             connection.wire = self._wires.greet(descriptor)
             if peer in self._unlimited:
                 connection.allow(0)
-        else:
-            zmq_sockets.widen(descriptor)
         self._register(identity, descriptor)
         if len(frames) > 1 or len(frames[0]) > 0:
             self.dismiss(connection, "did not understand the greeting")
+        elif user not in (None, os.geteuid()):  # somebody has opened the directory since
+            self.dismiss(connection, "serves its own user alone")
         elif peer is not None and peer not in self._authorised:  # revoked since its handshake
             self.dismiss(connection, zmq_sockets.REVOKED)
         elif len(self._connections) > self._max_connections or self._pending.qsize() >= self._max_pending:

@@ -60,6 +60,7 @@ _POLLIN, _NOBLOCK, _MORE = int(zmq.POLLIN), int(zmq.NOBLOCK), int(zmq.NOBLOCK | 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 _EVENT = struct.Struct("=HI")
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: process, user, group
 WATCHED = (
     zmq.EVENT_ACCEPTED
     | zmq.EVENT_CLOSED
@@ -108,8 +109,11 @@ def new_socket(context: Context, kind: int, address: str, keys: KeyPair | None) 
     return socket
 
 
-def widen(descriptor: int) -> None:
-    """Let more of a frame lie in the kernel on its way through a Unix socket, so that the threads at its ends wake each other less often."""
+def widen(descriptor: int) -> tuple[int, int] | None:
+    """Let more of a frame lie in the kernel on its way through a Unix socket, so that the threads at its ends wake each other less often.
+
+    Returns the peer's process, 0 where this one cannot see it, and its user, by what the system says; None where the socket was closed.
+    """
     with contextlib.suppress(OSError):  # it was closed
         held = os.dup(descriptor)
         try:
@@ -119,6 +123,10 @@ def widen(descriptor: int) -> None:
             raise
         with end:
             end.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_SNDBUF, SEND_BUFFER)
+            credentials = end.getsockopt(socket_module.SOL_SOCKET, socket_module.SO_PEERCRED, _CREDENTIALS.size)
+        process, user, _ = _CREDENTIALS.unpack(credentials)
+        return process, user
+    return None
 
 
 def is_readable(socket: Socket) -> bool:
