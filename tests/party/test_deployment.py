@@ -123,7 +123,9 @@ def test_everything_may_be_set(edit):
         ("rings", 48, "rings: is not a key of this file: remove it or correct its name"),
         ("server", None, "server must be a mapping"),
         ("server.address", "10.0.0.1:7001", "server.address: is '10.0.0.1:7001': write tcp://HOST:PORT"),
-        ("server.address", "ipc:///tmp/x", "server.address: is 'ipc:///tmp/x': write tcp"),
+        ("server.address", "ipc:///tmp/x", "server.address and provider.address: one is a Unix socket and the other is not: write tcp"),
+        ("server.address", "ipc://relative", "server.address: is 'ipc://relative': write tcp"),
+        ("server.listen", "ipc:///tmp/x", "server.listen: is 'ipc:///tmp/x': write tcp"),
         ("server.address", 7001, "server.address: is 7001: write"),
         ("server.address", "tcp://a..b!!:17001", "server.address: is 'tcp://a..b!!:17001': write tcp://HOST:PORT"),
         (

@@ -1,5 +1,6 @@
 """Real sockets: ipc in a private directory, CURVE over TCP on loopback."""
 
+import os
 import select
 import signal
 import subprocess
@@ -85,6 +86,7 @@ def test_ipc_peers_have_no_key(ipc):
     client, server = ipc.pair()
     with client, server:
         assert server.peer is None and client.peer is None
+        assert (server.process, client.process, server.where) == (os.getpid(), None, f"process {os.getpid()}")
 
 
 def test_connections_do_not_mix(link):

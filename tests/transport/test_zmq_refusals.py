@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from zmq.utils import z85
 
 from threepc.errors import InputError, RunError
+from threepc.transport import zmq_sockets
 from threepc.transport.addresses import is_tcp
 from threepc.transport.keys import KeyPair, is_key
 from threepc.transport.zmq_dealer import connect
@@ -151,6 +152,9 @@ def test_hosts_as_they_may_be_written(address):
         "tcp://host:99999",
         "tcp://*:7000",
         "ipc://relative",
+        "ipc:///a\nb",
+        "ipc:///a\0b",
+        "ipc:///a\udc80b",
         "inproc://x",
         "udp://h:1",
         "tcp://a..b!!:7000",
@@ -216,6 +220,28 @@ def test_directories_of_other_users_are_refused(private, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: private.stat().st_uid + 1)
     with pytest.raises(InputError, match="belongs to another user"):
         Listener(f"ipc://{private}/server")
+
+
+def test_a_process_of_another_user_is_turned_away(ipc, monkeypatch):
+    """As where somebody has opened the directory after the listener began."""
+    monkeypatch.setattr(zmq_sockets, "widen", lambda _: (1, os.geteuid() + 1))
+    with ipc.connect() as stranger, somebody_waiting(ipc.listener), pytest.raises(RunError, match="serves its own user alone"):
+        stranger.receive(PATIENCE)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), lambda path: path.symlink_to("nowhere"), lambda path: path.mkdir()])
+def test_what_is_no_socket_is_not_replaced(private, make):
+    make(private / "server")
+    with pytest.raises(InputError, match=f"{private}/server is no socket, and is not replaced by one: choose another path"):
+        Listener(f"ipc://{private}/server")
+    assert os.path.lexists(private / "server")
+
+
+def test_the_socket_goes_with_its_listener(private, link_to):
+    with Listener(f"ipc://{private}/server") as listener:
+        link_to(listener).pair()[0].close()
+        assert (private / "server").is_socket()
+    assert not list(private.iterdir())
 
 
 @contextmanager

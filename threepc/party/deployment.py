@@ -209,7 +209,7 @@ def _listening(top: Section) -> list[Party]:
     addresses = [section.address("address", may_be_ipc=True) for section in sections]
     if len({is_tcp(address) for address in addresses}) > 1:
         cure = "write tcp://HOST:PORT for both, or ipc:///PATH where all parties run under one user of this host"
-        raise top.wrong("server.address", f"and provider.address: one is a Unix socket and the other is not: {cure}")
+        raise top.wrong("server.address and provider.address", f"one is a Unix socket and the other is not: {cure}")
     return list(map(_party, sections, addresses))
 
 

@@ -25,7 +25,7 @@ from threepc.party.key_files import LISTENING
 from threepc.party.memory import DEFAULT_MEMORY
 from threepc.party.three_hosts import ask_version
 from threepc.prf import instructions_agree
-from threepc.transport.addresses import check_ipc_free
+from threepc.transport.addresses import check_ipc_free, ipc_path
 from threepc.transport.framing import PROTOCOL_VERSION
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -215,7 +215,7 @@ def _ports(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _socket(role: str, party: Party) -> Finding:
-    path = Path(party.address.removeprefix("ipc://"))
+    path = ipc_path(party.address)
     try:
         check_ipc_free(path)
     except InputError as error:

@@ -41,12 +41,17 @@ def _is_host(host: str) -> bool:
     return len(host) <= _HOST_NAME_LIMIT and all(map(_LABEL.fullmatch, labels))
 
 
+def ipc_path(address: str) -> Path:
+    """Where the socket of an ipc address lies."""
+    return Path(address.removeprefix("ipc://"))
+
+
 def check_ipc_directory(address: str) -> Path:
     """The path of an ipc address, once its directory is known to be closed to all other users.
 
     ipc connections are not encrypted: the operating system keeps others out. Raises InputError when it would not.
     """
-    path = Path(address.removeprefix("ipc://"))
+    path = ipc_path(address)
     if len(os.fsencode(path)) > _IPC_PATH_LIMIT:
         raise InputError(f"the path of {address} is longer than {_IPC_PATH_LIMIT} bytes: choose a shorter directory")
     directory = path.parent

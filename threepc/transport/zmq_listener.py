@@ -18,7 +18,7 @@ from zmq.utils import z85
 
 from threepc.errors import InputError, RunError
 from threepc.transport import zmq_sockets
-from threepc.transport.addresses import check_ipc_directory, check_ipc_free, is_tcp
+from threepc.transport.addresses import check_ipc_directory, check_ipc_free, ipc_path, is_tcp
 from threepc.transport.connection import Buffer, Connection, QueuedConnection
 from threepc.transport.descriptors import raise_limit
 from threepc.transport.framing import printable
@@ -182,6 +182,8 @@ class Listener:
         self._waker.set()
         self._thread.join()
         self.turns.close()
+        if not self._encrypted:  # libzmq leaves it; now, while nobody else can have taken its place
+            ipc_path(self.address).unlink(missing_ok=True)
         with self._lock:  # who has only just begun to send, or to close a connection, finds the router closed
             zmq_sockets.close_monitored(self._router, self._monitor, zmq_sockets.LINGER_MS)
             self._wires.close()
@@ -310,7 +312,7 @@ class Listener:
             return False
 
     def _dispatch(self, identity: bytes, frames: list[zmq.Frame]) -> None:
-        peer = _user_id(frames[0]) if self._encrypted else None
+        peer = zmq_sockets.user_id(frames[0]) if self._encrypted else None
         connection = self._connections.get(identity)
         if connection is None:
             if identity not in self._dismissed:
@@ -396,8 +398,3 @@ def _keys(keys: Iterable[bytes], address: str) -> frozenset[bytes]:
     if not all(map(is_key, authorised)):
         raise InputError(f"an authorised key of {address} is no CURVE key of 40 characters")
     return authorised
-
-
-def _user_id(frame: zmq.Frame) -> bytes:
-    """The public key that the sender of a frame has proved in its handshake, as `_answer_zap` named it."""
-    return str(frame.get("User-Id")).encode()

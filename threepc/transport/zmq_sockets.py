@@ -187,6 +187,11 @@ def _joined(pieces: Sequence[memoryview]) -> memoryview:
     return whole.data.toreadonly()
 
 
+def user_id(frame: zmq.Frame) -> bytes:
+    """The public key that the sender of a frame has proved in its handshake, as the listener's answer to ZAP named it."""
+    return str(frame.get("User-Id")).encode()
+
+
 def goodbye(reason: str) -> list[bytes]:
     """The message that ends a connection; `reason` completes the sentence "the server ..."."""
     return [b"", reason.encode()[:REASON_LIMIT]]

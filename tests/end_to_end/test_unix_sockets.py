@@ -1,0 +1,57 @@
+"""Server, provider and two clients on one host, each a process, over Unix sockets: no keys, right answers, names and limits."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import threepc as api
+from threepc.cli.main import status
+from threepc.images.card import Preprocessing
+from threepc.images.read import load_images
+from threepc.model.load import load_model
+from threepc.party.deployment import ONE_USER
+
+
+@pytest.fixture
+def folder():
+    made = Path(tempfile.mkdtemp(prefix="threepc-"))
+    yield made / "parties"
+    shutil.rmtree(made)
+
+
+def test_two_clients_are_served_without_keys(threepc, workplace, folder, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    assert status(["keygen", str(folder), "--unix"]) == 0 and ONE_USER in capsys.readouterr().out
+    path = folder / "deployment.yaml"
+    path.write_text(path.read_text().replace("# queries:  ", "queries:    ").replace("#   local: 500", "  local: 5    "))
+    parties = threepc("provider", "--deployment", folder), threepc("server", "factories:small", "--deployment", folder)
+    for party in parties:
+        party.wait_for(f"listens at ipc://{folder}/.*: {ONE_USER}")
+    clients = [threepc("client", "--deployment", folder, "--input", "one.png", "two.png", "--output", folder / name) for name in "ab"]
+    for client in clients:
+        assert client.end() == 0, client.errors
+        assert ONE_USER in client.lines
+    module = load_model("factories:small").module
+    with torch.no_grad():
+        pixels = load_images(["one.png", "two.png"], Preprocessing((8, 10), (127.5,) * 3, (64.0,) * 3))
+        plain = module(torch.from_numpy(pixels)).numpy()
+    for name in "ab":
+        np.testing.assert_allclose(np.load(folder / name / "logits.npy"), plain, atol=0.005 * np.abs(plain).max())
+    with api.Client(folder) as client:
+        np.testing.assert_allclose(client.predict("one.png")[0], plain[0], atol=0.005 * np.abs(plain).max())
+        with pytest.raises(api.RunError, match="local has used 5 of its 5 images of small"):
+            client.predict("one.png")
+    with pytest.raises(api.InputError, match="leave the name 'alice' out"):
+        api.Client(folder, "alice")
+    for client in clients:
+        assert f"client local at process {client.process.pid}" in parties[1].output
+        assert f"client local at process {client.process.pid} with the server at process {parties[1].process.pid}" in parties[0].output
+    again = threepc("provider", "--deployment", folder)
+    assert again.end() == 2 and f"the address ipc://{folder}/provider is in use" in again.failure
+    for party in parties:
+        assert party.stop() == 0
+    assert not [each for each in folder.iterdir() if each.is_socket()]
