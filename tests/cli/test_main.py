@@ -1,6 +1,7 @@
 """The command line within this process: what it says, and its exit status."""
 
 import contextlib
+import errno
 import json
 import re
 import signal
@@ -243,6 +244,16 @@ def test_a_client_by_the_name_of_another_party(refused, tmp_path, name):
         (RunError("the server is gone"), 1, "threepc: the server is gone"),
         (ZeroDivisionError("division by zero"), 1, "threepc: unexpected ZeroDivisionError: division by zero; --debug shows the traceback"),
         (KeyboardInterrupt(), 130, "threepc: interrupted"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "threepc: the disk that standard output or a file goes to is full (No space left on device); make room, and call it again",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "a.npy"),
+            1,
+            "threepc: the disk of a.npy is full (Disk quota exceeded); make room, and call it again",
+        ),
     ],
 )
 def test_failures_are_one_line_and_with_debug_a_traceback(config, monkeypatch, capsys, error, status, line):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
@@ -123,6 +124,9 @@ def status(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a line
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f"of {error.filename}" if error.filename else "that standard output or a file goes to"
+            return _fail(f"the disk {place} is full ({error.strerror}); make room, and call it again", 1, settings)
         package = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if package in EXTRAS:
             return _fail(str(missing(package)), InputError.exit_status, settings)
