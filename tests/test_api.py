@@ -138,7 +138,7 @@ def test_what_has_no_report_yet():
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        ({"ring": 47}, "ring: must be one of 64, 48, 40, 32"),
+        ({"ring": 47}, "ring: must be one of 64, 48, 40, 32, 28, 24"),
         ({"transport": "pigeon"}, "transport: must be one of ipc, tcp, memory"),
         ({"network": "lan", "transport": "memory"}, "a simulated network needs processes"),
         ({"reveal": "all"}, "reveal: must be logits or label"),

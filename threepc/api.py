@@ -140,7 +140,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
 ) -> Iterator[SecureModel]:
     """Client, server and provider on this machine, around a torch module or an ONNX file: a demonstration and a test bed, not privacy.
 
-    example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40 or 32 bits.
+    example_input: a float tensor (N, C, H, W); N is free later. relu_spec: a relu spec or its file. ring: 64, 48, 40, 32, 28 or 24 bits.
     transport: "ipc" or "tcp" for three processes, "memory" for threads of this one. network: a simulated one, "lan", "lan10", "wan" or
     "wan352"; links: simulated rates of the parties' hosts, such as "server=1G,client=20M/100M". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
     outputs one for each, "logits,label", or for some, "NAME=label", names as "1" or "boxes.0". calibration: images (N, C, H, W)
@@ -176,7 +176,7 @@ def _card_and_scales(name: str, example_input: object, calibration: torch.Tensor
     """What clients are told of a module that was given with an example of its input, and the images that choose its scales."""
     import torch
 
-    from threepc.plan.calibration import NARROWEST
+    from threepc.plan.precision import NARROW
 
     if not isinstance(example_input, torch.Tensor) or example_input.dim() != 4 or not example_input.is_floating_point():
         raise InputError("example_input must be a float tensor (N, C, H, W)")
@@ -184,13 +184,13 @@ def _card_and_scales(name: str, example_input: object, calibration: torch.Tensor
     channels = 1 if example_input.shape[1] == 1 else 3
     card = ModelCard(name, Preprocessing((height, width), (0.0,) * channels, (1.0,) * channels))
     scales = _real_numbers(example_input if calibration is None else calibration, "calibration")
-    if not scales.any() and ring != NARROWEST:
+    if not scales.any() and ring > NARROW:
         scales = np.random.default_rng(0).standard_normal(scales.shape)  # a shape without numbers: those of most networks' inputs
     else:
         limit = 2 * max(float(np.abs(scales).max(initial=0)), float(example_input.abs().max()))
         card = replace(card, input_limit=limit if 0 < limit < np.inf else None)
-    if ring == NARROWEST and not scales.any():
-        raise InputError("a ring of 32 bits chooses scales with images: give some as calibration, or as example_input")
+    if ring <= NARROW and not scales.any():
+        raise InputError(f"a ring of {ring} bits chooses scales with images: give some as calibration, or as example_input")
     return card, scales
 
 

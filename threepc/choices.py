@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from threepc.errors import InputError
 
-RINGS = (64, 48, 40, 32)
+RINGS = (64, 48, 40, 32, 28, 24)
 """Bits of a ring element."""
 
 LOGITS, LABEL = "logits", "label"

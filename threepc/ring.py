@@ -13,7 +13,7 @@ from threepc.errors import InputError
 
 @dataclass(frozen=True)
 class Ring:
-    """Z_{2^bits}, bits one of 64, 48, 40, 32; words are uint64, for 32 bits uint32. Bits above the ring's mean nothing."""
+    """Z_{2^bits}, bits one of `RINGS`; words are uint64, up to 32 bits uint32. Bits above the ring's mean nothing."""
 
     bits: int
 

@@ -150,7 +150,7 @@ def test_who_is_told_its_shares_is_agreed_upon():
     "change, message",
     [
         ({"bits": 48.0}, "precision: its numbers must be whole"),
-        ({"bits": 56}, "ring: must be one of 64, 48, 40, 32, not 56"),
+        ({"bits": 56}, "ring: must be one of 64, 48, 40, 32, 28, 24, not 56"),
         ({"fraction": 17}, "precision of 'fraction': fractional bits must be 1 to 16, not 17"),
         ({"fraction": "\x1b[2J"}, "precision: its numbers must be whole"),
         ({"window": ["\x1b[2J", 3]}, "precision: its numbers must be whole"),

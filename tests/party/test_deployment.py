@@ -87,7 +87,7 @@ def test_everything_may_be_set(edit):
 @pytest.mark.parametrize(
     "key, value, words",
     [
-        ("ring", 47, "ring: is 47: choose one of 64, 48, 40, 32"),
+        ("ring", 47, "ring: is 47: choose one of 64, 48, 40, 32, 28, 24"),
         ("ring", "48", "ring: is '48': choose"),
         ("relu_messages", 3, "relu_messages: is 3: choose one of 4, 2, auto"),
         ("ring", 48.0, "ring: is 48.0: choose"),
@@ -247,7 +247,7 @@ def test_a_party_that_the_deployment_does_not_know(directory):
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("ring: 2020-13-45", "ring: is '2020-13-45': choose one of 64, 48, 40, 32"),
+        ("ring: 2020-13-45", "ring: is '2020-13-45': choose one of 64, 48, 40, 32, 28, 24"),
         ("ring: !!timestamp nonsense", "line .*: 'nonsense' is no tag:yaml.org,2002:timestamp: correct the YAML"),
         ("ring: !!int ''", "line .*: '' is no tag:yaml.org,2002:int"),
         ("ring: !!bool maybe", "line .*: 'maybe' is no tag:yaml.org,2002:bool"),

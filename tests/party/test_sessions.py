@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.party.parties import Stranger, assert_close, images, serving, small_model
+from threepc.choices import RINGS
 from threepc.errors import InputError, RunError
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
@@ -29,7 +30,7 @@ def connector():
     return MemoryConnector()
 
 
-@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+@pytest.mark.parametrize("bits", RINGS)
 def test_three_threads(bits):
     model = small_model(bits=bits)
     with ThreeThreads(model) as parties:

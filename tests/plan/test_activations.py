@@ -23,14 +23,14 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("bits", (64, 48, 40, 32))
+@pytest.mark.parametrize("bits", (64, 48, 40, 32, 24))  # in 24 bits a slope has no more bits than a carry leaves it
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_of_raw_reduced_and_pooled_values(name, bits):
     net, (kind, attrs) = Builder(3, 12, 12), ACTIVATIONS[name]
     x = net.node(kind, net.conv("input", 4), **attrs)
     x = net.node(kind, net.add(x, net.node(kind, x, **attrs)), **attrs)
     x = net.node(kind, net.maxpool(net.conv(x, 5)), **attrs)
-    plan, *_ = check(*net.output(net.conv(x, 3)), bits, batch=2, tolerance=0.02 if bits < 48 else 0.005)
+    plan, *_ = check(*net.output(net.conv(x, 3)), bits, batch=2, tolerance={24: 0.08}.get(bits, 0.02 if bits < 48 else 0.005))
     assert plan.relus == 2 * (3 * 4 * 12 * 12 + 5 * 6 * 6) and plan.drelus == plan.relus * (2 if kind == "clip" else 1)
 
 

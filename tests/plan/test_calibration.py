@@ -159,6 +159,16 @@ def test_large_inputs_leave_bits_to_the_weights_that_meet_them(bits):
     assert window.of_input == window.fraction and window.window == (12, 28)
 
 
+@pytest.mark.parametrize("bits", [32, 28, 24])
+def test_products_of_more_fractional_bits_than_a_narrow_ring_has_get_fewer(bits):
+    """An average of 64 numbers brings six, and its layer's weights none that the ring cannot hold."""
+    graph, weights = network(
+        nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.AvgPool2d(8), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1)), (2, 8, 8)
+    )
+    precision = calibrate(graph, weights, torch.full((1, 2, 8, 8), 1e-3), bits)
+    assert max(step.result.fraction for step in schedule(graph, precision).steps) <= bits - 2
+
+
 def test_sums_of_patches_count():
     conv = nn.Conv2d(1, 2, 1)
     with torch.no_grad():

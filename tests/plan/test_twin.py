@@ -28,7 +28,7 @@ from threepc.protocol.relu import Relu
 from threepc.protocol.steps import RAW, REDUCED
 from threepc.protocol.summands import cut_summand
 
-RINGS = [64, 48, 40, 32]
+RINGS = [64, 48, 40, 32, 28, 24]
 CARD = ModelCard("small", Preprocessing(size=(8, 8)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from threepc.choices import RINGS
 from threepc.graph.ir import Weights
 from threepc.kernels.keystream import BLOCK_BYTES, fill
 from threepc.party.in_process import ThreeRoles, share_weights
@@ -16,7 +17,7 @@ from threepc.transport.channel import Channel
 CP, SP, WEIGHTS = b"client, provider", b"server, provider", b"mask of weights."
 """Keys of tests that compare runs under the same keys."""
 
-CUTS = {64: (16, 48), 48: (16, 32), 40: (12, 28), 32: (15, 17)}
+CUTS = {64: (16, 48), 48: (16, 32), 40: (12, 28), 32: (15, 17), 28: (11, 17), 24: (9, 15)}
 """The truncation and the bits that are left of it, by ring, as networks have them."""
 
 
@@ -113,7 +114,7 @@ def opened(results, bits: int) -> np.ndarray:
     client, server, provider = results
     mask = np.uint64((1 << bits) - 1)
     assert np.array_equal(client.astype(np.uint64) & mask, provider.astype(np.uint64) & mask)
-    return Ring(bits).signed(client + server) if bits in (64, 48, 40, 32) else signed(client + server, bits)
+    return Ring(bits).signed(client + server) if bits in RINGS else signed(client + server, bits)
 
 
 def signed(words: np.ndarray, bits: int) -> np.ndarray:

@@ -78,7 +78,7 @@ def test_inputs_and_results_of_the_server_take_no_message_online():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"ring": 33}, "ring: must be one of 64, 48, 40, 32, not 33"),
+        ({"ring": 33}, "ring: must be one of 64, 48, 40, 32, 28, 24, not 33"),
         ({"fraction": 0}, "precision of 'fraction': fractional bits must be 1 to 16, not 0"),
         ({"fraction": 17}, "precision of 'fraction': fractional bits must be 1 to 16, not 17"),
         ({"fraction": 1.5}, "precision of 'fraction': fractional bits must be 1 to 16, not 1.5"),

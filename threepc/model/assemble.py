@@ -28,14 +28,14 @@ from threepc.images.read import load_images
 from threepc.model.load import LoadedModel
 from threepc.model.served import Outputs, PublicModel, ServedModel, concatenated, each
 from threepc.plan import messages
-from threepc.plan.calibration import MARGIN_BITS, NARROWEST, default_images
+from threepc.plan.calibration import MARGIN_BITS, default_images
 from threepc.plan.error import LARGEST, Expected, choose_by_error
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.narrowing import narrow
-from threepc.plan.precision import Precision
+from threepc.plan.precision import FRACTION, NARROW, Precision
 
-ARTIFICIAL_IMAGES = {NARROWEST: 8}
-"""How many artificial images stand in where the server has none of its own; 2 in the rings that are not listed, which have room to spare."""
+ARTIFICIAL_IMAGES = {bits: 8 if bits <= NARROW else 2 for bits in FRACTION}
+"""How many artificial images stand in where the server has none of its own, by ring; few where there is room to spare."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _calibration_images(settings: Settings, card: ModelCard) -> np.ndarray:
         return given
     if given:
         return load_images(given, card.preprocessing)
-    return default_images(card.preprocessing, ARTIFICIAL_IMAGES.get(settings.ring, 2))
+    return default_images(card.preprocessing, ARTIFICIAL_IMAGES[settings.ring])
 
 
 def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:

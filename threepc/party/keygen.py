@@ -50,7 +50,7 @@ provider:
 """
 
 _AGREED = """
-ring: 48                          # bits of a ring element: 64, 48, 40 or 32
+ring: 48                          # bits of a ring element: 64, 48, 40, 32, 28 or 24
 # frac_bits: 16                   # fractional bits of activations; by default what suits the ring
 # drelu_window: [16, 46]          # bits LOW..HIGH-1 that decide a sign; by default all that can matter
 reveal: logits                    # what a client learns: logits or label; of several outputs NAME=label for some

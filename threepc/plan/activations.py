@@ -16,7 +16,7 @@ SLOPE_BITS = 16
 """Fractional bits of a slope, at most: it is right to 2^-17, and a gate sends 2 bits an element for each."""
 
 CARRY_BITS = 32
-"""Bits of a lift and of a slope together, which a half of a 64-bit word masks."""
+"""Bits of a lift and of a slope together, which a half of a 64-bit word masks; no more than the ring has."""
 
 PRODUCT_BITS = 62
 """Bits of an opened value and of a slope together, whose product a kernel forms in 64 bits with a sign."""
@@ -96,7 +96,7 @@ def _slopes(node: Node, slopes: tuple[float, float], kept_bits: int, lifted: int
     if slopes == (0.0, 1.0):
         return None
     size = max(0, math.ceil(math.log2(max(map(abs, slopes)) or 1.0)))
-    bits = min(SLOPE_BITS, PRODUCT_BITS - kept_bits - size, CARRY_BITS - lifted)
+    bits = min(SLOPE_BITS, PRODUCT_BITS - kept_bits - size, CARRY_BITS - lifted, kept_bits)
     if bits < FEWEST_SLOPE_BITS:
         raise InputError(f"{node.name}: a slope of {max(slopes, key=abs):g} is too steep")
     below, above = (round(slope * 2**bits) for slope in slopes)

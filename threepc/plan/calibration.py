@@ -24,7 +24,7 @@ from threepc.graph.relu_spec import Sizes
 from threepc.images.card import Preprocessing
 from threepc.plan.bounds import Bound, bounds
 from threepc.plan.headroom import Ranges, measure
-from threepc.plan.precision import DEEPEST_TRUNCATION, FRACTION, MAX_TRUNCATION, MOST_WEIGHT_BITS, Precision
+from threepc.plan.precision import DEEPEST_TRUNCATION, FRACTION, MAX_TRUNCATION, MOST_WEIGHT_BITS, NARROW, Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.protocol.steps import REDUCED, LinearStep, Step
 
@@ -35,8 +35,9 @@ LEAST_WEIGHT_BITS = 4
 """With fewer fractional bits a layer's weights would lose their meaning; the network is refused instead."""
 
 LEAST_ACTIVATION_BITS = 8
+"""Of activations; a ring that usually has hardly more goes down by `FEWER_ACTIVATION_BITS` instead."""
 
-NARROWEST = 32
+FEWER_ACTIVATION_BITS = 3
 
 SPARE_BITS = 4
 """What is left free besides the margin where weights get more bits than a truncation removes."""
@@ -103,7 +104,7 @@ def choose(
     try:
         fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
     except _DoesNotFitError as error:
-        for fewer in range(usual - 1, LEAST_ACTIVATION_BITS - 1, -1):
+        for fewer in range(usual - 1, least_fraction(bits) - 1, -1):
             try:
                 fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, fewer, window=window))
             except _DoesNotFitError:
@@ -119,14 +120,19 @@ def choose(
     return _refine(graph, ranges, margin_bits + SPARE_BITS, sizes, fitted) if refine and not window else fitted
 
 
+def least_fraction(bits: int) -> int:
+    """Fractional bits that activations have at least in a ring of `bits` bits where calibration chooses."""
+    return min(LEAST_ACTIVATION_BITS, FRACTION[bits] - FEWER_ACTIVATION_BITS)
+
+
 class _DoesNotFitError(Exception):
     """Says which layer and why."""
 
 
 def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precision: Precision) -> Precision:
     """Start from as many bits as a truncation removes, and take away where the plan's values would not fit, until all do."""
-    # a window of a user's counts the bits of products as they are without calibration; the 32-bit ring has none such
-    most = precision.fraction if precision.window and precision.bits != NARROWEST else MAX_TRUNCATION
+    # a window of a user's counts the bits of products as they are without calibration; narrow rings have none such
+    most = precision.fraction if precision.window and precision.bits > NARROW else MAX_TRUNCATION
     own = {node.name: most for node in graph.nodes if node.kind == "conv" and holder(node) == node.name}
     largest_input = ranges.values[graph.input.name]
     if exponent(largest_input) + 2 * precision.fraction > precision.bits - 2:
@@ -140,7 +146,13 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
             lacking[step.weights] = min(lacks, lacking.get(step.weights, lacks))
         own = {name: bits + lacking[name] for name, bits in own.items()}
     while True:
-        plan = schedule(graph, replace(precision, weight_fraction=own), sizes, draft=True)
+        try:
+            plan = schedule(graph, replace(precision, weight_fraction=own), sizes, draft=True)
+        except InputError:  # products of more fractional bits than a narrow ring has; as few as must be taken from all
+            if precision.bits > NARROW or min(own.values(), default=0) <= LEAST_WEIGHT_BITS:
+                raise
+            own = {name: bits - 1 for name, bits in own.items()}
+            continue
         producer = {step.name: step for step in plan.steps}
         lowered: dict[str, int] = {}
         for bound in bounds(plan):

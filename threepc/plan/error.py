@@ -20,15 +20,15 @@ from threepc.graph.clear import operate, walk
 from threepc.graph.ir import Graph, Node, Weights, holder
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.bounds import node_of
-from threepc.plan.calibration import LEAST_ACTIVATION_BITS, NARROWEST, choose, deepen
+from threepc.plan.calibration import choose, deepen, least_fraction
 from threepc.plan.headroom import Ranges
-from threepc.plan.precision import Precision
+from threepc.plan.precision import NARROW, Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.plan.sizes import rounded_axes
 from threepc.plan.twin import with_provider
 from threepc.protocol.steps import CUT, REDUCED, InputStep, OutputStep, ReluStep, Step
 
-LARGEST = {64: 0.005, 48: 0.005, 40: 0.005, 32: 0.03}
+LARGEST = {64: 0.005, 48: 0.005, 40: 0.005, 32: 0.03, 28: 0.03, 24: 0.03}
 """By ring, the error that results should not have, as a part of the largest one. From half of that on finer scales are looked for."""
 
 REFUSED = 0.1
@@ -189,8 +189,8 @@ def choose_by_error(
     best = precision, reference.expected(precision)
     if window or best[1].error <= LARGEST[bits] / 2:
         return best
-    others = [deepen(graph, ranges, precision, margin_bits, sizes)] if bits != NARROWEST else []
-    if bits == NARROWEST and fraction is None:
+    others = [deepen(graph, ranges, precision, margin_bits, sizes)] if bits > NARROW else []
+    if bits <= NARROW and fraction is None:
         others += _other_fractions(graph, ranges, precision, margin_bits, sizes)
     found = min(((other, reference.expected(other)) for other in others), key=lambda pair: pair[1].error, default=best)
     return found if found[1].error < CLEAR_GAIN * best[1].error else best
@@ -199,7 +199,7 @@ def choose_by_error(
 def _other_fractions(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int, sizes: Sizes | None) -> list[Precision]:
     """Precisions of the same ring whose activations have other numbers of bits, as far as they fit."""
     found = []
-    for fraction in range(LEAST_ACTIVATION_BITS, Precision.default(precision.bits).fraction + MORE_ACTIVATION_BITS + 1):
+    for fraction in range(least_fraction(precision.bits), Precision.default(precision.bits).fraction + MORE_ACTIVATION_BITS + 1):
         try:
             found += (
                 [choose(graph, ranges, precision.bits, margin_bits, sizes, fraction, refine=False)]

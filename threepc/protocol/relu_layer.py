@@ -81,6 +81,8 @@ class ReluLayer(ABC):
     def __post_init__(self) -> None:
         if self.slopes and self.slopes.below and self.clip is not None:
             raise ValueError("a clip is constant below")
+        if self.slopes and self.slopes.bits > self.cut.kept_bits:
+            raise ValueError("a carry times a slope has more bits than the ring")
 
     # What a protocol says of its decisions
 

@@ -28,7 +28,7 @@ from threepc.model.assemble import Assembled, Imported, Settings, plain_outputs,
 from threepc.model.load import load_model
 from threepc.model.served import Outputs, PublicModel, each
 from threepc.plan.bounds import bounds
-from threepc.plan.calibration import LEAST_ACTIVATION_BITS, MARGIN_BITS
+from threepc.plan.calibration import MARGIN_BITS, least_fraction
 from threepc.plan.headroom import Ranges, measure, room
 from threepc.plan.precision import FRACTION, MAX_TRUNCATION, WIDEST_WINDOW, Precision
 from threepc.plan.twin import pack, simulate
@@ -208,7 +208,7 @@ class _Search:
         for default, ring in zip([True] + [False] * len(RINGS), rings, strict=True):
             usual = FRACTION[ring]
             for fraction in (usual,) if default else (usual, usual - 2, usual + 2):
-                if LEAST_ACTIVATION_BITS <= fraction <= MAX_TRUNCATION:
+                if least_fraction(ring) <= fraction <= MAX_TRUNCATION:
                     self._look(ring, fraction, windows=not default)
         if all(tried.refused for tried in self.tried.values()):
             raise InputError(f"no setting suits this network and these images: {next(iter(self.tried.values())).refused}")

@@ -199,7 +199,7 @@ def usual_limit(precision: Precision) -> float:
 def trace(job: Callable[[Job], None], ring: int = 64, fraction: int | None = None, name: str = "") -> Program:
     """The program of a job: a function that is given a `Job`, called here once, with no data.
 
-    ring: bits, 64, 48, 40 or 32; fraction: fractional bits, by default what suits the ring. Raises InputError, in one line, for what the job
+    ring: bits, 64, 48, 40, 32, 28 or 24; fraction: fractional bits, by default what suits the ring. Raises InputError, in one line, for what the job
     does that cannot be done, and where a number may get larger than the ring holds, by the limits of its inputs.
     """
     usual = Precision.default(ring)
