@@ -112,13 +112,13 @@ def relus() -> dict[str, ReluLayer]:
 def _relus() -> dict[str, ReluLayer]:
     cases: dict[str, ReluLayer] = {}
     for bits, (shift, kept) in CUTS.items():
-        cut = Cut(bits, shift, kept)
+        cut, slope = Cut(bits, shift, kept), min(16, kept)
         make = lambda sizes=None, clip=None, cut=cut: Relu(0, (2, 3, 5, 7), cut, cut.bits, 0, min(cut.kept_bits - 2, 30), sizes, clip)
         cases[f"plain {bits}"] = make()
         cases[f"clip {bits}"] = make(clip=64)
         cases[f"rectify {bits}"] = dataclasses.replace(make(), both=True)
-        cases[f"leaky {bits}"] = dataclasses.replace(make(), slopes=Slopes(655, 65536, 16))
-        cases[f"hardsigmoid {bits}"] = dataclasses.replace(make(clip=64), slopes=Slopes(0, 10923, 16), start=-32)
+        cases[f"leaky {bits}"] = dataclasses.replace(make(), slopes=Slopes(655, 1 << slope, slope))
+        cases[f"hardsigmoid {bits}"] = dataclasses.replace(make(clip=64), slopes=Slopes(0, 1 << slope - 3, slope), start=-32)
         cases[f"blocks {bits}"] = make(((2, 3), IDENTITY, ZERO))
         cases[f"told {bits}"] = dataclasses.replace(make(clip=64), to_client=True)
         cases[f"passing {bits}"] = make((IDENTITY,) * 3)
