@@ -1,5 +1,7 @@
 """Sessions that end while something else goes on: another thread closes them, or an interrupt comes; nothing is left open or waited for."""
 
+import contextlib
+import threading
 from collections import deque
 
 import pytest
@@ -8,6 +10,7 @@ from tests.party.parties import Stranger, images, serving, small_model
 from threepc.errors import RunError
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
+from threepc.party.one_host import ThreeProcesses, ThreeThreads
 from threepc.party.session import Options
 
 MODEL = small_model()
@@ -80,12 +83,13 @@ def test_second_connections_that_nobody_takes_any_more_are_closed(connector):
             channel.receive_control("anything")
 
 
-def test_a_server_that_is_stopped_waits_for_no_second_connection(caplog):
+def test_a_server_that_is_stopped_waits_for_no_second_connection():
     connector = MemoryConnector()
     with serving(connector, MODEL, Options(timeout=60.0)) as (server, _):
-        opened(Stranger(connector))
+        online = opened(Stranger(connector))
         server.stop()
-    assert "session ended: the server is being stopped" in caplog.text
+        with pytest.raises(RunError, match="the server is being stopped"):
+            online.receive_control("ready")
 
 
 def test_a_server_waits_for_no_second_connection_of_a_client_that_has_gone():
@@ -94,14 +98,43 @@ def test_a_server_waits_for_no_second_connection_of_a_client_that_has_gone():
         opened(Stranger(connector)).close()
 
 
-def test_a_party_that_is_stopped_ends_all_connections_of_this_process():
+def test_a_connection_that_a_stopped_party_has_not_accepted_ends():
     connector = MemoryConnector()
     listener = connector.listen("server")
-    accepted, waiting = connector.connect("server"), connector.connect("server")
-    listener.accept()
+    waiting = connector.connect("server")
     listener.close()
-    for connection in (accepted, waiting):
-        with pytest.raises(RunError, match="closed the connection"):
-            connection.receive(20.0)
+    with pytest.raises(RunError, match="closed the connection"):
+        waiting.receive(20.0)
     with pytest.raises(RunError, match="no longer listens"):
         listener.accept()
+
+
+def test_an_interrupt_while_three_processes_end_leaves_none_and_no_directory(tmp_path, monkeypatch):
+    parties, ended = object.__new__(ThreeProcesses), []
+    parties._ended, parties._processes, parties._channels, parties.timelines = "", {}, {}, []
+    parties._directory, parties._open = tmp_path, contextlib.ExitStack()
+    parties._open.callback(ended.append, "directory")
+
+    def end(role):
+        ended.append(role)
+        if role == "client":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(parties, "_end", end)
+    with pytest.raises(KeyboardInterrupt):
+        parties.close()
+    assert ended == ["client", "server", "provider", "directory"]
+
+
+def test_an_interrupt_while_three_threads_start_leaves_none(monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        if thread.name == "ProviderParty":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ThreeThreads(MODEL)
+    assert not [thread for thread in threading.enumerate() if thread.name == "ServerParty"]

@@ -7,9 +7,11 @@ import pytest
 
 from tests.party.parties import assert_close, images, serving, small_model
 from threepc.errors import InputError, RunError
-from threepc.party import inference
+from threepc.party import inference, queries, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
+from threepc.party.deployment import load
+from threepc.party.keygen import generate
 from threepc.party.queries import Limits, QueryCounts, read_used, state_file
 from threepc.party.session import Options
 
@@ -141,3 +143,30 @@ def test_a_session_is_refused_when_the_budget_is_spent(tmp_path, monkeypatch):
                     session.infer(images(1))
             session.close()
             assert read_used(file) == {"a client": {called: used}}
+
+
+def test_a_full_disk_refuses_queries_without_a_word_of_it_to_the_client_and_ends_no_server(tmp_path, monkeypatch):
+    counts = QueryCounts(tmp_path / "queries.json", LIMITS)
+
+    def full(path, *_):
+        raise RunError(f"cannot write {path}: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queries, "write_atomically", full)
+        with pytest.raises(RunError, match=r"^the server cannot count this query, and refuses it: tell its owner$"):
+            ask(counts, "alice", 1)
+        with pytest.raises(InputError, match="queries are counted there"):
+            counts.limit(Limits(3))
+    ask(counts, "alice", 1)
+    assert read_used(tmp_path / "queries.json") == {"alice": {"small@0": 1}}
+
+
+def test_counts_that_cannot_be_read_are_told_before_the_server_listens(tmp_path, monkeypatch):
+    generate(tmp_path)
+    path, listens = tmp_path / "deployment.yaml", []
+    path.write_text(path.read_text() + "queries:\n  default: 5\n")
+    (tmp_path / "queries.json").write_text("damaged")
+    monkeypatch.setattr(three_hosts, "ServerParty", lambda *_: listens.append(True))
+    with pytest.raises(InputError, match="not JSON"):
+        three_hosts.open_server(load(path), None)
+    assert not listens

@@ -140,3 +140,16 @@ def test_a_failed_session_leaves_its_timeline(tmp_path):
     assert len(json.loads(path.read_text())["traceEvents"]) == 3
     with tracing.traced(None, "client") as nothing:
         assert nothing is None
+
+
+def test_what_is_noted_while_it_is_written_comes_too_late(tmp_path):
+    class Noted(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            self.append(tracing.Span(f"lane {len(self)}", LAYER, "conv", 1.0, 2.0, {}))
+
+    timeline = Timeline("client")
+    timeline.spans = Noted([tracing.Span("set-up", SEND, "to server", 0.0, 1.0, {})])
+    tracing.write(tmp_path / "trace.json", [timeline])
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert [event["name"] for event in events] == ["process_name", "thread_name", "to server"]

@@ -103,3 +103,21 @@ def test_a_party_that_has_been_quiet_gives_back_memory_once(tmp_path, monkeypatc
         steering.end()
         serving.join()
         steering.close()
+
+
+def test_a_party_whose_look_at_its_files_fails_stops_serving(tmp_path):
+    deployment, steering = load(write_deployment(tmp_path / "keys")), Steering()
+    party = three_hosts.open_provider(deployment)
+    steering.look()
+
+    def fail(_):
+        raise OSError("no such luck")
+
+    try:
+        with pytest.raises(OSError, match="no such luck"):
+            provide.serve_until_signal(party, deployment, 0.0, fail, steering)
+        assert not [thread for thread in threading.enumerate() if thread.name == "serve"]
+        three_hosts.open_provider(deployment).stop()  # the address is free again
+    finally:
+        party.stop()
+        steering.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -105,7 +104,6 @@ class MemoryListener:
 
     def __init__(self, waiting: queue.SimpleQueue[Connection | None]) -> None:
         self._waiting, self._closed = waiting, False
-        self._accepted = weakref.WeakSet[Connection]()
 
     def accept(self, timeout: float | None = None) -> Connection | None:
         """See `Listener`."""
@@ -116,7 +114,6 @@ class MemoryListener:
         if connection is None:
             self._waiting.put(None)
             raise RunError("this party no longer listens")
-        self._accepted.add(connection)
         if self._closed:  # since it was taken
             connection.close()
         return connection
@@ -125,12 +122,10 @@ class MemoryListener:
         """Nothing to do: threads of one process have no keys."""
 
     def close(self) -> None:
-        """See `Listener`. All connections end, also those that nobody has accepted."""
+        """See `Listener`. Connections that nobody has accepted end; sessions that run end by themselves."""
         self._closed = True
         with contextlib.suppress(queue.Empty):
             while True:
                 if connection := self._waiting.get_nowait():
                     connection.close()
         self._waiting.put(None)
-        for connection in list(self._accepted):
-            connection.close()

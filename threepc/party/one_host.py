@@ -151,27 +151,29 @@ class ThreeProcesses:
         return logits.view(np.float64).copy(), Record(**result["record"])
 
     def close(self) -> None:
-        """End the three processes and remove their directory."""
+        """End the three processes and remove their directory; wholly, whatever interrupts it."""
         self._ended = self._ended or "it was closed"
-        for role in ("client", "server", "provider"):
-            if role in self._channels:
-                with contextlib.suppress(RunError):
-                    self._channels[role].send_control("stop", {})
-            if role in self._processes:
-                self._end(self._processes[role], STOP_TIMEOUT if role in self._channels else 0.1)
-        for channel in self._channels.values():
-            channel.close()
+        with self._open as ending:
+            ending.callback(self._read_timelines)
+            for channel in self._channels.values():
+                ending.callback(channel.close)
+            for role in ("provider", "server", "client"):  # the last one first
+                ending.callback(self._end, role)
+
+    def _read_timelines(self) -> None:
         for written in sorted(self._directory.glob("*.trace")):
             self.timelines.append(Timeline.from_plain(json.loads(written.read_text())))
-        self._open.close()
 
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes], timeout: float) -> None:
-        with process:  # which closes the pipe that it watches, too
-            try:
-                process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    def _end(self, role: str) -> None:
+        if role in self._channels:
+            with contextlib.suppress(RunError):
+                self._channels[role].send_control("stop", {})
+        if role in self._processes:
+            with self._processes[role] as process:  # which closes the pipe that it watches, too
+                try:
+                    process.wait(STOP_TIMEOUT if role in self._channels else 0.1)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -198,9 +200,9 @@ class ThreeThreads:
         of = {timeline.role: dataclasses.replace(options, trace=timeline) for timeline in self.timelines}
         self._parties = [ServerParty(model, connector, of.get("server", options)), ProviderParty(connector, of.get("provider", options))]
         self._threads = [threading.Thread(target=party.serve, name=type(party).__name__) for party in self._parties]
-        for thread in self._threads:
-            thread.start()
         try:
+            for thread in self._threads:
+                thread.start()
             self._session = ClientSession(connector, of.get("client", options))
         except BaseException:
             self._stop()
@@ -216,9 +218,11 @@ class ThreeThreads:
         return self._session.infer_words(words)
 
     def _stop(self) -> None:
-        for party, thread in zip(self._parties, self._threads, strict=True):
+        for party in self._parties:
             party.stop()
-            thread.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
 
     def close(self) -> None:
         """End the session and the threads."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from threepc.errors import InputError, RunError
+from threepc.errors import InputError, RunError, ThreepcError
 from threepc.files import read_json, write_atomically
 from threepc.party.session import log
 
@@ -80,7 +80,7 @@ class QueryCounts:
             if limits and self._path is not None:
                 try:
                     self._write(self._path)
-                except InputError as error:
+                except ThreepcError as error:
                     raise InputError(f"{error}: queries are counted there, or in the folder that {STATE_VARIABLE} names") from None
             self._limits = limits
 
@@ -111,7 +111,7 @@ class QueryCounts:
             self._set(client, model, used + images)
             try:
                 self._write(self._path)
-            except InputError as error:
+            except ThreepcError as error:
                 self._set(client, model, used)
                 log.error("queries are refused: %s", error)
                 raise RunError("the server cannot count this query, and refuses it: tell its owner") from None
@@ -121,7 +121,7 @@ class QueryCounts:
         with self._lock:
             self._set(client, model, self._used[client][model] - images)
             if self._path is not None:
-                with contextlib.suppress(InputError):  # what stays counted on the disk is too much, never too little
+                with contextlib.suppress(ThreepcError):  # what stays counted on the disk is too much, never too little
                     self._write(self._path)
 
     def _set(self, client: str, model: str, images: int) -> None:

@@ -74,9 +74,12 @@ def open_server(deployment: Deployment, model: ServedModel | None, threads: int 
     """
     connector = connector_of(deployment, "server")
     options = _options(deployment, max(deployment.budgets.client, deployment.budgets.provider), threads)
+    queries = QueryCounts(
+        state_file(deployment.path), deployment.queries
+    )  # before it listens: what fails from then on leaves the address in use
     party = ServerParty(model, connector, dataclasses.replace(options, trace=trace))
+    party.queries = queries
     party.authorise(deployment.authorised("server"), deployment.name_of)
-    party.queries = QueryCounts(state_file(deployment.path), deployment.queries)
     return party
 
 

@@ -170,10 +170,11 @@ def write(path: Path, timelines: Sequence[Timeline]) -> None:
 
     Raises InputError where the file cannot be written.
     """
-    start = min((span.began for timeline in timelines for span in timeline.spans), default=0.0)
+    spans = [list(timeline.spans) for timeline in timelines]  # threads that have not ended yet may note more meanwhile
+    start = min((span.began for noted in spans for span in noted), default=0.0)
     events: list[dict[str, Any]] = []
-    for process, timeline in enumerate(timelines, 1):
-        lanes = {lane: number for number, lane in enumerate(dict.fromkeys(span.lane for span in timeline.spans), 1)}
+    for process, (timeline, noted) in enumerate(zip(timelines, spans, strict=True), 1):
+        lanes = {lane: number for number, lane in enumerate(dict.fromkeys(span.lane for span in noted), 1)}
         events.append(_named("process_name", process, 0, timeline.role))
         events += [_named("thread_name", process, thread, lane) for lane, thread in lanes.items()]
         events += [
@@ -187,7 +188,7 @@ def write(path: Path, timelines: Sequence[Timeline]) -> None:
                 "cat": span.kind,
                 "args": span.facts,
             }
-            for span in timeline.spans
+            for span in noted
         ]
     left_out = {timeline.role: timeline.left_out for timeline in timelines if timeline.left_out}
     content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"written_at": time.time(), "left_out": left_out}}

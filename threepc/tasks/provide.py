@@ -100,7 +100,7 @@ class Background:
     def __init__(self, serve: Callable[[Steering], None]) -> None:
         """Wait until the party listens and has what it serves. Raises what `serve` raises until then."""
         self._steering, self._serve = Steering(), serve
-        self._closed, self._failure = threading.Event(), list[BaseException]()
+        self._closing, self._failure = threading.Lock(), list[BaseException]()
         self._thread = threading.Thread(target=self._run, name="serve in the background", daemon=True)
         self._thread.start()
         try:
@@ -120,9 +120,8 @@ class Background:
 
     def close(self) -> None:
         """Let the inferences that run end, within the seconds of grace, and stop listening. Raises what the party has failed with."""
-        if self._closed.is_set():
+        if not self._closing.acquire(blocking=False):  # which nobody gives back: it is closed once
             return
-        self._closed.set()
         self._steering.end()
         self._thread.join()
         self._steering.close()
@@ -193,20 +192,22 @@ def _serve(party: ListeningParty, deployment: Deployment, grace: float, look_bes
 
     thread = threading.Thread(target=serve, name="serve", daemon=True)
     thread.start()
-    log.info("the %s listens at %s%s", party.role, party.address, f": {ONE_USER}" if deployment.is_unix else "")
-    steering.listening.set_result(party.address)
-    given_back = 0.0
-    while b"x" not in (said := steering.heard(LOOKS_EVERY_S)):
-        reload.look(asked=bool(said))
-        look_besides(bool(said))
-        if given_back < (since := party.quiet_since()) < time.monotonic() - QUIET_S:
-            give_back()
-            given_back = since
-    if party.observation.counts().active:
-        log.info("stopping: inferences that run have %g s to end; another signal ends them at once", grace)
-    if left := party.drain(grace):
-        log.warning("%d inference(s) did not end within %g s", left, grace)
-    party.stop()
-    thread.join()
+    try:
+        log.info("the %s listens at %s%s", party.role, party.address, f": {ONE_USER}" if deployment.is_unix else "")
+        steering.listening.set_result(party.address)
+        given_back = 0.0
+        while b"x" not in (said := steering.heard(LOOKS_EVERY_S)):
+            reload.look(asked=bool(said))
+            look_besides(bool(said))
+            if given_back < (since := party.quiet_since()) < time.monotonic() - QUIET_S:
+                give_back()
+                given_back = since
+        if party.observation.counts().active:
+            log.info("stopping: inferences that run have %g s to end; another signal ends them at once", grace)
+        if left := party.drain(grace):
+            log.warning("%d inference(s) did not end within %g s", left, grace)
+    finally:
+        party.stop()
+        thread.join()
     if failures:
         raise failures[0]
