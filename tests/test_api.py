@@ -304,7 +304,7 @@ def test_importing_threepc_is_cheap():
 
 def test_a_client_without_retries_begins_a_new_session_behind_a_broken_one(tmp_path, monkeypatch):
     """A session that lost a party behind its answer is over. Who calls `predict` again has not been told, and need not be."""
-    model, connector, options, opened = parties.small_model(), MemoryConnector(), Options(timeout=20.0), []
+    model, connector, options, opened = parties.small_model(), MemoryConnector(), Options(timeout=60.0), []
     generate(tmp_path / "keys")
     monkeypatch.setattr(
         three_hosts, "sessions_of", lambda *_, **__: lambda _: opened.append(ClientSession(connector, options)) or opened[-1]

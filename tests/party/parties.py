@@ -78,7 +78,7 @@ def serving(connector: MemoryConnector, model: ServedModel | None, options: Opti
             thread.join()
 
 
-def sessions_end(others: set[threading.Thread], seconds: float = 20.0) -> None:
+def sessions_end(others: set[threading.Thread], seconds: float = 120.0) -> None:
     """Wait for all threads but `others` and those of kernels. Raises StillRunsError naming one that does not end."""
     until = time.monotonic() + seconds
     while left := [t for t in set(threading.enumerate()) - others if not t.name.startswith("tiles")]:
@@ -90,7 +90,7 @@ def sessions_end(others: set[threading.Thread], seconds: float = 20.0) -> None:
 class Stranger:
     """A client written by hand: says what a test wants it to say."""
 
-    def __init__(self, connector: MemoryConnector, timeout: float = 20.0):
+    def __init__(self, connector: MemoryConnector, timeout: float = 60.0):
         self.connector, self.timeout, self.session, self.key = connector, timeout, new_session(), new_key()
 
     def connect(self, role: str) -> Channel:

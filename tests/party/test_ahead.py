@@ -16,7 +16,7 @@ from threepc.protocol.roles import Server
 
 MODEL = small_model()
 PLAN = MODEL.public.plan(1)
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 LARGEST = max(PLAN.cost.offline.values())
 
 
@@ -178,8 +178,14 @@ def test_who_has_more_dealt_than_was_said_waits_for_credit(monkeypatch):
     """A client may be anybody's program: what it has dealt without using it ends at the provider's budget, where that is more than a grant."""
     monkeypatch.setattr(pacing, "GRANT", 1 << 16)
     connector = MemoryConnector()
-    small = dataclasses.replace(OPTIONS, budget=2 * LARGEST, timeout=0.5)
-    with serving(connector, MODEL, small) as (_, provider):
+    pace = pacing.PacedSender.__init__
+
+    def pace_and_wait_a_moment(self, channel, budget):
+        pace(self, channel, budget)
+        channel.timeout = 0.5
+
+    monkeypatch.setattr(pacing.PacedSender, "__init__", pace_and_wait_a_moment)
+    with serving(connector, MODEL, dataclasses.replace(OPTIONS, budget=2 * LARGEST)) as (_, provider):
         session = ClientSession(connector, OPTIONS)
         for attempt in range(8):
             session._provider.send_control("deal", {"attempt": attempt, "batch": 1})

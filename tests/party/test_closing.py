@@ -14,7 +14,7 @@ from threepc.party.one_host import ThreeProcesses, ThreeThreads
 from threepc.party.session import Options
 
 MODEL = small_model()
-OPTIONS = Options(timeout=20.0, ahead=2)
+OPTIONS = Options(timeout=60.0, ahead=2)
 
 
 @pytest.fixture

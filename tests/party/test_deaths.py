@@ -66,8 +66,8 @@ def test_reasons_carry_no_values(caplog, monkeypatch):
         raise ZeroDivisionError("secret 12345")
 
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
-    with caplog.at_level(logging.DEBUG), serving(connector := MemoryConnector(), MODEL, Options(timeout=20.0)):
-        session = ClientSession(connector, Options(timeout=20.0))
+    with caplog.at_level(logging.DEBUG), serving(connector := MemoryConnector(), MODEL, Options(timeout=60.0)):
+        session = ClientSession(connector, Options(timeout=60.0))
         monkeypatch.setattr("threepc.protocol.input_output.Input.serve", explode)
         with pytest.raises(RunError, match="the server ended the session: ZeroDivisionError in this party") as caught:
             session.infer(images())

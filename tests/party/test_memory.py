@@ -29,7 +29,7 @@ from threepc.ring import word_of
 
 MODEL = small_model()
 PUBLIC = MODEL.public
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 
 
 def layer(kind: str, bits: int):

@@ -13,7 +13,7 @@ from threepc.party.offered import Offer, OfferedModel, is_meant
 from threepc.party.provider import KEPT_MASKS
 from threepc.party.session import Options
 
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 
 
 def called(name: str, channels: int = 4, seed: int = 0) -> ServedModel:

@@ -27,7 +27,7 @@ def small_grants():
         yield
 
 
-def channels(timeout=5.0):
+def channels(timeout=60.0):
     links = ("provider", "server"), ("server", "provider")
     return [Channel(end, link, timeout=timeout) for end, link in zip(memory.pair(), links)]
 

@@ -33,11 +33,11 @@ class Visitor:
 def test_places_are_taken_until_there_are_none():
     places = Places(2)
     one, two = Visitor(places, b"a"), Visitor(places, b"a")
-    assert one.has_come.wait(10) and two.has_come.wait(10) and one.numbers == two.numbers == []
+    assert one.has_come.wait(60) and two.has_come.wait(10) and one.numbers == two.numbers == []
     three = Visitor(places, b"a")
-    assert three.waits.wait(10) and set(three.numbers) == {1} and not three.has_come.is_set()
+    assert three.waits.wait(60) and set(three.numbers) == {1} and not three.has_come.is_set()
     one.leave()
-    assert three.has_come.wait(10)
+    assert three.has_come.wait(60)
     two.leave()
     three.leave()
 
@@ -46,15 +46,15 @@ def test_the_key_that_holds_least_comes_first():
     places = Places(2)
     greedy = [Visitor(places, b"greedy") for _ in range(2)]
     for each in greedy:
-        assert each.has_come.wait(10)
+        assert each.has_come.wait(60)
     more = []
     for _ in range(3):
         more.append(Visitor(places, b"greedy"))
-        assert more[-1].waits.wait(10)
+        assert more[-1].waits.wait(60)
     late = Visitor(places, b"another")
-    assert late.waits.wait(10) and late.numbers[0] == 1
+    assert late.waits.wait(60) and late.numbers[0] == 1
     greedy[0].leave()
-    assert late.has_come.wait(10) and not any(each.has_come.is_set() for each in more)
+    assert late.has_come.wait(60) and not any(each.has_come.is_set() for each in more)
     for each in (late, greedy[1], *more):
         each.leave()
 
@@ -62,7 +62,7 @@ def test_the_key_that_holds_least_comes_first():
 def test_who_goes_away_while_waiting_leaves_no_gap():
     places = Places(1)
     holder = Visitor(places, b"a")
-    assert holder.has_come.wait(10)
+    assert holder.has_come.wait(60)
 
     def go(number):
         raise RuntimeError(f"number {number} goes")
@@ -71,25 +71,25 @@ def test_who_goes_away_while_waiting_leaves_no_gap():
         pytest.fail("there was no place")
     holder.leave()
     after = Visitor(places, b"b")
-    assert after.has_come.wait(10) and after.numbers == []
+    assert after.has_come.wait(60) and after.numbers == []
     after.leave()
 
 
 def test_a_key_takes_no_more_than_its_part_of_the_places():
     places = Places(3, of_one=1)
     greedy, more = Visitor(places, b"greedy"), []
-    assert greedy.has_come.wait(10)
+    assert greedy.has_come.wait(60)
     more = [Visitor(places, b"greedy") for _ in range(2)]
     for each in more:
-        assert each.waits.wait(10)
+        assert each.waits.wait(60)
     other = Visitor(places, b"another")
-    assert other.has_come.wait(10)
+    assert other.has_come.wait(60)
     vouched_for = Visitor(places, None)
-    assert vouched_for.has_come.wait(10) and not any(each.has_come.is_set() for each in more)
+    assert vouched_for.has_come.wait(60) and not any(each.has_come.is_set() for each in more)
     for each in (other, vouched_for):
         each.leave()
     assert not any(each.has_come.wait(0.05) for each in more)
     greedy.leave()
-    assert more[0].has_come.wait(10)
+    assert more[0].has_come.wait(60)
     for each in more:
         each.leave()

@@ -20,7 +20,7 @@ from threepc.party.session import Options
 from threepc.party.weight_cache import HeldWeights
 
 MODEL = small_model()
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module", autouse=True)

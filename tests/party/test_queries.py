@@ -116,7 +116,7 @@ def test_where_the_counts_lie(tmp_path, monkeypatch):
 
 
 def test_a_session_is_refused_when_the_budget_is_spent(tmp_path, monkeypatch):
-    connector, options, file = MemoryConnector(), Options(timeout=20.0), tmp_path / "queries.json"
+    connector, options, file = MemoryConnector(), Options(timeout=60.0), tmp_path / "queries.json"
     serve, called = inference.serve, MODEL.public.called
     with serving(connector, MODEL, options) as parties:
         parties[0].queries = QueryCounts(file, Limits(5))

@@ -13,7 +13,7 @@ from threepc.party.memory import needed
 from threepc.party.session import Options
 from threepc.prf import Keystream
 
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 
 
 @pytest.fixture(autouse=True)

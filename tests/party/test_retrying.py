@@ -13,7 +13,7 @@ from threepc.transport import memory
 from threepc.transport.channel import Channel
 
 MODEL = small_model()
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from threepc.prf import Keystream, new_key
 from threepc.transport.keys import KeyPair
 
 MODEL = small_model()
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from threepc.party.record import Record, merged, report
 from threepc.party.session import Options
 
 MODEL = small_model()
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 ROLES = {"client", "server", "provider"}
 
 

@@ -17,8 +17,8 @@ from threepc.party.session import Options
 from threepc.prf import new_key
 
 MODEL = small_model()
-OPTIONS = Options(timeout=20.0)
-PATIENCE = 10  # seconds; only a failing test waits that long
+OPTIONS = Options(timeout=60.0)
+PATIENCE = 60  # seconds; only a failing test waits that long
 
 
 @pytest.fixture

@@ -90,10 +90,10 @@ def test_what_cannot_be_written_is_said(told, tmp_path):
 
 def test_a_second_session_receives_no_weights(cache, tmp_path):
     connector, x = MemoryConnector(), images()
-    options = dataclasses.replace(Options(timeout=20), weight_cache=cache)
+    options = dataclasses.replace(Options(timeout=60), weight_cache=cache)
     cache._most_bytes = 1 << 20
     received = []
-    with serving(connector, MODEL, Options(timeout=20)):
+    with serving(connector, MODEL, Options(timeout=60)):
         for damage in (False, False, True):
             if damage:
                 (file,) = (tmp_path / "weights").iterdir()
@@ -114,7 +114,7 @@ def test_weights_that_two_layers_use_are_sent_and_kept_once(told, tmp_path):
     """A session receives them from the server, a second one from the disk; both give what the network gives."""
     model = ServedModel(PublicModel(twins()[0], Precision.default(48), None, ModelCard("twins", Preprocessing((9, 9)))), twins()[1])
     connector, x = MemoryConnector(), np.random.default_rng(0).normal(size=(1, 4, 9, 9))
-    options = Options(timeout=20.0, weight_cache=WeightCache(told.append, tmp_path / "weights"))
+    options = Options(timeout=60.0, weight_cache=WeightCache(told.append, tmp_path / "weights"))
     with serving(connector, model, options):
         for _ in range(2):
             with ClientSession(connector, options) as session:

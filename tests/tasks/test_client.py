@@ -20,7 +20,7 @@ from threepc.party.warmup import warm_up
 from threepc.party.weight_cache import HeldWeights
 
 MODEL = small_model()
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_what_still_runs_when_an_iterator_is_closed_opens_no_session(deployment,
     def held_back(client, images):
         if answers:
             late.append(threading.current_thread())
-            assert closed.wait(20)
+            assert closed.wait(60)
         answers.append(answer(client, images))
         return answers[-1]
 
@@ -145,7 +145,7 @@ def test_what_still_runs_when_an_iterator_is_closed_opens_no_session(deployment,
     assert client._pool is None
     closed.set()
     for thread in late:
-        thread.join(20)
+        thread.join(60)
     assert len(opened) == 1 and opened[0].has_ended and client._pool is None
     assert [str(error) for error in answers[1]] == ["this client was closed"]
 
@@ -229,7 +229,7 @@ def test_predictions_that_wait_as_the_client_is_closed_end_with_its_error(deploy
 
     def hold(*_):
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         raise RunError("held")
 
     monkeypatch.setattr(threepc.Client, "predict", hold)

@@ -92,7 +92,7 @@ def test_models_come_and_go(path, caplog):
             os.utime(path, ns=(len(loaded) * 10**9, len(text) * 10**9))
         models.look(offer)
         if models._work is not None:
-            models._work.join(20)
+            models._work.join(60)
 
     path.write_text("models: [{config: ant}, {config: bee}]")
     models = Models(path, load)

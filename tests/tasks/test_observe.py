@@ -19,7 +19,7 @@ from threepc.party.session import Options
 from threepc.tasks.observe import JsonLines, read_status, split_address, watched
 
 MODEL = small_model()
-OPTIONS = Options(timeout=20.0)
+OPTIONS = Options(timeout=60.0)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def port() -> int:
 
 
 def page(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
@@ -137,7 +137,7 @@ def test_a_stop_lets_what_runs_end_and_begins_nothing(monkeypatch):
 
     def slow(*arguments):
         running.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return original(*arguments)
 
     monkeypatch.setattr(inference, "serve", slow)
@@ -146,7 +146,7 @@ def test_a_stop_lets_what_runs_end_and_begins_nothing(monkeypatch):
         session, answers, left = ClientSession(connector, OPTIONS), [], []
         asking = threading.Thread(target=lambda: answers.append(session.infer(images())[0]))
         asking.start()
-        assert running.wait(20)
+        assert running.wait(60)
         assert server.drain(0.01) == 1, "it still runs"
         stopping = threading.Thread(target=lambda: left.append(server.drain(20)))
         stopping.start()
@@ -154,7 +154,7 @@ def test_a_stop_lets_what_runs_end_and_begins_nothing(monkeypatch):
             ClientSession(connector, OPTIONS)
         go_on.set()
         for thread in (asking, stopping):
-            thread.join(20)
+            thread.join(60)
         assert left == [0]
         assert_close(MODEL, images(), answers[0])
         with pytest.raises(RunError, match="the server is being stopped"):

@@ -50,7 +50,7 @@ class Start:
     def look(self, moment):
         pages = []
         for name in ("/healthz", "/readyz"):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
             connection.request("GET", name)
             answer = connection.getresponse()
             pages.append((answer.status, answer.read()))
@@ -95,10 +95,10 @@ def test_a_party_that_has_been_quiet_gives_back_memory_once(tmp_path, monkeypatc
     serving = threading.Thread(target=provide.serve_until_signal, args=(party, deployment, 0.0), kwargs={"steering": steering})
     serving.start()
     try:
-        assert given_back.acquire(timeout=10) and not given_back.acquire(timeout=0.1)
+        assert given_back.acquire(timeout=60) and not given_back.acquire(timeout=0.1)
         with party.inferring():
             assert not given_back.acquire(timeout=0.1)
-        assert given_back.acquire(timeout=10) and not given_back.acquire(timeout=0.1)
+        assert given_back.acquire(timeout=60) and not given_back.acquire(timeout=0.1)
     finally:
         steering.end()
         serving.join()

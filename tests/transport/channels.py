@@ -14,6 +14,6 @@ SESSION = b"session1"
 def channels(**settings) -> tuple[Channel, Channel]:
     one, two = pair()
     return (
-        Channel(one, ("client", "server"), SESSION, Meter(), timeout=5, **settings),
-        Channel(two, ("server", "client"), SESSION, Meter(), timeout=5, **settings),
+        Channel(one, ("client", "server"), SESSION, Meter(), timeout=60, **settings),
+        Channel(two, ("server", "client"), SESSION, Meter(), timeout=60, **settings),
     )

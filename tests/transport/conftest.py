@@ -7,7 +7,7 @@ from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
 
 SERVER, CLIENT = KeyPair.new(), KeyPair.new()
-PATIENCE = 10  # seconds; only a failing test waits that long
+PATIENCE = 60  # seconds; only a failing test waits that long
 
 
 class Link:

@@ -13,7 +13,7 @@ import zmq
 from threepc.transport import lending
 from threepc.transport.zmq_sockets import receive_frames, send_frames
 
-PATIENCE = 10  # seconds; only a failing test waits that long
+PATIENCE = 60  # seconds; only a failing test waits that long
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,8 @@ from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
 
 CLIENT = KeyPair.new()
+SOON_S = 25
+"""Less than the patience in use; only a failing test waits that long."""
 
 
 class Proxy:
@@ -66,10 +67,8 @@ def ends(monkeypatch):
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_host_that_vanishes_is_noticed_by_who_waits(ends, who):
     ends[2].forwarding = False
-    began = time.monotonic()
     with pytest.raises(RunError, match="closed the connection unexpectedly"):
-        ends[who].receive(PATIENCE)
-    assert time.monotonic() - began < 5
+        ends[who].receive(SOON_S)
 
 
 @pytest.mark.parametrize("who", [0, 1])
@@ -78,10 +77,8 @@ def test_a_host_that_vanishes_is_noticed_by_who_sends(ends, who):
     ends[2].forwarding = False
     for _ in range(32):
         ends[who].send([b"much", np.zeros(1 << 20, np.uint8)])
-    began = time.monotonic()
     with pytest.raises(RunError, match="closed the connection unexpectedly"):
-        ends[who].receive(PATIENCE)
-    assert time.monotonic() - began < 5
+        ends[who].receive(SOON_S)
 
 
 def test_patience_with_a_host_has_a_stated_limit():

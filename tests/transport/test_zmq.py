@@ -24,7 +24,7 @@ from threepc.transport.zmq_listener import Listener
 from threepc.transport.zmq_sockets import is_readable, read_only
 
 SERVER, CLIENT = KeyPair.new(), KeyPair.new()  # of the tests that start a server of their own
-PATIENCE = 10  # seconds; only a failing test waits that long
+PATIENCE = 60  # seconds; only a failing test waits that long
 
 
 def texts(frames) -> list[bytes]:

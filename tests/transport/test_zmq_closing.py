@@ -9,7 +9,7 @@ from threepc.errors import RunError
 from threepc.transport.turns import Inbox, Turns
 from threepc.transport.zmq_sockets import LOST
 
-PATIENCE = 20  # seconds; only a failing test waits that long
+PATIENCE = 60  # seconds; only a failing test waits that long
 
 
 @pytest.mark.parametrize("use", ["end", "_check_sending"])

@@ -21,7 +21,7 @@ from threepc.transport.zmq_dealer import connect
 from threepc.transport.zmq_listener import Listener
 
 SERVER, CLIENT, STRANGER = KeyPair.new(), KeyPair.new(), KeyPair.new()
-PATIENCE = 10  # seconds; only a failing test waits that long
+PATIENCE = 60  # seconds; only a failing test waits that long
 
 
 def test_nobody_listens(private):
