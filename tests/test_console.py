@@ -89,3 +89,12 @@ def test_a_bar_counts(display, written, clock):
             clock.pass_by(1)
             advance(1234)
     assert written.getvalue().splitlines() == ["evaluating ...", "evaluating: 2,468 of 50,000"]
+
+
+def test_a_narrow_terminal_loses_no_column(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    phases = {"bytes": 12_345_678, "messages": 1}
+    console.print_table(console.links_table({"client->server": {"setup": phases, "offline": phases, "online": phases}}))
+    header, _, row, _ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["link", "setup", "offline", "online", "total", "MB", "messages"]
+    assert row.split() == ["client", "->", "server", "12.35", "12.35", "12.35", "24.69", "1"]

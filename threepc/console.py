@@ -20,6 +20,7 @@ from rich.table import Table
 QUIET_S, MOST_QUIET_S = 2.0, 60.0
 MOST_ROWS = 100
 PIPE_WIDTH = 200
+LEAST_WIDTH = 80
 
 
 class Display:
@@ -117,10 +118,13 @@ def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """On standard output; into a file or a pipe with lines as long as they need to be."""
+    """On standard output; into a file or a pipe with lines as long as they need to be, and with all of LEAST_WIDTH where words do not fit a terminal."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     # what looks like markup in a cell is a name that somebody chose
     console = Console(highlight=False, width=width, markup=False, emoji=False)
+    if console.width < min(console.measure(table, options=console.options.update(max_width=LEAST_WIDTH)).minimum, LEAST_WIDTH):
+        # the terminal wraps such lines; rich would leave out columns, the names of rows first
+        console = Console(highlight=False, width=LEAST_WIDTH, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     say("\n".join(line.rstrip() for line in capture.get().splitlines()))
