@@ -1,6 +1,10 @@
 """What a peer chooses of a model's plan is refused in one line, or it runs: two messages, pieces, who is told, compared bits, windows, depth."""
 
+import itertools
+from collections.abc import Iterator
+
 import hypothesis
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,17 +12,23 @@ from hypothesis import strategies as st
 from tests.graph.building import Builder
 from tests.model.test_hostile import CARD, read, run, small
 from threepc.choices import RINGS
+from threepc.errors import InputError
+from threepc.kernels.product import MOST_LIFTED
 from threepc.model import served
 from threepc.model.served import PublicModel
-from threepc.plan.messages import QUICK_KINDS
+from threepc.plan.messages import QUICK_KINDS, candidates
 from threepc.plan.precision import DEEPEST_TRUNCATION, MAX_TRUNCATION, Precision
 from threepc.plan.schedule import DECIDING
+from threepc.protocol.max_pool import MaxPool
+from threepc.protocol.product import Product
+from threepc.protocol.quick_relu import QuickRelu
+from threepc.protocol.relu_layer import ReluLayer
 
 
 def bending() -> PublicModel:
     """What `small` has not: slopes, both a value and its ReLU, a smooth activation, and values of many fractional bits before a maximum."""
     net = Builder(3, 4, 5)
-    x = net.node("bend", net.conv("input", 3, 1), slopes=[0.25, 1.0], at=0.5)
+    x = net.node("bend", net.conv("input", 3, 1), slopes=[0.1, 1.0], at=0.5)
     x = net.node("rectify", net.conv(x, 2, 1), channels=4)
     x = net.node("smooth", net.conv(x, 3, 1), function="elu", parameter=2.0)
     x = net.node("maxpool", net.conv(x, 3, 1), kernel=[2, 2], stride=[2, 1], padding=[1, 0, 0, 1], dilation=[1, 1])
@@ -60,3 +70,50 @@ def test_any_choice_of_a_plan_is_refused_or_runs(data):
     hypothesis.event("refused" if model is None else "runs")
     if model is not None:
         run(model, data.draw(st.integers(1, 2)))
+
+
+def test_a_maximum_compares_no_bit_that_its_words_do_not_have():
+    """A difference of words of 32 bits has 31 below its sign."""
+    plain = small().to_plain()
+    compared = lambda width: plain | {"precision": plain["precision"] | {"compared": {"maxpool7": [0, width]}}}
+    assert read(compared(31)) is not None
+    with pytest.raises(InputError, match="precision of 'maxpool7': a comparison of 32 bits of 32"):
+        PublicModel.from_plain(compared(32))
+
+
+def test_a_product_that_leaves_no_bits_is_refused():
+    net = Builder(2, 3, 3)
+    x = net.relu(net.conv("input", 2, 1))
+    graph, _ = net.output(net.multiply(x, x))
+    with pytest.raises(InputError, match="multiply3: a product of 32 fractional bits does not fit a ring of 32 bits"):
+        PublicModel.from_plain(PublicModel(graph, Precision(32, 16, {"conv1": 14}), None, CARD).to_plain())
+
+
+def lifts(model: PublicModel) -> Iterator[tuple[int, int]]:
+    """By how many bits each gate, truncation and product lifts what it opens, and how many bits each of the pads has that hide this."""
+    for step in model.plan(1).steps:
+        protocol = getattr(step, "protocol", None)
+        if isinstance(protocol, Product):
+            yield protocol.cut.bits - protocol.cut.kept_bits, MOST_LIFTED
+        relus = [one.relu for along in protocol.passes for one in along.rounds] if isinstance(protocol, MaxPool) else [protocol]
+        for relu in relus:
+            if isinstance(relu, ReluLayer) and relu.decide:
+                gate = relu.gate.gate if isinstance(relu, QuickRelu) else relu.gate
+                yield gate._carry_bits, 4 * np.dtype(gate._mask_word).itemsize
+            if isinstance(relu, ReluLayer) and relu.through:
+                yield relu.identity.lift.bits - relu.identity.lift.kept_bits, 4 * np.dtype(relu.identity._mask_word).itemsize
+
+
+@pytest.mark.parametrize("bits", RINGS)
+def test_pads_are_as_long_as_what_they_hide_whatever_a_precision_says(bits):
+    """Two pads of a lift are drawn as the halves of one word, and what they hide beyond their length would be open."""
+    found = []
+    for model in (small(), bending()):
+        convs = [node.name for node in model.graph.nodes if node.kind == "conv"]
+        for truncation, of_weights in itertools.product((MAX_TRUNCATION, DEEPEST_TRUNCATION), (4, 12, 20, 30)):
+            precision = Precision(bits, 16 if bits > 32 else 6, dict.fromkeys(convs, of_weights), truncation=truncation).to_plain()
+            for quick in ([], list(candidates(model.graph))):
+                if (again := read(model.to_plain() | {"precision": precision, "quick": quick})) is not None:
+                    found += lifts(again)
+    assert all(lifted <= most for lifted, most in found)
+    assert {most for _, most in found if most < 64} == {16, 31, 32}

@@ -41,7 +41,17 @@ def test_bits_that_a_layer_compares_are_reported_travel_and_are_the_model_s(serv
     assert PublicModel.from_plain(json.loads(json.dumps(public.to_plain()))).fingerprint == public.fingerprint
     (step,) = (step for step in public.plan(1).steps if step.name == relu)
     assert (step.protocol.low_bit, step.protocol.width) == (3, 20)
-    for wrong in ({"conv": [0, 5]}, {relu: [0, 40]}, {relu: [3]}, {relu: 5}, {relu: [0, 0]}, {relu: [-1, 4]}, [relu]):
+    for wrong in (
+        {"conv": [0, 5]},
+        {relu: [0, 40]},
+        {relu: [3]},
+        {relu: 5},
+        {relu: [0, 0]},
+        {relu: [-1, 4]},
+        {relu: [0, 5.0]},
+        {relu: [False, 5]},
+        [relu],
+    ):
         plain = public.to_plain()
         with pytest.raises(InputError, match="precision"):
             PublicModel.from_plain(plain | {"precision": plain["precision"] | {"compared": wrong}})

@@ -7,6 +7,7 @@ from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
 from tests.mutations.pieces import PIECES
+from tests.mutations.plans import PLANS
 from tests.mutations.two_messages import TWO_MESSAGES
 from tests.mutations.weights import WEIGHTS
 
@@ -381,6 +382,7 @@ MUTATIONS = (
     *TWO_MESSAGES,
     *DEEPER_TRUNCATIONS,
     *PIECES,
+    *PLANS,
     *WEIGHTS,
     *AHEAD,
 )
