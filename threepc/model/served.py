@@ -71,6 +71,11 @@ class PublicModel:
         """What is revealed of each output, "logits" or "label"."""
         return revealed(self.graph, self.reveal)
 
+    @property
+    def reveals_labels(self) -> bool:
+        """Whether of an output nothing but its label is revealed."""
+        return LABEL in self.reveals
+
     @cached_property
     def has_server_side(self) -> bool:
         """Whether the server brings inputs or is shown outputs, which it does for one run at a time: no batch but 1 is possible."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from threepc.choices import LABEL, LOGITS
 from threepc.graph.ir import Graph, Node
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels import convolution
@@ -19,25 +20,26 @@ from threepc.plan.schedule import schedule
 from threepc.prf import new_key
 from threepc.ring import Ring, word_of
 
-_done: set[tuple[int, type, int, bool]] = set()
+_done: set[tuple[int, type, int, bool, bool]] = set()
 _lock = threading.Lock()
 
 
-def warm_up(precision: Precision, progress: Callable[[str], None] = lambda _: None, *, quick: bool = False) -> None:
+def warm_up(precision: Precision, progress: Callable[[str], None] = lambda _: None, *, quick: bool = False, labels: bool = False) -> None:
     """Compile or load all kernels for a precision; once in a process for each pair of word types and depth of truncations.
 
-    progress: told what is next. quick: those of ReLUs in two messages too.
+    progress: told what is next. quick: those of ReLUs in two messages too; labels: those of outputs of which the label alone is revealed.
     """
     shifts = {precision.fraction, *precision.weight_fraction.values()}
     for shift in sorted(shifts):
-        key = precision.bits, word_of(precision.bits - shift), precision.truncation, quick
+        key = precision.bits, word_of(precision.bits - shift), precision.truncation, quick, labels
         with _lock:
             if key not in _done:
                 if not any(bits == precision.bits for bits, *_ in _done):
                     for label in convolution.warm_up(precision.bits):
                         progress(label)
                 own = {"conv": shift, "depthwise": shift}
-                _tiny_inference(Precision(precision.bits, precision.fraction, own, truncation=precision.truncation), progress, quick)
+                tiny = Precision(precision.bits, precision.fraction, own, truncation=precision.truncation)
+                _tiny_inference(tiny, progress, quick, labels)
                 _done.add(key)
 
 
@@ -65,9 +67,10 @@ def _tiny_graph() -> tuple[Graph, Sizes]:
     return Graph(nodes), {"block": ((2, 2), (0, 1), (1, 0))}
 
 
-def _tiny_inference(precision: Precision, progress: Callable[[str], None], quick: bool) -> None:
+def _tiny_inference(precision: Precision, progress: Callable[[str], None], quick: bool, labels: bool) -> None:
     graph, sizes = _tiny_graph()
-    plan, ring = schedule(graph, precision, sizes, quick=("pool", "relu", "block", "bend") if quick else ()), Ring(precision.bits)
+    two, reveal = ("pool", "relu", "block", "bend") if quick else (), LABEL if labels else LOGITS
+    plan, ring = schedule(graph, precision, sizes, reveal=reveal, quick=two), Ring(precision.bits)
     progress("keyed streams")
     key = new_key()
     progress(f"{ring.bits}-bit ring: masked weights")

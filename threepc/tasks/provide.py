@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from threepc.choices import LABEL
 from threepc.console import Display
 from threepc.party import three_hosts
 from threepc.party.allocator import give_back, keep_freed_memory
@@ -148,7 +149,7 @@ def provide(path: Path | str, threads: int, watching: Watching, display: Display
         watched(observation, watching.observe),
     ):  # it says "loading" while the kernels are prepared
         with display.stage("preparing kernels") as progress:
-            warm_up(deployment.precision, progress, quick=deployment.may_be_quick)
+            warm_up(deployment.precision, progress, quick=deployment.may_be_quick, labels=LABEL in deployment.reveal)
         party = three_hosts.open_provider(deployment, threads, trace)
         party.observation = observation
         serve_until_signal(party, deployment, watching.grace, steering=steering)
