@@ -296,7 +296,7 @@ MUTATIONS = (
         ("                    stream.erase()\n", "                    pass\n"),
         tests=(SECRECY,),
     ),
-    _mutation("the client's key stays after the session", CLIENT, ("        self._stream.erase()\n", ""), tests=(SECRECY,)),
+    _mutation("the client's key stays after the session", CLIENT, ("            self._stream.erase()\n", ""), tests=(SECRECY,)),
     _mutation(
         "the provider deals for a model that the client did not confirm",
         PROVIDER,

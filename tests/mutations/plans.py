@@ -18,7 +18,7 @@ PLANS = (
     mutation(
         "a sloped gate lifts by more bits than its pads have",
         "threepc/plan/activations.py",
-        ("CARRY_BITS - lifted)", "CARRY_BITS)"),
+        ("CARRY_BITS - lifted, kept_bits)", "CARRY_BITS, kept_bits)"),
         tests=(PADS,),
     ),
     mutation(
