@@ -76,8 +76,8 @@ def read_links(text: str) -> dict[str, HostRates]:
     return links
 
 
-RELU_MESSAGES = ("4", "2", "auto")
-"""Online messages of a ReLU: four everywhere, two where there can be two, or chosen by layer from what is said of the links."""
+RELU_MESSAGES = ("4", "2", "6", "auto")
+"""Online messages of a ReLU: four everywhere, two or six where there can be so many, or chosen by layer from what is said of the links."""
 
 OUT_OF_RANGE = ("refuse", "warn")
 """What happens to inputs, and to values on their way, that are larger than what the model's scales are made for."""

@@ -65,6 +65,8 @@ class Purpose(IntEnum):
     """The client's share of an array of a data owner's; under a key that the owner makes for this array, and sends to C."""
     LABEL = 10
     """Delta and the labels l_c, by which one of two ciphertexts can be read."""
+    LIFT = 11
+    """Of the lift of a gate's result: s, the mask of its choice, of S and P; w, the pad of what P deals for it, of C and P."""
 
 
 def new_key() -> bytes:

@@ -156,20 +156,22 @@ def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings
 
 
 def with_messages(model: PublicModel, settings: Settings) -> PublicModel:
-    """The model with the layers that are to take two messages. Raises InputError where these depend on links of which nothing is said."""
+    """The model with the layers that are to take two or six messages. Raises InputError where these depend on links of which nothing is said."""
     if settings.relu_messages not in RELU_MESSAGES:
         raise InputError(f"relu-messages: must be one of {', '.join(RELU_MESSAGES)}, not {settings.relu_messages!r:.80}")
     if settings.relu_messages == "4":
         return model
     two = dataclasses.replace(model, quick=messages.candidates(model.graph))
-    if settings.relu_messages == "2":
-        return two
+    six = dataclasses.replace(model, late=messages.candidates(model.graph, messages.LATE_KINDS))
+    if settings.relu_messages != "auto":
+        return two if settings.relu_messages == "2" else six
     if settings.network == "none":
-        raise InputError("relu-messages: auto needs a network whose delay decides: say --network, or take 4 or 2")
+        raise InputError("relu-messages: auto needs a network whose delay decides: say --network, or take 4, 2 or 6")
     links = messages.Links(NETWORKS[settings.network], read_links(settings.links))
-    steps, quick = (made.plan(settings.batch).steps for made in (model, two))
-    costs = [step.cost for step in steps], [step.cost for step in quick]
-    return dataclasses.replace(model, quick=messages.cheapest(*costs, [step.name for step in steps], links))
+    steps, *others = (made.plan(settings.batch).steps for made in (model, two, six))
+    costs = [[step.cost for step in other] for other in others]
+    quick, late = messages.cheapest([step.cost for step in steps], costs, [step.name for step in steps], links)
+    return dataclasses.replace(model, quick=quick, late=late)
 
 
 def _two_digits(error: float) -> float | None:
@@ -217,7 +219,6 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
     plan, precision = assembled.public.plan(1), assembled.public.precision
     decisions = "" if plan.drelus == plan.relus else f" on {plan.drelus:,} decisions"
     ring = f"{precision.bits}-bit ring, {precision.fraction} fractional bits"
-    quick = assembled.public.quick
     lines = [f"{loaded.name}, {loaded.weights_source}", f"{plan.relus:,} ReLUs an image{decisions}; {ring}, {precision.signs}"]
     if loaded.assumed_card:
         height, width = loaded.preprocessing.size
@@ -225,8 +226,10 @@ def introduction(assembled: Assembled, loaded: LoadedModel, settings: Settings) 
             f"{loaded.name} has no model_card: images are prepared as most networks for ImageNet take them ({height}x{width}, ImageNet's mean"
             f" and deviation); {loaded.card_advice} to say otherwise"
         )
-    if quick:
-        lines.append(f"{len(quick)} layers take two messages a ReLU; {plan.cost.messages} one-way online messages in all")
+    if assembled.public.is_varied:
+        counts = ("two", assembled.public.quick), ("six", assembled.public.late)
+        layers = " and ".join(f"{len(names)} layers take {count} messages a ReLU" for count, names in counts if names)
+        lines.append(f"{layers}; {plan.cost.messages} one-way online messages in all")
     return [*lines, *_ranges_lines(assembled, settings)]
 
 

@@ -28,12 +28,15 @@ from threepc.plan.scheduler import MOST_ELEMENTS
 Outputs = np.ndarray | tuple[np.ndarray, ...]
 """What a network gives for N images: an array (N, ...), or a tuple of these, in order, where it returns several tensors."""
 
+_LAYERS = {"quick": "layers of two messages", "late": "layers of six messages", "to_client": "layers that are dealt to the client"}
+"""Choices by layer, and what a refusal calls them."""
+
 
 @dataclass(frozen=True)
 class PublicModel:
     """Graph, precision, patch sizes of block ReLUs (None: every ReLU is plain) and the card for clients.
 
-    quick: the layers whose ReLUs take two messages; to_client: those of which the client is dealt its share; piece: see `schedule`.
+    quick: the layers whose ReLUs take two messages; late: those whose take six; to_client: those of which the client is dealt its share; piece: see `schedule`.
     """
 
     graph: Graph
@@ -44,11 +47,17 @@ class PublicModel:
     quick: tuple[str, ...] = ()
     to_client: tuple[str, ...] = ()
     piece: int = 0
+    late: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all but the card: equal at all parties or the session ends."""
-        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.quick, self.to_client, self.piece)
+        return fingerprint(self.graph, self.precision, self.sizes, self.reveal, self.quick, self.to_client, self.piece, self.late)
+
+    @property
+    def is_varied(self) -> bool:
+        """Whether some ReLUs take two or six messages."""
+        return bool(self.quick or self.late)
 
     def balanced(self, network: str, links: str) -> PublicModel:
         """The same, with the layers dealt to the client that suit a preset and hosts' rates, see `plan.dealing`; none where no rate is stated."""
@@ -98,7 +107,15 @@ class PublicModel:
         def make(batch: int) -> Plan:
             check_work(self.graph, batch)
             return schedule(
-                self.graph, self.precision, self.sizes, batch, self.reveal, quick=self.quick, to_client=self.to_client, piece=self.piece
+                self.graph,
+                self.precision,
+                self.sizes,
+                batch,
+                self.reveal,
+                quick=self.quick,
+                to_client=self.to_client,
+                piece=self.piece,
+                late=self.late,
             )
 
         return lru_cache(maxsize=4)(make)
@@ -142,27 +159,24 @@ class PublicModel:
             "sizes": sizes,
             "card": self.card.to_json(),
             "reveal": self.reveal,
-        } | {key: own for key, own in (("quick", list(self.quick)), ("to_client", list(self.to_client)), ("piece", self.piece)) if own}
+        } | {key: own for key, own in (*((key, list(getattr(self, key))) for key in _LAYERS), ("piece", self.piece)) if own}
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> PublicModel:
         """Inverse of `to_plain` for data of a stranger, which fits together and has a plan; raises InputError naming what is wrong."""
         texts = "graph", "card", "reveal"
-        if data.keys() - {"quick", "to_client", "piece"} != {*texts, "precision", "sizes"} or not all(
-            isinstance(data[key], str) for key in texts
-        ):
+        if data.keys() - {*_LAYERS, "piece"} != {*texts, "precision", "sizes"} or not all(isinstance(data[key], str) for key in texts):
             raise InputError("the server's description of its model has other keys than this version of threepc expects")
         if data["sizes"] is not None and not isinstance(data["sizes"], dict):
             raise InputError("the server's relu spec is no object")
-        layers = {name: patch_sizes("the server's relu spec", name, layer).tolist() for name, layer in (data["sizes"] or {}).items()}
-        sizes = {name: tuple((height, width) for height, width in layer) for name, layer in layers.items()}
+        patches = {name: patch_sizes("the server's relu spec", name, layer).tolist() for name, layer in (data["sizes"] or {}).items()}
+        sizes = {name: tuple((height, width) for height, width in layer) for name, layer in patches.items()}
         graph, precision = Graph.from_json(data["graph"]), Precision.from_plain(data["precision"])
-        quick = _names(data, "quick", "layers of two messages")
-        to_client = _names(data, "to_client", "layers that are dealt to the client")
+        layers = {key: _names(data, key, what) for key, what in _LAYERS.items()}
         piece = data.get("piece", 0)
         if type(piece) is not int or not 0 <= piece <= MOST_ELEMENTS or 0 < piece < LEAST_PIECE:
             raise InputError("the server's size of pieces is none")
-        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], quick, to_client, piece)
+        model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], piece=piece, **layers)
         model.plan(1)
         return model
 

@@ -99,8 +99,8 @@ class Deployment:
         return Precision(self.ring, self.frac_bits or FRACTION[self.ring], window=self.drelu_window)
 
     @property
-    def may_be_quick(self) -> bool:
-        """Whether the plan may have ReLUs of two messages."""
+    def may_vary(self) -> bool:
+        """Whether the plan may have ReLUs of two or six messages."""
         return self.relu_messages != "4"
 
     @cached_property
@@ -184,7 +184,7 @@ def parse(path: Path, text: str) -> Deployment:
         frac_bits=top.integer("frac_bits", 1, min(MAX_TRUNCATION, ring // 2 - 1)),
         drelu_window=_window(top, ring),
         reveal=_reveal(top),
-        relu_messages=str(top.choice("relu_messages", (4, 2, "auto"), 4)),
+        relu_messages=str(top.choice("relu_messages", (4, 2, 6, "auto"), 4)),
         network=top.choice("network", tuple(NETWORKS), "none"),
         links=_links(top),
         timeouts=_timeouts(top.section("timeouts", required=False)),

@@ -10,7 +10,7 @@ import numpy as np
 from threepc.errors import InputError, RunError
 from threepc.model.served import PublicModel
 from threepc.plan.schedule import Plan
-from threepc.protocol.steps import InputStep, OutputStep, ProductStep, Value
+from threepc.protocol.steps import InputStep, OutputStep, ProductStep, ReluStep, Value
 from threepc.ring import word_of
 
 MAX_BATCH = 1024
@@ -24,10 +24,10 @@ def needed(plan: Plan) -> int:
     """Bytes that a party holds at most for one inference, weights and what is dealt further ahead apart.
 
     These are the values that are still to be used, what travels for one step, and what is drawn and opened for it; whatever a party does at
-    a step, it holds no more than the server, to which both others send, and what the client keeps for products.
+    a step, it holds no more than the server, to which both others send, and what the client keeps for products and ReLUs.
     """
     held: dict[str, int] = {}
-    most, live = 0, _kept_for_products(plan)
+    most, live = 0, _kept_for_layers(plan)
     for step, released in zip(plan.steps, plan.release, strict=True):
         held[step.name] = size = _bytes(step.result)
         live, cost = live + size, step.cost
@@ -37,13 +37,14 @@ def needed(plan: Plan) -> int:
 
 
 def kept(plan: Plan) -> int:
-    """Bytes that a client keeps of an inference's offline phase for its online phase: masks of inputs and outputs, and what products need."""
+    """Bytes that a client keeps of an inference's offline phase for its online phase: masks of inputs and outputs, and what products and some ReLUs need."""
     masks = sum(_bytes(step.result) for step in plan.steps if isinstance(step, InputStep | OutputStep))
-    return masks + _kept_for_products(plan)
+    return masks + _kept_for_layers(plan)
 
 
-def _kept_for_products(plan: Plan) -> int:
-    return sum(_bytes(value) for step in plan.steps if isinstance(step, ProductStep) for value in step.inputs)
+def _kept_for_layers(plan: Plan) -> int:
+    of_products = sum(_bytes(value) for step in plan.steps if isinstance(step, ProductStep) for value in step.inputs)
+    return of_products + sum(step.protocol.kept_bytes for step in plan.steps if isinstance(step, ReluStep))
 
 
 def largest_batch(model: PublicModel, memory: int) -> int:

@@ -255,7 +255,7 @@ def open_parties(  # noqa: PLR0913 - what a run may choose; most by name
     Kernels are compiled here first, so that not every process does it; progress is told what is compiled.
     """
     check_transport(transport, network, links)
-    warm_up(model.public.precision, progress, quick=bool(model.public.quick), labels=model.public.reveals_labels)
+    warm_up(model.public.precision, progress, varied=model.public.is_varied, labels=model.public.reveals_labels)
     if transport == "memory":
         return ThreeThreads(model, threads, timeout, budget, traced)
     return ThreeProcesses(model, transport, network, threads, timeout, budget, traced, links)

@@ -108,7 +108,7 @@ class ProviderParty(ListeningParty):
                 channel.session = session
             streams = Keystream(keys[0]), Keystream(keys[1])
             try:
-                warm_up(model.precision, quick=bool(model.quick), labels=model.reveals_labels)
+                warm_up(model.precision, varied=model.is_varied, labels=model.reveals_labels)
                 weights = self._weight_masks(model, keys[2])
                 rehearse_provider(model, weights, self._options.memory, self._options.threads)
                 for channel in (client, server):

@@ -161,7 +161,7 @@ class ServerParty(ListeningParty):
             if opened.fields.get("weights") != offered.digest:
                 for op, message in offered.masked.items():
                     offline.send(op, [message], "setup")
-            warm_up(public.precision, quick=bool(public.quick), labels=public.reveals_labels)
+            warm_up(public.precision, varied=public.is_varied, labels=public.reveals_labels)
             rehearse_server(public, offered.weights, offered.biases, self._options.memory, self._options.budget, self._options.threads)
             if text_field(provider.receive_control("ready"), "fingerprint") != public.fingerprint:
                 raise RunError("the provider confirmed another model")

@@ -24,14 +24,14 @@ _done: set[tuple[int, type, int, bool, bool]] = set()
 _lock = threading.Lock()
 
 
-def warm_up(precision: Precision, progress: Callable[[str], None] = lambda _: None, *, quick: bool = False, labels: bool = False) -> None:
+def warm_up(precision: Precision, progress: Callable[[str], None] = lambda _: None, *, varied: bool = False, labels: bool = False) -> None:
     """Compile or load all kernels for a precision; once in a process for each pair of word types and depth of truncations.
 
-    progress: told what is next. quick: those of ReLUs in two messages too; labels: those of outputs of which the label alone is revealed.
+    progress: told what is next. varied: those of ReLUs in two and in six messages too; labels: those of outputs of which the label alone is revealed.
     """
     shifts = {precision.fraction, *precision.weight_fraction.values()}
     for shift in sorted(shifts):
-        key = precision.bits, word_of(precision.bits - shift), precision.truncation, quick, labels
+        key = precision.bits, word_of(precision.bits - shift), precision.truncation, varied, labels
         with _lock:
             if key not in _done:
                 if not any(bits == precision.bits for bits, *_ in _done):
@@ -39,7 +39,7 @@ def warm_up(precision: Precision, progress: Callable[[str], None] = lambda _: No
                         progress(label)
                 own = {"conv": shift, "depthwise": shift}
                 tiny = Precision(precision.bits, precision.fraction, own, truncation=precision.truncation)
-                _tiny_inference(tiny, progress, quick, labels)
+                _tiny_inference(tiny, progress, varied, labels)
                 _done.add(key)
 
 
@@ -67,10 +67,10 @@ def _tiny_graph() -> tuple[Graph, Sizes]:
     return Graph(nodes), {"block": ((2, 2), (0, 1), (1, 0))}
 
 
-def _tiny_inference(precision: Precision, progress: Callable[[str], None], quick: bool, labels: bool) -> None:
+def _tiny_inference(precision: Precision, progress: Callable[[str], None], varied: bool, labels: bool) -> None:
     graph, sizes = _tiny_graph()
-    two, reveal = ("pool", "relu", "block", "bend") if quick else (), LABEL if labels else LOGITS
-    plan, ring = schedule(graph, precision, sizes, reveal=reveal, quick=two), Ring(precision.bits)
+    two, six = (("pool", "block", "bend"), ("relu", "clip")) if varied else ((), ())
+    plan, ring = schedule(graph, precision, sizes, reveal=LABEL if labels else LOGITS, quick=two, late=six), Ring(precision.bits)
     progress("keyed streams")
     key = new_key()
     progress(f"{ring.bits}-bit ring: masked weights")

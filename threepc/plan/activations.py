@@ -75,7 +75,7 @@ def _append(
     if not at.draft and max(abs(added), abs(last)) >= 1 << (at.bits - 2):
         raise InputError(f"{node.name}: its values are beyond the numbers of a ring of {at.bits} bits")
     kept = at.is_kept(node, source)
-    make, sizes = at.relu(node, width), at.sizes.get(node.name)
+    make, sizes = at.relu(node, width, 0 if steps else at.bits - cut.kept_bits), at.sizes.get(node.name)
 
     def of(op: int, where: slice) -> ReluLayer:
         n, channels, h, w = value.shape

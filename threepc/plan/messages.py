@@ -1,8 +1,8 @@
-"""Which layers take two online messages instead of four: chosen from declared costs and from what is said of the links between the parties.
+"""Which layers take two online messages, or six, instead of four: chosen from declared costs and from what is said of the links between the parties.
 
-Four messages are the default: fewer bytes are dealt. Two save a layer the time of two messages on their way, and cost two to seven times its dealt
-bytes, which the links carry meanwhile. So a layer has two messages where the inference ends earlier for it, going through the layers in order: each waits
-for the one before, and for all that was dealt until then. Processors are left out.
+Four messages are the default. Two save a layer the time of two messages on their way, and cost two to seven times its dealt bytes, which the
+links carry meanwhile. Six take two more on their way, and save a quarter of its dealt bytes. So a layer has as many as let the inference end earliest,
+going through the layers in order: each waits for the one before, and for all that was dealt until then. Processors are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from threepc.protocol.cost import Cost
 QUICK_KINDS = ("relu", "bend", "rectify", "maxpool")
 """Kinds of nodes whose ReLUs can have two messages; a clip decides twice."""
 
+LATE_KINDS = ("relu", "clip")
+"""Kinds of nodes that can have six: whose gates have no slopes, or mostly not."""
 
 PIECE_S, OPENED_BITS = 5e-3, 32
 LEAST_PIECE, MOST_PIECE = 2 * TILE, 1 << 30
@@ -86,28 +88,29 @@ class Links:
         return times
 
 
-def candidates(graph: Graph) -> tuple[str, ...]:
-    """The layers that can take two messages."""
-    return tuple(node.name for node in graph.nodes if node.kind in QUICK_KINDS)
+def candidates(graph: Graph, kinds: Sequence[str] = QUICK_KINDS) -> tuple[str, ...]:
+    """The layers that can take two messages; with `LATE_KINDS`, six."""
+    return tuple(node.name for node in graph.nodes if node.kind in kinds)
 
 
-def cheapest(four: Sequence[Cost], two: Sequence[Cost], names: Sequence[str], links: Links) -> tuple[str, ...]:
-    """The layers to take two messages. four, two: the costs of a plan's steps, in order, all in four messages and all in two that can; names: of the layers.
+def cheapest(four: Sequence[Cost], others: Sequence[Sequence[Cost]], names: Sequence[str], links: Links) -> list[tuple[str, ...]]:
+    """For each of `others`, the layers to take that many messages; the rest take four.
+
+    four, others: the costs of a plan's steps, in order, all in four messages, and all that can in another number; names: of the steps.
 
     Layers are tried from the last one on, and again, as long as that makes the inference end earlier. A layer late in a network has the links to
     itself, for what is dealt for it comes while others wait for their messages; one at the beginning is waited for.
     """
-    chosen, costs = set[int](), list(four)
+    variants, chosen, costs = [four, *others], [0] * len(four), list(four)
     fastest, before = links.finish(costs), math.inf
     while fastest < before:
         before = fastest
         for index in reversed(range(len(four))):
-            now = costs[index]
-            costs[index] = four[index] if index in chosen else two[index]
-            seconds = fastest if costs[index] == now else links.finish(costs)
-            if seconds < fastest:
-                fastest = seconds
-                chosen ^= {index}
-            else:
-                costs[index] = now
-    return tuple(dict.fromkeys(names[index] for index in sorted(chosen)))
+            for which, variant in enumerate(variants):
+                now, costs[index] = costs[index], variant[index]
+                seconds = fastest if costs[index] == now else links.finish(costs)
+                if seconds < fastest:
+                    fastest, chosen[index] = seconds, which
+                else:
+                    costs[index] = now
+    return [tuple(dict.fromkeys(names[i] for i, which in enumerate(chosen) if which == other)) for other in range(1, len(variants))]

@@ -21,7 +21,7 @@ from threepc.graph.ir import Graph, Weights, holder
 from threepc.graph.outputs import revealed
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.layers import LAYERS
-from threepc.plan.messages import QUICK_KINDS
+from threepc.plan.messages import LATE_KINDS, QUICK_KINDS
 from threepc.plan.precision import Precision
 from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol.cost import Cost
@@ -98,6 +98,7 @@ def fingerprint(
     quick: Sequence[str] = (),
     to_client: Sequence[str] = (),
     piece: int = 0,
+    late: Sequence[str] = (),
 ) -> str:
     """SHA-256 (hex) of everything public that the parties must agree on."""
     spec = {name: [list(s) for s in sizes[name]] for name in sorted(sizes)} if sizes else None
@@ -105,6 +106,7 @@ def fingerprint(
         *([sorted(quick)] if quick else []),
         *([{"to_client": sorted(to_client)}] if to_client else []),
         *([{"piece": piece}] if piece else []),
+        *([{"late": sorted(late)}] if late else []),
     ]
     text = json.dumps([graph.to_json(), precision.to_plain(), spec, reveal, *chosen], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -121,20 +123,23 @@ def schedule(  # noqa: PLR0913 - all that the parties agree on of a plan
     to_client: Sequence[str] = (),
     *,
     piece: int = 0,
+    late: Sequence[str] = (),
 ) -> Plan:
     """The plan for `batch` images at once. reveal: "logits", or "label" for their argmax over the channels; see `outputs.revealed` for several.
 
-    draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for. quick: the layers whose ReLUs take two messages.
+    draft: a try of calibration's, whose clips may not fit yet and whose cost nobody asks for. quick: the layers whose ReLUs take two messages; late: those whose take six.
     piece: layers of more numbers are run in pieces of about so many, see protocol/pieces.py; 0 for none.
     to_client: layers that decide, of which the client, and not the server, is told its share of what is dealt for the decisions.
 
-    Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes, fractional bits or two messages of what the
-    graph does not have, and for more than the limits above.
+    Raises InputError, naming the node, for what the ring or the window cannot hold, for patch sizes, fractional bits or two or six messages of what
+    the graph does not have, and for more than the limits above.
     """
     reveals = {node.name: what for node, what in zip(graph.outputs, revealed(graph, reveal), strict=True)}
-    _check_names(graph, precision, sizes or {}, quick)
+    _check_names(graph, precision, sizes or {}, quick, late)
     _check_told(set(deciding(graph, reveal)).difference(quick), to_client)
-    scheduler = Scheduler(graph, precision, sizes or {}, batch, reveals, draft, frozenset(quick), frozenset(to_client), piece=piece)
+    scheduler = Scheduler(
+        graph, precision, sizes or {}, batch, reveals, draft, frozenset(quick), frozenset(to_client), piece=piece, late=frozenset(late)
+    )
     for node in graph.nodes:
         LAYERS[node.kind](scheduler, node)
     plan = Plan(graph, precision, batch, tuple(scheduler.steps), _release(scheduler.steps))
@@ -165,7 +170,7 @@ def _check_told(can_be: set[str], to_client: Sequence[str]) -> None:
         raise InputError("dealing to the client: a layer is named twice")
 
 
-def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequence[str]) -> None:
+def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequence[str], late: Sequence[str]) -> None:
     """What is keyed by name, and what the kernels of block ReLUs trust: one patch a channel, none larger than the map."""
     kinds = {node.name: node.kind for node in graph.nodes}
     relus = {node.name for node in graph.nodes if takes_patches(node.kind, node.attrs)}
@@ -177,11 +182,14 @@ def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequen
         ("precision", precision.weight_fraction, ("conv",)),
         ("precision", precision.compared, ("relu", "clip", "bend", "rectify", "maxpool")),
         ("two messages", quick, QUICK_KINDS),
+        ("six messages", late, LATE_KINDS),
     )
     for what, names, allowed in of_layers:
         for name in names:
             if kinds.get(name) not in allowed:
                 raise InputError(f"{what}: {name!r:.80} is no {' or '.join(allowed)} of this network")
+    for name in set(quick).intersection(late):
+        raise InputError(f"six messages: {name!r:.80} takes two")
     for name in precision.weight_fraction:
         if holder(graph[name]) != name:
             raise InputError(f"precision: {name!r:.80} has the weights of {holder(graph[name])!r:.80}, and their fractional bits")

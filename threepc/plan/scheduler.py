@@ -14,6 +14,7 @@ from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.protocol.late_relu import WIDEST_LIFT, LateRelu
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.one_level import WIDEST
 from threepc.protocol.pieces import MOST, InPieces, channels
@@ -51,8 +52,9 @@ class Scheduler:
         to_client: frozenset[str],
         *,
         piece: int,
+        late: frozenset[str],
     ) -> None:
-        self.piece = piece
+        self.piece, self.late = piece, late
         self.draft, self.quick, self.to_client = draft, quick, to_client
         self.graph, self.precision, self.sizes, self.batch, self.reveals = graph, precision, sizes, batch, reveals
         self.readers = graph.consumers()
@@ -67,14 +69,16 @@ class Scheduler:
 
     # The pieces
 
-    def relu(self, node: Node, width: int) -> Callable[..., ReluLayer]:
-        """The protocol of a node's ReLUs, whose comparisons have `width` bits: of two messages, if these can be compared in two, or of four.
+    def relu(self, node: Node, width: int, lifted: int = 0) -> Callable[..., ReluLayer]:
+        """The protocol of a node's ReLUs, whose comparisons have `width` bits: of two messages, if these can be compared in two, of six, or of four.
 
-        Of those in four, the client may be told its share of what is dealt.
+        lifted: bits by which a gate without slopes lifts its values; of no others there are six messages. Of those in four or six, the client may be told
+        its share of what is dealt.
         """
         if node.name in self.quick and width <= WIDEST:
             return QuickRelu
-        return partial(Relu, to_client=True) if node.name in self.to_client else Relu
+        make = LateRelu if node.name in self.late and 0 < lifted <= WIDEST_LIFT else Relu
+        return partial(make, to_client=True) if node.name in self.to_client else make
 
     def in_pieces(self, shape: tuple[int, int, int, int], make: Callable[[int, slice], ReluLayer | MaxPool], ops: int) -> InPieces | None:
         """A layer of that shape in pieces by channels, each with `ops` addresses of its own; None for a small one. make: takes the first of these."""

@@ -1,7 +1,7 @@
 """What every protocol of a ReLU layer shares: which channels decide, pass or are zero, openings, patches, truncation of what only passes.
 
-relu.py decides in four online messages, quick_relu.py in two. Both begin with the opened values and end with u at S, d at C and P. Here nothing
-decides: the messages of channels that only pass (identity.py) travel with those of the decisions.
+relu.py decides in four online messages, quick_relu.py in two, late_relu.py in six. All begin with the opened values and end with u at S, d at C and P. Here
+nothing decides: the messages of channels that only pass (identity.py) travel with those of the decisions.
 """
 
 from __future__ import annotations
@@ -91,9 +91,18 @@ class ReluLayer(ABC):
     def decision_bytes(self) -> DecisionBytes:
         """What they send, in bytes."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """What C keeps of the offline phase for its online messages."""
+        return 0
+
     @abstractmethod
     def _deal_decisions(self, provider: Provider, r: np.ndarray, d: np.ndarray) -> list[np.ndarray]:
         """P: the parts for S. r: cut words, d: ring words, both padded."""
+
+    def _keep(self, client: Client, d: np.ndarray) -> list[np.ndarray]:  # noqa: ARG002 - some protocols keep something
+        """C, offline: `kept_bytes` for its online messages. d: ring words, padded."""
+        return []
 
     @abstractmethod
     def _infer_decisions(self, client: Client, x: np.ndarray, first: np.ndarray, reply: list[np.ndarray]) -> Turns[None]:
@@ -274,9 +283,12 @@ class ReluLayer(ABC):
         parts = [o.prepare(client, run) for o, run in ((self.opening, decided), (self.pass_opening, passed)) if o.count]
         if self.decide and self.decision_bytes.told:
             client.keep_dealt(self.op, self.decision_bytes.told)  # before the message that the server answers, after which `infer` takes it
+        d, passed_d = self._draw_masks(client, client.with_provider)
+        if self.decide and (kept := self._keep(client, d)):
+            client.kept[self.op + 1] = kept  # at op, what is dealt to C
         if parts:
             client.send_offline(self.op, *parts)
-        return self._join(*self._draw_masks(client, client.with_provider))
+        return self._join(d, passed_d)
 
     def preparing(self, client: Client, z: np.ndarray) -> Turns[np.ndarray]:
         """As `prepare`, for who prepares pieces in turn."""

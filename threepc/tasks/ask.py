@@ -66,7 +66,7 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
     check_writable(options.output, is_directory=True)
     check_writable(options.resume, is_directory=True)
     with display.stage("preparing kernels") as progress:
-        warm_up(deployment.precision, progress, quick=deployment.may_be_quick, labels=LABEL in deployment.reveal)
+        warm_up(deployment.precision, progress, varied=deployment.may_vary, labels=LABEL in deployment.reveal)
     if deployment.is_unix:
         display.note(ONE_USER)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:

@@ -21,6 +21,6 @@ def compile_kernels(rings: Iterable[int], display: Display) -> str:
         raise InputError("compiled kernels cannot be kept: set THREEPC_CACHE to a folder that you own, of mode 0700")
     for ring in rings:
         with display.stage(f"compiling for the {ring}-bit ring") as progress:
-            for quick, labels in ((False, False), (False, True), (True, False)):
-                warm_up(Precision.default(ring), progress, quick=quick, labels=labels)
+            for varied, labels in ((False, False), (False, True), (True, False)):
+                warm_up(Precision.default(ring), progress, varied=varied, labels=labels)
     return f"the kernels are in {directory}, for this kind of processor"

@@ -114,7 +114,7 @@ def evaluate_assembled(
     ways = _Ways(assembled, options, chosen)
     if missing and len(wanted[TWIN] | wanted[SECURE]):
         with display.stage("preparing kernels") as progress:
-            warm_up(assembled.public.precision, progress, quick=bool(assembled.public.quick))
+            warm_up(assembled.public.precision, progress, varied=assembled.public.is_varied)
     with ways, display.bar(f"evaluating {loaded.name}", len(order)) as advance:
         advance(len(order) - len(missing))
         for batch in _batches(missing, wanted, options.batch):

@@ -79,7 +79,7 @@ def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: 
         display.note(line)
     warn_of_error(assembled, chosen.allow_error, display.warn)
     with display.stage("preparing kernels") as progress:
-        warm_up(assembled.public.precision, progress, quick=bool(assembled.public.quick))
+        warm_up(assembled.public.precision, progress, varied=assembled.public.is_varied)
     return assembled.served
 
 

@@ -149,7 +149,7 @@ def provide(path: Path | str, threads: int, watching: Watching, display: Display
         watched(observation, watching.observe),
     ):  # it says "loading" while the kernels are prepared
         with display.stage("preparing kernels") as progress:
-            warm_up(deployment.precision, progress, quick=deployment.may_be_quick, labels=LABEL in deployment.reveal)
+            warm_up(deployment.precision, progress, varied=deployment.may_vary, labels=LABEL in deployment.reveal)
         party = three_hosts.open_provider(deployment, threads, trace)
         party.observation = observation
         serve_until_signal(party, deployment, watching.grace, steering=steering)

@@ -101,7 +101,7 @@ def run(options: RunOptions, display: Display) -> Outcome:
     options = dataclasses.replace(options, batch=batch)
     budget = _budget(model, options, min(options.batch, len(inputs)))
     with display.stage("preparing kernels") as progress:
-        warm_up(model.precision, progress, quick=bool(model.quick))
+        warm_up(model.precision, progress, varied=model.is_varied)
     with display.stage("starting client, server and provider"):
         parties = one_host.open_parties(
             prepared.assembled.served,
