@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, DEEP, opened, run, shares, values_up_to, without_zeros
-from tests.protocol.test_relu import RINGS, bound, check_any_mixture, check_block, measured_value_and_relu, relu, within
+from tests.protocol.test_relu import RINGS, bound, check_any_mixture, measured_value_and_relu, relu, within
 from threepc.kernels.gate import Cut, Slopes
 from threepc.protocol.late_relu import LateRelu
 

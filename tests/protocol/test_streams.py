@@ -9,7 +9,7 @@ import pytest
 from tests.graph.building import Builder
 from tests.protocol.harness import CP, SP, WEIGHTS, RecordedKeystream, Trio, network_trio, run_network
 from threepc.choices import LABEL, LOGITS
-from threepc.kernels import keystream, labels, one_level, runs
+from threepc.kernels import keystream, labels, late_lift, one_level, runs
 from threepc.kernels.keystream import BLOCK_BYTES
 from threepc.kernels.packing import TILE
 from threepc.plan.precision import Precision
@@ -19,7 +19,7 @@ from threepc.prf import Purpose
 OF_THEIR_OWN = {Purpose.WEIGHT, Purpose.PRODUCT, Purpose.LOOKUP, Purpose.SHARE}
 """L_W and a data owner's share are drawn by the library, as one run; what the passes of products and lookups draw, tests of these protocols say."""
 
-ALL_PURPOSES = {"CP": set(Purpose) - OF_THEIR_OWN, "SP": {Purpose.OPENING, Purpose.DECISION}}
+ALL_PURPOSES = {"CP": set(Purpose) - OF_THEIR_OWN, "SP": {Purpose.OPENING, Purpose.DECISION, Purpose.LIFT}}
 """What client and server share streams with the provider for."""
 
 
@@ -48,12 +48,12 @@ def interpret(patch):
     for name, function in list(vars(runs).items()):
         if getattr(getattr(function, "py_func", None), "__module__", None) == runs.__name__:
             patch.setattr(runs, name, function.py_func)
-    for module in (one_level, labels):
+    for module in (one_level, labels, late_lift):
         for name, function in list(vars(module).items()):
             python = getattr(function, "py_func", None)
             if python is not None and (name.startswith("_draw") or "tiles" in python.__code__.co_varnames):
                 patch.setattr(module, name, python)
-    for module in (runs, one_level, labels):
+    for module in (runs, one_level, labels, late_lift):
         patch.setattr(module, "draw", draw)
     return draws
 
@@ -61,7 +61,7 @@ def interpret(patch):
 def every_protocol():
     """A network with every activation, blocks, a channel that passes, pooling and truncation, of three tiles and more each; its blocks' sizes.
 
-    Its blocks, and the ReLU that keeps its input, take two messages.
+    Its blocks, and the ReLU that keeps its input, take two messages, its clip takes six.
     """
     net = Builder(1, 2 * TILE // 64 + 10, 64)
     bent = net.node("bend", net.clip(net.conv("input", 1, 1)), slopes=[0.25, 1.0])
@@ -79,8 +79,9 @@ def inferred(reveal, bits, told=False, piece=0):
     graph, weights, sizes = every_protocol()
     of_labels = [graph.output.name] if reveal == LABEL else []
     quick = [node.name for node in graph.nodes if node.kind in ("rectify",) + ("relu",) * (not told)]
+    late = [node.name for node in graph.nodes if node.kind == "clip"]
     to_client = [*(node.name for node in graph.nodes if node.kind in DECIDING and node.name not in quick), *of_labels] if told else []
-    plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal, to_client=to_client, quick=quick, piece=piece)
+    plan = schedule(graph, Precision.default(bits), sizes, reveal=reveal, to_client=to_client, quick=quick, late=late, piece=piece)
     trio = network_trio(plan, weights, weight_key=WEIGHTS, keys=(CP, SP))
     run_network(trio, plan, np.ones((1, *graph.input.shape)))
     return trio

@@ -21,6 +21,7 @@ from threepc.plan.schedule import DECIDING, schedule
 from threepc.prf import Keystream, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.input_output import Input, Output
+from threepc.protocol.late_relu import LateRelu
 from threepc.protocol.linear import Linear
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.product import Product
@@ -73,7 +74,8 @@ KINDS = ("relu", "clip", "blocks", *SLOPED)
     "of, kind, to_client",
     [(Relu, kind, False) for kind in KINDS]
     + [(Relu, kind, True) for kind in ("relu", "clip", "blocks", "both")]
-    + [(QuickRelu, kind, False) for kind in KINDS if kind not in ("clip", "hardsigmoid")],
+    + [(QuickRelu, kind, False) for kind in KINDS if kind not in ("clip", "hardsigmoid")]
+    + [(LateRelu, kind, kind == "both") for kind in ("relu", "clip", "blocks", "both")],
 )
 @pytest.mark.parametrize("bits, shift, cut", CUT_RINGS)
 def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, to_client, value):
@@ -91,22 +93,25 @@ def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, to_client, value
     if to_client:
         protocol = dataclasses.replace(protocol, to_client=True)
     (_, u, _), trio = run(protocol, summands)
-    lifted = ((bits, bits - cut), (bits - cut,)) if protocol.both else ()  # what the value itself takes besides its ReLU
+    word = cut if of is LateRelu else bits  # of the gate
+    lifted = (
+        ((bits, bits - cut), (bits - cut,)) if protocol.both or of is LateRelu else ()
+    )  # what the value itself, or the late lift, takes
     if of is QuickRelu:
         lifted += (bits, bits), (bits,) * protocol.gate.classes  # ciphertexts and labels
-    mine = received_bits(trio.online[0].sent, (bits,), *lifted)
+    mine = received_bits(trio.online[0].sent, (word,), *lifted)
     at_client = received_bits(trio.online[1].sent, (cut,))
     told = [received_bits(trio.told[0].sent)] if to_client else []
-    assert_uniform(np.concatenate([at_client, *told]), np.concatenate([mine, drawn_bits(trio.streams["CP"], bits)]))
-    carries = bits - cut + (protocol.slopes.bits if protocol.slopes else 0)
+    assert_uniform(np.concatenate([at_client, *told]), np.concatenate([mine, drawn_bits(trio.streams["CP"], bits, word)]))
+    carries = word - cut + (protocol.slopes.bits if protocol.slopes else 0)
     assert carries <= (32 if protocol.gate.slopes else 16), "what masks them is as long"
-    lift = (bits, bits, carries, carries)
-    dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, bits, bits), *lifted), received_bits(trio.prepared[0].sent, (cut,))
+    lift = (word, word, carries, carries) if carries else (word, word)
+    dealt, offline = received_bits(trio.dealt[0].sent, lift, (*lift, word, word), *lifted), received_bits(trio.prepared[0].sent, (cut,))
     known = np.concatenate([at_client, drawn_bits(trio.streams["SP"], bits)])  # what S sent and drew
     results = [bits_of(u[:, channel].reshape(-1), bits) for channel in range(1 + protocol.both)]
     assert_uniform(np.concatenate([dealt, offline, mine, *results]), known)
     for combine in (np.add, np.subtract):
-        assert_uniform(combined_bits(combine, trio.dealt[0].sent + trio.online[0].sent, lift, (*lift, bits, bits), (bits,)), known)
+        assert_uniform(combined_bits(combine, trio.dealt[0].sent + trio.online[0].sent, lift, (*lift, word, word), (word,), *lifted), known)
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -374,7 +379,7 @@ def test_no_attempt_runs_twice(role):
             stream.begin_attempt(0)
 
 
-@pytest.mark.parametrize("of", (Relu, QuickRelu))
+@pytest.mark.parametrize("of", (Relu, QuickRelu, LateRelu))
 def test_attempts_share_no_word(of):
     """Two attempts under the same keys draw different words everywhere."""
     shape, summands = (1, 1, 16, 16), shares(np.random.default_rng(0), np.full((1, 1, 16, 16), 1 << 20), 48)

@@ -1,4 +1,4 @@
-"""All that a party sees of a ReLU in two messages, for all pads at once, in rings of a few bits: one element of a run for each value of the pads.
+"""All that a party sees of a ReLU in two messages, and in six, for all pads at once, in rings of a few bits: one element of a run for each value of the pads.
 
 The code that runs is the protocol's own; only its streams are replaced, by ones that count. A party's view is then uniform if and only if each of its
 values occurs equally often, whatever the input: a proof for these sizes, not statistics. Words of the gate are gone through whole, or in their lowest
@@ -17,6 +17,7 @@ from threepc.kernels.packing import TILE, unpack
 from threepc.party.in_process import ThreeRoles
 from threepc.prf import Keystream, Purpose
 from threepc.protocol import one_level
+from threepc.protocol.late_relu import LateRelu
 from threepc.protocol.quick_relu import QuickRelu
 
 Pads = dict[Purpose, list[dict[int, int]]]
@@ -24,22 +25,25 @@ Pads = dict[Purpose, list[dict[int, int]]]
 
 
 class Counting(Keystream):
-    """Every element draws the bits of its own number; where `state` is set, all elements the same: its bits say which rows are ones."""
+    """Every element draws the bits of its own number; where `state` is set, all elements the same: its bits, from a purpose's number on, say which rows are ones."""
 
     def __init__(self, key):
         super().__init__(key)
         self.pads: Pads = {}
         self.state: int | None = None
+        self.planes = {Purpose.DECISION}
 
     def source(self, attempt, op, purpose, blocks):
         source, drawn = super().source(attempt, op, purpose, blocks), np.zeros(blocks * BLOCK_BYTES, np.uint8)
-        planes = purpose == Purpose.DECISION
+        planes = purpose in self.planes
         words = drawn.view(np.uint64 if planes else np.uint32).reshape(-1, TILE // 64 if planes else TILE)
         of_purpose = self.pads.get(purpose, [])
         for row, places in enumerate(of_purpose):
             mine = words[row :: len(of_purpose)]  # tile after tile
             mine[:] = (
-                self._constant(row, mine.dtype) if self.state is not None else self._numbers(places, len(mine), planes).reshape(mine.shape)
+                self._constant(purpose + row, mine.dtype)
+                if self.state is not None
+                else self._numbers(places, len(mine), planes).reshape(mine.shape)
             )
         return Source(source.keys, source.address, drawn)
 
@@ -102,11 +106,15 @@ def words_of(message, widths, most):
     return np.array(out)
 
 
-def run_for_all_pads(relu, value, of_client, word_bits, state):
-    """All roles, with `value` in every element, and the results' signed values. of_client: whether C's pads, or S's, are gone through."""
+def run_for_all_pads(relu, value, of_client, pads_of, state):
+    """All roles, with `value` in every element, and the results' signed values.
+
+    of_client: whether C's pads, or S's, are gone through; pads_of: from that, the places of pads.
+    """
     roles = CountingRoles()
     for name, stream in roles.streams.items():
-        stream.pads, _ = counted(relu, "C" in name, word_bits)
+        stream.pads, _ = pads_of("C" in name)
+        stream.planes |= {Purpose.LIFT} if "S" in name else set()
         stream.state = None if ("C" in name) == of_client else state
     nothing = np.zeros(relu.shape, np.uint32)
     d = relu.deal(roles.provider, nothing)
@@ -190,7 +198,7 @@ def test_view_of_the_server_is_uniform_over_all_pads(name, chunks_of):
     relu = quick(max(bits, 14), kept, ring, width, low_bit)
     some = inputs(relu) if bits < 20 else (-1, 1)
     for number, value in enumerate(some):
-        roles, results = run_for_all_pads(relu, value, True, most, 0b1011001110001011 >> number)
+        roles, results = run_for_all_pads(relu, value, True, lambda c: counted(relu, c, most), 0b1011001110001011 >> number)
         assert_each_view_occurs_equally_often(view_of_server(relu, roles, most))
         if abs(value) < 1 << kept - 2 and (value >= 0 or low_bit == 0):
             assert (results == max(value, 0)).all()
@@ -203,6 +211,56 @@ def test_view_of_the_client_is_uniform_over_all_pads(name, chunks_of):
     _, bits = counted(quick(1, kept, ring, width, low_bit), False, 0)
     relu = quick(max(bits, 14), kept, ring, width, low_bit)
     for number, value in enumerate(inputs(relu)):
-        roles, _ = run_for_all_pads(relu, value, False, 32, 0b1011001110001011 >> number)
+        roles, _ = run_for_all_pads(relu, value, False, lambda c: counted(relu, c, 32), 0b1011001110001011 >> number)
         ((_, _, (opened, wires)),) = roles.online[1].sent
         assert_each_view_occurs_equally_often(np.concatenate([words_of(opened, [kept], 32), planes_of(wires, relu.one_level.wires)]))
+
+
+def late_pads(relu, of_client):
+    """Places of all pads of a ReLU in six messages that C, or S, shares with P, and their number: every word whole."""
+    kept, ring, sizes, rows = relu.cut.kept_bits, relu.ring, [], relu.drelu.comparison.rows
+    words = {Purpose.OPENING: [kept], Purpose.DECISION: [1] * (rows.own + of_client * rows.dealt), Purpose.LIFT: [1]}
+    if of_client:
+        words |= {Purpose.GATE: [kept, kept], Purpose.ACTIVATION: [ring], Purpose.LIFT: [ring - kept]}
+
+    def places(count):
+        sizes.append(count)
+        return {i: sum(sizes) - count + i for i in range(count)}
+
+    return {purpose: [places(count) for count in counts] for purpose, counts in words.items()}, sum(sizes)
+
+
+def late(count_bits, kept, ring):
+    """Of one chunk that compares one bit, which is all that values of three bits need."""
+    return LateRelu(0, (1, 1, 1, 1 << count_bits), Cut(kept, 0, kept), ring, 0, 1)
+
+
+@pytest.mark.parametrize("ring", (4, 5))
+def test_view_of_the_server_of_a_late_lift_is_uniform_over_all_pads(ring):
+    """All values that a lift can have, and one beyond; all pads of C with all of S."""
+    kept = 3
+    relu = late(late_pads(late(1, kept, ring), True)[1], kept, ring)
+    for value in range(-2, 3):
+        for state in (0, 1 << Purpose.DECISION, 1 << Purpose.LIFT, 1 << Purpose.DECISION | 1 << Purpose.LIFT):
+            roles, results = run_for_all_pads(relu, value, True, lambda c: late_pads(relu, c), state)
+            planes, of_gate, kappa = roles.dealt[0].sent[0][2]
+            (half,), (_, (bit, v), (a,)) = roles.prepared[0].sent[0][2], (parts for _, _, parts in roles.online[0].sent)
+            view = [words_of(half, [kept], 32), planes_of(planes, relu.drelu.comparison.rows.dealt), planes_of(bit, 1)]
+            view += [
+                words_of(of_gate, [kept, kept], 32),
+                words_of(v, [kept], 32),
+                *(words_of(part, [ring - kept], 32) for part in (kappa, a)),
+            ]
+            assert_each_view_occurs_equally_often(np.concatenate(view))
+            if value < 2:
+                assert (results == max(value, 0)).all()
+
+
+@pytest.mark.parametrize("ring", (4, 5))
+def test_view_of_the_client_of_a_late_lift_is_uniform_over_all_pads(ring):
+    kept = 3
+    relu = late(14, kept, ring)
+    for number, value in enumerate(range(-2, 3)):
+        roles, _ = run_for_all_pads(relu, value, False, lambda c: late_pads(relu, c), 0b1011001110001011 >> number)
+        (opened, _), (_, bit), (choices,) = (parts for _, _, parts in roles.online[1].sent)
+        assert_each_view_occurs_equally_often(np.concatenate([words_of(opened, [kept], 32), planes_of(bit, 1), planes_of(choices, 1)]))

@@ -59,13 +59,14 @@ def combined_bits(combine, sent, *values):
     return np.concatenate([bits_of(combine(a, b), width) for i, (a, width) in enumerate(words) for b, other in words[:i] if other == width])
 
 
-def drawn_bits(stream, bits):
-    """Bits of everything that a party drew from a stream for one tile of COUNT elements in a ring of `bits` bits."""
+def drawn_bits(stream, bits, gate_bits=None):
+    """Bits of everything that a party drew from a stream for one tile of COUNT elements in a ring of `bits` bits. gate_bits: where gates have others."""
 
     def arrays(purpose, drawn):
-        size, word = drawn.size // TILE, np.dtype(word_of(bits)).itemsize
-        if purpose == Purpose.DECISION:
-            return [planes_of(drawn[: drawn.size // TILE * COUNT])]
+        words = gate_bits or bits if purpose == Purpose.GATE else bits
+        size, word = drawn.size // TILE, np.dtype(word_of(words)).itemsize
+        if purpose == Purpose.DECISION or size == 0:
+            return [planes_of(drawn[: drawn.size * COUNT // TILE])]
         sizes = [word] * (size // word) + [4] * (size % word > 0)
         ends = np.cumsum([COUNT * s for s in sizes])
         return [bits_of(drawn[end - COUNT * s : end].view(f"u{s}"), 8 * s) for s, end in zip(sizes, ends)]

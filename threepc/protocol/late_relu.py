@@ -12,7 +12,7 @@ Offline, P to S: kappa = s M - w. Online, 5, S to C: n^ = n XOR s. 6, C to S: a 
 n M - e - h = a + kappa or a - kappa: for n^ = 0, n is s, and for n^ = 1, n M is M - s M.
 Semi-honest, one corruption. Security: C receives n^, uniform by s, which pads nothing else. In the gate k, q and v are padded by t_0, t_1 and by
 d mod 2^kept, so S's view until message 4 is uniform and independent of h, w. kappa is uniform by w; given that, a is uniform by h, which pads nothing else, as
-the gate's words have kept bits. So S's view is uniform together with kappa and a. tests/protocol/test_late_views.py goes through all inputs and pads.
+the gate's words have kept bits. So S's view is uniform together with kappa and a. tests/protocol/test_views.py goes through all inputs and pads.
 Of a value with slopes there is no such variant: its gate's words are longer.
 """
 
@@ -27,7 +27,7 @@ import numpy as np
 from threepc.kernels import late_lift
 from threepc.kernels.gate import Lift
 from threepc.kernels.keystream import Source
-from threepc.kernels.packing import TILE, TILE_WORDS, packed_bytes
+from threepc.kernels.packing import TILE, TILE_WORDS, Tiles, packed_bytes
 from threepc.prf import Purpose
 from threepc.protocol.gate import Gate
 from threepc.protocol.relu import Relu
@@ -76,22 +76,23 @@ class LateLift:
 
     @staticmethod
     def _work() -> np.ndarray:
-        return scratch("carries", 2 * TILE, np.uint32).reshape(2, TILE)
+        return scratch("carries", 2 * TILE, np.uint32)
 
     def deal(self, provider: Provider, d: np.ndarray) -> np.ndarray:
         """P: the message for S. d: ring words, padded."""
         message, streams = np.empty(self.carry_bytes, np.uint8), (self._words(provider.with_client), self._signs(provider.with_server))
 
-        def signs() -> np.ndarray:
-            return scratch("signs", TILE_WORDS, np.uint64)
+        def work(tiles: Tiles) -> None:
+            signs = scratch("signs", TILE_WORDS, np.uint64)
+            late_lift.deal_lifts(d, self.lift, *streams, tiles, self._work(), signs, message)
 
-        provider.each_part(self.count, lambda tiles: late_lift.deal_lifts(d, self.lift, streams, tiles, self._work()[0], signs(), message))
+        provider.each_part(self.count, work)
         return message
 
     def prepare(self, client: Client, d: np.ndarray) -> np.ndarray:
         """C: what `infer` needs of d, ring words, padded."""
         kept = np.empty(self.kept_bytes, np.uint8)
-        client.each_part(self.count, lambda tiles: late_lift.keep_lifts(d, self.lift, tiles, self._work()[0], kept))
+        client.each_part(self.count, lambda tiles: late_lift.keep_lifts(d, self.lift, tiles, self._work(), kept))
         return kept
 
     def choices(self, server: Server, x: np.ndarray) -> np.ndarray:
