@@ -112,6 +112,7 @@ def measure(
     return {
         "told": len(public.to_client),
         "quick": len(public.quick),
+        "late": len(public.late),
         "seconds": spread(record.seconds["total"] for record in records),
         "bytes": sizes,
         "busy": busy,

@@ -30,6 +30,7 @@ def _names(entry: Entry) -> tuple[str, ...]:
     spec = "every ReLU" if entry["patch"] is None else f"patches {entry['patch'][0]}x{entry['patch'][1]}"
     told = f", {entry['told']} layers dealt to the client" if entry["told"] else ""
     quick = f", {entry['quick']} layers of two messages" if entry["quick"] else ""
+    quick += f", {entry['late']} of six" if entry.get("late") else ""  # results of earlier versions say nothing of these
     return entry["title"], str(entry["ring"]), spec, entry["links"] + told + quick
 
 

@@ -21,6 +21,7 @@ from threepc.prf import Keystream, Purpose, new_key
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output, ServerOutput
+from threepc.protocol.late_relu import LateRelu
 from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
@@ -87,7 +88,9 @@ def protocols_of(relu: ReluLayer) -> set[str]:
     """Of the table's first column, those whose messages a ReLU's decisions take."""
     if isinstance(relu, QuickRelu):
         return {"quick ReLU"}
-    return {"ReLU", "ReLU, C told" if relu.to_client else "ReLU, S told"} | ({"clip"} if len(relu.thresholds) > 1 else set())
+    late, clips = isinstance(relu, LateRelu), len(relu.thresholds) > 1
+    gate = {"late ReLU", *(["late clip"] if clips else [])} if late else {"ReLU, lifted early", *(["clip"] if clips else [])}
+    return {"ReLU", "ReLU, C told" if relu.to_client else "ReLU, S told"} | gate
 
 
 def relu_by_the_table(relu: ReluLayer) -> Cost:
@@ -101,11 +104,13 @@ def relu_by_the_table(relu: ReluLayer) -> Cost:
 
 
 def relus() -> dict[str, ReluLayer]:
-    """ReLUs of every kind, and those that can be in two messages."""
+    """ReLUs of every kind, and those that can be in two messages, or in six."""
     cases = _relus()
     for name, relu in list(cases.items()):
         if relu.clip is None:
             cases[f"quick {name}"] = QuickRelu(**{field.name: getattr(relu, field.name) for field in dataclasses.fields(QuickRelu)})
+        if LateRelu.suits(relu):
+            cases[f"late {name}"] = LateRelu(**{field.name: getattr(relu, field.name) for field in dataclasses.fields(LateRelu)})
     return cases
 
 
@@ -214,11 +219,13 @@ def purposes(protocols: set[str]) -> set[tuple[str, str]]:
 @pytest.mark.parametrize(
     "name, protocols",
     [
-        ("plain 48", {"ReLU", "ReLU, S told"}),
-        ("told 48", {"ReLU", "ReLU, C told", "clip"}),
-        ("clip 48", {"ReLU", "ReLU, S told", "clip"}),
+        ("plain 48", {"ReLU", "ReLU, S told", "ReLU, lifted early"}),
+        ("told 48", {"ReLU", "ReLU, C told", "ReLU, lifted early", "clip"}),
+        ("clip 48", {"ReLU", "ReLU, S told", "ReLU, lifted early", "clip"}),
+        ("late plain 48", {"ReLU", "ReLU, S told", "late ReLU"}),
+        ("late told 48", {"ReLU", "ReLU, C told", "late ReLU", "late clip"}),
         ("passing 48", {"identity"}),
-        ("rectify 48", {"ReLU", "ReLU, S told", "rectify"}),
+        ("rectify 48", {"ReLU", "ReLU, S told", "ReLU, lifted early", "rectify"}),
         ("quick plain 48", {"quick ReLU"}),
         ("quick rectify 32", {"quick ReLU", "rectify"}),
     ],

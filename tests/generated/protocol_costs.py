@@ -10,6 +10,7 @@ from threepc.plan.precision import Precision
 from threepc.protocol.argmax import Argmax
 from threepc.protocol.cost import Cost
 from threepc.protocol.input_output import Input, Output, ServerOutput
+from threepc.protocol.late_relu import LateRelu
 from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
@@ -41,6 +42,7 @@ def protocols(bits: int) -> Iterator[tuple[str, str, Cost, int]]:
         return Relu(0, SHAPE, cut, bits, low_bit, width, sizes, clip).cost
 
     yield "ReLU and truncation", "element", relu(), ELEMENTS
+    yield "ReLU and truncation, six messages", "element", LateRelu(0, SHAPE, cut, bits, low_bit, width).cost, ELEMENTS
     yield "ReLU and truncation, two messages", "element", QuickRelu(0, SHAPE, cut, bits, low_bit, width).cost, ELEMENTS
     for patch in ((2, 2), (4, 4)):
         yield f"block ReLU {patch[0]}x{patch[1]} and truncation", "element", relu((patch,) * 64), ELEMENTS

@@ -8,6 +8,7 @@ from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
 from tests.mutations.pieces import PIECES
 from tests.mutations.plans import PLANS
+from tests.mutations.six_messages import SIX_MESSAGES
 from tests.mutations.two_messages import TWO_MESSAGES
 from tests.mutations.weights import WEIGHTS
 
@@ -380,6 +381,7 @@ MUTATIONS = (
     ),
     *JOBS,
     *TWO_MESSAGES,
+    *SIX_MESSAGES,
     *DEEPER_TRUNCATIONS,
     *PIECES,
     *PLANS,

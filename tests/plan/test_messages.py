@@ -1,4 +1,4 @@
-"""Two messages or four: which layers the plan takes for what links, and that a network's results do not depend on it."""
+"""Two messages, four or six: which layers the plan takes for what links, and that a network's results do not depend on it."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,12 @@ from threepc.choices import NETWORKS, HostRates, LinkPreset
 from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel
-from threepc.plan.messages import Links, candidates, cheapest
+from threepc.party.memory import kept
+from threepc.plan.messages import LATE_KINDS, Links, candidates, cheapest
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import fingerprint, schedule
 from threepc.protocol.cost import Cost
+from threepc.protocol.late_relu import LateRelu
 from threepc.protocol.quick_relu import QuickRelu
 
 
@@ -27,12 +29,12 @@ def pooled():
 @pytest.mark.parametrize("bits", (64, 48, 32))
 @pytest.mark.parametrize("build", (residual, mobile, gated, bent, pooled))
 def test_results_are_the_same_to_the_bit(build, bits):
-    """Under the same keys, with two messages wherever there can be two, alone or beside ReLUs in four."""
+    """Under the same keys, with two messages wherever there can be two, or six, alone or beside ReLUs in four."""
     graph, weights = build()
     images = np.random.default_rng(bits).normal(size=(2, *graph.input.shape))
-    names, logits = candidates(graph), []
-    for quick in ((), names[::2], names):
-        plan = schedule(graph, Precision.default(bits), batch=2, quick=quick)
+    names, six, logits = candidates(graph), candidates(graph, LATE_KINDS), []
+    for quick, late in (((), ()), (names[::2], set(six) - set(names[::2])), (names, ())):
+        plan = schedule(graph, Precision.default(bits), batch=2, quick=quick, late=sorted(late))
         trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
         logits.append(run_network(trio, plan, images))
         assert trio.measured == without_zeros(plan.cost)
@@ -53,8 +55,9 @@ def test_without_a_word_nothing_changes():
     graph, _ = pooled()
     assert fingerprint(graph, Precision(), None) == fingerprint(graph, Precision(), None, "logits", ())
     assert fingerprint(graph, Precision(), None) != fingerprint(graph, Precision(), None, "logits", ("relu2",))
+    assert fingerprint(graph, Precision(), None) != fingerprint(graph, Precision(), None, late=("relu2",))
     relus = [step.protocol for step in schedule(graph, Precision()).steps if step.kind == "relu"]
-    assert not any(isinstance(relu, QuickRelu) for relu in relus)
+    assert not any(isinstance(relu, QuickRelu | LateRelu) for relu in relus)
 
 
 @pytest.mark.parametrize("name", ("conv1", "clip2", "nothing"))
@@ -64,6 +67,31 @@ def test_what_has_no_two_messages_is_refused(name):
     assert candidates(graph) == ()
     with pytest.raises(InputError, match=f"two messages: '{name}' is no relu or bend or rectify or maxpool of this network"):
         schedule(graph, Precision(), quick=(name,))
+
+
+def test_what_has_no_six_messages_is_refused_or_keeps_four():
+    net = Builder(3, 6, 6)
+    graph, _ = net.output(net.conv(net.relu(net.node("bend", net.conv("input", 3), slopes=[0.5, 1.0])), 2))
+    relu, bend = (next(node.name for node in graph.nodes if node.kind == kind) for kind in ("relu", "bend"))
+    with pytest.raises(InputError, match=f"six messages: '{bend}' is no relu or clip of this network"):
+        schedule(graph, Precision(), late=(bend,))
+    with pytest.raises(InputError, match=f"six messages: '{relu}' takes two"):
+        schedule(graph, Precision(), late=(relu,), quick=(relu,))
+    assert [step.cost.messages for step in schedule(graph, Precision(), late=(relu,)).steps if step.kind in ("relu", "bend")] == [4, 6]
+
+
+def test_a_model_in_six_messages_is_described():
+    graph, _ = pooled()
+    six = PublicModel(graph, Precision(), None, ModelCard("late", Preprocessing((12, 12))), late=candidates(graph, LATE_KINDS))
+    again = PublicModel.from_plain(six.to_plain())
+    assert (
+        again == six and again.is_varied and again.plan(1).cost.messages == schedule(graph, Precision()).cost.messages + 2 * len(six.late)
+    )
+    assert (
+        kept(six.plan(1)) - kept(schedule(graph, Precision()))
+        == sum(step.protocol.kept_bytes for step in six.plan(1).steps if step.kind == "relu")
+        > 0
+    )
 
 
 def test_a_comparison_too_wide_for_two_messages_keeps_four():
@@ -101,16 +129,16 @@ def test_small_layers_take_two_messages_where_delay_is_long():
     names = "rest", "large", "small"
     four = [REST, cost(10**7, 10**6, 4), cost(10**4, 10**3, 4)]
     two = [REST, cost(5 * 10**7, 12 * 10**5, 2), cost(5 * 10**4, 1200, 2)]
-    assert cheapest(four, two, names, Links(LinkPreset(1e9, 20e-3))) == ("small",)
-    assert cheapest(four, two, names, Links(LinkPreset(1e11, 20e-3))) == ("large", "small")
-    assert cheapest(four, two, names, Links(LinkPreset(1e8, 1e-6))) == ()
-    assert cheapest(four, two, names, Links()) == ()
+    assert cheapest(four, [two], names, Links(LinkPreset(1e9, 20e-3))) == [("small",)]
+    assert cheapest(four, [two], names, Links(LinkPreset(1e11, 20e-3))) == [("large", "small")]
+    assert cheapest(four, [two], names, Links(LinkPreset(1e8, 1e-6))) == [()]
+    assert cheapest(four, [two], names, Links()) == [()]
 
 
 def test_of_two_alike_the_later_one_takes_two_messages():
     """What is dealt for it comes while the first one waits for its messages."""
     four, two = cost(10**6, 10**4, 4), cost(7 * 10**6, 10**4, 2)
-    assert cheapest([four, four], [two, two], ("first", "second"), Links(LinkPreset(1e9, 20e-3))) == ("second",)
+    assert cheapest([four, four], [[two, two]], ("first", "second"), Links(LinkPreset(1e9, 20e-3))) == [("second",)]
 
 
 @given(
@@ -121,7 +149,18 @@ def test_the_choice_is_never_slower_than_four_messages(layers, preset):
     four = [cost(dealt, online, 4) for dealt, online, _ in layers]
     two = [cost(dealt * factor, online + online // 5, 2) for dealt, online, factor in layers]
     links, names = Links(preset), [str(i) for i in range(len(layers))]
-    chosen = cheapest(four, two, names, links)
+    (chosen,) = cheapest(four, [two], names, links)
     seconds = lambda quick: links.finish([two[i] if name in quick else four[i] for i, name in enumerate(names)])
     assert seconds(chosen) <= seconds(())
     assert all(links.online_seconds(two[int(name)]) < links.online_seconds(four[int(name)]) for name in chosen)
+
+
+def test_six_messages_are_taken_where_rates_decide_and_two_where_delay_does():
+    names = "rest", "large", "small"
+    four = [REST, cost(10**7, 10**6, 4), cost(10**4, 10**3, 4)]
+    two = [REST, cost(5 * 10**7, 12 * 10**5, 2), cost(5 * 10**4, 1200, 2)]
+    six = [REST, cost(75 * 10**5, 11 * 10**5, 6), cost(7500, 1100, 6)]
+    assert cheapest(four, [two, six], names, Links(LinkPreset(1e9, 1e-4))) == [("small",), ("large",)]
+    assert cheapest(four, [two, six], names, Links(LinkPreset(1e6, 1e-9))) == [(), ("large", "small")]
+    assert cheapest(four, [two, six], names, Links(LinkPreset(1e11, 20e-3))) == [("large", "small"), ()]
+    assert cheapest(four, [two, six], names, Links()) == [(), ()]

@@ -37,13 +37,14 @@ def test_everything_may_be_set(path):
     ]
 
 
-@pytest.mark.parametrize("messages, quick", [("4", ()), ("2", ("0",))])
-def test_a_deployment_says_how_many_messages_relus_take(messages, quick):
+@pytest.mark.parametrize("messages, quick, late", [("4", (), ()), ("2", ("0",), ()), ("6", (), ("0",))])
+def test_a_deployment_says_how_many_messages_relus_take(messages, quick, late):
     network = torch.nn.Sequential(torch.nn.ReLU())
     loaded = LoadedModel(network, ModelCard("relu", Preprocessing((4, 4), (0.0,) * 3, (1.0,) * 3)), "none", random_weights=False)
     party = Party("tcp://127.0.0.1:1", "tcp://127.0.0.1:1", b"")
     deployment = Deployment(Path("deployment.yaml"), party, party, {}, relu_messages=messages)
-    assert GivenModel(loaded).load(deployment, Display()).public.quick == quick
+    public = GivenModel(loaded).load(deployment, Display()).public
+    assert (public.quick, public.late) == (quick, late)
 
 
 @pytest.mark.parametrize(
