@@ -4,44 +4,30 @@ from __future__ import annotations
 
 from tests.mutations.mutation import Mutation, mutation
 
-LATE_LIFT = "threepc/kernels/late_lift.py"
+LATE_RELU, LATE_LIFT, LAYER = "threepc/protocol/late_relu.py", "threepc/kernels/late_lift.py", "threepc/protocol/relu_layer.py"
 VIEWS, STREAMS = ("tests/protocol/test_views.py",), ("tests/protocol/test_streams.py",)
 
-OF_PROVIDER = "        draw(client_stream, tile * _WORD_BLOCKS, words)\n"
-OF_CLIENT = "        draw(client_stream, tile * _WORD_BLOCKS, rows[1])\n"
-SIGNS = "        draw(server_stream, tile * _PLANE_BLOCKS, s)\n"
-OF_SERVER = "        draw(server_stream, tile * _PLANE_BLOCKS, own)\n"
+
+def _zeros(name: str, tile_bytes: str) -> Mutation:
+    """Both who share a stream of the lift take it for zeros."""
+    drawn = f"open_stream(self.op, Purpose.LIFT, self.count, {tile_bytes})"
+    zeros = f"{drawn}._replace(drawn=np.zeros({tile_bytes} * (1 + self.count // TILE), np.uint8))"
+    return mutation(f"late lift: {name}", LATE_RELU, (f"        return {drawn}\n", f"        return {zeros}\n"), tests=VIEWS)
 
 
-def _alike(name: str, first: tuple[str, str], second: tuple[str, str], tests: tuple[str, ...]) -> Mutation:
-    """The provider and one other change what they draw alike."""
-    return mutation(f"late lift: {name}", LATE_LIFT, first, second, tests=tests)
+def _first_tile(name: str, *draws: str) -> Mutation:
+    changes = [(draw, draw.replace("tile *", "0 * tile *")) for draw in draws]
+    return mutation(f"late lift: every tile of the run draws the first one's {name}", LATE_LIFT, *changes, tests=STREAMS)
 
 
 SIX_MESSAGES = (
-    _alike(
-        "what is dealt is without its pad",
-        (OF_PROVIDER, f"{OF_PROVIDER}        words[:] = 0\n"),
-        (OF_CLIENT, f"{OF_CLIENT}        rows[1][:] = 0\n"),
-        VIEWS,
-    ),
-    _alike("the choice is without its mask", (SIGNS, f"{SIGNS}        s[:] = 0\n"), (OF_SERVER, f"{OF_SERVER}        own[:] = 0\n"), VIEWS),
-    _alike(
-        "every tile of the run draws the first one's pads",
-        (OF_PROVIDER, OF_PROVIDER.replace("tile *", "0 * tile *")),
-        (OF_CLIENT, OF_CLIENT.replace("tile *", "0 * tile *")),
-        STREAMS,
-    ),
-    _alike(
-        "every tile of the run draws the first one's masks",
-        (SIGNS, SIGNS.replace("tile *", "0 * tile *")),
-        (OF_SERVER, OF_SERVER.replace("tile *", "0 * tile *")),
-        STREAMS,
-    ),
+    _zeros("what is dealt is without its pad", "4 * TILE"),
+    _zeros("the choice is without its mask", "8 * TILE_WORDS"),
     mutation(
-        "late lift: the mask of the result is zero above the cut ring",
-        "threepc/protocol/relu_layer.py",
+        "late lift: the mask of the result has no bits above the cut ring",
+        LAYER,
         ("        return d, passed_d\n", "        return d & word_constant((1 << self.cut.kept_bits) - 1, d.dtype), passed_d\n"),
         tests=VIEWS,
     ),
+    _first_tile("pads", "draw(client_stream, tile * _WORD_BLOCKS, words)", "draw(client_stream, tile * _WORD_BLOCKS, rows[1])"),
 )
