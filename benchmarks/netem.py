@@ -64,9 +64,7 @@ def run(presets: tuple[str, ...], progress: Progress, wanted: Wanted) -> Iterato
                 return
             yield {"case": "all networks", "unavailable": f"{reason}; only the rates are checked, by tbf and without any delay"}
         served = subjects.assembled(subjects.SUBJECTS[SUBJECT], 48).served
-        warm_up(
-            served.public.precision, progress, quick=bool(served.public.quick)
-        )  # so that no party compiles while the others wait for it
+        warm_up(served.public.precision, progress, varied=served.public.is_varied)  # so that no party compiles while the others wait for it
         how = "tbf, rate alone" if reason else "netem, rate and delay"
         progress("namespaces without shaping")
         unshaped = _time(names, served, None)

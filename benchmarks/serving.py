@@ -177,7 +177,7 @@ def command(  # noqa: PLR0913 - one of each option
     settings = {"ring": int(ring), "network": network} | ({"links": links} if links else {})
     with deployed(config, settings | {"relu_messages": messages if messages == "auto" else int(messages)}, transport) as agreed:
         with display.stage("preparing kernels") as progress:
-            warm_up(agreed.precision, progress, quick=agreed.may_be_quick)
+            warm_up(agreed.precision, progress, varied=agreed.may_vary)
         what = f"{count} batches of {batch} a client" if clients else f"{count} images each"
         over = f"{transport}, {network}{f', {links}' if links else ''}"
         click.echo(f"{SUBJECTS[subject].title}, {ring} bits, {over}, {messages} messages a ReLU, {what}\n")
