@@ -15,7 +15,7 @@ from threepc import kernels
 from threepc.console import Display
 from threepc.party.one_host import ThreeThreads
 from threepc.party.warmup import warm_up
-from threepc.plan.messages import candidates
+from threepc.plan.messages import LATE_KINDS, candidates
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 from threepc.tasks.compile import compile_kernels
@@ -32,18 +32,21 @@ def compiled():
     }
 
 
-@pytest.mark.parametrize("messages", (4, 2))
+@pytest.mark.parametrize("messages", (4, 2, 6))
 def test_an_inference_after_it_compiles_nothing(messages):
     model = small_model()
+    if messages > 4:
+        late = candidates(model.public.graph, LATE_KINDS)
+        model = dataclasses.replace(model, public=dataclasses.replace(model.public, late=late))
     if messages == 2:
         every = tuple(node.name for node in model.public.graph.nodes if node.kind in ("relu", "maxpool"))
         model = dataclasses.replace(model, public=dataclasses.replace(model.public, quick=every))
-    warm_up(model.public.precision, quick=messages == 2)
+    warm_up(model.public.precision, varied=model.public.is_varied)
     before = compiled()
     with ThreeThreads(model) as parties:
         assert_close(model, images(), parties.infer(images())[0])
     assert compiled() == before
-    assert messages == 4 or before["threepc.kernels.labels.deal_labels"]
+    assert messages == 4 or before["threepc.kernels.labels.deal_labels"] and before["threepc.kernels.late_lift.deal_lifts"]
 
 
 def test_a_session_that_reveals_labels_compiles_nothing():

@@ -69,7 +69,7 @@ def _tiny_graph() -> tuple[Graph, Sizes]:
 
 def _tiny_inference(precision: Precision, progress: Callable[[str], None], varied: bool, labels: bool) -> None:
     graph, sizes = _tiny_graph()
-    two, six = (("pool", "block", "bend"), ("relu", "clip")) if varied else ((), ())
+    two, six = (("pool", "relu", "block", "bend"), ("clip",)) if varied else ((), ())
     plan, ring = schedule(graph, precision, sizes, reveal=LABEL if labels else LOGITS, quick=two, late=six), Ring(precision.bits)
     progress("keyed streams")
     key = new_key()
