@@ -46,7 +46,7 @@ def test_an_inference_after_it_compiles_nothing(messages):
     with ThreeThreads(model) as parties:
         assert_close(model, images(), parties.infer(images())[0])
     assert compiled() == before
-    assert messages == 4 or before["threepc.kernels.labels.deal_labels"] and before["threepc.kernels.late_lift.deal_lifts"]
+    assert messages == 4 or (before["threepc.kernels.labels.deal_labels"] and before["threepc.kernels.late_lift.deal_lifts"])
 
 
 def test_a_session_that_reveals_labels_compiles_nothing():
