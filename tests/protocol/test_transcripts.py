@@ -11,7 +11,16 @@ import pytest
 
 from tests.graph.building import Builder, gated, mobile, residual
 from tests.protocol.harness import CP, CUT_RINGS, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
-from tests.protocol.uniformity import COUNT, assert_uniform, bits_of, combined_bits, drawn_bits, parts_of, received_bits
+from tests.protocol.uniformity import (
+    COUNT,
+    assert_uniform,
+    bits_of,
+    combined_bits,
+    drawn_bits,
+    in_the_servers_summand,
+    parts_of,
+    received_bits,
+)
 from threepc import prf
 from threepc.errors import RunError
 from threepc.kernels.gate import Cut, Slopes
@@ -46,15 +55,7 @@ def test_the_statistic_finds_what_it_looks_for():
             assert_uniform(received, known)
 
 
-def in_the_servers_summand(value, shape, bits):
-    """Summands (client, server, provider) of equal values without any randomness, which might cover up for a mask."""
-    nothing = np.zeros(shape, word_of(bits))
-    return nothing, np.full(shape, value).astype(word_of(bits)), nothing
-
-
 VALUES = {"zero": 0, "negative": -(1 << 13)}
-
-
 SLOPED = {
     "leaky": {"slopes": Slopes(655, 65536, 16)},
     "abs": {"slopes": Slopes(-1, 1, 0)},

@@ -16,6 +16,12 @@ LIMIT = 9.0
 """Standard deviations."""
 
 
+def in_the_servers_summand(value, shape, bits):
+    """Summands (client, server, provider) of equal values without any randomness, which might cover up for a mask."""
+    nothing = np.zeros(shape, word_of(bits))
+    return nothing, np.full(shape, value).astype(word_of(bits)), nothing
+
+
 def bits_of(words, bits):
     """Bits (bits, COUNT) of words, as ±1."""
     rows = (words[None, :] >> np.arange(bits, dtype=words.dtype)[:, None]) & words.dtype.type(1)
