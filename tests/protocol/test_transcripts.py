@@ -11,16 +11,7 @@ import pytest
 
 from tests.graph.building import Builder, gated, mobile, residual
 from tests.protocol.harness import CP, CUT_RINGS, CUTS, SP, WEIGHTS, Trio, network_trio, run, run_network, shares, signed
-from tests.protocol.uniformity import (
-    COUNT,
-    assert_uniform,
-    bits_of,
-    combined_bits,
-    drawn_bits,
-    in_the_servers_summand,
-    parts_of,
-    received_bits,
-)
+from tests.protocol.uniformity import COUNT, assert_uniform, bits_of, combined_bits, drawn_bits, parts_of, received_bits, unmasked
 from threepc import prf
 from threepc.errors import RunError
 from threepc.kernels.gate import Cut, Slopes
@@ -82,7 +73,7 @@ KINDS = ("relu", "clip", "blocks", *SLOPED)
 def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, to_client, value):
     """The same value in every element. A clip takes four messages. to_client: which party is told its share of the planes that P deals."""
     shape = (1, 1, 64, 128)
-    summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
+    summands = unmasked(VALUES[value] << shift, shape, bits)
     # a second channel, always zero, makes it a mixed layer
     sizes = ((1, 1), (1, 0)) if kind == "blocks" else None
     if kind == "blocks":
@@ -119,7 +110,7 @@ def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, to_client, value
 @pytest.mark.parametrize("bits, shift, cut", CUT_RINGS)
 def test_truncation_shows_nobody_anything(bits, shift, cut, value):
     shape = (1, 1, 64, 128)
-    summands = in_the_servers_summand(VALUES[value] << shift, shape, bits)
+    summands = unmasked(VALUES[value] << shift, shape, bits)
     (_, u, _), trio = run(Relu(0, shape, Cut(bits, shift, cut), bits, 0, 1, ((0, 1),)), summands)
     carries, reply = received_bits(trio.online[1].sent), received_bits(trio.online[0].sent, (bits - cut,))
     assert_uniform(carries, np.concatenate([reply, drawn_bits(trio.streams["CP"], bits)]))
@@ -191,7 +182,7 @@ def test_argmax_shows_nobody_anything_but_the_index(bits):
     """The same three channels at every position. Of the last message, which the index and its masks make up, each bit alone tells nothing."""
     (shift, cut), shape = CUTS[bits], (1, 3, 64, 128)
     word, index_bits = cut + 2, 2
-    client, server, provider = in_the_servers_summand(0, shape, bits)
+    client, server, provider = unmasked(0, shape, bits)
     server += np.array([5, 9, -3], np.int64).astype(server.dtype)[None, :, None, None] << server.dtype.type(shift)
     protocol, trio = Argmax(0, shape, bits, shift), Trio()
     protocol.deal(trio.provider, provider)

@@ -16,7 +16,7 @@ LIMIT = 9.0
 """Standard deviations."""
 
 
-def in_the_servers_summand(value, shape, bits):
+def unmasked(value, shape, bits):
     """Summands (client, server, provider) of equal values without any randomness, which might cover up for a mask."""
     nothing = np.zeros(shape, word_of(bits))
     return nothing, np.full(shape, value).astype(word_of(bits)), nothing
