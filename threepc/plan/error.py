@@ -26,6 +26,7 @@ from threepc.plan.precision import NARROW, Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.plan.sizes import rounded_axes
 from threepc.plan.twin import with_provider
+from threepc.protocol.input_output import Output
 from threepc.protocol.steps import CUT, REDUCED, InputStep, OutputStep, ReluStep, Step
 
 LARGEST = {64: 0.005, 48: 0.005, 40: 0.005, 32: 0.03, 28: 0.03, 24: 0.03}
@@ -119,7 +120,9 @@ def _nearest(numbers: np.ndarray, bits: int) -> np.ndarray:
 def _units(plan: Plan) -> dict[str, tuple[float, float]]:
     """The unit in the last place of every node's value that is rounded at first, or truncated, and the mean of its error in that unit."""
     nodes, held = {node.name for node in plan.graph.nodes}, with_provider(plan)
-    return {
+    opened = [step for step in plan.steps if isinstance(step, OutputStep) and isinstance(step.protocol, Output)]
+    # the nearest of what the server sends of an output, so half of what a truncation may be off
+    return {step.name: (2.0 ** (step.protocol.shift - step.inputs[0].fraction) / 2, 0.0) for step in opened if step.protocol.shift} | {
         node_of(nodes, step.name): (2.0**-step.result.fraction, -0.5 if _of_average(step) and step.sources[0] not in held else 0.0)
         for step in plan.steps
         if _rounds(plan.graph, step)
@@ -133,7 +136,7 @@ def _rounds(graph: Graph, step: Step) -> bool:
     """
     if step.kind == "part":
         return step.name.endswith("/truncation")
-    if isinstance(step, OutputStep):  # what is reduced already is sent as it is
+    if isinstance(step, OutputStep):  # what is reduced already is sent as it is; for the rest see `_units`
         return False
     if isinstance(step, ReluStep) and step.protocol.both and graph[step.name].kind != "rectify":
         return step.protocol.slopes is not None
