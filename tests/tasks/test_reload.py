@@ -164,7 +164,7 @@ def test_a_closed_terminal_ends_it(path):
     os.close(theirs)
 
 
-def test_limits_of_queries_change_and_where_they_cannot_be_counted_nothing_does(path, party, caplog):
+def test_limits_of_queries_change_and_where_they_cannot_be_counted_clients_come_and_go_nevertheless(path, party, caplog):
     watch = reload.Reload(load(path), party)
     party.queries = QueryCounts(path.parent / "queries.json")
     watch.look()
@@ -179,5 +179,8 @@ def test_limits_of_queries_change_and_where_they_cannot_be_counted_nothing_does(
     assert load(path).queries == Limits(2, {"client": 1})
     party.queries = QueryCounts(path / "no folder" / "queries.json")
     path.write_text(path.read_text().replace("client: 1}", "client: 3}"))
+    revoke(path, "client")
     watch.look()
-    assert "the clients stay as they were: cannot write" in caplog.messages[-1]
+    (warned,) = [message for message in caplog.messages if "stay as they were" in message]
+    assert "the limits of queries stay as they were: cannot write" in warned
+    assert party.told[-1] == [] and caplog.messages[-1].endswith("may connect: client revoked")

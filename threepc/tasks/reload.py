@@ -31,13 +31,17 @@ class Reload:
             after = load(before.path)
             if after.is_unix != before.is_unix:
                 raise InputError(f"{before.path}: Unix sockets took the place of keys, or keys theirs: restart the {self._party.role}")
+        except InputError as error:
+            log.warning("the clients stay as they were: %s", error)
+            return
+        self._party.authorise(after.authorised(self._party.role), after.name_of)  # first: a full disk keeps no revoked client
+        try:
             if after.queries != before.queries:
                 self._party.queries.limit(after.queries)
                 log.info("the limits of queries have changed")
         except InputError as error:
-            log.warning("the clients stay as they were: %s", error)
-            return
-        self._party.authorise(after.authorised(self._party.role), after.name_of)
+            log.warning("the limits of queries stay as they were: %s", error)
+            after = dataclasses.replace(after, queries=before.queries)
         self._deployment = dataclasses.replace(before, clients=after.clients, queries=after.queries)
         if after != self._deployment:
             log.warning("%s: only clients and queries are read again: restart the %s for the rest of it", before.path, self._party.role)
