@@ -136,7 +136,7 @@ def test_inspect_prints_a_table(config, capsys, monkeypatch):
         (["--input", "far.npy"], "far.npy: size 20000 does not fit a ring of 48 bits"),
         (["--input", "a.png", "--labels", "none.json"], "none.json does not exist"),
         (["--input", "a.png", "--labels", "labels.json"], "labels.json has no entry 'a.png'"),
-        (["--input", "a.png", "--ring", "47"], "'47' is not one of '64', '48', '40', '32': see 'threepc run --help'"),
+        (["--input", "a.png", "--ring", "47"], "'47' is not one of '64', '48', '40', '32', '28', '24': see 'threepc run --help'"),
         (["--input", "a.png", "--drelu-window", "x"], "'x' is not LO:HI"),
         (["--input", "a.png", "--drelu-window", "40:60"], "drelu-window 40:60: must be LO:HI with 0 <= LO < HI <= 46"),
         (["--input", "a.png", "--drelu-window", "2:10"], "drelu-window 2:10: nothing of it is left"),

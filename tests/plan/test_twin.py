@@ -28,7 +28,8 @@ from threepc.protocol.relu import Relu
 from threepc.protocol.steps import RAW, REDUCED
 from threepc.protocol.summands import cut_summand
 
-RINGS = [64, 48, 40, 32, 28, 24]
+RINGS = [64, 48, 40, 32, 24]
+"""Of those below 32 bits the narrowest."""
 CARD = ModelCard("small", Preprocessing(size=(8, 8)))
 
 
@@ -76,7 +77,7 @@ def test_secure_run_and_twin_agree_at_every_step(network, bits):
     block=st.booleans(),
 )
 def test_they_agree_for_block_relus_windows_and_labels(network, bits, seed, window, reveal, block):
-    network = network()
+    network, window = network(), window if window is None or window[1] <= bits - 2 else None
     model = served(network, bits, block_spec(network[0], seed) if block else None, window, reveal, narrowed=window is None)
     rows = debug.trace(model, images_for(model.public.graph, 2)).rows
     assert [row for row in rows if row.error > row.bound] == []
@@ -115,7 +116,8 @@ def test_without_comparisons_they_differ_by_the_output_s_rounding_alone(bits):
 @given(bits=st.sampled_from(RINGS), shift=st.integers(1, 16), form=st.sampled_from([RAW, REDUCED]), seed=st.integers(0, 99))
 def test_drawn_truncation_has_the_distribution_of_separately_cut_summands(bits, shift, form, seed):
     rng = np.random.default_rng(seed)
-    z = np.full(40000, rng.integers(-(1 << 24), 1 << 24))
+    largest = 1 << min(24, bits - 2)
+    z = np.full(40000, rng.integers(-largest, largest))
     client, server, provider = harness.shares(rng, z, bits)
     if form == REDUCED:
         server, provider = server - provider, np.zeros_like(provider)

@@ -13,7 +13,8 @@ from threepc.graph.block_relu import BlockReLU
 from threepc.kernels.gate import Cut, Slopes
 from threepc.protocol.relu import Relu
 
-RINGS = tuple(CUTS)
+RINGS = tuple(bits for bits in CUTS if bits != 28)
+"""Of those below 32 bits the narrowest."""
 
 
 def relu(bits, shape, **options):
