@@ -8,6 +8,7 @@ import numpy as np
 from threepc.kernels.keystream import BLOCK_BYTES, draw
 from threepc.kernels.options import inline, kernel
 from threepc.kernels.packing import TILE, TILE_WORDS, pack, unpack
+from threepc.kernels.runs import _bounds, _packed
 
 _ONE = np.uint64(1)
 _WORD_BLOCKS, _PLANE_BLOCKS = 4 * TILE // BLOCK_BYTES, 8 * TILE_WORDS // BLOCK_BYTES
@@ -90,17 +91,6 @@ def serve_lift(x, choices, reply, dealt, lift, work, u):
             high[p] += (kappa[p] ^ flip) - flip
     for p in range(u.shape[0]):
         u[p] = ring(ring(ring(ring(x[p]) + quarter) & mask) - quarter) + ring(ring(high[p]) << up)
-
-
-@inline
-def _bounds(tile, tiles):
-    begin = tile * TILE
-    return begin, min(begin + TILE, tiles.count)
-
-
-@inline
-def _packed(message, begin, end, bits):
-    return message[begin // 8 * bits : end // 8 * bits]
 
 
 @kernel

@@ -107,6 +107,8 @@ def cheapest(four: Sequence[Cost], others: Sequence[Sequence[Cost]], names: Sequ
         before = fastest
         for index in reversed(range(len(four))):
             for which, variant in enumerate(variants):
+                if variant[index] == costs[index]:
+                    continue
                 now, costs[index] = costs[index], variant[index]
                 seconds = fastest if costs[index] == now else links.finish(costs)
                 if seconds < fastest:

@@ -164,7 +164,7 @@ class LateRelu(Relu):
         yield from super()._infer_decisions(client, x, first, reply)
         yield
         (choices,) = client.receive_online(self.op, self.late_lift.choice_bytes)
-        client.send_online(self.op, self.late_lift.infer(client, choices, *client.kept.pop(self.op + 1)))
+        client.send_online(self.op, self.late_lift.infer(client, choices, *client.take_kept(self.op + 1)))
 
     def _serve_decisions(self, server: Server, at: Served) -> Turns[tuple[np.ndarray, np.ndarray]]:
         lift, of_lift = self.late_lift, at.dealt[len(self.decision_bytes.dealt) - 1]
