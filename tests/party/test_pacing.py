@@ -16,6 +16,7 @@ from threepc.party.pacing import PacedReceiver, PacedSender
 from threepc.transport import memory
 from threepc.transport.channel import Channel
 from threepc.transport.connection import NoAnswerError
+from threepc.transport.framing import Control
 
 GRANT = 1 << 16
 """Smaller than in use, so that small messages and a small network are large against it."""
@@ -117,6 +118,17 @@ def test_a_receiver_that_goes_wakes_the_sender():
     b.abort("the server has had enough")
     with pytest.raises(RunError, match="the server has had enough"):
         sender.send(1, [np.zeros(1, np.uint8)], "offline")
+
+
+@pytest.mark.parametrize("granted", (-1, 101, 1 << 62, True, 1.0, "5", None))
+def test_credit_is_for_what_was_sent_and_for_no_more(granted):
+    """Who grants more, and reads nothing, would have its sender hold what waits for it, beyond any budget."""
+    channel, _ = channels()
+    sender = PacedSender(channel, 0)
+    sender.send(0, [np.zeros(100, np.uint8)], "offline")
+    with pytest.raises(RunError, match=r"grants credit for more than was sent to it|without a proper 'bytes'"):
+        sender.take(Control("credit", {"bytes": granted}))
+    sender.take(Control("credit", {"bytes": 100}))
 
 
 @pytest.mark.parametrize("budget, told", [(1, False), (3 * GRANT, False), (1, True)])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from threepc.errors import RunError
 from threepc.party.session import number_field
 from threepc.transport.channel import Channel
 from threepc.transport.framing import Control, Layout
@@ -26,8 +27,11 @@ class PacedSender:
         self.channel, self._budget, self._outstanding = channel, budget, 0
 
     def take(self, credit: Control) -> None:
-        """Credit that somebody else has received."""
-        self._outstanding -= number_field(credit, "bytes")
+        """Credit that somebody else has received. Raises RunError for more than was sent: so much would be sent ahead to who reads nothing."""
+        granted = number_field(credit, "bytes")
+        if granted > self._outstanding:
+            raise RunError(f"{self.channel.connection.name} grants credit for more than was sent to it")
+        self._outstanding -= granted
 
     def send(self, op: int, parts: Sequence[np.ndarray], phase: str) -> None:
         """As `Channel.send`. Raises also what receiving raises, when the receiver has gone."""
