@@ -31,7 +31,8 @@ def _names(entry: Entry) -> tuple[str, ...]:
     told = f", {entry['told']} layers dealt to the client" if entry["told"] else ""
     quick = f", {entry['quick']} layers of two messages" if entry["quick"] else ""
     quick += f", {entry['late']} of six" if entry.get("late") else ""  # results of earlier versions say nothing of these
-    return entry["title"], str(entry["ring"]), spec, entry["links"] + told + quick
+    ahead = ", prepared ahead" if entry.get("prepared") else ""
+    return entry["title"], str(entry["ring"]), spec, entry["links"] + ahead + told + quick
 
 
 def _times(entry: Entry) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ def command(  # noqa: PLR0913 - one of each option
     """Measure a deployment's images a second and latencies, and print a table."""
     config, display = SUBJECTS[subject].config, Display()
     settings = {"ring": int(ring), "network": network} | ({"links": links} if links else {})
-    with deployed(config, settings | {"relu_messages": messages if messages == "auto" else int(messages)}, transport) as agreed:
+    with deployed(config, settings | {"relu_messages": int(messages) if messages.isdigit() else messages}, transport) as agreed:
         with display.stage("preparing kernels") as progress:
             warm_up(agreed.precision, progress, varied=agreed.may_vary)
         what = f"{count} batches of {batch} a client" if clients else f"{count} images each"

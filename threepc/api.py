@@ -145,8 +145,8 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     "wan352"; links: simulated rates of the parties' hosts, such as "server=1G,client=20M/100M". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
     outputs one for each, "logits,label", or for some, "NAME=label", names as "1" or "boxes.0". calibration: images (N, C, H, W)
     of the model owner's that the layers' ranges are measured with, by default example_input; margin: bits by which values may be larger.
-    relu_messages: "4"; "2" for fewer online messages and more bytes, "6" the other way round; "auto" by layer, as network and links say. out_of_range: "refuse"
-    inputs of more than twice these images' size, or "warn" and go on. allow_error: go on where results will be off by more than a tenth of
+    relu_messages: "4"; "2" for fewer online messages and more bytes, "6" the other way round; "auto" by layer, as network and links say,
+    "auto-online" as they do for the online phase alone. out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. allow_error: go on where results will be off by more than a tenth of
     the largest, too. threads: of each party. timeout: seconds that a party waits for another. budget: bytes that may be dealt ahead.
 
     Gives a `SecureModel`. Raises InputError, naming the layer, for a module with unsupported operations and for a spec of another one.

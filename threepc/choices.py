@@ -76,8 +76,10 @@ def read_links(text: str) -> dict[str, HostRates]:
     return links
 
 
-RELU_MESSAGES = ("4", "2", "6", "auto")
-"""Online messages of a ReLU: four everywhere, two or six where there can be so many, or chosen by layer from what is said of the links."""
+AUTO, AUTO_ONLINE = "auto", "auto-online"
+RELU_MESSAGES = ("4", "2", "6", AUTO, AUTO_ONLINE)
+"""Online messages of a ReLU: four everywhere, two or six where there can be so many, or chosen by layer from what is said of the links: so that the
+whole inference ends early, or its online phase alone, where the rest is done ahead."""
 
 OUT_OF_RANGE = ("refuse", "warn")
 """What happens to inputs, and to values on their way, that are larger than what the model's scales are made for."""

@@ -89,7 +89,7 @@ def test_everything_may_be_set(edit):
     [
         ("ring", 47, "ring: is 47: choose one of 64, 48, 40, 32, 28, 24"),
         ("ring", "48", "ring: is '48': choose"),
-        ("relu_messages", 3, "relu_messages: is 3: choose one of 4, 2, 6, auto"),
+        ("relu_messages", 3, "relu_messages: is 3: choose one of 4, 2, 6, auto, auto-online"),
         ("ring", 48.0, "ring: is 48.0: choose"),
         ("frac_bits", 24, "frac_bits: is 24: write a whole number from 1 to 16"),
         ("frac_bits", True, "frac_bits: is True: write"),

@@ -179,9 +179,13 @@ def test_several_inferences_ahead_of_which_the_client_is_told_its_shares(connect
             session.prepare_ahead()
 
 
-def test_hosts_of_given_rates_answer_as_others_do():
-    with open_parties(MODEL, "ipc", links="each=1G") as parties:
-        assert_close(MODEL, images(), parties.infer(images())[0])
+def test_hosts_of_given_rates_answer_as_others_do_and_ahead_too():
+    with open_parties(MODEL, "ipc", links="each=1G", ahead=1) as parties:
+        for precomputed in (0, 1):
+            logits, record = parties.infer(images(1))
+            assert_close(MODEL, images(1), logits)
+            assert record.precomputed == precomputed
+            parties.prepare()
 
 
 # Who disagrees

@@ -12,7 +12,7 @@ from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel
 from threepc.party.memory import kept
-from threepc.plan.messages import LATE_KINDS, Links, candidates, cheapest
+from threepc.plan.messages import LATE_KINDS, Links, candidates, cheapest, shortest_online
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import fingerprint, schedule
 from threepc.protocol.cost import Cost
@@ -164,3 +164,31 @@ def test_six_messages_are_taken_where_rates_decide_and_two_where_delay_does():
     assert cheapest(four, [two, six], names, Links(LinkPreset(1e6, 1e-9))) == [(), ("large",)], "the small one's comes meanwhile"
     assert cheapest(four, [two, six], names, Links(LinkPreset(1e11, 20e-3))) == [("large", "small"), ()]
     assert cheapest(four, [two, six], names, Links()) == [(), ()]
+
+
+def test_where_all_was_dealt_before_a_layer_takes_two_messages_as_long_as_its_online_bytes_are_worth_it():
+    """The dealt bytes of the large layer, for which it keeps four messages where they are waited for, count no more."""
+    names = "rest", "large", "small"
+    four = [REST, cost(10**7, 10**6, 4), cost(10**4, 10**3, 4)]
+    two = [REST, cost(5 * 10**7, 12 * 10**5, 2), cost(5 * 10**4, 1200, 2)]
+    six = [REST, cost(75 * 10**5, 9 * 10**5, 6), cost(7500, 1100, 6)]
+    links = Links(LinkPreset(1e9, 20e-3))
+    assert cheapest(four, [two, six], names, links) == [("small",), ()]
+    assert shortest_online(four, [two, six], names, links) == [("large", "small"), ()]
+    assert shortest_online(four, [two, six], names, Links(LinkPreset(1e7, 20e-3))) == [("small",), ("large",)]
+    assert shortest_online(four, [two, six], names, Links()) == [(), ()], "where nothing takes any time, four"
+    limits = {51_000_000 + 60_000: ("large", "small"), 51_000_000 + 49_999: ("small",), 0: ()}
+    for most, quick in limits.items():
+        assert shortest_online(four, [two, six], names, links, most) == [quick, ()], most
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**7), st.integers(1, 10**6), st.integers(2, 8)), min_size=1, max_size=12), st.integers(0, 10**8))
+def test_what_is_shortest_online_is_no_longer_than_any_other_choice_and_keeps_to_its_limit(layers, most):
+    four = [cost(dealt, online, 4) for dealt, online, _ in layers]
+    two = [cost(dealt * factor, online + online // 5, 2) for dealt, online, factor in layers]
+    links, names = Links(NETWORKS["wan352"]), [str(i) for i in range(len(layers))]
+    made = lambda quick: [two[i] if name in quick else four[i] for i, name in enumerate(names)]
+    seconds, dealt = lambda quick: sum(map(links.online_seconds, made(quick))), lambda quick: sum(c.total("offline") for c in made(quick))
+    (best,), (limited,) = (shortest_online(four, [two], names, links, limit) for limit in (float("inf"), most))
+    assert seconds(best) <= min(seconds(limited), seconds(()), seconds(names), seconds(cheapest(four, [two], names, links)[0]))
+    assert set(limited) <= set(best) and (dealt(limited) <= most or not limited)

@@ -13,7 +13,7 @@ from threepc.console import Display
 from threepc.errors import InputError, RunError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.load import LoadedModel
-from threepc.party.deployment import Deployment, Party
+from threepc.party.deployment import Budgets, Deployment, Party
 from threepc.party.offered import Offer
 from threepc.party.session import log
 from threepc.tasks.models import GivenModel, ModelOptions, Models, read_models
@@ -37,12 +37,16 @@ def test_everything_may_be_set(path):
     ]
 
 
-@pytest.mark.parametrize("messages, quick, late", [("4", (), ()), ("2", ("0",), ()), ("6", (), ("0",))])
-def test_a_deployment_says_how_many_messages_relus_take(messages, quick, late):
+@pytest.mark.parametrize(
+    "messages, ahead, quick, late",
+    [("4", 0, (), ()), ("2", 0, ("0",), ()), ("6", 0, (), ("0",)), ("auto-online", 10**6, ("0",), ()), ("auto-online", 1, (), ())],
+)
+def test_a_deployment_says_how_many_messages_relus_take_and_what_may_lie_ahead_for_that(messages, ahead, quick, late):
     network = torch.nn.Sequential(torch.nn.ReLU())
     loaded = LoadedModel(network, ModelCard("relu", Preprocessing((4, 4), (0.0,) * 3, (1.0,) * 3)), "none", random_weights=False)
     party = Party("tcp://127.0.0.1:1", "tcp://127.0.0.1:1", b"")
-    deployment = Deployment(Path("deployment.yaml"), party, party, {}, relu_messages=messages)
+    budgets = Budgets(provider=ahead)
+    deployment = Deployment(Path("deployment.yaml"), party, party, {}, relu_messages=messages, network="wan352", budgets=budgets)
     public = GivenModel(loaded).load(deployment, Display()).public
     assert (public.quick, public.late) == (quick, late)
 

@@ -171,7 +171,18 @@ def test_relus_take_two_messages_where_the_user_says_so_or_delay_decides(folder,
     said, slow = (inspect("ranged:small", None, Settings(32, relu_messages=m, network="wan352"), 1, None, display) for m in ("2", "auto"))
     fast = inspect("ranged:small", None, Settings(32, relu_messages="auto", network="wan352", links="each=10k"), 1, None, display)
     assert slow.model.fingerprint == said.model.fingerprint and len(slow.model.quick) == 3 and not fast.model.quick
-    for wrong, words in (("auto", "auto needs a network whose delay decides"), ("3", "must be one of 4, 2, 6, auto, not '3'")):
+    ahead = inspect("ranged:small", None, Settings(32, relu_messages="auto-online", network="wan352"), 1, None, display)
+    plain = ahead.to_plain()
+    assert ahead.model.fingerprint == said.model.fingerprint and plain["layers_of_messages"] == {"2": list(said.model.quick), "6": []}
+    assert 0 < plain["link_seconds"]["online"] <= plain["link_seconds"]["total"] < 1
+    held = Settings(32, relu_messages="auto-online", network="wan352", most_dealt=0)
+    assert not inspect("ranged:small", None, held, 1, None, display).model.quick, "what cannot lie ahead is not chosen"
+    wrongs = {
+        "auto": "auto needs a network whose delay decides",
+        "auto-online": "auto-online needs a network",
+        "3": "must be one of 4, 2, 6, auto, auto-online",
+    }
+    for wrong, words in wrongs.items():
         with pytest.raises(InputError, match=words):
             run(options("one.png", settings=Settings(32, relu_messages=wrong)), display)
 

@@ -228,7 +228,8 @@ ring_options = together(
         type=click.Choice(RELU_MESSAGES),
         default="4",
         show_default=True,
-        help="Online messages of a ReLU: 4; 2, for more dealt bytes, where delay decides; 6, for fewer, where rates do; auto: by layer, as --network and --links say.",
+        help="Online messages of a ReLU: 4; 2, for more dealt bytes, where delay decides; 6, for fewer, where rates do; auto: by layer, as --network and --links say; "
+        "auto-online: as they say where inferences are prepared ahead and the online phase alone counts.",
     ),
     calibration_option,
     margin_option,

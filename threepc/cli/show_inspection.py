@@ -55,7 +55,11 @@ def show(inspection: Inspection) -> None:
         f"{megabytes(sums['total'])} MB: {megabytes(sums['offline'])} offline, {megabytes(sums['online'])} online; "
         f"{megabytes(sums['setup'])} MB once, at setup"
     )
-    say(f"{plain['messages_online']} one-way messages on the online critical path")
+    varied = [f"{len(names)} layers take {count} messages a ReLU" for count, names in plain["layers_of_messages"].items() if names]
+    say("; ".join([f"{plain['messages_online']} one-way messages on the online critical path", *varied]))
+    if inspection.seconds:
+        whole, online = inspection.seconds
+        say(f"{whole:.2f} s of these links' time while it is dealt, {online:.2f} s where it was dealt before; processors come on top")
     say(f"fingerprint {plain['fingerprint']}")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from threepc.choices import NETWORKS, RELU_MESSAGES, read_links
+from threepc.choices import AUTO, AUTO_ONLINE, NETWORKS, RELU_MESSAGES, read_links
 from threepc.errors import InputError
 from threepc.graph import relu_spec as relu_specs
 from threepc.graph.block_relu import apply_spec
@@ -48,7 +48,8 @@ class Settings:
     calibration: images of the server's (never a client's) with which every layer's range is measured: files, or real numbers (N, C, H, W);
     () for artificial ones. margin: bits by which a layer's values may be larger than with these.
     allow_error: results may be further off than `threepc.plan.error.REFUSED`, see `warn_of_error`.
-    relu_messages: one of `threepc.choices.RELU_MESSAGES`; "auto" takes what `network` and `links` say, as a run does, for `batch` images at once.
+    relu_messages: one of `threepc.choices.RELU_MESSAGES`; "auto" takes what `network` and `links` say, as a run does, for `batch` images at once, and
+    "auto-online" what they say of the online phase alone. most_dealt: bytes that "auto-online" may have the provider send for these images.
     links: rates of the parties' hosts, by which the plan chooses whom the provider tells what, too; see `PublicModel.balanced`.
     """
 
@@ -63,7 +64,13 @@ class Settings:
     network: str = "none"
     links: str = ""
     batch: int = 1
+    most_dealt: float = math.inf
     allow_error: bool = False
+
+    @property
+    def stated_links(self) -> messages.Links:
+        """What is said of the links between the parties."""
+        return messages.Links(NETWORKS[self.network], read_links(self.links))
 
     @property
     def precision(self) -> Precision:
@@ -163,14 +170,16 @@ def with_messages(model: PublicModel, settings: Settings) -> PublicModel:
         return model
     two = dataclasses.replace(model, quick=messages.candidates(model.graph))
     six = dataclasses.replace(model, late=messages.candidates(model.graph, messages.LATE_KINDS))
-    if settings.relu_messages != "auto":
+    if settings.relu_messages not in (AUTO, AUTO_ONLINE):
         return two if settings.relu_messages == "2" else six
     if settings.network == "none":
-        raise InputError("relu-messages: auto needs a network whose delay decides: say --network, or take 4, 2 or 6")
-    links = messages.Links(NETWORKS[settings.network], read_links(settings.links))
-    steps, *others = (made.plan(settings.batch).steps for made in (model, two, six))
-    costs = [[step.cost for step in other] for other in others]
-    quick, late = messages.cheapest([step.cost for step in steps], costs, [step.name for step in steps], links)
+        raise InputError(f"relu-messages: {settings.relu_messages} needs a network whose delay decides: say --network, or take 4, 2 or 6")
+    names = [step.name for step in model.plan(settings.batch).steps]
+    four, *others = ([step.cost for step in made.plan(settings.batch).steps] for made in (model, two, six))
+    if settings.relu_messages == AUTO:
+        quick, late = messages.cheapest(four, others, names, settings.stated_links)
+    else:
+        quick, late = messages.shortest_online(four, others, names, settings.stated_links, settings.most_dealt)
     return dataclasses.replace(model, quick=quick, late=late)
 
 

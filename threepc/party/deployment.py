@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from threepc.choices import LOGITS, NETWORKS, REVEAL_FORM, REVEALS, RINGS, read_links
+from threepc.choices import AUTO, AUTO_ONLINE, LOGITS, NETWORKS, REVEAL_FORM, REVEALS, RINGS, read_links
 from threepc.errors import InputError
 from threepc.party import strict_yaml
 from threepc.party.key_files import LISTENING, read_pair, read_public, read_text
@@ -184,7 +184,7 @@ def parse(path: Path, text: str) -> Deployment:
         frac_bits=top.integer("frac_bits", 1, min(MAX_TRUNCATION, ring // 2 - 1)),
         drelu_window=_window(top, ring),
         reveal=_reveal(top),
-        relu_messages=str(top.choice("relu_messages", (4, 2, 6, "auto"), 4)),
+        relu_messages=str(top.choice("relu_messages", (4, 2, 6, AUTO, AUTO_ONLINE), 4)),
         network=top.choice("network", tuple(NETWORKS), "none"),
         links=_links(top),
         timeouts=_timeouts(top.section("timeouts", required=False)),

@@ -54,7 +54,8 @@ ring: 48                          # bits of a ring element: 64, 48, 40, 32, 28 o
 # frac_bits: 16                   # fractional bits of activations; by default what suits the ring
 # drelu_window: [16, 46]          # bits LOW..HIGH-1 that decide a sign; by default all that can matter
 reveal: logits                    # what a client learns: logits or label; of several outputs NAME=label for some
-# relu_messages: 2                # online messages of a ReLU: 4, 2 for more dealt bytes, 6 for fewer, auto as network and links say
+# relu_messages: 2                # online messages of a ReLU: 4, 2 for more dealt bytes, 6 for fewer, auto as network and links say,
+                                  # auto-online as they say where clients prepare ahead and the online phase alone counts
 # network: wan                    # simulate a slower network between parties on one host: lan, lan10, wan, wan352
 # links: server=1G,client=20M/100M   # what hosts send and receive (UP/DOWN bits/s): decides who is dealt what; simulated with the network
 

@@ -46,7 +46,7 @@ class ThreeProcesses:
     setup_seconds: what the client measured from connecting to being ready; setup_links: [bytes, messages] by link.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - of `open_parties`
         self,
         model: ServedModel,
         transport: str = "ipc",
@@ -56,10 +56,13 @@ class ThreeProcesses:
         budget: int | None = None,
         traced: bool = False,
         links: str = "",
+        *,
+        ahead: int = 0,
     ) -> None:
         """transport: "ipc" or "tcp" (CURVE on loopback); network: a preset of `choices.NETWORKS`. Raises RunError when a party does not start.
 
         traced: note timelines, which are in `timelines` once the parties are closed. links: hosts' rates, as `choices.read_links` takes them.
+        ahead: inferences of one image that `prepare` prepares.
         """
         check_transport(transport, network, links)
         self._timeout, self._ended = timeout, ""
@@ -67,7 +70,8 @@ class ThreeProcesses:
         self._channels: dict[str, Channel] = {}
         self._open = contextlib.ExitStack()
         self.timelines: list[Timeline] = []
-        limits = {"network": network, "timeout": timeout, "budget": budget or Options().budget, "threads": threads, "links": links}
+        budget = budget or Options().budget
+        limits = {"network": network, "timeout": timeout, "budget": budget, "threads": threads, "links": links, "ahead": ahead}
         directory = tempfile.mkdtemp(prefix="threepc-")  # mode 0700
         self._directory = Path(directory)
         try:
@@ -141,6 +145,11 @@ class ThreeProcesses:
         except BaseException as error:  # of an interrupted call the answer is still to come: it is no later call's
             self._ended = str(error) or type(error).__name__
             raise
+
+    def prepare(self) -> None:
+        """As `ClientSession.prepare_ahead`, in the client's process, until it is done there and at the provider."""
+        self._channels["client"].send_control("prepare", {})
+        self._hear("client", "prepared")
 
     def _infer(self, images: np.ndarray, separate: bool) -> tuple[np.ndarray, Record]:
         pixels, channel = np.ascontiguousarray(images, np.float32), self._channels["client"]
@@ -249,6 +258,7 @@ def open_parties(  # noqa: PLR0913 - what a run may choose; most by name
     budget: int | None = None,
     traced: bool = False,
     links: str = "",
+    ahead: int = 0,
 ) -> ThreeProcesses | ThreeThreads:
     """The three parties of a model on this machine. transport: ipc, tcp, or memory for threads; other options as `ThreeProcesses`.
 
@@ -258,7 +268,7 @@ def open_parties(  # noqa: PLR0913 - what a run may choose; most by name
     warm_up(model.public.precision, progress, varied=model.public.is_varied, labels=model.public.reveals_labels)
     if transport == "memory":
         return ThreeThreads(model, threads, timeout, budget, traced)
-    return ThreeProcesses(model, transport, network, threads, timeout, budget, traced, links)
+    return ThreeProcesses(model, transport, network, threads, timeout, budget, traced, links, ahead=ahead)
 
 
 def check_transport(transport: str, network: str, links: str = "") -> None:

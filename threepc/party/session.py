@@ -118,9 +118,9 @@ class Options:
         return {"ahead": self.ahead, "batch": self.batch} if self.ahead else {}
 
     @classmethod
-    def simulating(cls, network: str, timeout: float, budget: int, threads: int, links: str = "") -> Options:
+    def simulating(cls, network: str, timeout: float, budget: int, threads: int, links: str = "", ahead: int = 0) -> Options:
         """With a preset of `choices.NETWORKS` and the rates of `choices.read_links` between the parties of one host."""
-        return cls(timeout, budget, threads, shaper=_simulated(NETWORKS[network], read_links(links)))
+        return cls(timeout, budget, threads, shaper=_simulated(NETWORKS[network], read_links(links)), ahead=ahead)
 
 
 def _simulated(preset: LinkPreset | None, hosts: Mapping[str, HostRates]) -> Callable[[str, str], Shaper | None]:

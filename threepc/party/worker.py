@@ -95,7 +95,11 @@ def _server(model: int, connector: ZmqConnector, options: Options) -> ServerPart
 def _ask(connector: ZmqConnector, options: Options, control: Channel) -> None:
     with ClientSession(connector, options) as session:
         control.send_control("ready", {"seconds": session.setup_seconds, "links": session.setup_links})
-        while (request := control.receive_control("infer", "stop")).kind == "infer":
+        while (request := control.receive_control("infer", "prepare", "stop")).kind != "stop":
+            if request.kind == "prepare":
+                session.prepare_ahead(wait=True)
+                control.send_control("prepared", {})
+                continue
             (pixels,) = control.receive(0, [(np.uint32, tuple(request.fields["shape"]))])
             try:
                 logits, record = session.infer(pixels.view(np.float32), request.fields["separate"])

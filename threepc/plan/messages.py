@@ -3,6 +3,9 @@
 Four messages are the default. Two save a layer the time of two messages on their way, and cost two to seven times its dealt bytes, which the
 links carry meanwhile. Six take two more on their way, and save a quarter of its dealt bytes. So a layer has as many as let the inference end earliest,
 going through the layers in order: each waits for the one before, and for all that was dealt until then. Processors are left out.
+
+Where inferences are dealt and prepared before their images come, nothing waits for what is dealt, and each layer has as many messages as make itself
+shortest online (`shortest_online`): mostly two, and four where so many more online bytes would take longer than two messages on their way.
 """
 
 from __future__ import annotations
@@ -116,3 +119,28 @@ def cheapest(four: Sequence[Cost], others: Sequence[Sequence[Cost]], names: Sequ
                 else:
                     costs[index] = now
     return [tuple(dict.fromkeys(names[i] for i, which in enumerate(chosen) if which == other)) for other in range(1, len(variants))]
+
+
+def shortest_online(
+    four: Sequence[Cost], others: Sequence[Sequence[Cost]], names: Sequence[str], links: Links, most_dealt: float = math.inf
+) -> list[tuple[str, ...]]:
+    """As `cheapest`, for inferences whose material was dealt before: each layer takes what makes its online messages shortest, four where that is alike.
+
+    most_dealt: bytes that the provider may send for an inference. Where the choice would have it send more, and more than with four messages, the layers
+    that save least time for their bytes go back to four, until it fits.
+    """
+    variants = list(zip(four, *others, strict=True))
+    seconds = [[links.online_seconds(cost) for cost in variant] for variant in variants]
+    chosen = [times.index(min(times)) for times in seconds]
+    more = [_dealt(variant[which]) - _dealt(variant[0]) for variant, which in zip(variants, chosen, strict=True)]
+    over = sum(more) + sum(map(_dealt, four)) - most_dealt
+    dearest_first = sorted((i for i, size in enumerate(more) if size > 0), key=lambda i: (seconds[i][0] - min(seconds[i])) / more[i])
+    for index in dearest_first:
+        if over <= 0:
+            break
+        chosen[index], over = 0, over - more[index]
+    return [tuple(dict.fromkeys(names[i] for i, which in enumerate(chosen) if which == other)) for other in range(1, len(others) + 1)]
+
+
+def _dealt(cost: Cost) -> int:
+    return sum(size for link, size in cost.offline.items() if link.startswith("provider"))

@@ -23,6 +23,7 @@ class Inspection:
     """A network's public model and plan for a batch, where its spec came from, and the room of its layers, by step.
 
     rooms: a layer's largest value and the bits between it and what the layer holds, measured with `ranges_of`; margin: bits asked for.
+    seconds: of the links alone, of an inference that is dealt meanwhile and of the online phase, where it is said how fast links are, else None.
     expected: the error of results on some of these images; doubt: a warning, or nothing. weights: where they come from; random_weights: there
     was no checkpoint, so one may lead to other bits that layers compare, and to other bytes.
     """
@@ -33,6 +34,7 @@ class Inspection:
     rooms: dict[str, tuple[float, float]]
     margin: int
     ranges_of: str
+    seconds: tuple[float, float] | None
     expected: Expected
     doubt: str
     weights: str
@@ -47,6 +49,8 @@ class Inspection:
             "bytes": sizes(cost),
             "links": dict(sorted(_links(cost).items())),
             "messages_online": cost.messages,
+            "layers_of_messages": {"2": list(self.model.quick), "6": list(self.model.late)},
+            "link_seconds": self.seconds and dict(zip(("total", "online"), self.seconds, strict=True)),
             "margin_bits": self.margin,
             "ranges_of": self.ranges_of,
             "expected_error": self.expected.error,
@@ -70,14 +74,17 @@ def inspect(
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, settings)
     model = assembled.public
-    rooms = room(model.plan(1), assembled.ranges)
+    rooms, plan = room(model.plan(1), assembled.ranges), model.plan(batch)
+    costs, links = [step.cost for step in plan.steps], settings.stated_links
+    seconds = (links.finish(costs), sum(map(links.online_seconds, costs))) if settings.network != "none" or settings.links else None
     return Inspection(
         model,
-        model.plan(batch),
+        plan,
         assembled.spec_source,
         rooms,
         settings.margin,
         ranges_of(settings),
+        seconds,
         assembled.expected,
         doubt(assembled),
         loaded.weights_source,

@@ -72,7 +72,8 @@ class GivenModel:
 def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: Deployment, display: Display) -> ServedModel:
     given = chosen.relu_spec, deployment.reveal, chosen.calibration, chosen.margin
     links = deployment.relu_messages, deployment.network, deployment.links
-    settings = Settings(deployment.ring, deployment.frac_bits, deployment.drelu_window, *given, *links)
+    most = deployment.budgets.provider  # what cannot lie ahead, nobody prepares
+    settings = Settings(deployment.ring, deployment.frac_bits, deployment.drelu_window, *given, *links, most_dealt=most)
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, settings)
     for line in introduction(assembled, loaded, settings):
