@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.harness import run, shares, signed, without_zeros
-from tests.protocol.uniformity import COUNT, assert_uniform, bits_of
+from tests.protocol.uniformity import COUNT, assert_uniform, bits_of, planes_of
 from threepc.kernels.gate import Cut
 from threepc.kernels.lookup import RUN
 from threepc.kernels.packing import TILE, unpack
@@ -186,7 +186,7 @@ def test_lookup_shows_nobody_anything(bits, value):
     nothing = np.zeros(shape, np.uint64 if bits > 32 else np.uint32)
     (_, u, _), trio = run(protocol, (nothing, nothing + nothing.dtype.type(value), nothing))
     widths, rows = widths_of(protocol), lambda words, sizes: [bits_of(row, size) for row, size in zip(words, sizes, strict=True)]
-    flips = lambda choices: [choices.T.astype(np.float32) * 2 - 1]
+    flips = lambda choices: [planes_of(np.packbits(choices.T, axis=1, bitorder="little"))]
     x, halves = trio.online[1].sent[0][2]
     opened = np.empty(COUNT, np.uint32)
     unpack(x.view(np.uint8).reshape(-1), COUNT, protocol.cut.kept_bits, opened)

@@ -71,6 +71,6 @@ def test_client_and_provider_receive_nothing():
 
 
 def test_statistic_would_find_a_missing_mask():
-    assert bits_of(np.zeros(COUNT, np.uint64), 48).shape == (48, COUNT)
+    assert bits_of(np.zeros(COUNT, np.uint64), 48).shape == (48, COUNT // 64)
     with pytest.raises(AssertionError):
         assert_uniform(bits_of(np.full(COUNT, 5, np.uint64), 48), None)
