@@ -29,7 +29,6 @@ from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
 from threepc.ring import word_of
 
-
 VALUES = {"zero": 0, "negative": -(1 << 13)}
 SLOPED = {
     "leaky": {"slopes": Slopes(655, 65536, 16)},
