@@ -18,14 +18,14 @@ import threepc
 from tests.party import parties
 from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec
-from threepc.images.card import Preprocessing
+from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import load_images
 from threepc.party import three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.keygen import generate
 from threepc.party.session import Options
-from threepc.tasks.client import pixels_of
+from threepc.tasks.client import asked_of
 
 
 def network() -> nn.Module:
@@ -234,17 +234,18 @@ def test_a_client_takes_pil_images_as_files_and_refuses_what_is_ambiguous(tmp_pa
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     image = Image.fromarray(pixels)
     image.save(tmp_path / "image.png")
-    shape = preprocessing.shape
+    card, shape = ModelCard("net", preprocessing), preprocessing.shape
     expected = load_images([tmp_path / "image.png"], preprocessing)
-    np.testing.assert_array_equal(pixels_of(image, preprocessing, shape), expected)
-    np.testing.assert_array_equal(pixels_of([image, str(tmp_path / "image.png")], preprocessing, shape), np.concatenate([expected] * 2))
+    for images in (image, [image, str(tmp_path / "image.png")]):
+        for asked in asked_of(images, card, shape):
+            np.testing.assert_array_equal(asked.inputs, expected)
     for other in (pixels, IMAGES, pixels[None].astype(float)):
         with pytest.raises(
             threepc.InputError, match=r"PIL\.Image\.fromarray\(pixels\).*or ready inputs as a numpy array \(N, 3, 11, 13\), not a"
         ):
-            pixels_of(other, preprocessing, shape)
+            asked_of(other, card, shape)
     with pytest.raises(threepc.InputError, match=r"not a int$"):
-        pixels_of([3], preprocessing, shape)
+        asked_of([3], card, shape)
 
 
 def test_inputs_beyond_the_example_are_warned_of_where_that_is_wanted():
@@ -284,7 +285,7 @@ def test_the_model_card_has_a_public_name_for_factories():
     from threepc import card
     from threepc.images import card as home
 
-    assert (card.ModelCard, card.Preprocessing) == (home.ModelCard, home.Preprocessing)
+    assert [card.ModelCard, card.Preprocessing, card.Sliding] == [home.ModelCard, home.Preprocessing, home.Sliding]
 
 
 def test_the_package_says_that_it_is_typed():

@@ -15,7 +15,7 @@ from threepc.plan.precision import Precision
 
 FACTORIES = '''
 from torch import nn
-from threepc.card import ModelCard, Preprocessing
+from threepc.card import ModelCard, Preprocessing, Sliding
 
 def small():
     """A classifier of 8 x 10 images with every kind of step."""
@@ -30,6 +30,13 @@ def segmenter():
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
     net.model_card = ModelCard("segmenter", Preprocessing((16, 16), (127.5,) * 3, (64.0,) * 3, resize="fit"),
                                classes=("sky", "road", "car"), segmentation=True)
+    return net
+
+def slider():
+    """The same, by windows that slide over the image."""
+    net = segmenter()
+    net.model_card = ModelCard("slider", Preprocessing((16, 16), (127.5,) * 3, (64.0,) * 3, resize="fit"), segmentation=True,
+                               sliding=Sliding((40, 24), (10, 12)))
     return net
 
 class Heads(nn.Module):

@@ -4,14 +4,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import threepc as api
 from threepc.cli.main import status
 from threepc.images.card import Preprocessing
 from threepc.images.read import load_images
+from threepc.images.sliding import image_inputs, image_logits
 from threepc.model.load import load_model
 from threepc.party.deployment import ONE_USER
 
@@ -55,3 +58,45 @@ def test_two_clients_are_served_without_keys(threepc, workplace, folder, monkeyp
     for party in parties:
         assert party.stop() == 0
     assert not [each for each in folder.iterdir() if each.is_socket()]
+
+
+def test_windows_slide_over_an_image_at_the_client(threepc, workplace, folder, monkeypatch, tmp_path):
+    """In four processes; `threepc run`, the client's command and its Python class say what plaintext says."""
+    monkeypatch.chdir(workplace)
+    cv2.imwrite("road.png", cv2.blur(np.random.default_rng(5).integers(0, 256, (30, 50, 3), np.uint8), (5, 5)))
+    assert status(["keygen", str(folder), "--unix"]) == 0
+    parties = threepc("provider", "--deployment", folder), threepc("server", "factories:slider", "--deployment", folder)
+    alone = threepc("run", "factories:slider", "--input", "road.png", "--batch", 3, "--output", tmp_path / "run")
+    for party in parties:
+        party.wait_for("listens at ipc://")
+    asked = threepc(
+        "client",
+        "--deployment",
+        folder,
+        "--input",
+        "road.png",
+        "--batch",
+        2,
+        "--output",
+        tmp_path / "client",
+        "--resume",
+        tmp_path / "kept",
+    )
+    for command in (alone, asked):
+        assert command.end() == 0, command.errors
+        assert "6 windows of 16x16 pixels slide over 1 image" in command.output
+    assert len(list((tmp_path / "kept").glob("*.npy"))) == 6
+    loaded, image = load_model("factories:slider"), cv2.imread("road.png")
+    with torch.no_grad():
+        outputs = loaded.module(torch.from_numpy(image_inputs(image, loaded.card))).numpy()
+    plain = image_logits(outputs, loaded.card, loaded.card.sliding, (30, 50))
+    for name in ("run", "client"):
+        assert (np.load(tmp_path / name / "road_classes.npy") == plain.argmax(0)).mean() > 0.99
+    with api.Client(folder, in_flight=1, batch=4) as client:
+        for found in (client.predict("road.png")[0], next(client.map(["road.png"])), client.predict(Image.fromarray(image[:, :, ::-1]))[0]):
+            np.testing.assert_allclose(found, plain, atol=0.005 * np.abs(plain).max())
+        assert client.predict(image_inputs(image, loaded.card)).shape == outputs.shape
+        with pytest.raises(api.InputError, match="ask for one size at a time"):
+            client.predict(["road.png", "one.png"])
+    for party in parties:
+        assert party.stop() == 0

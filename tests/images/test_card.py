@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import InputError
-from threepc.images.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing, Sliding
 
 CARD = ModelCard(
     "net",
@@ -207,3 +207,42 @@ def test_another_size_keeps_the_share_that_is_cut_out():
 def test_class_names_where_known():
     assert CARD.class_name(1) == "dog"
     assert CARD.class_name(2) == "class 2"
+
+
+SLIDING = ModelCard("slides", Preprocessing((64, 96), resize="fit"), segmentation=True, sliding=Sliding((200, 100), (42, 64)))
+
+
+def test_windows_of_a_card_survive_json_and_go_where_another_size_is_taken():
+    assert "sliding" not in json.loads(CARD.to_json())
+    assert ModelCard.from_json(SLIDING.to_json()) == SLIDING
+    assert SLIDING.with_size((100, 200)) == ModelCard("slides", Preprocessing((100, 200), resize="fit"), segmentation=True)
+
+
+@pytest.mark.parametrize(
+    "changes, key",
+    [
+        ({"sliding": [200, 100]}, "sliding: must be a JSON object"),
+        ({"sliding": {"scale": [200, 100]}}, "sliding: must be a JSON object"),
+        ({"sliding": {"scale": [200, 100], "stride": [42, 64], "more": 1}}, "sliding: must be a JSON object"),
+        ({"sliding": {"scale": [200], "stride": [42, 64]}}, "sliding: scale must be two integers"),
+        ({"sliding": {"scale": [200, 1 << 15], "stride": [42, 64]}}, "sliding: scale must be two integers"),
+        ({"sliding": {"scale": [200, True], "stride": [42, 64]}}, "sliding: scale must be two integers"),
+        ({"sliding": {"scale": "ab", "stride": [42, 64]}}, "sliding: scale must be two integers"),
+        ({"sliding": {"scale": [200, 100], "stride": [0, 64]}}, "sliding: stride must be two integers"),
+        ({"sliding": {"scale": [200, 100], "stride": [42.0, 64]}}, "sliding: stride must be two integers"),
+        ({"sliding": {"scale": [200, 100], "stride": [65, 64]}}, "sliding: stride must be at most the sides of size"),
+        ({"sliding": {"scale": [16384, 100], "stride": [1, 64]}}, "sliding must be such that an image has at most 4096 windows"),
+        ({"sliding": {"scale": [16384, 16384], "stride": [64, 96]}}, "sliding must be such that an image has at most 4096 windows"),
+        ({"sliding": {"scale": [16384, 4096], "stride": [64, 96]}}, "sliding must be such that .* with 33554432 pixels together"),
+        ({"segmentation": False}, "sliding must be null unless segmentation"),
+    ],
+)
+def test_hostile_windows_are_refused_before_anything_is_made(changes, key):
+    with pytest.raises(InputError, match=f"^model card: {key}"):
+        ModelCard.from_json(json.dumps(json.loads(SLIDING.to_json()) | changes))
+
+
+def test_windows_slide_over_images_that_are_fitted():
+    for preprocessing in (Preprocessing((64, 96)), Preprocessing((64, 96), resize="fit", multiple=32)):
+        with pytest.raises(InputError, match=r"^model card: sliding must be null unless resize is fit"):
+            dataclasses.replace(SLIDING, preprocessing=preprocessing)

@@ -3,8 +3,7 @@
 import pytest
 
 from threepc.errors import InputError
-from threepc.images.card import Preprocessing
-from threepc.images.sliding import Sliding
+from threepc.images.card import Preprocessing, Sliding
 from threepc.mmlab.compat import import_mmlab
 from threepc.mmlab.configs import read_config
 from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing, sliding_windows

@@ -1,6 +1,7 @@
 """What a peer says of its model is refused in one line, or it runs: nothing of it reaches a kernel unchecked."""
 
 import contextlib
+import dataclasses
 import json
 
 import hypothesis
@@ -13,7 +14,7 @@ from tests.graph.building import Builder
 from threepc import tensors
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node, weight_shape
-from threepc.images.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing, Sliding
 from threepc.model import limits, served
 from threepc.model.served import PublicModel
 from threepc.party.in_process import ThreeRoles, share_weights
@@ -338,3 +339,21 @@ def test_any_geometry_is_refused_or_runs(data):
         again = read(model.to_plain() | {"sizes": spec})
         if again is not None:
             run(again)
+
+
+def test_windows_whose_logits_nobody_could_average(monkeypatch):
+    """What the card alone cannot tell: the network's outputs, and what of them is revealed."""
+    card = dataclasses.replace(
+        CARD, preprocessing=Preprocessing((6, 5), resize="fit"), segmentation=True, sliding=Sliding((40, 40), (3, 3))
+    )
+    net = Builder(3, 6, 5)
+    graph, _ = net.output(net.conv("input", 4, 3))
+    model = PublicModel(graph, Precision(), None, card)
+    assert PublicModel.from_plain(model.to_plain()).card == card
+    with pytest.raises(InputError, match=r"^small: windows slide over the image, .* which labels alone do not allow"):
+        PublicModel.from_plain(dataclasses.replace(model, reveal="label").to_plain())
+    monkeypatch.setattr(limits, "MOST_LOGITS", 10_000)
+    with pytest.raises(InputError, match=r"^small: the windows of one image have 20,280 logits; at most 10,000 are possible$"):
+        PublicModel.from_plain(model.to_plain())
+    with pytest.raises(InputError, match=r"^small: windows slide over the images of a network that returns one map of logits"):
+        PublicModel.from_plain(dataclasses.replace(small(), card=card).to_plain())

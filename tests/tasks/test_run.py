@@ -7,11 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from threepc.cli.show_run import show
 from threepc.console import Display
 from threepc.errors import InputError, RunError
+from threepc.images.sliding import image_inputs, image_labels
 from threepc.model.assemble import Settings
+from threepc.model.load import load_model
 from threepc.tasks.inspect import inspect
 from threepc.tasks.run import RunOptions, run
 from threepc.tasks.simulate import run_twin
@@ -21,7 +24,7 @@ STEP_KINDS = {"input", "conv", "relu", "avgpool", "reshape", "truncation", "outp
 FACTORIES = '''
 import torch
 from torch import nn
-from threepc.card import ModelCard, Preprocessing
+from threepc.card import ModelCard, Preprocessing, Sliding
 
 def small():
     """A classifier of images of 8 x 10 pixels."""
@@ -51,6 +54,13 @@ class Heads(nn.Module):
 
 def heads():
     return Heads()
+
+def slides():
+    """Three classes for every pixel, by windows of 8 x 10 pixels that overlap."""
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+    net.model_card = ModelCard("slides", Preprocessing((8, 10), (127.5,) * 3, (64.0,) * 3, resize="fit"), segmentation=True,
+                               sliding=Sliding((21, 14), (5, 6)))
+    return net
 
 def raw():
     """As open_nsfw: takes pixels of 0 to 255, and has first weights of a thousandth."""
@@ -263,3 +273,42 @@ def test_of_several_outputs_some_reveal_classes_alone(folder, display, reveal, c
         InputError, match=r"^reveal: must be logits or label, one for each of logits, more.0, more.1, or NAME=WHAT for some"
     ):
         run(options("one.png", factory="heads", settings=Settings(reveal="label,logits")), display)
+
+
+def test_windows_slide_over_images_as_in_plaintext(folder, display, capsys):
+    """An image of nine windows, a ready input, and an image of four windows, narrower than these, in batches that no image ends with."""
+    for name, size in (("wide.png", (27, 40, 3)), ("tall.png", (42, 12, 3))):
+        cv2.imwrite(name, cv2.blur(np.random.default_rng(3).integers(0, 256, size, np.uint8), (3, 3)))
+    outcome = run(options("wide.png", "inputs.npy", "tall.png", factory="slides", batch=4, compare=True, output=Path("out")), display)
+    windows = outcome.inputs.windows
+    assert windows == (9, 1, 4) and outcome.inputs.of(2) == slice(10, 14)
+    assert "14 windows of 8x10 pixels slide over 3 images, each an input of the network" in display.notes
+    assert (outcome.report["images"], outcome.report["windows"]) == (3, 14) and outcome.report["argmax_agreement"] > 0.97
+    assert outcome.report["relus"] == 14 * 6 * 4 * 5 and len(outcome.comparison.errors) == len(outcome.comparison.agreement) == 3
+    module, card = load_model("ranged:slides").module, outcome.card
+    for name in ("wide", "tall"):
+        image = cv2.imread(f"{name}.png")
+        plain = image_labels(module(torch.from_numpy(image_inputs(image, card))).detach().numpy(), card, image.shape[:2])
+        labels = np.load(f"out/{name}_classes.npy")
+        assert labels.shape == image.shape[:2] and (labels == plain).mean() > 0.99 and len(np.unique(plain)) > 1
+        assert Path(f"out/{name}_segmentation.png").is_file()
+    assert np.load("out/inputs_classes.npy").shape == (8, 10)
+    show(outcome)
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert rows[:3] == ["wide.png", "inputs.npy", "tall.png"]
+
+
+def test_labels_of_windows_cannot_be_averaged(folder, display):
+    with pytest.raises(InputError, match=r"^slides: windows slide over the image, .* reveal logits, or say with --size HxW at which"):
+        run(options("one.png", factory="slides", settings=Settings(reveal="label")), display)
+    outcome = run(options("one.png", factory="slides", settings=Settings(reveal="label"), size=(8, 10)), display)
+    assert outcome.card.sliding is None and outcome.inputs.windows == () and outcome.classes.shape == (1, 4, 5)
+
+
+def test_windows_slide_over_maps_alone(folder, display):
+    Path("ranged.py").write_text(FACTORIES.replace("nn.Conv2d(6, 3, 1))", "nn.Conv2d(6, 3, 1), nn.AdaptiveAvgPool2d(1))"))
+    sys.modules.pop("ranged", None)
+    with pytest.raises(
+        InputError, match=r"^slides: windows slide over the images of a network that returns one map of logits, and of no other$"
+    ):
+        run(options("one.png", factory="slides"), display)

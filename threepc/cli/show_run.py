@@ -23,8 +23,8 @@ def show(outcome: Outcome, way: str = "secure", by_server: bool = False) -> None
     """
     say()
     print_table(_outputs(outcome, way) if outcome.is_several else _segmentations(outcome) if outcome.is_map else _classes(outcome, way))
-    if len(outcome.inputs) > MOST_ROWS:
-        say(f"... and {len(outcome.inputs) - MOST_ROWS} more: --report and --output write them all")
+    if len(outcome.inputs.names) > MOST_ROWS:
+        say(f"... and {len(outcome.inputs.names) - MOST_ROWS} more: --report and --output write them all")
     say()
     if "links" in outcome.report:
         print_table(_figures(outcome.report))
@@ -92,7 +92,7 @@ def _classes(outcome: Outcome, way: str) -> Table:
     columns = ["image", way] + ["plaintext"] * bool(comparison) + ["truth"] * bool(inputs.truths) + ["difference"] * (errors is not None)
     table = new_table(*columns, right=("difference",))
     found = outcome.classes
-    for index in range(min(len(inputs), MOST_ROWS)):
+    for index in range(min(len(inputs.names), MOST_ROWS)):
         row = [inputs.names[index], _text(outcome, found[index])]
         row += [_text(outcome, comparison.classes[index])] if comparison else []
         row += [results.class_text(card, inputs.truths[index])] if inputs.truths else []
@@ -106,7 +106,7 @@ def _outputs(outcome: Outcome, way: str) -> Table:
     comparison = outcome.comparison
     columns = ["image", "output", way] + ["plaintext", "difference"] * bool(comparison)
     table = new_table(*columns, right=("difference",))
-    for index in range(min(len(outcome.inputs), MOST_ROWS)):
+    for index in range(min(len(outcome.inputs.names), MOST_ROWS)):
         for place, one in enumerate(named(outcome.model, outcome.outputs)):
             row = [outcome.inputs.names[index] if not place else "", one.name]
             row += [
@@ -136,7 +136,7 @@ def _segmentations(outcome: Outcome) -> Table:
     errors = comparison.errors if comparison else None
     columns = ["image", "largest classes"] + ["as plaintext"] * bool(comparison) + ["difference"] * (errors is not None)
     table = new_table(*columns, right=("as plaintext", "difference"))
-    for index in range(min(len(inputs), MOST_ROWS)):
+    for index in range(min(len(inputs.names), MOST_ROWS)):
         _, labels = results.pixel_classes(outcome, index)
         row = [inputs.names[index], results.largest_classes(labels, outcome.card)]
         row += [f"{comparison.agreement[index]:.2%}"] if comparison else []

@@ -5,6 +5,8 @@ The server reads it from the model's config and sends it in the handshake; the c
 
 import dataclasses
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,9 @@ from threepc.files import parse_json
 LARGEST_SIDE = 1 << 14
 MOST_CLASSES = 1 << 16
 LONGEST_TEXT = 1000
+MOST_WINDOWS = 1 << 12
+MOST_WINDOW_PIXELS = 1 << 25
+"""Of all windows of one image together."""
 LARGEST_NUMBER = 1e9
 """Of means and deviations, in the units of 8-bit pixels; no deviation is below its reciprocal."""
 
@@ -136,6 +141,48 @@ def _grown(length: int, new: int, old: int) -> int:
 
 
 @dataclass(frozen=True)
+class Sliding:
+    """Windows that slide over an image, each an input of a segmentation network; their logits are averaged where they overlap.
+
+    scale: pixels, the long side and the short side within which an image is first resized, keeping its aspect ratio.
+    stride: pixels from one window to the next, (down, across); the last windows are moved back to the image's edge.
+    """
+
+    scale: tuple[int, int]
+    stride: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for key in ("scale", "stride"):
+            value = getattr(self, key)
+            fits = type(value) in (list, tuple) and len(value) == 2 and all(type(v) is int and 1 <= v <= LARGEST_SIDE for v in value)
+            _require(fits, f"sliding: {key}", f"two integers from 1 to {LARGEST_SIDE}")
+            object.__setattr__(self, key, tuple(value))
+
+    def resized_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) that an image of `size` is resized to; rounds as mmcv does."""
+        factor = min(max(self.scale) / max(size), min(self.scale) / min(size))
+        return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+
+    def counts(self, size: Sequence[int], window: tuple[int, int]) -> tuple[int, int]:
+        """How many windows of `window` (H, W) lie below each other and beside each other over an image resized to `size` (H, W)."""
+        down, across = (max(0, own - side + step - 1) // step + 1 for own, side, step in zip(size, window, self.stride, strict=True))
+        return down, across
+
+    def most(self, window: tuple[int, int]) -> int:
+        """How many windows an image has at most."""
+        return max(math.prod(self.counts(size, window)) for size in (self.scale, self.scale[::-1]))
+
+    def check(self, preprocessing: Preprocessing) -> None:
+        """Raise InputError where windows of the input's size cannot slide so, or would be too many."""
+        window = preprocessing.size
+        _require(preprocessing.resize == "fit" and preprocessing.multiple == 1, "sliding", "null unless resize is fit, in any multiple")
+        _require(all(step <= side for step, side in zip(self.stride, window, strict=True)), "sliding: stride", "at most the sides of size")
+        most = self.most(window)
+        limits = f"such that an image has at most {MOST_WINDOWS} windows, with {MOST_WINDOW_PIXELS} pixels together"
+        _require(most <= MOST_WINDOWS and most * math.prod(window) <= MOST_WINDOW_PIXELS, "sliding", limits)
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What the client is told of a model.
 
@@ -149,6 +196,7 @@ class ModelCard:
     expected_error: how far results will be off, as a part of the largest one, that the server expects; None where that is unknown.
     expected_images: what it expects that from, for people, such as "3 artificial images".
     multi_label: an image has any number of the classes, each that the sigmoid of its own logit says; otherwise it has one.
+    sliding: how windows of the input's size slide over the images of a segmentation; None where an input shows a whole image.
     """
 
     name: str
@@ -161,6 +209,7 @@ class ModelCard:
     multi_label: bool = False
     expected_error: float | None = None
     expected_images: str = ""
+    sliding: Sliding | None = None
 
     def __post_init__(self) -> None:
         _require(is_text(self.name), "name", f"a printable text of at most {LONGEST_TEXT} characters")
@@ -179,6 +228,14 @@ class ModelCard:
         error, images = self.expected_error, self.expected_images
         _require(error is None or (_is_number(error) and error >= 0), "expected_error", "a number of at least 0, or null")
         _require(images == "" or is_text(images), "expected_images", f"a printable text of at most {LONGEST_TEXT} characters")
+        if self.sliding is not None:
+            _require(type(self.sliding) is Sliding, "sliding", "an object or null")
+            _require(self.segmentation, "sliding", "null unless segmentation is true")
+            self.sliding.check(self.preprocessing)
+
+    def with_size(self, size: tuple[int, int]) -> "ModelCard":
+        """The same for another input size (H, W), in which an input shows a whole image."""
+        return dataclasses.replace(self, preprocessing=self.preprocessing.with_size(size), sliding=None)
 
     def class_name(self, index: int) -> str:
         """The name of class `index`, or "class 7" where names are unknown."""
@@ -198,12 +255,15 @@ class ModelCard:
         """Read a card from an untrusted source; InputError names the key that is wrong."""
         fields = _exact_keys(parse_json(text, "model card"), cls, "model card")
         fields["preprocessing"] = Preprocessing(**_exact_keys(fields["preprocessing"], Preprocessing, "model card: preprocessing"))
+        if fields.get("sliding") is not None:
+            fields["sliding"] = Sliding(**_exact_keys(fields["sliding"], Sliding, "model card: sliding"))
         return cls(**fields)
 
 
 _LATER: dict[type, tuple[str, ...]] = {
-    ModelCard: ("input_limit", "multi_label", "expected_error", "expected_images"),
+    ModelCard: ("input_limit", "multi_label", "expected_error", "expected_images", "sliding"),
     Preprocessing: ("stretched", "crop_padding", "multiple"),
+    Sliding: (),
 }
 """Keys that cards without them, of earlier versions, may lack."""
 

@@ -36,10 +36,10 @@ def pixel_labels(output: np.ndarray, card: ModelCard, image_size: tuple[int, int
         bilinear_matrix(fitted, full, card.align_corners) @ bilinear_matrix(small, padded, card.align_corners)[:fitted]
         for (small, padded, fitted, full) in _axes(output.shape[1:], card.preprocessing, image_size)
     )
-    return largest(output.astype(np.float32), to_rows, to_columns)
+    return _largest(output.astype(np.float32), to_rows, to_columns)
 
 
-def largest(logits: np.ndarray, to_rows: np.ndarray, to_columns: np.ndarray) -> np.ndarray:
+def _largest(logits: np.ndarray, to_rows: np.ndarray, to_columns: np.ndarray) -> np.ndarray:
     """The class of the largest logit, uint16 (H, W), of logits (K, h, w) after a linear map of rows (H, h) and of columns (W, w); all float32."""
     labels = np.empty((len(to_rows), len(to_columns)), np.uint16)
     by_columns = logits @ to_columns.T

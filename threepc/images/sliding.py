@@ -1,61 +1,96 @@
-"""Windows that slide over an image, each an input of a segmentation network, whose logits are averaged where they overlap. Without torch.
+"""Inputs of an image and, from their outputs, its labels: one input that shows the whole image, or windows that slide over it. Without torch.
 
-As mmsegmentation does it where a config's test_cfg says mode='slide', but for an image that is smaller than a window: that one is padded.
+Windows and averages are those of mmsegmentation where a config's test_cfg says mode='slide', but for an image that is smaller than a window:
+that one is padded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from threepc.images.card import ModelCard, Preprocessing
+from threepc.errors import InputError
+from threepc.images.card import ModelCard, Sliding
 from threepc.images.read import preprocess
-from threepc.images.segmentation import bilinear_matrix, largest
+from threepc.images.resize import neighbours
+from threepc.images.segmentation import ROWS_AT_ONCE, bilinear_matrix, pixel_labels
+
+MOST_LOGITS = 1 << 31
+"""Averaged logits of one image that are held at once; labels need no such array."""
 
 
-@dataclass(frozen=True)
-class Sliding:
-    """scale: pixels (long side, short side) within which an image is resized, keeping its aspect ratio. stride: of windows, rows and columns."""
+def image_inputs(image: np.ndarray, card: ModelCard, source: str = "the image") -> np.ndarray:
+    """An image, as `threepc.images.read.read_image` gives it, to float32 (inputs, C, H, W): its windows, or one input. Raises as `preprocess`."""
+    preprocessing, sliding = card.preprocessing, card.sliding
+    if sliding is None:
+        return preprocess(image, preprocessing, source)[None]
+    size = sliding.resized_size((image.shape[0], image.shape[1]))
+    whole = preprocess(image, dataclasses.replace(preprocessing, size=size, resize="stretch"), source)
+    missing = [max(0, side - own) for side, own in zip(preprocessing.size, size, strict=True)]
+    padded = np.pad(whole, [(0, 0), (0, missing[0]), (0, missing[1])])
+    return np.stack([padded[:, rows, columns] for rows, columns in _windows(sliding, size, preprocessing.size)])
 
-    scale: tuple[int, int]
-    stride: tuple[int, int]
 
-    def resized_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) that an image of `size` is resized to; rounds as mmcv does."""
-        factor = min(max(self.scale) / max(size), min(self.scale) / min(size))
-        return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+def image_labels(outputs: np.ndarray, card: ModelCard, image_size: tuple[int, int]) -> np.ndarray:
+    """The class of every pixel of an image of `image_size` (H, W), uint16 (H, W).
 
-    def inputs(self, image: np.ndarray, preprocessing: Preprocessing, source: str) -> np.ndarray:
-        """An image, as `threepc.images.read.read_image` gives it, to float32 (windows, C, H, W), each of the size that `preprocessing` says."""
-        size = self.resized_size((image.shape[0], image.shape[1]))
-        whole = preprocess(image, dataclasses.replace(preprocessing, size=size, resize="stretch", multiple=1), source)
-        missing = [max(0, side - own) for side, own in zip(preprocessing.size, size, strict=True)]
-        padded = np.pad(whole, [(0, 0), (0, missing[0]), (0, missing[1])])
-        return np.stack([padded[:, rows, columns] for rows, columns in self._windows(size, preprocessing.size)])
+    outputs: logits (inputs, K, h, w) of what `image_inputs` gave, or of a whole image its classes (1, h, w).
+    """
+    if card.sliding is None:
+        return pixel_labels(outputs[0], card, image_size)
+    labels = np.empty(image_size, np.uint16)
+    for rows, logits in _averages(outputs, card, card.sliding, image_size):
+        labels[rows] = logits.argmax(axis=0)
+    return labels
 
-    def labels(self, outputs: np.ndarray, card: ModelCard, image_size: tuple[int, int]) -> np.ndarray:
-        """The class of every pixel of the image, uint16 (H, W). outputs: logits (windows, K, h, w) of `inputs`; image_size: (H, W) of the file."""
-        crop, size = card.preprocessing.size, self.resized_size(image_size)
-        whole = [max(side, own) for side, own in zip(crop, size, strict=True)]
-        to_rows, to_columns = (
-            bilinear_matrix(small, side, card.align_corners) for small, side in zip(outputs.shape[2:], crop, strict=True)
-        )
-        sums, counts = np.zeros((outputs.shape[1], *whole), np.float32), np.zeros(whole, np.float32)
-        for (rows, columns), logits in zip(self._windows(size, crop), outputs, strict=True):
-            sums[:, rows, columns] += to_rows @ logits.astype(np.float32) @ to_columns.T
-            counts[rows, columns] += 1
-        averages = (sums / counts)[:, : size[0], : size[1]]
-        axes = (bilinear_matrix(fitted, full, card.align_corners) for fitted, full in zip(size, image_size, strict=True))
-        return largest(averages, *axes)
 
-    def _windows(self, size: tuple[int, int], crop: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of each, the last ones moved back to the edge."""
-        axes = []
-        for own, side, stride in zip(size, crop, self.stride, strict=True):
-            count = max(0, own - side + stride - 1) // stride + 1
-            starts = (max(0, min(index * stride, own - side)) for index in range(count))
-            axes.append([slice(start, start + side) for start in starts])
-        return ((rows, columns) for rows in axes[0] for columns in axes[1])
+def image_logits(outputs: np.ndarray, card: ModelCard, sliding: Sliding, image_size: tuple[int, int]) -> np.ndarray:
+    """The windows' logits (windows, K, h, w), averaged and resized to the image: float64 (K, H, W), whose argmaxes are `image_labels`.
+
+    Raises InputError where these are too many to hold.
+    """
+    shape = (outputs.shape[1], *image_size)
+    if np.prod(shape, dtype=np.int64) > MOST_LOGITS:
+        raise InputError(f"logits of {shape[0]} classes for {shape[2]}x{shape[1]} pixels are too many to hold: make the image smaller")
+    averages = np.empty(shape)
+    for rows, logits in _averages(outputs, card, sliding, image_size):
+        averages[:, rows] = logits
+    return averages
+
+
+def _windows(sliding: Sliding, size: tuple[int, int], window: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Rows and columns of each, the last ones moved back to the edge."""
+    axes = []
+    for own, side, step, count in zip(size, window, sliding.stride, sliding.counts(size, window), strict=True):
+        starts = (max(0, min(index * step, own - side)) for index in range(count))
+        axes.append([slice(start, start + side) for start in starts])
+    return [(rows, columns) for rows in axes[0] for columns in axes[1]]
+
+
+def _averages(outputs: np.ndarray, card: ModelCard, sliding: Sliding, image_size: tuple[int, int]) -> Iterator[tuple[slice, np.ndarray]]:
+    """Averaged logits at the image's size, a few of its rows at a time, which bounds memory: which rows, and float32 (K, rows, W).
+
+    As mmsegmentation does it, a window's logits are resized to the window, and their averages to the image.
+    """
+    window, size = card.preprocessing.size, sliding.resized_size(image_size)
+    logits = outputs.astype(np.float32)
+    to_rows, to_columns = (bilinear_matrix(small, side, card.align_corners) for small, side in zip(outputs.shape[2:], window, strict=True))
+    spans = list(zip(_windows(sliding, size, window), logits, strict=True))
+    above, below, down = neighbours(size[0], image_size[0], card.align_corners, np.float32)
+    left, right, across = neighbours(size[1], image_size[1], card.align_corners, np.float32)
+    for start in range(0, image_size[0], ROWS_AT_ONCE):
+        band = slice(start, min(start + ROWS_AT_ONCE, image_size[0]))
+        wanted, places = np.unique(np.concatenate([above[band], below[band]]), return_inverse=True)
+        upper, lower = np.split(places, 2)
+        sums = np.zeros((outputs.shape[1], len(wanted), max(window[1], size[1])), np.float32)
+        counts = np.zeros(sums.shape[1:], np.float32)
+        for (rows, columns), own in spans:
+            first, last = np.searchsorted(wanted, (rows.start, rows.stop))
+            if first < last:
+                sums[:, first:last, columns] += to_rows[wanted[first:last] - rows.start] @ own @ to_columns.T
+                counts[first:last, columns] += 1
+        averages = sums[..., : size[1]] / counts[:, : size[1]]
+        averages = averages[:, upper] * (1 - down[band])[:, None] + averages[:, lower] * down[band][:, None]
+        yield band, averages[..., left] * (1 - across) + averages[..., right] * across

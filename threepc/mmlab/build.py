@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from threepc.errors import InputError
-from threepc.images.card import ModelCard, is_text
+from threepc.images.card import ModelCard, Sliding, is_text
 from threepc.mmlab.checkpoint import load_checkpoint
 from threepc.mmlab.compat import import_mmlab, known_warnings_silenced
-from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing
+from threepc.mmlab.pipeline import classifier_preprocessing, segmentor_preprocessing, sliding_windows
 from threepc.mmlab.random_weights import initialise
 
 SEGMENTOR_KINDS = ("EncoderDecoder", "CascadeEncoderDecoder")
@@ -115,8 +115,16 @@ def build(
         align_corners=bool(getattr(head, "align_corners", False)),
         palette=tuple(map(tuple, palette)),
         multi_label=dataset is not None and issubclass(dataset, MultiLabelDataset),
+        sliding=_sliding(config) if segmentation and size is None else None,
     )
     return wrapper(model).eval().requires_grad_(False), card
+
+
+def _sliding(config: Any) -> Sliding | None:
+    try:
+        return sliding_windows(config)
+    except InputError as error:
+        raise InputError(f"{error}; with --size HxW the network is shown whole images instead") from None
 
 
 def _listed(heads: Any) -> list[Any]:

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from threepc.errors import InputError
-from threepc.images.card import Preprocessing
-from threepc.images.sliding import Sliding
+from threepc.images.card import Preprocessing, Sliding
 
 # transforms that move no pixel at test time
 _NEUTRAL = {"RandomFlip", "ImageToTensor", "ToTensor", "DefaultFormatBundle", "Collect", "ToHalf", "Normalize"}

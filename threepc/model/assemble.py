@@ -25,6 +25,7 @@ from threepc.graph.outputs import reveal_text, revealed
 from threepc.graph.passes import standard_passes
 from threepc.images.card import ModelCard
 from threepc.images.read import load_images
+from threepc.model.limits import check_windows
 from threepc.model.load import LoadedModel
 from threepc.model.served import Outputs, PublicModel, ServedModel, concatenated, each
 from threepc.plan import messages
@@ -117,7 +118,8 @@ class Imported:
     def assembled(self, card: ModelCard, settings: Settings) -> Assembled:
         """With what else the parties agree on. Raises InputError, naming the layer, for what the ring cannot hold."""
         graph, sizes = self.graph, self.sizes
-        reveal = reveal_text(revealed(graph, settings.reveal))
+        reveals = revealed(graph, settings.reveal)
+        check_windows(card, graph, reveals)
         images = _calibration_images(settings, card)
         ranges = measure(graph, self.weights, images, sizes)
         if card.input_limit is None:
@@ -127,7 +129,7 @@ class Imported:
         precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
         precision = narrow(graph, ranges, precision, settings.margin, sizes)
         told = dataclasses.replace(card, expected_error=_two_digits(expected.error), expected_images=_tried(expected, settings))
-        public = with_messages(PublicModel(graph, precision, sizes or None, told, reveal), settings)
+        public = with_messages(PublicModel(graph, precision, sizes or None, told, reveal_text(reveals)), settings)
         public = public.balanced(settings.network, settings.links).cut_for(settings.network, settings.links)
         public.plan(1)
         return Assembled(ServedModel(public, self.weights), self, ranges, expected)

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from threepc.choices import LABEL
 from threepc.errors import InputError
 from threepc.graph.ir import Graph, Node
+from threepc.images.card import ModelCard
 
 MOST_PRODUCTS = 1 << 44
 """Of one inference, over the batch: multiplications of convolutions, additions of averages. Half an hour at 10^10 a second; ResNet-50 takes 2^32 an image."""
 MOST_COPIED = 1 << 26
 """Words of a padded channel, which a depthwise convolution copies, with the cells that its stride passes over."""
+
+MOST_LOGITS = 1 << 29
+"""Of all windows of one image together, which are held until they are averaged."""
+
+
+def check_windows(card: ModelCard, graph: Graph, reveals: Sequence[str]) -> None:
+    """Raises InputError where windows are to slide over images of a network whose outputs cannot be averaged, or would be too many."""
+    if card.sliding is None:
+        return
+    if not graph.returns_tensor or graph.output.shape[1:] == (1, 1):
+        raise InputError(f"{card.name}: windows slide over the images of a network that returns one map of logits, and of no other")
+    if LABEL in reveals:
+        raise InputError(
+            f"{card.name}: windows slide over the image, and their logits are averaged before the largest is taken, which labels alone do"
+            " not allow: reveal logits, or say with --size HxW at which size one input shows the whole image"
+        )
+    numbers = (
+        card.sliding.most(card.preprocessing.size)
+        * graph.output.shape[0]
+        * math.prod(graph.output.attrs.get("resize", graph.output.shape[1:]))
+    )
+    if numbers > MOST_LOGITS:
+        raise InputError(f"{card.name}: the windows of one image have {numbers:,} logits; at most {MOST_LOGITS:,} are possible")
 
 
 def check_work(graph: Graph, batch: int) -> None:

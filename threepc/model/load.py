@@ -101,7 +101,7 @@ def load_model(config: str, checkpoint: str | Path | None = None, seed: int = 0,
         assumed = getattr(module, "model_card", None) is None
         source = "the factory's own weights (no checkpoint given)" if checkpoint is None else source
         if size is not None:
-            card = replace(card, preprocessing=card.preprocessing.with_size(size))
+            card = card.with_size(size)
     else:
         hint = (
             suggestions(config)
@@ -123,7 +123,7 @@ def _load_onnx(path: Path, checkpoint: str | Path | None, size: tuple[int, int] 
         height, width = (side or chosen for side, chosen in zip(sides, size or IMAGENET.size, strict=True))
         card = ModelCard(path.stem, (grey if channels == 1 else IMAGENET).with_size((height, width)))
     elif size is not None:
-        card = replace(card, preprocessing=card.preprocessing.with_size(size))
+        card = card.with_size(size)
     wanted = [side or have for side, have in zip((channels, *sides), card.preprocessing.shape, strict=True)]
     if card.preprocessing.shape != tuple(wanted) or size not in (None, card.preprocessing.size):
         says = ", ".join(str(side or "any") for side in (channels, *sides))

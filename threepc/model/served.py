@@ -18,7 +18,7 @@ from threepc.graph.outputs import revealed, split
 from threepc.graph.relu_spec import Sizes, patch_sizes
 from threepc.images.card import ModelCard
 from threepc.images.resize import bilinear
-from threepc.model.limits import check_work
+from threepc.model.limits import check_windows, check_work
 from threepc.plan.dealing import choose
 from threepc.plan.messages import LEAST_PIECE, Links
 from threepc.plan.precision import Precision
@@ -177,6 +177,7 @@ class PublicModel:
         if type(piece) is not int or not 0 <= piece <= MOST_ELEMENTS or 0 < piece < LEAST_PIECE:
             raise InputError("the server's size of pieces is none")
         model = cls(graph, precision, sizes or None, ModelCard.from_json(data["card"]), data["reveal"], piece=piece, **layers)
+        check_windows(model.card, graph, model.reveals)
         model.plan(1)
         return model
 

@@ -91,9 +91,11 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
         kept = KeptOutputs(options.resume, model) if options.resume else None
         with display.stage("reading the images"):
             inputs = load_inputs(options.images, model.card, model.precision, model.graph.input.shape, options.labels)
+        for line in inputs.note(model.card):
+            display.note(line)
         inputs.check_range(model.card, options.out_of_range, display.warn)
         batch = fitting(options.batch, len(inputs), pool.first.largest_batch, display.note)
-        pool.expect(batches)
+        pool.expect(-(-len(inputs) // batch))
         if options.precompute:
             with display.stage(f"preparing {min(options.precompute, batches)} inference(s) ahead"):
                 pool.prepare()
@@ -107,7 +109,8 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
             if options.in_flight > 1:
                 record.seconds["total"] = time.perf_counter() - began
     if asked < len(inputs):
-        display.note(f"{len(inputs) - asked} of {len(inputs)} images were done before, and lie in {options.resume}")
+        what = "windows" if inputs.windows else "images"
+        display.note(f"{len(inputs) - asked} of {len(inputs)} {what} were done before, and lie in {options.resume}")
     details = report(model, record, asked, "the server's" if model.sizes else None, pool.setup_links, pool.first.setup_seconds)
     details |= {
         "batch": batch,
@@ -115,6 +118,7 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
         "threads": options.threads,
         "phases": "separate" if options.separate else "overlapped",
     }
+    details |= inputs.facts()
     outcome = Outcome(model, inputs, outputs, details)
     details |= results.class_fields(outcome)
     results.write(outcome, options.output, options.report)

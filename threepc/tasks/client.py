@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -18,9 +19,10 @@ from PIL import Image
 
 from threepc.errors import InputError, RunError, ThreepcError
 from threepc.graph.outputs import structured
-from threepc.images.card import ModelCard, Preprocessing
-from threepc.images.read import check_range, load_images, preprocess
-from threepc.model.served import Outputs, each
+from threepc.images.card import ModelCard
+from threepc.images.read import check_range, load_images, read_image
+from threepc.images.sliding import image_inputs, image_logits
+from threepc.model.served import each
 from threepc.party import three_hosts
 from threepc.party.batches import infer_all
 from threepc.party.deployment import load
@@ -33,27 +35,46 @@ _Image = str | Path | Image.Image
 Images = _Image | Sequence[_Image] | np.ndarray
 
 
-def pixels_of(images: Images, preprocessing: Preprocessing, shape: tuple[int, ...]) -> np.ndarray:
-    """Inputs (N, C, H, W) of whatever `Client.predict` takes. Raises InputError for anything else, with the conversion to use."""
+@dataclass(frozen=True)
+class Asked:
+    """Inputs (N, C, H, W) of one image, or ready ones. size: (H, W) of the image, where the inputs are windows that slide over it."""
+
+    inputs: np.ndarray
+    size: tuple[int, int] | None = None
+
+    def answer(self, outputs: Sequence[np.ndarray], card: ModelCard) -> list[np.ndarray]:
+        """The network's outputs for these inputs; of windows their averages at the image's size (1, K, H, W)."""
+        if self.size is None or card.sliding is None:
+            return list(outputs)
+        return [image_logits(outputs[0], card, card.sliding, self.size)[None]]
+
+
+def asked_of(images: Images, card: ModelCard, shape: tuple[int, ...]) -> list[Asked]:
+    """Inputs of whatever `Client.predict` takes. Raises InputError for anything else, with the conversion to use."""
     if hasattr(images, "detach") or (isinstance(images, np.ndarray) and images.shape[1:] != shape):
         advice = "image files, PIL images (of uint8 pixels (H, W, 3): PIL.Image.fromarray(pixels)), or ready inputs as a numpy array"
         what = f"{type(images).__name__} of shape {tuple(images.shape)}"  # type: ignore[union-attr]  # a tensor or an array
         raise InputError(f"images must be {advice} (N, {', '.join(map(str, shape))}), not a {what}")
     if isinstance(images, np.ndarray):
-        return images
-    parts = []
+        return [Asked(np.atleast_1d(images))]
+    grey, asked = card.preprocessing.channels == 1, []
     for image in [images] if isinstance(images, str | Path | Image.Image) else images:
         if isinstance(image, Image.Image):
-            grey = preprocessing.channels == 1
             pixels = np.asarray(image.convert("L" if grey else "RGB"))
-            parts.append(preprocess(pixels if grey else pixels[:, :, ::-1], preprocessing)[None])
+            asked.append(_asked(pixels if grey else pixels[:, :, ::-1], card))
+        elif isinstance(image, str | Path) and card.sliding and Path(image).suffix.lower() != ".npy":
+            asked.append(_asked(read_image(image, card.preprocessing.channels), card, str(image)))
         elif isinstance(image, str | Path):
-            parts.append(load_images([image], preprocessing, shape))
+            asked.append(Asked(load_images([image], card.preprocessing, shape)))
         else:
             raise InputError(f"images must be image files, PIL images or one numpy array of ready inputs, not a {type(image).__name__}")
-    if not parts:
+    if not asked:
         raise InputError("no image given")
-    return np.concatenate(parts)
+    return asked
+
+
+def _asked(pixels: np.ndarray, card: ModelCard, source: str = "the image") -> Asked:
+    return Asked(image_inputs(pixels, card, source), (pixels.shape[0], pixels.shape[1]) if card.sliding else None)
 
 
 def _warn(line: str) -> None:
@@ -111,14 +132,20 @@ class Client:
         """Outputs for image files and PIL images, or for ready inputs (N, C, H, W). Threads may call it, `in_flight` of them run at once.
 
         Returns float64 logits (N, K), or (N, K, h, w) of a segmentation; int64 classes (N,) or (N, h, w) where only these are revealed.
-        Of a network with several outputs the tuples, lists and dicts that it returns, with such arrays in them.
+        Of a network with several outputs the tuples, lists and dicts that it returns, with such arrays in them. Where windows slide over the
+        images (`card.sliding`), `batch` of these are asked for at a time, and their averages (N, K, H, W) come at the images' own, common size.
         More images than fit in memory at once are asked for in parts. Raises InputError for unsuitable images, which leave a session as it
         is; RunError when a party cannot be reached, disagrees or fails.
         """
         with self._used():
             try:
-                outputs = self._infer(self._inputs(images))
-                return structured(self._open()[0].model.graph, each(outputs))
+                asked = self._inputs(images)
+                if len({image.size for image in asked}) > 1:
+                    raise InputError(
+                        "windows slide over these images, and the logits are of each image's own size: ask for one size at a time"
+                    )
+                answers = self._infer(asked)
+                return structured(self._open()[0].model.graph, [_together(outputs) for outputs in zip(*answers, strict=True)])
             except InputError:
                 raise
             except BaseException:
@@ -170,39 +197,44 @@ class Client:
     def _answer_each(self, images: list[_Image | np.ndarray]) -> list[Any]:
         """For each image its output, or what to raise in its place."""
         answers: list[Any] = [None] * len(images)
-        inputs: list[np.ndarray] = []
+        asked: list[Asked] = []
         good: list[int] = []
         for place, image in enumerate(images):
             try:
-                inputs.append(self._inputs(image[None] if isinstance(image, np.ndarray) else [image]))
+                asked += self._inputs(image[None] if isinstance(image, np.ndarray) else [image])
                 good.append(place)
             except ThreepcError as error:
                 answers[place] = error
         try:
-            outputs = each(self._infer(np.concatenate(inputs))) if inputs else ()
+            found = self._infer(asked) if asked else []
         except ThreepcError as error:
             if isinstance(error, InputError) and len(images) > 1:  # nothing was sent: only one of them may be bad
                 return [self._answer_each([image])[0] for image in images]
             for place in good:
                 answers[place] = error
             return answers
-        for row, place in enumerate(good):
-            answers[place] = structured(self._open()[0].model.graph, [output[row] for output in outputs])
+        for outputs, place in zip(found, good, strict=True):
+            answers[place] = structured(self._open()[0].model.graph, [output[0] for output in outputs])
         return answers
 
-    def _inputs(self, images: Images) -> np.ndarray:
+    def _inputs(self, images: Images) -> list[Asked]:
         model = self._open()[0].model
-        pixels = np.atleast_1d(pixels_of(images, model.card.preprocessing, model.graph.input.shape))
-        check_range(pixels, model.card, self._out_of_range, _warn)
-        return pixels
+        asked = asked_of(images, model.card, model.graph.input.shape)
+        for image in asked:
+            check_range(image.inputs, model.card, self._out_of_range, _warn)
+        return asked
 
-    def _infer(self, pixels: np.ndarray) -> Outputs:
+    def _infer(self, asked: Sequence[Asked]) -> list[list[np.ndarray]]:
+        """For each image its outputs one by one, each (1, ...), or (N, ...) of ready inputs."""
         pool, gathering = self._open()
-        size = max(pool.first.largest_batch, 1)
+        card, pixels = pool.model.card, _together([image.inputs for image in asked])
+        size = max(min(pool.first.largest_batch, self._batch if card.sliding else MAX_BATCH), 1)
         parts = [pixels[start : start + size] for start in range(0, max(len(pixels), 1), size)]
         outputs, record = infer_all(gathering.infer, pool.model, parts)
         self.report = report(pool.model, record, len(pixels), None, pool.setup_links, pool.first.setup_seconds)
-        return outputs
+        ends = np.cumsum([len(image.inputs) for image in asked])[:-1]
+        of_each = zip(*(np.split(output, ends) for output in each(outputs)), strict=True)
+        return [image.answer(own, card) for image, own in zip(asked, of_each, strict=True)]
 
     def close(self) -> None:
         """End the sessions, if there are any; what still runs in other threads ends with an error."""
@@ -287,6 +319,11 @@ class Answers(Iterator[Any]):
         """Ask for no more."""
         self._now.clear()
         cast("Generator[list[Any]]", self._answered).close()
+
+
+def _together(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays (N, ...) as one, which a single one is already."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _chunks(images: Iterable[_Image | np.ndarray], size: int) -> Iterator[list[_Image | np.ndarray]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ class Comparison:
     def relative_error(self) -> float:
         """The largest difference as a part of the largest plaintext output; 0 where only labels are known."""
         return 0.0 if self.errors is None or not self.largest else float(self.errors.max()) / self.largest
+
+    def by_image(self, windows: Sequence[int]) -> Comparison:
+        """That of images of so many inputs each: the largest difference and the mean agreement of these."""
+        ends = np.cumsum(windows)[:-1]
+        agreement = np.array([part.mean() for part in np.split(self.agreement, ends)])
+        errors = None if self.errors is None else np.array([part.max() for part in np.split(self.errors, ends)])
+        return replace(self, agreement=agreement, errors=errors)
 
     def differences(self) -> dict[str, Any]:
         """For the report: how far the outputs are from PyTorch's."""

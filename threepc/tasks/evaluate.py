@@ -26,9 +26,7 @@ from threepc.errors import InputError, RunError
 from threepc.files import check_writable, parse_json, read_json, write_atomically
 from threepc.graph.outputs import joined, names
 from threepc.images.card import ModelCard
-from threepc.images.read import preprocess
-from threepc.images.segmentation import pixel_labels
-from threepc.images.sliding import Sliding
+from threepc.images.sliding import image_inputs, image_labels
 from threepc.model.assemble import Assembled, Settings, assemble_loaded, module_outputs
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel, each
@@ -76,9 +74,7 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
 
     Raises InputError: no such dataset, files that cannot be read, a results folder of something else, and as `threepc run` does.
     """
-    from threepc.mmlab.configs import read_config
     from threepc.mmlab.datasets import open_dataset
-    from threepc.mmlab.pipeline import sliding_windows
 
     with display.stage("loading the model"):
         loaded = load_model(options.config, options.checkpoint, size=options.size)
@@ -87,19 +83,13 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
         raise InputError(f"{options.config}: the dataset {data.name} does not belong to a network of this kind")
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
-    sliding = sliding_windows(read_config(options.config)) if data.segmentation and options.size is None else None
-    return evaluate_assembled(assembled, loaded, data, options, display, sliding)
+    return evaluate_assembled(assembled, loaded, data, options, display)
 
 
 def evaluate_assembled(
-    assembled: Assembled,
-    loaded: LoadedModel,
-    data: ClassificationData | SegmentationData,
-    options: EvaluateOptions,
-    display: Display,
-    sliding: Sliding | None = None,
+    assembled: Assembled, loaded: LoadedModel, data: ClassificationData | SegmentationData, options: EvaluateOptions, display: Display
 ) -> dict[str, Any]:
-    """`evaluate` for a model and data that are loaded already. sliding: how windows slide over the images of a segmentation, if they do."""
+    """`evaluate` for a model and data that are loaded already."""
     chosen = labelled_output(assembled.public, options.output)
     if data.segmentation and assembled.public.reveals[chosen] == LABEL:
         raise InputError("mean IoU needs logits, which the client resizes to the image, not labels alone: evaluate with --reveal logits")
@@ -108,7 +98,7 @@ def evaluate_assembled(
     if not order:
         raise InputError(f"{data.name}: there are no images to evaluate")
     several = {} if assembled.public.graph.returns_tensor else {"output": names(assembled.public.graph)[chosen]}
-    slides = {"sliding": asdict(sliding)} if sliding else {}
+    slides = {"sliding": asdict(loaded.card.sliding)} if loaded.card.sliding else {}
     store = Store(options.results, _manifest(assembled, data) | several | slides)
     missing = [i for i in order if any(i in wanted[way] and way not in store.lines.get(i, {}) for way in wanted)]
     ways = _Ways(assembled, options, chosen)
@@ -119,9 +109,9 @@ def evaluate_assembled(
         advance(len(order) - len(missing))
         for batch in _batches(missing, wanted, options.batch):
             samples = [data[index] for index in batch]
-            inputs = [_inputs(sample, loaded.card, sliding) for sample in samples]
+            inputs = [image_inputs(sample.image, loaded.card, sample.name) for sample in samples]
             outputs = ways.outputs({way for way in wanted if batch[0] in wanted[way]}, inputs)
-            label = partial(_labels, card=loaded.card, sliding=sliding)
+            label = partial(_labels, card=loaded.card)
             found = [_line(index, samples[row], outputs, row, data, label) for row, index in enumerate(batch)]
             store.append(found)
             advance(len(batch))
@@ -155,13 +145,6 @@ def labelled_output(model: PublicModel, name: str | None) -> int:
         shape = "x".join(map(str, model.graph.outputs[index].shape))
         raise InputError(f"output: {name} has the shape {shape}, and carries no labels of {model.card.name}")
     return index
-
-
-def _inputs(sample: Sample, card: ModelCard, sliding: Sliding | None) -> np.ndarray:
-    """(windows, C, H, W); of a network that sees the image as a whole one."""
-    if sliding:
-        return sliding.inputs(sample.image, card.preprocessing, sample.name)
-    return preprocess(sample.image, card.preprocessing, sample.name)[None]
 
 
 def _batches(indices: list[int], wanted: dict[str, set[int]], size: int) -> Iterator[list[int]]:
@@ -260,13 +243,10 @@ def _line(
     return line
 
 
-def _labels(outputs: np.ndarray, sample: Sample, card: ModelCard, sliding: Sliding | None) -> np.ndarray:
-    """The class, or the class of every pixel of the image. outputs: of its windows."""
-    height, width = sample.image.shape[:2]
-    if sliding:
-        return sliding.labels(outputs, card, (height, width))
+def _labels(outputs: np.ndarray, sample: Sample, card: ModelCard) -> np.ndarray:
+    """The class, or the class of every pixel of the image. outputs: of its inputs."""
     if card.segmentation:
-        return pixel_labels(outputs[0], card, (height, width))
+        return image_labels(outputs, card, (sample.image.shape[0], sample.image.shape[1]))
     return np.asarray(outputs[0].argmax() if np.ndim(outputs) > 1 else outputs[0])
 
 

@@ -18,6 +18,7 @@ from threepc.files import write_atomically
 from threepc.images.card import ModelCard
 from threepc.images.read import read_image
 from threepc.images.segmentation import pixel_labels, write_overlay
+from threepc.images.sliding import image_labels
 from threepc.model.served import Outputs, PublicModel, each
 from threepc.tasks import several
 from threepc.tasks.comparison import Comparison, compared, decided
@@ -131,10 +132,11 @@ def class_text(card: ModelCard, index: int) -> str:
 
 def pixel_classes(outcome: Outcome, index: int) -> tuple[np.ndarray | None, np.ndarray]:
     """The pixels of an image file (None for a `.npy`) and a class for each of them, uint16 (H, W), of a segmentation."""
-    card, path = outcome.card, outcome.inputs.paths[index]
-    image = None if path.suffix.lower() == ".npy" else read_image(path, card.preprocessing.channels)
-    size = card.preprocessing.size if image is None else image.shape[:2]
-    return image, pixel_labels(outcome.only[index], card, size)
+    card, path, outputs = outcome.card, outcome.inputs.paths[index], outcome.only[outcome.inputs.of(index)]
+    if path.suffix.lower() == ".npy":
+        return None, pixel_labels(outputs[0], card, card.preprocessing.size)
+    image = read_image(path, card.preprocessing.channels)
+    return image, image_labels(outputs, card, (image.shape[0], image.shape[1]))
 
 
 def largest_classes(labels: np.ndarray, card: ModelCard, count: int = 3) -> str:

@@ -85,7 +85,7 @@ def prepare(options: RunOptions, display: Display, allow_error: bool = False) ->
         inputs = load_inputs(options.images, loaded.card, options.settings.precision, loaded.preprocessing.shape, options.labels)
     with display.stage("importing the network"):
         assembled = assemble_loaded(loaded, options.settings)
-    for line in introduction(assembled, loaded, options.settings):
+    for line in [*introduction(assembled, loaded, options.settings), *inputs.note(loaded.card)]:
         display.note(line)
     warn_of_error(assembled, allow_error or options.settings.allow_error, display.warn)
     inputs.check_range(assembled.public.card, options.out_of_range, display.warn)
@@ -141,6 +141,9 @@ def make_outcome(prepared: PreparedRun, outputs: Outputs, details: dict[str, Any
             outside = count_outside(assembled.public.plan(1), assembled.served.weights, inputs.pixels, assembled.public.sizes)
         if options.layers or comparison.relative_error > LARGEST_ERROR:
             trace = _trace(assembled, inputs, comparison, display)
+    if comparison and inputs.windows:
+        comparison = comparison.by_image(inputs.windows)
+    details |= inputs.facts()
     details |= {"checkpoint": options.checkpoint and str(options.checkpoint), "batch": options.batch}
     details |= comparison.fields() | {"out_of_range": outside} if comparison else {}
     outcome = Outcome(assembled.public, inputs, outputs, details, comparison, trace, outside, options.layers)
