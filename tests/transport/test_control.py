@@ -85,3 +85,25 @@ def test_control_messages_have_a_size(monkeypatch):
     monkeypatch.setattr("threepc.transport.channel.CONTROL_LIMIT", 1 << 18)
     with pytest.raises(RunError, match="malformed control message"):
         server.receive_control("a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, frames: [header[:-2] + b"\0\0"],
+        lambda header, frames: [header + b"\1", *frames],
+        lambda header, frames: [header, frames[0], bytes(5)],
+    ],
+    ids=("without a text", "with a description", "with more attached than may be"),
+)
+def test_control_messages_are_a_text_and_a_few_bytes(change, monkeypatch):
+    client, server = channels()
+    client.send_control("a", {}, [b"key."])
+    header, *frames = map(bytes, server.connection.receive(1))
+    monkeypatch.setattr("threepc.transport.channel.ATTACHMENT_LIMIT", 4)
+    client.connection.send([header, *frames])
+    assert server.receive_control("a").attachments == [b"key."]
+    server._received = 0
+    client.connection.send(change(header, frames))
+    with pytest.raises(RunError, match="sent a malformed control message"):
+        server.receive_control("a")
