@@ -9,9 +9,10 @@ from threepc.errors import InputError, RunError
 from threepc.party import inference, pacing
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
+from threepc.party.memory import kept, needed
 from threepc.party.pool import SessionPool, in_order, shares
 from threepc.party.queries import Limits, QueryCounts
-from threepc.party.session import MOST_AHEAD, Options
+from threepc.party.session import MOST_AHEAD, Options, check_ahead
 from threepc.protocol.roles import Server
 
 MODEL = small_model()
@@ -132,6 +133,19 @@ def test_more_than_a_budget_holds_is_refused_by_name_before_anything_is_dealt(wh
         with ClientSession(connector, dataclasses.replace(asking, ahead=2)) as session:
             session.prepare_ahead(wait=True)
             assert_close(MODEL, images(), session.infer(images())[0])
+
+
+def test_however_large_the_budget_the_clients_memory_and_a_number_are_limits():
+    plenty, memory = dataclasses.replace(OPTIONS, budget=1 << 60), needed(PLAN)
+    assert memory // kept(PLAN) < MOST_AHEAD
+    for role, options, most in (
+        ("client", dataclasses.replace(plenty, memory=memory), memory // kept(PLAN)),
+        ("server", plenty, MOST_AHEAD),
+        ("provider", plenty, MOST_AHEAD),
+    ):
+        check_ahead(MODEL.public, dataclasses.replace(options, ahead=most), role)
+        with pytest.raises(InputError, match=f"prepare at most {most} ahead"):
+            check_ahead(MODEL.public, dataclasses.replace(options, ahead=most + 1), role)
 
 
 @pytest.mark.parametrize(

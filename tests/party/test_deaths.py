@@ -12,7 +12,7 @@ from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.session import Options
 
-MODEL = small_model()
+MODEL, OPTIONS = small_model(), Options(timeout=60.0)
 
 
 class Mortal(MemoryConnector):
@@ -59,16 +59,25 @@ def test_a_death_in_the_middle_ends_everything(victim, moment, caplog):
     assert "session ended" in caplog.text
 
 
-def test_reasons_carry_no_values(caplog, monkeypatch):
+@pytest.mark.parametrize(
+    "place, told",
+    [
+        ("protocol.input_output.Input.serve", "the server ended the session: ZeroDivisionError in this party"),
+        ("protocol.input_output.Input.infer", "the client ended the session: ZeroDivisionError in the client"),
+        ("party.offered.Offer.find", "the server ended the session: ZeroDivisionError in this party"),
+    ],
+)
+def test_reasons_carry_no_values(place, told, caplog, monkeypatch):
     """An error that is not threepc's own is told by its type alone: its text may quote what a party computed with."""
 
     def explode(*_):
         raise ZeroDivisionError("secret 12345")
 
     monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
-    with caplog.at_level(logging.DEBUG), serving(connector := MemoryConnector(), MODEL, Options(timeout=60.0)):
-        session = ClientSession(connector, Options(timeout=60.0))
-        monkeypatch.setattr("threepc.protocol.input_output.Input.serve", explode)
-        with pytest.raises(RunError, match="the server ended the session: ZeroDivisionError in this party") as caught:
-            session.infer(images())
-    assert "12345" not in str(caught.value) + caplog.text
+    with caplog.at_level(logging.DEBUG), serving(connector := MemoryConnector(), MODEL, OPTIONS):
+        session = None if "find" in place else ClientSession(connector, OPTIONS)
+        monkeypatch.setattr(f"threepc.{place}", explode)
+        with pytest.raises((RunError, ZeroDivisionError)) as caught:
+            (session or ClientSession(connector, OPTIONS)).infer(images())
+    heard = caplog.text + str(caught.value) * isinstance(caught.value, RunError)
+    assert told in heard and "12345" not in heard

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tests.protocol.harness import CUTS, Trio, edges, opened, values_up_to, without_zeros
 from threepc.kernels.gate import Cut
+from threepc.kernels.packing import TILE, unpack
 from threepc.kernels.product import MOST_LIFTED
+from threepc.prf import Purpose
 from threepc.protocol.product import Product, Shape, spread
 from threepc.ring import word_of
 
@@ -155,3 +157,29 @@ def test_declared_cost(bits):
     assert cost.offline == {"provider->server": 512 * (bits + shift)}
     assert cost.online == {"server->client": 512 * (bits + kept) + 8 * bits, "client->server": 512 * (bits + 1)}
     assert cost.messages == 2
+
+
+@pytest.mark.parametrize("bits", (48, 32))
+def test_what_is_dealt_comes_from_consecutive_parts_of_the_streams(bits):
+    """Every word that pads anything is drawn once: all that P deals for factors of zeros is made again from its streams, read from their beginning on."""
+    (shift, kept), shape, trio = CUTS[bits], (1, 1, TILE // 64 + 44, 64), Trio()
+    protocol, word = Product(0, (shape, shape), shape, Cut(bits, shift, kept)), word_of(bits)
+    protocol.deal(trio.provider, [np.zeros(shape, word)] * 2)
+    message, size, pads_at = trio.dealt[0].sent[0][2][0].view(np.uint8), np.dtype(word).itemsize, 0
+    drawn = {(pair, purpose): octets for pair, stream in trio.streams.items() for purpose, octets in stream.drawn}
+    pads = drawn["PC", Purpose.PRODUCT]
+    masks, d = drawn["PS", Purpose.OPENING].view(word_of(kept)), drawn["PC", Purpose.ACTIVATION].view(word)
+    for begin in range(0, protocol.count, TILE):
+        tile = slice(begin, min(begin + TILE, protocol.count))
+        count = tile.stop - begin
+        t, w, _ = np.split(pads[pads_at:], np.cumsum([size * count, 4 * count]))
+        t, w, pads_at = t.view(word), w.view(np.uint32).astype(word), pads_at + TILE * (size + 4)
+        r = masks[tile].astype(word) & word((1 << kept) - 1)
+        carry = r >> word(kept - 1)
+        chosen = carry & (w >> word(31))
+        wanted = (chosen << word(kept)) - r - d[tile] - t, carry - chosen - chosen - (w & word((1 << MOST_LIFTED) - 1))
+        part = message[begin // 8 * (bits + shift) : tile.stop // 8 * (bits + shift)]
+        for words, own, width in zip(wanted, np.split(part, [count // 8 * bits]), (bits, shift), strict=True):
+            dealt = np.empty(count, word)
+            unpack(own, count, width, dealt)
+            assert np.array_equal(dealt, words & word((1 << width) - 1))
