@@ -6,9 +6,11 @@ from tests.mutations.ahead import AHEAD
 from tests.mutations.deeper_truncations import DEEPER_TRUNCATIONS
 from tests.mutations.jobs import JOBS
 from tests.mutations.mutation import mutation as _mutation
+from tests.mutations.peers import PEERS
 from tests.mutations.pieces import PIECES
 from tests.mutations.plans import PLANS
 from tests.mutations.six_messages import SIX_MESSAGES
+from tests.mutations.tiles import TILES
 from tests.mutations.two_messages import TWO_MESSAGES
 from tests.mutations.weights import WEIGHTS
 
@@ -387,4 +389,6 @@ MUTATIONS = (
     *PLANS,
     *WEIGHTS,
     *AHEAD,
+    *PEERS,
+    *TILES,
 )

@@ -136,6 +136,15 @@ def test_a_key_revoked_before_its_connection_is_accepted(tcp):
         client.receive(PATIENCE)
 
 
+def test_a_message_under_another_key_is_none_of_the_connection(tcp, monkeypatch):
+    """As where a peer has gone, and another one takes the name that it had at the socket before its loss is known."""
+    client, server = tcp.pair()
+    monkeypatch.setattr(zmq_sockets, "user_id", lambda _: STRANGER.public)
+    client.send([b"of somebody else"])
+    with client, server, pytest.raises(RunError, match="was taken over by another key"):
+        server.receive(PATIENCE)
+
+
 @pytest.mark.parametrize(
     "address", ["tcp://host:0", "tcp://a_b.c-d.:7000", "tcp://10.0.0.1:1", "tcp://xn--mller-kva.invalid:7000", "tcp://[2001:db8::1]:65535"]
 )

@@ -1,0 +1,42 @@
+"""Checks of what a peer sends, and of what it is told, each taken away by itself."""
+
+from tests.mutations.mutation import mutation
+
+PACING, CHANNEL, SESSION = "threepc/party/pacing.py", "threepc/transport/channel.py", "threepc/party/session.py"
+CREDIT = ("tests/party/test_pacing.py::test_credit_is_for_what_was_sent_and_for_no_more",)
+CONTROL = ("tests/transport/test_control.py::test_control_messages_are_a_text_and_a_few_bytes",)
+AHEAD = ("tests/party/test_ahead.py::test_however_large_the_budget_the_clients_memory_and_a_number_are_limits",)
+REASONS = ("tests/party/test_deaths.py::test_reasons_carry_no_values",)
+
+PEERS = (
+    mutation("credit for more than was sent", PACING, ("if granted > self._outstanding:", "if False:"), tests=CREDIT),
+    mutation(
+        "credit that is no number", PACING, ('granted = number_field(credit, "bytes")', 'granted = credit.fields["bytes"]'), tests=CREDIT
+    ),
+    mutation(
+        "a control message without a text", CHANNEL, ("if described or not text or text[0]", "if described or text[0]"), tests=CONTROL
+    ),
+    mutation("a control message with a description", CHANNEL, ("if described or not text or", "if not text or"), tests=CONTROL),
+    mutation(
+        "any number of bytes attached to a control message",
+        CHANNEL,
+        (" or sum(part.nbytes for part in attachments) > ATTACHMENT_LIMIT", ""),
+        tests=CONTROL,
+    ),
+    mutation(
+        "any number of small inferences ahead", SESSION, ("min(limit // max(size, 1), MOST_AHEAD)", "limit // max(size, 1)"), tests=AHEAD
+    ),
+    mutation("the client keeps more ahead than its memory", SESSION, ("[(kept(plan), options.memory)] if role", "[] if role"), tests=AHEAD),
+    mutation(
+        "the server is told the text of the client's own error",
+        "threepc/party/client.py",
+        ('f"{type(error).__name__} in the client"', 'f"{error} in the client"'),
+        tests=REASONS,
+    ),
+    mutation(
+        "a stranger is told the text of a party's own error",
+        "threepc/party/listening.py",
+        ('close_all([channel], f"{type(error).__name__} in this party")', 'close_all([channel], f"{error} in this party")'),
+        tests=REASONS,
+    ),
+)
