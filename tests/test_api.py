@@ -147,7 +147,7 @@ def test_what_has_no_report_yet():
         ({"example_input": torch.zeros(1, 3, 11, 13), "ring": 32}, "chooses scales with images"),
         ({"example_input": torch.full((1, 3, 11, 13), float("nan"))}, "gives values that are not finite numbers"),
         ({"example_input": torch.zeros(1, 3, 11, 13, dtype=torch.int32)}, "example_input must be a float tensor"),
-        ({"calibration": np.zeros((1, 3, 11, 13))}, "calibration must be a dense tensor of real numbers, not a ndarray"),
+        ({"calibration": np.zeros((1, 3, 11, 13))}, "calibration must be a dense tensor of real numbers, not an ndarray"),
         ({"relu_spec": "none.json"}, "cannot read the relu spec none.json"),
     ],
 )
@@ -244,7 +244,7 @@ def test_a_client_takes_pil_images_as_files_and_refuses_what_is_ambiguous(tmp_pa
             threepc.InputError, match=r"PIL\.Image\.fromarray\(pixels\).*or ready inputs as a numpy array \(N, 3, 11, 13\), not a"
         ):
             asked_of(other, card, shape)
-    with pytest.raises(threepc.InputError, match=r"not a int$"):
+    with pytest.raises(threepc.InputError, match=r"not an int$"):
         asked_of([3], card, shape)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from threepc.choices import LABEL
 from threepc.console import Display
-from threepc.errors import InputError
+from threepc.errors import InputError, typed
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import check_range
@@ -95,7 +95,7 @@ def _real_numbers(tensor: object, what: str) -> np.ndarray:
     import torch
 
     if not isinstance(tensor, torch.Tensor) or tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta:
-        kind = f"a tensor of {tensor.dtype}, {tensor.layout}" if isinstance(tensor, torch.Tensor) else f"a {type(tensor).__name__}"
+        kind = f"a tensor of {tensor.dtype}, {tensor.layout}" if isinstance(tensor, torch.Tensor) else typed(tensor)
         raise InputError(f"{what} must be a dense tensor of real numbers, not {kind}")
     numbers: np.ndarray = tensor.detach().to("cpu", torch.float32).numpy()
     return numbers

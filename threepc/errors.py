@@ -42,6 +42,12 @@ class RunError(ThreepcError):
         return (self.cause or self.kind) in ("silent", "lost", "stopped")
 
 
+def typed(value: object) -> str:
+    """The type of a value, with its article, for a message that refuses it."""
+    name = type(value).__name__
+    return f"{'an' if name.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {name}"
+
+
 EXTRAS = {
     "torch": "server",
     "mmcls": "mmlab",

@@ -172,7 +172,7 @@ def test_the_python_client_asks_for_several_at_once(deployment, here):
 
 def test_the_python_client_opens_a_session_by_itself(deployment, here):
     client = api.Client(deployment[0])
-    with pytest.raises(api.InputError, match=r"ready inputs as a numpy array \(N, 3, 8, 10\), not a ndarray of shape \(1, 3, 8, 8\)"):
+    with pytest.raises(api.InputError, match=r"ready inputs as a numpy array \(N, 3, 8, 10\), not an ndarray of shape \(1, 3, 8, 8\)"):
         client.predict(np.zeros((1, 3, 8, 8), np.float32))
     assert client.predict("two.png").shape == (1, 4)
 

@@ -85,7 +85,7 @@ def test_a_factory_may_describe_its_module(factories):
 
 def test_what_a_factory_may_not_do(factories):
     for name, message in {
-        f"{factories}:number": "returned a int, not a torch module",
+        f"{factories}:number": "returned an int, not a torch module",
         f"{factories}:misdescribed": "model_card must be a threepc.card.ModelCard",
         f"{factories}:lazy": f"what {factories}:lazy returned has lazy modules that have seen no input yet: call it once",
         f"{factories}:constant": "has no function constant",

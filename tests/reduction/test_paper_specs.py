@@ -83,7 +83,7 @@ def test_import_maps_layers_in_order_and_clips(arrays, write):
     "content, message",
     [
         ({}, "holds no dict from 1 to 1000"),
-        ({1: [[1, 1]]}, "holds a int where a layer name"),
+        ({1: [[1, 1]]}, "holds an int where a layer name"),
         ({"stem": 3}, "'stem' is not an integer array"),
         ({"stem": [[1, 2, 3]]}, "'stem' is not an integer array"),
         ({"stem": [[1, 1 << 70]]}, "'stem' is not an integer array"),

@@ -129,7 +129,7 @@ def test_bad_inputs_are_refused_and_the_session_goes_on(role, name, value, messa
 
 
 def test_a_share_that_is_none():
-    with pytest.raises(InputError, match="bias: must be a share of bank's, not a ndarray"):
+    with pytest.raises(InputError, match="bias: must be a share of bank's, not an ndarray"):
         ServerPart(PROGRAM, dict, lambda _: None).words({"w": arrays()[1], "bias": arrays()[2]})
     with pytest.raises(InputError, match="bias: a share for the server is a message of 512 bytes"):
         ServerPart(PROGRAM, dict, lambda _: None).words({"w": arrays()[1], "bias": b"short"})

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from threepc.errors import InputError
+from threepc.errors import InputError, typed
 from threepc.files import parse_json
 from threepc.graph.activations import takes_patches
 from threepc.graph.kinds import (
@@ -257,7 +257,7 @@ def _check_node(node: Node, inner: bool, shapes: dict[str, Shape]) -> None:
 
 def _shown(value: Any) -> str:
     """A stranger's value in an error message: a text, escaped and cut off, or what else it is."""
-    return repr(value[:MAX_NAME]) if isinstance(value, str) else f"a {type(value).__name__}"
+    return repr(value[:MAX_NAME]) if isinstance(value, str) else typed(value)
 
 
 def _check_attributes(node: Node) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from threepc.errors import InputError, missing
+from threepc.errors import InputError, missing, typed
 
 NAMES_SHOWN = 3
 WRAPPERS = (
@@ -95,7 +95,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # of a damaged file torch raises whatever the damage leads to
         raise InputError(f"checkpoint {path} is damaged or not a PyTorch checkpoint") from error
     if not isinstance(checkpoint, Mapping):
-        raise InputError(f"checkpoint {path} holds a {type(checkpoint).__name__}, not a state dict")
+        raise InputError(f"checkpoint {path} holds {typed(checkpoint)}, not a state dict")
     return checkpoint
 
 

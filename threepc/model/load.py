@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from threepc.errors import InputError
+from threepc.errors import InputError, typed
 from threepc.graph.modes import require_traceable
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.mmlab.build import build
@@ -142,7 +142,7 @@ def _call_factory(config: str, checkpoint: str | Path | None, seed: int) -> tupl
         except (Exception, SystemExit) as error:  # foreign code runs here
             raise InputError(f"{config}: the factory {config.partition(':')[2]} raised {_told(error)}") from error
     if not isinstance(module, nn.Module):
-        raise InputError(f"{config} returned a {type(module).__name__}, not a torch module")
+        raise InputError(f"{config} returned {typed(module)}, not a torch module")
     require_traceable(module, f"what {config} returned")
     if checkpoint is not None:
         load_checkpoint(module, checkpoint)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threepc.errors import InputError
+from threepc.errors import InputError, typed
 from threepc.graph.relu_spec import IDENTITY, ZERO, ReluSpec, relu_nodes
 from threepc.mmlab import array_pickle
 
@@ -32,7 +32,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _name(path: Path, name: Any) -> str:
     if not isinstance(name, str):
-        raise InputError(f"{path}: holds a {type(name).__name__} where a layer name is expected")
+        raise InputError(f"{path}: holds {typed(name)} where a layer name is expected")
     return name
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 import numpy as np
 from PIL import Image
 
-from threepc.errors import InputError, RunError, ThreepcError
+from threepc.errors import InputError, RunError, ThreepcError, typed
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard
 from threepc.images.read import check_range, load_images, read_image
@@ -53,8 +53,8 @@ def asked_of(images: Images, card: ModelCard, shape: tuple[int, ...]) -> list[As
     """Inputs of whatever `Client.predict` takes. Raises InputError for anything else, with the conversion to use."""
     if hasattr(images, "detach") or (isinstance(images, np.ndarray) and images.shape[1:] != shape):
         advice = "image files, PIL images (of uint8 pixels (H, W, 3): PIL.Image.fromarray(pixels)), or ready inputs as a numpy array"
-        what = f"{type(images).__name__} of shape {tuple(images.shape)}"  # type: ignore[union-attr]  # a tensor or an array
-        raise InputError(f"images must be {advice} (N, {', '.join(map(str, shape))}), not a {what}")
+        what = f"{typed(images)} of shape {tuple(images.shape)}"  # type: ignore[union-attr]  # a tensor or an array
+        raise InputError(f"images must be {advice} (N, {', '.join(map(str, shape))}), not {what}")
     if isinstance(images, np.ndarray):
         return [Asked(np.atleast_1d(images))]
     grey, asked = card.preprocessing.channels == 1, []
@@ -67,7 +67,7 @@ def asked_of(images: Images, card: ModelCard, shape: tuple[int, ...]) -> list[As
         elif isinstance(image, str | Path):
             asked.append(Asked(load_images([image], card.preprocessing, shape)))
         else:
-            raise InputError(f"images must be image files, PIL images or one numpy array of ready inputs, not a {type(image).__name__}")
+            raise InputError(f"images must be image files, PIL images or one numpy array of ready inputs, not {typed(image)}")
     if not asked:
         raise InputError("no image given")
     return asked

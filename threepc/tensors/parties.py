@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from threepc.errors import InputError, RunError, ThreepcError
+from threepc.errors import InputError, RunError, ThreepcError, typed
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party import three_hosts
 from threepc.party.client import ClientSession
@@ -117,7 +117,7 @@ def _part(program: Program, declared: Input, value: object, of_party: Callable[[
     if not declared.is_shared:
         return program.encoded(declared.name, value)
     if not isinstance(value, bytes):
-        raise InputError(f"{declared.name}: must be a share of {declared.owner}'s, not a {type(value).__name__}")
+        raise InputError(f"{declared.name}: must be a share of {declared.owner}'s, not {typed(value)}")
     try:
         words = of_party(value, math.prod(declared.shape), program.public.precision.bits)
     except InputError as error:

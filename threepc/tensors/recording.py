@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from threepc.errors import InputError
+from threepc.errors import InputError, typed
 from threepc.graph.ir import Node
 from threepc.graph.kinds import MAX_SIDE, infer_shape
 
@@ -72,7 +72,7 @@ def cells(shape: Sequence[int]) -> tuple[int, int, int]:
 def limit_of(what: str, value: object) -> float:
     """A limit as a float. Raises InputError, naming `what`, unless it is a finite number above 0."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise InputError(f"{what}: a limit is a finite number above 0, not a {type(value).__name__}")
+        raise InputError(f"{what}: a limit is a finite number above 0, not {typed(value)}")
     try:
         size = float(value)
     except OverflowError:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from threepc.errors import InputError
+from threepc.errors import InputError, typed
 from threepc.graph.ir import signed
 from threepc.graph.kinds import MAX_KERNEL, MAX_SIDE
 from threepc.graph.moves import are_bounded, simplified
@@ -296,7 +296,7 @@ class Labels:
 def constant(trace: Trace, value: object) -> Tensor:
     """An array that everybody knows. Raises InputError for anything but finite real numbers."""
     if isinstance(value, str | bytes) or not isinstance(value, Real | np.ndarray | Sequence):
-        raise InputError(f"an operand must be a tensor of this job, a number or an array, not a {type(value).__name__}")
+        raise InputError(f"an operand must be a tensor of this job, a number or an array, not {typed(value)}")
     try:
         numbers = np.asarray(value, np.float64)
     except (TypeError, ValueError):
