@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import InputError
-from threepc.plan.precision import FRACTION, WIDEST_WINDOW, Precision
+from threepc.plan.precision import FRACTION, WIDEST_WINDOW, Precision, span
 
 
 @pytest.mark.parametrize("bits", FRACTION)
@@ -105,3 +105,7 @@ def test_a_strangers_description_is_checked(change, reason):
 def test_other_things_are_refused(data):
     with pytest.raises(InputError, match="expected the keys"):
         Precision.from_plain(data)
+
+
+def test_one_number_is_no_span():
+    assert span({18: 0}) == "18" and span([18, 16, 17]) == "16 to 18"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from threepc.console import megabytes, new_table, print_table, say
+from threepc.plan.precision import span
 from threepc.tasks.inspect import Inspection
 
 
@@ -49,7 +50,7 @@ def show(inspection: Inspection) -> None:
     )
     if plain["weight_frac_bits"]:
         bits = plain["weight_frac_bits"].values()
-        say(f"fractional bits of weights by layer: {min(bits)} to {max(bits)} (--json lists them)")
+        say(f"fractional bits of weights by layer: {span(bits)} (--json lists them)")
     say(f"{plain['relus']:,} ReLUs, {plain['drelus']:,} decisions (DReLUs); max pooling apart")
     say(
         f"{megabytes(sums['total'])} MB: {megabytes(sums['offline'])} offline, {megabytes(sums['online'])} online; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -30,6 +30,12 @@ DEEPEST_TRUNCATION = 24
 
 MOST_WEIGHT_BITS = 30
 """Largest number of fractional bits of weights. What a truncation leaves of more than 16 stays with the activations that follow."""
+
+
+def span(numbers: Collection[int]) -> str:
+    """The least and the largest of whole numbers for people, or the one that they are."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class Precision:
         """What is compared, in words."""
         if self.compared and self.window is None:
             widths = [width for _, width in self.compared.values()]
-            return f"signs by {min(widths)} to {max(widths)} bits"
+            return f"signs by {span(widths)} bits"
         low, high = self.product_window
         return f"signs from bits {low} to {high - 1}"
 
