@@ -233,10 +233,32 @@ def test_inputs_and_opsets_that_do_not_fit_are_refused(tmp_path):
         (single("Relu", (2, 6)), r"has the inputs x float \(2, 6\); threepc needs one, a float tensor \(N, C, H, W\)$"),
         (single("Relu", opset=6), r"is of opset 6; threepc reads opset 7 to "),
         (single("Relu", opset=4000), r"is of opset 4000; threepc reads opset 7 to "),
+        (onnx.ModelProto(ir_version=9), r"is not an ONNX file, or a damaged one: it does not say of which opset it is$"),
+        (
+            single("DynamicQuantizeLinear", outputs=3),
+            r": DynamicQuantizeLinear \(1\); the network was quantised: export it as it was before, ",
+        ),
     ]:
         onnx.save(model, tmp_path / "one.onnx")
         with pytest.raises(InputError, match=said):
             onnx_file.load(tmp_path / "one.onnx")
+
+
+def test_what_is_no_file_of_a_network_is_called_what_it_is(tmp_path):
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "folder.onnx").mkdir()
+    for name, said in (
+        ("empty", "is empty: nothing was written to it"),
+        ("folder", "is a folder, and no ONNX file$"),
+        ("none", "does not exist$"),
+    ):
+        with pytest.raises(InputError, match=rf"{name}\.onnx {said}"):
+            load_model(str(tmp_path / f"{name}.onnx"))
+    with (
+        pytest.raises(InputError, match=r"^https://a\.b/net\.onnx is an address on the net"),
+        threepc.local("https://a.b/net.onnx", torch.zeros(1, 3, 8, 8)),
+    ):
+        pass
 
 
 def test_damaged_files_are_refused_in_a_line(tmp_path, residual):

@@ -105,8 +105,10 @@ def load(path: Path) -> tuple[nn.Module, tuple[int | None, ...]]:
     except ImportError:
         raise missing("onnx") from None
     if not path.is_file():
-        raise InputError(f"{path} does not exist")
+        raise InputError(f"{path} is a folder, and no ONNX file" if path.is_dir() else f"{path} does not exist")
     try:
+        if not path.stat().st_size:
+            raise InputError(f"{path} is empty: nothing was written to it, or it was not downloaded")
         model = onnx.load_model(path, load_external_data=False)
         _load_weights_beside(model, path)
         model = inliner.inline_local_functions(model)
@@ -157,6 +159,8 @@ def _opset(model: Any, path: Path) -> int:
 
     version = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 0)
     newest = onnx.defs.onnx_opset_version()
+    if not version:
+        raise InputError(f"{path} is not an ONNX file, or a damaged one: it does not say of which opset it is")
     if not OLDEST_OPSET <= version <= newest:
         raise InputError(f"{path} is of opset {version}; threepc reads opset {OLDEST_OPSET} to {newest}")
     return int(version)
@@ -206,8 +210,14 @@ def _sequence(graph: Any, opset: int, constants: dict[str, np.ndarray], path: Pa
             constants |= zip(node.output, _evaluate(node, opset, [constants.get(operand) for operand in node.input]), strict=False)
     if unknown:
         counted = ", ".join(f"{kind} ({count})" for kind, count in unknown.most_common())
-        raise InputError(f"{path} has operations that threepc has no translation of: {counted}")
+        quantised = any(part in kind for kind in unknown for part in _QUANTISED)
+        cure = "; the network was quantised: export it as it was before, in floating point, which threepc rounds by itself" * quantised
+        raise InputError(f"{path} has operations that threepc has no translation of: {counted}{cure}")
     return sequence
+
+
+_QUANTISED = ("QuantizeLinear", "QLinear", "Integer")
+"""What is in the names of operations on whole numbers that stand for real ones."""
 
 
 _OF_SHAPES = frozenset(
