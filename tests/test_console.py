@@ -98,3 +98,12 @@ def test_a_narrow_terminal_loses_no_column(monkeypatch, capsys):
     header, _, row, _ = capsys.readouterr().out.splitlines()
     assert header.split() == ["link", "setup", "offline", "online", "total", "MB", "messages"]
     assert row.split() == ["client", "->", "server", "12.35", "12.35", "12.35", "24.69", "1"]
+
+
+@pytest.mark.parametrize("width", range(38, 50))
+def test_words_that_name_rows_are_never_folded(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = console.new_table("", "offline", "online", "setup, once", right=("offline", "online", "setup, once"), words=("",))
+    table.add_row("megabytes", "1,406", "642", "1234.50")
+    console.print_table(table)
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["megabytes", "1,406", "642", "1234.50"]

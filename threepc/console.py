@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Self
 
@@ -104,16 +104,23 @@ def say(text: str = "") -> None:
     print(text, flush=True)  # noqa: T201 - the one place that prints
 
 
+@contextmanager
+def printing_apart(apart: bool) -> Iterator[None]:
+    """While it lasts, what anybody prints goes to standard error, where `apart`: a network's own code may print, and a program reads standard output."""
+    with redirect_stdout(sys.stderr) if apart else nullcontext():
+        yield
+
+
 def say_json(value: object) -> None:
     """For programs, on standard output."""
     say(json.dumps(value, indent=1, allow_nan=False))
 
 
-def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """A table in the style of all of them; `right` names the columns of numbers. Texts are folded where it is too wide."""
+def new_table(*columns: str, right: Sequence[str] = (), words: Sequence[str] = ()) -> Table:
+    """A table in the style of all of them; `right` names the columns of numbers, `words` those of single words. Other texts are folded where it is too wide."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1), collapse_padding=True)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in right)
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in (*right, *words))
     return table
 
 

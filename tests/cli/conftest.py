@@ -30,6 +30,17 @@ def sorts():
     net.model_card = ModelCard("sorts", Preprocessing((6, 7)))
     return net
 
+class Talks(nn.Module):
+    def forward(self, x):
+        print("here I am")
+        return x
+
+def talks():
+    print("I am made")
+    net = small()
+    net.insert(1, Talks())
+    return net
+
 def fails():
     net = nn.Sequential(nn.Flatten(), nn.Linear(5, 5))
     net.model_card = ModelCard("fails", Preprocessing((6, 7)))

@@ -29,6 +29,14 @@ def test_json_is_all_that_standard_output_has(config, capsys, tmp_path):
         captured = capsys.readouterr()
         assert json.loads(captured.out) == json.loads((tmp_path / "r.json").read_text())
         assert "ReLUs an image" in captured.err
+    talks = config.replace(":small", ":talks")
+    for command, said in (
+        (["run", talks, "--input", "a.png", "--transport", "memory", "--compare"], "here I am"),
+        (["inspect", talks], "I am made"),
+    ):
+        assert main.status([*command, "--json"]) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["model"] == "small" and f"{said}\n" in captured.err
     assert main.status(["spec", "uniform", "2x2", config, "--output", "spec.json"]) == 0
     capsys.readouterr()
     assert main.status(["spec", "show", "spec.json", config, "--json"]) == 0

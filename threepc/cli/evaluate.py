@@ -65,10 +65,11 @@ def evaluate(config: str, checkpoint: Path | None, results: Path, as_json: bool,
     CONFIG is mmcls:NAME, mmseg:NAME, or an MMLab config file. Without CHECKPOINT the weights are random.
     """
     from threepc.cli.show_evaluation import show
-    from threepc.console import Display, say_json
+    from threepc.console import Display, printing_apart, say_json
     from threepc.tasks.evaluate import EvaluateOptions
     from threepc.tasks.evaluate import evaluate as run
 
     settings = take_settings(options)
-    summary = run(EvaluateOptions(config, checkpoint, results, settings=settings, **options), Display(notes_apart=as_json))
+    with printing_apart(as_json):
+        summary = run(EvaluateOptions(config, checkpoint, results, settings=settings, **options), Display(notes_apart=as_json))
     say_json(summary) if as_json else show(summary, results)

@@ -34,7 +34,9 @@ def inspect(config: str, checkpoint: Path | None, batch: int, size: tuple[int, i
     CHECKPOINT the weights are random; an ONNX file holds its own.
     """
     from threepc.cli.show_inspection import show, show_json
-    from threepc.console import Display
+    from threepc.console import Display, printing_apart
     from threepc.tasks.inspect import inspect as look
 
-    (show_json if as_json else show)(look(config, checkpoint, take_settings(options), batch, size, Display()))
+    with printing_apart(as_json):
+        inspection = look(config, checkpoint, take_settings(options), batch, size, Display())
+    (show_json if as_json else show)(inspection)

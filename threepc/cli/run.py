@@ -91,7 +91,7 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
     CONFIG is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, an MMLab config or ONNX file, or package.module:factory. Without
     CHECKPOINT the weights are random; an ONNX file holds its own.
     """
-    from threepc.console import Display
+    from threepc.console import Display, printing_apart
     from threepc.tasks.run import run as run_three_parties
     from threepc.tasks.simulate import run_reproducibly
 
@@ -100,10 +100,9 @@ def run(phases: str, budget: float | None, debug_seed: int | None, compare: bool
     most = None if budget is None else round(budget * 1e6)
     wanted = _run_options(options, compare=compare or layers, layers=layers, separate=phases == "separate", budget=most)
     display = Display(notes_apart=as_json)
-    if debug_seed is None:
-        _show(run_three_parties(wanted, display), wanted, "secure", as_json)
-    else:
-        _show(run_reproducibly(wanted, debug_seed, display), wanted, "not private", as_json)
+    with printing_apart(as_json):
+        outcome = run_three_parties(wanted, display) if debug_seed is None else run_reproducibly(wanted, debug_seed, display)
+    _show(outcome, wanted, "secure" if debug_seed is None else "not private", as_json)
 
 
 @click.command(cls=Command, short_help="A secure run's arithmetic in the clear.")
@@ -116,11 +115,13 @@ def simulate(seed: int | None, as_json: bool, **options: Any) -> None:
     CONFIG is mmcls:NAME, mmseg:NAME, timm:NAME, torchvision:NAME, an MMLab config or ONNX file, or package.module:factory. Without
     CHECKPOINT the weights are random; an ONNX file holds its own.
     """
-    from threepc.console import Display
+    from threepc.console import Display, printing_apart
     from threepc.tasks.simulate import run_twin
 
     wanted = _run_options(options, compare=True)
-    _show(run_twin(wanted, seed, Display(notes_apart=as_json)), wanted, "simulated", as_json)
+    with printing_apart(as_json):
+        outcome = run_twin(wanted, seed, Display(notes_apart=as_json))
+    _show(outcome, wanted, "simulated", as_json)
 
 
 def _show(outcome: Outcome, options: RunOptions, way: str, as_json: bool) -> None:

@@ -147,7 +147,7 @@ def _segmentations(outcome: Outcome) -> Table:
 
 def _figures(report: dict[str, Any]) -> Table:
     phases = ("offline", "online", "total", "setup")
-    table = new_table("", *phases[:3], "setup, once", right=(*phases, "setup, once"))
+    table = new_table("", *phases[:3], "setup, once", right=(*phases, "setup, once"), words=("",))
     table.add_row("seconds", *(f"{report['seconds'][phase]:.2f}" for phase in phases))
     table.add_row("megabytes", *(megabytes(report["bytes"][phase]) for phase in phases))
     return table

@@ -61,12 +61,13 @@ def tune(config: str, checkpoint: Path | None, as_json: bool, **options: Any) ->
     decides what is cheap, without it the bytes. CONFIG and CHECKPOINT are those of 'threepc run'.
     """
     from threepc.cli.show_tuning import show
-    from threepc.console import Display, say_json
+    from threepc.console import Display, printing_apart, say_json
     from threepc.errors import RunError
     from threepc.tasks.tune import TuneOptions
     from threepc.tasks.tune import tune as search
 
-    tuning = search(TuneOptions(config, checkpoint, **options), Display(notes_apart=as_json))
+    with printing_apart(as_json):
+        tuning = search(TuneOptions(config, checkpoint, **options), Display(notes_apart=as_json))
     say_json(tuning.to_plain()) if as_json else show(tuning)
     if tuning.best is None:
         raise RunError(f"no setting loses at most {tuning.options.loss:.3g} of the labels on these images: allow a larger --loss")
