@@ -17,6 +17,7 @@ from rich.console import Console
 from threepc.choices import LABEL
 from threepc.console import Display
 from threepc.errors import InputError, typed
+from threepc.files import local_path
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import check_range
@@ -159,7 +160,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
 
     name = Path(model).stem if isinstance(model, str | Path) else type(model).__name__
     if isinstance(model, str | Path):
-        model, _ = load_onnx(Path(model))
+        model, _ = load_onnx(local_path(model))
     card, scales = _card_and_scales(name, example_input, calibration, ring)
     settings = Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin, relu_messages, network, links)
     assembled = assemble(model, example_input, card, settings)

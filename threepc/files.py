@@ -112,3 +112,10 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"the number {text[:20]} is too large")
     return number
+
+
+def local_path(given: str | Path) -> Path:
+    """What was given, as a path. Raises InputError, quoting it, for an address on the net, which a path would spell otherwise."""
+    if isinstance(given, str) and "://" in given:
+        raise InputError(f"{given} is an address on the net; threepc downloads nothing: save the file, and name that")
+    return Path(given)

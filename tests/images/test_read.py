@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from threepc.errors import InputError
@@ -166,6 +167,16 @@ def test_each_bad_file_is_refused_in_one_line_that_names_it(tmp_path):
         with pytest.raises(InputError, match=message) as caught:
             load_images([tmp_path / name], PLAIN)
         assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["two.gif", "two.webp", "two.png"])
+def test_an_animation_is_refused_and_one_image_of_its_kind_is_read(tmp_path, name):
+    first, second = (Image.fromarray(np.full((6, 7, 3), shade, np.uint8)) for shade in (10, 250))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    with pytest.raises(InputError, match=rf"{name} is an animation of several images: save the one that is meant as a file of its own$"):
+        read_image(tmp_path / name)
+    first.save(tmp_path / name)
+    assert read_image(tmp_path / name).shape == (6, 7, 3)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

@@ -13,6 +13,7 @@ import click
 
 from threepc.choices import NETWORKS, OUT_OF_RANGE, RELU_MESSAGES, REVEAL_FORM, RINGS, TRANSPORTS, read_links
 from threepc.errors import InputError
+from threepc.files import local_path
 
 if TYPE_CHECKING:
     from threepc.model.assemble import Settings
@@ -119,7 +120,15 @@ class Positive(click.FloatRange):
         return number
 
 
-FILE = click.Path(path_type=Path)
+class _File(click.Path):
+    """A path. An address on the net is refused as it was written, before a path spells it otherwise."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        return super().convert(local_path(value), param, ctx)
+
+
+FILE = _File(path_type=Path)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:

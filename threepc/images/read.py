@@ -14,7 +14,7 @@ from PIL import Image
 
 from threepc.choices import OUT_OF_RANGE
 from threepc.errors import InputError
-from threepc.files import read_json
+from threepc.files import local_path, read_json
 from threepc.images.card import ModelCard, Preprocessing
 
 _CV2_INTERPOLATION = {
@@ -40,7 +40,7 @@ def load_images(paths: Sequence[str | Path], preprocessing: Preprocessing, shape
         raise InputError(f"the model takes inputs of shape {shape}, but its preprocessing makes {preprocessing.shape}")
     if not paths:
         raise InputError("no image given")
-    return np.concatenate([_load(Path(path), preprocessing, shape) for path in paths])
+    return np.concatenate([_load(local_path(path), preprocessing, shape) for path in paths])
 
 
 def check_range(images: np.ndarray, card: ModelCard, out_of_range: str, warn: Callable[[str], None], what: str = "the input") -> None:
@@ -62,7 +62,7 @@ def check_range(images: np.ndarray, card: ModelCard, out_of_range: str, warn: Ca
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
     """An image file as uint8 pixels: (H, W, 3) blue first, or (H, W) for `channels` = 1. Raises InputError naming the file."""
-    path = Path(path)
+    path = local_path(path)
     image = _decode(path, cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise InputError(f"{path} is not an image that OpenCV can read (PNG, JPEG, BMP, TIFF, WebP ...), or it is damaged")
@@ -184,10 +184,11 @@ def _decode(path: Path, flag: int) -> np.ndarray | None:
 
 def _check_header(path: Path, data: bytes) -> None:
     """What Pillow finds before the pixels: raises InputError for too many of them, and Pillow's own errors for a PNG that is damaged."""
-    is_png = data.startswith(b"\x89PNG")
+    is_png, moves = data.startswith(b"\x89PNG"), False
     try:
         with warnings.catch_warnings(action="ignore"):  # of a large image, which is the user's own, and of odd tags
             image = Image.open(io.BytesIO(data))
+            moves = image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
             if is_png:
                 image.verify()
     except Image.DecompressionBombError:
@@ -196,6 +197,8 @@ def _check_header(path: Path, data: bytes) -> None:
         if is_png:
             raise
         # another format is OpenCV's to judge
+    if moves:
+        raise InputError(f"{path} is an animation of several images: save the one that is meant as a file of its own")
 
 
 def _read(path: Path) -> bytes:

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from threepc.errors import InputError, typed
+from threepc.files import local_path
 from threepc.graph.modes import require_traceable
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.mmlab.build import build
@@ -87,6 +88,7 @@ def load_model(config: str, checkpoint: str | Path | None = None, seed: int = 0,
     size: (H, W) of the input in pixels where it shall not be the config's own.
     Raises InputError: unknown config (with the nearest names), unsupported model or preprocessing, missing, unsafe or foreign checkpoint.
     """
+    local_path(config)
     assumed, source = False, "seeded random weights (no checkpoint given)" if checkpoint is None else "weights of the checkpoint"
     if config.partition(":")[0] in PACKAGES or Path(config).suffix in (".py", ".json", ".yaml", ".yml"):
         name = config if config.partition(":")[0] in PACKAGES else Path(config).stem
