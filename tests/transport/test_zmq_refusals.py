@@ -1,11 +1,11 @@
 """What ZeroMQ links must refuse: wrong keys, strangers, open directories, addresses in use, too many connections."""
 
+import contextlib
 import os
 import queue
 import socket
 import sys
 import threading
-from contextlib import contextmanager
 
 import pytest
 import zmq
@@ -253,7 +253,7 @@ def test_the_socket_goes_with_its_listener(private, link_to):
     assert not list(private.iterdir())
 
 
-@contextmanager
+@contextlib.contextmanager
 def somebody_waiting(listener):
     """A listener works while some thread waits for it."""
 
@@ -280,6 +280,24 @@ def test_too_many_connections_are_turned_away(private, link_to):
             somebody_waiting(listener),
             pytest.raises(RunError, match=r"the server at .* has too many connections: try again later"),
         ):
+            third.receive(PATIENCE)
+
+
+def test_too_many_connections_of_a_key_are_turned_away_but_for_a_listening_partys():
+    keys = {"authorised": [CLIENT.public, STRANGER.public], "unlimited": [STRANGER.public]}
+    with Listener("tcp://127.0.0.1:0", keys=SERVER, max_of_a_key=2, **keys) as listener, contextlib.ExitStack() as ending:
+
+        def come(own):
+            return ending.enter_context(connect(listener.address, keys=own, server_key=SERVER.public, timeout=PATIENCE, name="the server"))
+
+        for own in (CLIENT, STRANGER, STRANGER, CLIENT, STRANGER):
+            come(own)
+            assert ending.enter_context(listener.accept(PATIENCE)).peer == own.public
+        third = come(CLIENT)
+        refused = pytest.raises(
+            RunError, match=r"the server at .* has 2 connections of this party's key already: end one, or try again later"
+        )
+        with somebody_waiting(listener), refused:
             third.receive(PATIENCE)
 
 
