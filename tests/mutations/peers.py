@@ -2,10 +2,12 @@
 
 from tests.mutations.mutation import mutation
 
+LISTENER, SOCKETS = "threepc/transport/zmq_listener.py", "threepc/transport/zmq_sockets.py"
 PACING, CHANNEL, SESSION = "threepc/party/pacing.py", "threepc/transport/channel.py", "threepc/party/session.py"
 CREDIT = ("tests/party/test_pacing.py::test_credit_is_for_what_was_sent_and_for_no_more",)
 CONTROL = ("tests/transport/test_control.py::test_control_messages_are_a_text_and_a_few_bytes",)
 AHEAD = ("tests/party/test_ahead.py::test_however_large_the_budget_the_clients_memory_and_a_number_are_limits",)
+REFUSALS = "tests/transport/test_zmq_refusals.py"
 REASONS = ("tests/party/test_deaths.py::test_reasons_carry_no_values",)
 
 PEERS = (

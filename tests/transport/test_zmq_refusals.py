@@ -141,8 +141,37 @@ def test_a_message_under_another_key_is_none_of_the_connection(tcp, monkeypatch)
     client, server = tcp.pair()
     monkeypatch.setattr(zmq_sockets, "user_id", lambda _: STRANGER.public)
     client.send([b"of somebody else"])
-    with client, server, pytest.raises(RunError, match="was taken over by another key"):
+    with client, server:
+        for _ in range(2):
+            with pytest.raises(RunError, match="was taken over by another key"):
+                server.receive(PATIENCE)
+            server.deliver([memoryview(b"after the end")])
+
+
+def test_who_was_told_goodbye_is_heard_no_more(tcp):
+    """It may be slow to hang up, or never do; a second greeting would be another connection."""
+    client, server = tcp.pair()
+    server.close()
+    zmq_sockets.send_frames(client._socket, zmq_sockets.HELLO, True)
+    with client, tcp.pair()[0]:  # whose greeting comes behind that
+        assert tcp.listener.accept(0) is None
+
+
+def test_a_goodbye_cannot_disturb_a_terminal(link):
+    client, server = link.pair()
+    zmq_sockets.send_frames(client._socket, [b"", b"left \x1b[2J" + b"x" * 1000], link.encrypted)
+    with client, server, pytest.raises(RunError, match=r" left  \[2Jx{100,200}$"):
         server.receive(PATIENCE)
+
+
+def test_a_message_of_too_many_frames_is_cut_short(monkeypatch):
+    monkeypatch.setattr(zmq_sockets, "FRAMES_LIMIT", 3)
+    with zmq.Context() as context, context.socket(zmq.PAIR) as here, context.socket(zmq.PAIR) as there:
+        here.bind("inproc://frames")
+        there.connect("inproc://frames")
+        for count in (3, 9):
+            there.send_multipart([bytes([i]) for i in range(count)])
+            assert [frame.bytes[0] for frame in zmq_sockets.receive_frames(here)] == [0, 1, count - 1]
 
 
 @pytest.mark.parametrize(
