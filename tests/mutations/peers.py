@@ -41,4 +41,43 @@ PEERS = (
         ('close_all([channel], f"{type(error).__name__} in this party")', 'close_all([channel], f"{error} in this party")'),
         tests=REASONS,
     ),
+    mutation(
+        "a message under another key is of the connection",
+        LISTENER,
+        ("elif peer != connection.peer:", "elif False:"),
+        tests=(f"{REFUSALS}::test_a_message_under_another_key_is_none_of_the_connection",),
+    ),
+    mutation(
+        "what comes after a connection's end is received",
+        LISTENER,
+        ("        if self._end is None:\n            if self.wire", "        if True:\n            if self.wire"),
+        tests=(f"{REFUSALS}::test_a_message_under_another_key_is_none_of_the_connection",),
+    ),
+    mutation(
+        "any number of connections of one key",
+        LISTENER,
+        ("and self._count(peer) > self._max_of_a_key:", "and False:"),
+        tests=(f"{REFUSALS}::test_too_many_connections_of_a_key_are_turned_away_but_for_a_listening_partys",),
+    ),
+    mutation(
+        "who was told goodbye may greet again",
+        LISTENER,
+        ("            if identity not in self._dismissed:\n", "            if True:\n"),
+        tests=(f"{REFUSALS}::test_who_was_told_goodbye_is_heard_no_more",),
+    ),
+    mutation(
+        "a goodbye is shown as it is",
+        SOCKETS,
+        (
+            'return printable(frames[1].bytes[:REASON_LIMIT].decode(errors="replace"))',
+            'return frames[1].bytes[:REASON_LIMIT].decode(errors="replace")',
+        ),
+        tests=(f"{REFUSALS}::test_a_goodbye_cannot_disturb_a_terminal",),
+    ),
+    mutation(
+        "a message has any number of frames",
+        SOCKETS,
+        ("        if len(frames) < FRAMES_LIMIT:\n", "        if True:\n"),
+        tests=(f"{REFUSALS}::test_a_message_of_too_many_frames_is_cut_short",),
+    ),
 )

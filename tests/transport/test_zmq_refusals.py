@@ -142,7 +142,7 @@ def test_a_message_under_another_key_is_none_of_the_connection(tcp, monkeypatch)
     monkeypatch.setattr(zmq_sockets, "user_id", lambda _: STRANGER.public)
     client.send([b"of somebody else"])
     with client, server:
-        for _ in range(2):
+        for _ in range(3):
             with pytest.raises(RunError, match="was taken over by another key"):
                 server.receive(PATIENCE)
             server.deliver([memoryview(b"after the end")])
