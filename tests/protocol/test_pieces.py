@@ -13,7 +13,7 @@ from threepc.model.served import PublicModel
 from threepc.plan.messages import LEAST_PIECE, candidates
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import deciding, fingerprint, schedule
-from threepc.protocol.pieces import MOST, InPieces, channels
+from threepc.protocol.pieces import CHANNELS, MOST, ROWS, InPieces, evenly
 from threepc.protocol.steps import MaxPoolStep, ReluStep
 
 
@@ -73,18 +73,18 @@ def test_messages_of_pieces_go_in_turn():
             assert sent == ops * 2
 
 
-@given(st.integers(1, 70), st.integers(1, MOST))
+@given(st.integers(1, 70), st.integers(1, MOST[ROWS]))
 def test_channels_of_pieces(count, pieces):
-    found = [index for piece in channels(count, pieces) for index in range(count)[piece]]
+    found = [index for piece in evenly(count, pieces) for index in range(count)[piece]]
     assert found == list(range(count))
-    assert len(channels(count, pieces)) == min(count, pieces) and all(piece.stop > piece.start for piece in channels(count, pieces))
+    assert len(evenly(count, pieces)) == min(count, pieces) and all(piece.stop > piece.start for piece in evenly(count, pieces))
 
 
 def test_a_layer_has_no_more_pieces_than_channels_or_than_are_of_use():
     net = Builder(3, 16, 16)
     graph, _ = net.output(net.conv(net.relu(net.conv(net.relu(net.conv("input", 2)), 40)), 2))
     first, second = pieces_of(schedule(graph, Precision(), piece=10))
-    assert isinstance(first, InPieces) and (len(first.parts), len(second.parts)) == (2, MOST)
+    assert isinstance(first, InPieces) and (len(first.parts), len(second.parts)) == (2, MOST[CHANNELS])
     ops = [part.op for part in (*first.parts, *second.parts)]
     assert len(set(ops)) == len(ops)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -12,9 +12,12 @@ from threepc.errors import RunError
 from threepc.graph.outputs import joined
 from threepc.plan.schedule import Plan
 from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.rows import Held
 from threepc.protocol.steps import InputStep, OutputStep, ServerInputStep, ServerOutputStep, Step
 from threepc.protocol.summands import Summand
 from threepc.ring import word_of
+
+Value = TypeVar("Value")
 
 Note = Callable[[int, Step, float], None]
 """Called after each step with its index, itself and the seconds it took."""
@@ -29,8 +32,8 @@ def noting(seconds: list[float]) -> Note:
     return lambda index, _, taken: seconds.__setitem__(index, taken)
 
 
-def _walk(plan: Plan, act: Callable[[Step, list[Summand]], Summand], note: Note, of: type[Step] = OutputStep) -> list[Summand]:
-    values: dict[str, Summand] = {}
+def _walk(plan: Plan, act: Callable[[Step, list[Value]], Value], note: Note, of: type[Step] = OutputStep) -> list[Value]:
+    values: dict[str, Value] = {}
     for index, step in enumerate(plan.steps):
         began = time.perf_counter()
         values[step.name] = act(step, [values[source] for source in step.sources])
@@ -64,13 +67,13 @@ def serve(server: Server, plan: Plan, note: Note = nothing, given: Mapping[str, 
     given: ring words (N, C, H, W) of the server's own inputs, by name.
     """
 
-    def act(step: Step, inputs: list[Summand]) -> Summand:
+    def act(step: Step, inputs: list[Held]) -> Held:
         if isinstance(step, ServerInputStep):
             words, wanted = (given or {})[step.name], step.result
             if words.shape != wanted.shape or words.dtype != word_of(wanted.bits):  # kernels trust both
                 raise RunError("the server's inputs do not suit the job")
             return words
-        return step.serve(server, inputs)
+        return step.serve_by_rows(server, inputs)
 
     return cast("list[np.ndarray]", _walk(plan, act, note, ServerOutputStep))
 

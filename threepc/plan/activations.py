@@ -9,6 +9,8 @@ from threepc.graph.activations import clip_bounds, clip_slope
 from threepc.graph.ir import Node
 from threepc.kernels.gate import Slopes
 from threepc.plan.scheduler import Scheduler
+from threepc.protocol.pieces import CHANNELS, ROWS
+from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu_layer import OPS, ReluLayer, scaled
 from threepc.protocol.steps import REDUCED, ReluStep, Value
 
@@ -77,12 +79,16 @@ def _append(
     kept = at.is_kept(node, source)
     make, sizes = at.relu(node, width, 0 if steps else at.bits - cut.kept_bits), at.sizes.get(node.name)
 
+    # rows of patches do not end where those of pieces do
+    axis = ROWS if make is QuickRelu and not sizes and value.shape[2] > 1 else CHANNELS
+
     def of(op: int, where: slice) -> ReluLayer:
         n, channels, h, w = value.shape
-        shape, own = (n, len(range(channels)[where]), h, w), sizes and sizes[where]
+        shape = (n, channels, len(range(h)[where]), w) if axis == ROWS else (n, len(range(channels)[where]), h, w)
+        own = sizes and sizes[where]
         return make(op, shape, cut, at.bits, low_bit, width, own, bound, start=first, offset=added, slopes=steps, both=both or kept)
 
-    pieces = None if both or kept else at.in_pieces(value.shape, of, OPS)
+    pieces = None if both or kept else at.in_pieces(value.shape, of, OPS, axis)
     n, channels, h, w = at.shape(node)
     result = Value((n, channels * (1 + kept), h, w), REDUCED, fraction, at.bits)
     ops = OPS * (len(pieces.parts) if pieces else 1)

@@ -33,6 +33,7 @@ from threepc.protocol.steps import (
     PublicStep,
     ServerInputStep,
     ServerOutputStep,
+    SumStep,
     Value,
 )
 from threepc.protocol.summands import Summand
@@ -103,7 +104,7 @@ def _add(at: Scheduler, node: Node) -> None:
         apply = partial(summands.add_signed, factors=[sign << left for sign, left in zip(signs(node), lefts, strict=True)])
     else:
         apply = partial(summands.add, lefts=lefts)
-    at.append(LocalStep, node, node.name, names, value, 0, apply=apply)
+    at.append(SumStep, node, node.name, names, value, 0, apply=apply)
 
 
 def _concat(at: Scheduler, node: Node) -> None:

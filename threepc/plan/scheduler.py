@@ -13,11 +13,12 @@ from threepc.graph.ir import Graph, Node
 from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
+from threepc.kernels.packing import TILE
 from threepc.plan.precision import MAX_TRUNCATION, Precision
 from threepc.protocol.late_relu import WIDEST_LIFT, LateRelu
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.one_level import WIDEST
-from threepc.protocol.pieces import MOST, InPieces, channels
+from threepc.protocol.pieces import CHANNELS, MOST, ROWS, InPieces, evenly
 from threepc.protocol.quick_relu import QuickRelu
 from threepc.protocol.relu import Relu
 from threepc.protocol.relu_layer import OPS, ReluLayer
@@ -27,6 +28,8 @@ from threepc.protocol.summands import every_second
 # Limits on what a stranger's model may ask for, so that nothing is allocated for more; far above what the largest networks take.
 MOST_OPS = 1 << 16
 """Addresses in the parties' streams; one has 24 bits for them."""
+ROWS_OF_PIECE, LEAST_ROWS = 4, TILE // 2
+"""A piece of rows is so much smaller than one of channels, but no smaller than that: the next layer waits for the first pieces alone."""
 MOST_ELEMENTS = 1 << 30
 """Of one value, over the batch."""
 
@@ -80,12 +83,15 @@ class Scheduler:
         make = LateRelu if node.name in self.late and 0 < lifted <= WIDEST_LIFT else Relu
         return partial(make, to_client=True) if node.name in self.to_client else make
 
-    def in_pieces(self, shape: tuple[int, int, int, int], make: Callable[[int, slice], ReluLayer | MaxPool], ops: int) -> InPieces | None:
-        """A layer of that shape in pieces by channels, each with `ops` addresses of its own; None for a small one. make: takes the first of these."""
-        count = min(MOST, shape[1], -(-math.prod(shape) // self.piece)) if self.piece else 1
+    def in_pieces(
+        self, shape: tuple[int, int, int, int], make: Callable[[int, slice], ReluLayer | MaxPool], ops: int, axis: int = CHANNELS
+    ) -> InPieces | None:
+        """A layer of that shape in pieces, each with `ops` addresses of its own; None for a small one. make: takes the first of these, and which of the axis."""
+        size = max(self.piece // ROWS_OF_PIECE, min(self.piece, LEAST_ROWS)) if axis == ROWS else self.piece
+        count = min(MOST[axis], shape[axis], -(-math.prod(shape) // size)) if self.piece else 1
         if count < 2:
             return None
-        return InPieces(tuple(make(self.op + ops * i, where) for i, where in enumerate(channels(shape[1], count))))
+        return InPieces(tuple(make(self.op + ops * i, where) for i, where in enumerate(evenly(shape[axis], count))), axis)
 
     def inputs(self, node: Node) -> list[str]:
         """Names of the values that stand for a node's inputs."""

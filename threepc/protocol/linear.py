@@ -18,6 +18,7 @@ from threepc.kernels.convolution import PackedWeight, convolve, pack_weight
 from threepc.kernels.packing import pack, packed_bytes, padded, unpack
 from threepc.prf import Keystream, Purpose
 from threepc.protocol.cost import Cost
+from threepc.protocol.rows import Rows, rows_of
 from threepc.ring import word_of
 
 
@@ -83,6 +84,31 @@ class Linear:
         words = np.empty(padded(self._weights), word_of(self.bits))
         unpack(message, words.size, self.bits, words)
         return self._pack(words)
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether every window of the kernel reads some of the map's rows, and not padding alone."""
+        return max(self.padding[0], self.padding[2]) < self._reach
+
+    @property
+    def _reach(self) -> int:
+        return self.dilation[0] * (self.weight_shape[2] - 1) + 1
+
+    def apply_by_rows(self, weights: PackedWeight, x: Rows, height: int, bias: np.ndarray | None, threads: int) -> Rows:
+        """As `apply`, of a map of so many rows that come one after the other."""
+        top, left, _, right = self.padding
+
+        def fill(words: np.ndarray, begin: int, end: int) -> int:
+            first = begin * self.stride[0] - top
+            last = (end - 1) * self.stride[0] - top + self._reach
+            rows = rows_of(x, max(first, 0), min(last, height))
+            padding = max(-first, 0), left, max(last - height, 0), right
+            words[:, :, begin:end] = convolve(
+                rows, weights, stride=self.stride, padding=padding, dilation=self.dilation, bias=bias, threads=threads
+            )
+            return end
+
+        return Rows(self.shape, weights.panels.dtype, fill)
 
     def apply(self, weights: PackedWeight, x: np.ndarray, bias: np.ndarray | None, threads: int) -> np.ndarray:
         """Any party: its weights * its summand (N, C, H, W), plus at S the bias (O,) at the product's scale."""

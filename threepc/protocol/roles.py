@@ -17,6 +17,7 @@ from threepc.kernels.keystream import BLOCK_BYTES, Source
 from threepc.kernels.packing import BLOCK, TILE, Tiles, padded
 from threepc.kernels.threads import Scratch, run_parts
 from threepc.prf import Keystream, Purpose
+from threepc.protocol.rows import Rows
 from threepc.transport.channel import Channel
 from threepc.transport.framing import Layout
 
@@ -207,6 +208,14 @@ class Server(Peer):
     ) -> None:
         super().__init__(attempt, weights, provider_key, online, threads)
         self.biases, self.provider, self.prepared = biases, provider, prepared
+        self.coming: Rows | None = None
+        """Of the layer that was begun last, while the client's answers to its rows are still to come."""
+
+    def settle(self) -> None:
+        """Have all come that the client was asked for."""
+        if self.coming is not None:
+            self.coming.whole()
+            self.coming = None
 
     def receive_dealt(self, op: int, *sizes: int) -> list[np.ndarray]:
         """The provider's material for an op: byte arrays of the given sizes."""

@@ -21,10 +21,11 @@ from threepc.protocol.input_output import Input, Output, ServerOutput
 from threepc.protocol.linear import Linear
 from threepc.protocol.lookup import Lookup
 from threepc.protocol.max_pool import MaxPool
-from threepc.protocol.pieces import InPieces
+from threepc.protocol.pieces import ROWS, InPieces
 from threepc.protocol.product import Product
 from threepc.protocol.relu_layer import ReluLayer
 from threepc.protocol.roles import Client, Provider, Server
+from threepc.protocol.rows import Held, Rows, rows_of, whole
 from threepc.protocol.summands import Summand, cut_summand
 from threepc.ring import Ring, word_of
 
@@ -81,6 +82,11 @@ class Step:
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
         """S, online: its summand of the result, from those of the inputs."""
         raise NotImplementedError
+
+    def serve_by_rows(self, server: Server, inputs: Sequence[Held]) -> Held:
+        """S, online: as `serve`, of values of which rows are still to come; so may rows of the result. Most kinds of steps wait for all of them."""
+        server.settle()
+        return self.serve(server, [whole(held) for held in inputs])
 
     def infer(self, client: Client) -> None:
         """C, online: nothing, unless the protocol talks."""
@@ -157,6 +163,13 @@ class LinearStep(Step):
             server.weights[self.protocol.held], self.inputs[0].array(inputs[0]), server.biases[self.op], server.threads
         )
 
+    def serve_by_rows(self, server: Server, inputs: Sequence[Held]) -> Held:
+        x = inputs[0]
+        if not isinstance(x, Rows) or not self.protocol.takes_rows:
+            return super().serve_by_rows(server, inputs)
+        weights, height = server.weights[self.protocol.held], self.inputs[0].shape[2]
+        return self.protocol.apply_by_rows(weights, x, height, server.biases[self.op], server.threads)
+
 
 @dataclass(frozen=True)
 class LocalStep(Step):
@@ -174,6 +187,21 @@ class LocalStep(Step):
 
     def serve(self, server: Server, inputs: Sequence[Summand]) -> Summand:
         return self.apply(inputs)
+
+
+@dataclass(frozen=True)
+class SumStep(LocalStep):
+    """A sum of values of one shape."""
+
+    def serve_by_rows(self, server: Server, inputs: Sequence[Held]) -> Held:
+        if not any(isinstance(held, Rows) for held in inputs):
+            return super().serve_by_rows(server, inputs)
+
+        def fill(words: np.ndarray, begin: int, end: int) -> int:
+            words[:, :, begin:end] = self.apply([rows_of(held, begin, end) for held in inputs])
+            return end
+
+        return Rows(self.result.shape, word_of(self.result.bits), fill)
 
 
 @dataclass(frozen=True)
@@ -256,6 +284,12 @@ class ReluStep(_ProtocolStep):
     @property
     def drelus(self) -> int:
         return self.protocol.decided
+
+    def serve_by_rows(self, server: Server, inputs: Sequence[Held]) -> Held:
+        if self.pieces is None or self.pieces.axis != ROWS:
+            return super().serve_by_rows(server, inputs)
+        held = inputs[0]
+        return self.pieces.serve_by_rows(server, word_of(self.result.bits), held if isinstance(held, Rows) else self._summand(held))
 
     def infer(self, client: Client) -> None:
         self._running.infer(client)
