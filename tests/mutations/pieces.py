@@ -2,7 +2,7 @@
 
 from tests.mutations.mutation import mutation
 
-ADDRESSES = "tests/protocol/test_pieces.py::test_a_layer_has_no_more_pieces_than_channels_or_than_are_of_use"
+ADDRESSES = "tests/protocol/test_pieces.py::test_a_layer_has_no_more_pieces_than_channels_or_rows_or_than_are_of_use"
 
 PIECES = (
     mutation(

@@ -74,19 +74,22 @@ def test_messages_of_pieces_go_in_turn():
 
 
 @given(st.integers(1, 70), st.integers(1, MOST[ROWS]))
-def test_channels_of_pieces(count, pieces):
+def test_what_is_cut_evenly(count, pieces):
     found = [index for piece in evenly(count, pieces) for index in range(count)[piece]]
     assert found == list(range(count))
     assert len(evenly(count, pieces)) == min(count, pieces) and all(piece.stop > piece.start for piece in evenly(count, pieces))
 
 
-def test_a_layer_has_no_more_pieces_than_channels_or_than_are_of_use():
+def test_a_layer_has_no_more_pieces_than_channels_or_rows_or_than_are_of_use():
     net = Builder(3, 16, 16)
     graph, _ = net.output(net.conv(net.relu(net.conv(net.relu(net.conv("input", 2)), 40)), 2))
     first, second = pieces_of(schedule(graph, Precision(), piece=10))
     assert isinstance(first, InPieces) and (len(first.parts), len(second.parts)) == (2, MOST[CHANNELS])
-    ops = [part.op for part in (*first.parts, *second.parts)]
-    assert len(set(ops)) == len(ops)
+    of_rows = pieces_of(schedule(graph, Precision(), piece=10, quick=candidates(graph)))
+    assert [(len(pieces.parts), pieces.axis) for pieces in of_rows] == [(MOST[ROWS], ROWS)] * 2
+    for one, other in ((first, second), of_rows):
+        ops = [part.op for part in (*one.parts, *other.parts)]
+        assert len(set(ops)) == len(ops)
 
 
 def model_of(links, network):
