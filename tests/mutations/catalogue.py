@@ -354,7 +354,7 @@ MUTATIONS = (
     _mutation(
         "a batch beyond a party's memory is begun",
         "threepc/party/memory.py",
-        ("if (needs := needed(plan)) <= memory:", "if (needs := 0) <= memory:"),
+        ("if (needs := plan.held_bytes) <= memory:", "if (needs := 0) <= memory:"),
         tests=("tests/party/test_memory.py",),
     ),
     _mutation(

@@ -9,7 +9,6 @@ from threepc.errors import InputError, RunError
 from threepc.party import inference, pacing
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
-from threepc.party.memory import kept, needed
 from threepc.party.pool import SessionPool, in_order, shares
 from threepc.party.queries import Limits, QueryCounts
 from threepc.party.session import MOST_AHEAD, Options, check_ahead
@@ -136,10 +135,10 @@ def test_more_than_a_budget_holds_is_refused_by_name_before_anything_is_dealt(wh
 
 
 def test_however_large_the_budget_the_clients_memory_and_a_number_are_limits():
-    plenty, memory = dataclasses.replace(OPTIONS, budget=1 << 60), needed(PLAN)
-    assert memory // kept(PLAN) < MOST_AHEAD
+    plenty, memory = dataclasses.replace(OPTIONS, budget=1 << 60), PLAN.held_bytes
+    assert memory // PLAN.kept_bytes < MOST_AHEAD
     for role, options, most in (
-        ("client", dataclasses.replace(plenty, memory=memory), memory // kept(PLAN)),
+        ("client", dataclasses.replace(plenty, memory=memory), memory // PLAN.kept_bytes),
         ("server", plenty, MOST_AHEAD),
         ("provider", plenty, MOST_AHEAD),
     ):

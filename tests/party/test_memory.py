@@ -19,7 +19,7 @@ from threepc.party.batches import fitting
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.in_process import ThreeRoles, share_weights
-from threepc.party.memory import MAX_BATCH, check_batch, largest_batch, needed
+from threepc.party.memory import MAX_BATCH, check_batch, largest_batch
 from threepc.party.session import Options
 from threepc.party.warmup import warm_up
 from threepc.plan.precision import Precision
@@ -64,17 +64,17 @@ def test_no_party_takes_more_than_is_said(kind, bits):
             online = peak(lambda: roles.together(lambda server: inference.serve(server, plan), infer))
         finally:
             tracemalloc.stop()
-    said = needed(plan)
+    said = plan.held_bytes
     assert dealt < said < 4 * dealt
     assert prepared < said
     assert online + dealt + prepared < 2 * said  # of two parties, with what lies ready for them
 
 
-@given(st.integers(0, 4 * needed(PUBLIC.plan(MAX_BATCH)) // 3))
+@given(st.integers(0, 4 * PUBLIC.plan(MAX_BATCH).held_bytes // 3))
 def test_the_largest_batch_is_the_largest_that_fits(memory):
     most = largest_batch(PUBLIC, memory)
-    assert not most or needed(PUBLIC.plan(most)) <= memory
-    assert most == MAX_BATCH or needed(PUBLIC.plan(most + 1)) > memory
+    assert not most or PUBLIC.plan(most).held_bytes <= memory
+    assert most == MAX_BATCH or PUBLIC.plan(most + 1).held_bytes > memory
 
 
 def test_what_no_plan_may_allocate_does_not_fit():
@@ -85,7 +85,7 @@ def test_what_no_plan_may_allocate_does_not_fit():
 
 def test_the_refusal_says_what_to_do():
     with pytest.raises(InputError, match=r"^a batch of 9 takes \d+ MB, but here has \d+ MB for a session: send at most 4 at once$"):
-        check_batch(PUBLIC, 9, needed(PUBLIC.plan(4)), "here")
+        check_batch(PUBLIC, 9, PUBLIC.plan(4).held_bytes, "here")
     with pytest.raises(InputError, match=r"raise budgets\.memory in deployment\.yaml$"):
         check_batch(PUBLIC, 1, 1000, "here")
 
@@ -93,7 +93,7 @@ def test_the_refusal_says_what_to_do():
 @pytest.mark.parametrize("tight", ("client", "server", "provider"))
 def test_every_party_refuses_a_batch_beyond_its_memory(tight, monkeypatch):
     """So the largest message that a party makes or takes is bounded, too: it is among what a batch needs."""
-    connector, little = MemoryConnector(), dataclasses.replace(OPTIONS, memory=needed(PUBLIC.plan(4)))
+    connector, little = MemoryConnector(), dataclasses.replace(OPTIONS, memory=PUBLIC.plan(4).held_bytes)
     work = {"client": "prepare", "server": "serve", "provider": "deal"}[tight]
     with serving(connector, MODEL, OPTIONS) as parties:
         for party in parties:

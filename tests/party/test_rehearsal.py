@@ -9,7 +9,6 @@ from tests.party.parties import assert_close, images, serving, small_model
 from threepc.party import rehearsal
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
-from threepc.party.memory import needed
 from threepc.party.session import Options
 from threepc.prf import Keystream
 
@@ -93,7 +92,7 @@ def test_the_server_s_memory_holds_what_comes_ahead_of_its_use(monkeypatch, spar
     try:
         before, _ = tracemalloc.get_traced_memory()
         monkeypatch.setattr(rehearsal.inference, "serve", lambda *_, **__: held.append(tracemalloc.get_traced_memory()[0] - before))
-        rehearsal.rehearse_server(public, {}, {}, needed(plan) + spare, budget, 1)
+        rehearsal.rehearse_server(public, {}, {}, plan.held_bytes + spare, budget, 1)
     finally:
         tracemalloc.stop()
     expected = min(sum(min(size, budget) for size in sizes), spare)

@@ -11,7 +11,6 @@ from threepc.choices import NETWORKS, HostRates, LinkPreset
 from threepc.errors import InputError
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.model.served import PublicModel
-from threepc.party.memory import kept
 from threepc.plan.messages import LATE_KINDS, Links, candidates, cheapest, shortest_online
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import fingerprint, schedule
@@ -88,7 +87,7 @@ def test_a_model_in_six_messages_is_described():
         again == six and again.is_varied and again.plan(1).cost.messages == schedule(graph, Precision()).cost.messages + 2 * len(six.late)
     )
     assert (
-        kept(six.plan(1)) - kept(schedule(graph, Precision()))
+        six.plan(1).kept_bytes - schedule(graph, Precision()).kept_bytes
         == sum(step.protocol.kept_bytes for step in six.plan(1).steps if step.kind == "relu")
         > 0
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +43,7 @@ class Record:
 
     def to_plain(self) -> dict[str, Any]:
         """JSON-plain."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
 
 def difference(after: Counts, before: Counts) -> Counts:

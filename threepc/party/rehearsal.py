@@ -16,7 +16,6 @@ import numpy as np
 
 from threepc.model.served import PublicModel
 from threepc.party import inference
-from threepc.party.memory import needed
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Client, Provider, Server, Weights
@@ -58,7 +57,9 @@ def rehearse_server(model: PublicModel, weights: Weights, biases: Mapping[int, n
     """S serves once for nobody. Arguments as of `rehearse_provider`; biases: by op; budget: bytes that may wait for it on a connection."""
     if plan := _first("server", model, memory):
         ahead = sum(min(size, budget) for link, size in plan.cost.offline.items() if link.endswith("->server"))
-        arriving = np.ones(max(0, min(ahead, memory - needed(plan))), np.uint8)  # what others deal and prepare lies there before it is used
+        arriving = np.ones(
+            max(0, min(ahead, memory - plan.held_bytes)), np.uint8
+        )  # what others deal and prepare lies there before it is used
         with _stream() as stream, contextlib.suppress(_TooLongError):
             nobody = _Nobody()
             role = Server(0, weights, biases, stream, nobody, nobody, cast("Channel", nobody), threads)
@@ -105,7 +106,7 @@ def _first(role: str, model: PublicModel, memory: int) -> Plan | None:
     """The plan of one image the first time that a role of this process meets a model that fits in its memory, else None."""
     plan, name = model.plan(1), (role, model.fingerprint)
     with _lock:
-        if name in _done or needed(plan) > memory:
+        if name in _done or plan.held_bytes > memory:
             return None
         _done.add(name)
     return plan

@@ -55,7 +55,7 @@ from typing import Any
 from threepc.choices import NETWORKS, HostRates, LinkPreset, read_links
 from threepc.errors import InputError, RunError, ThreepcError
 from threepc.model.served import PublicModel
-from threepc.party.memory import DEFAULT_MEMORY, check_batch, kept
+from threepc.party.memory import DEFAULT_MEMORY, check_batch
 from threepc.party.tracing import Timeline, TracedChannel
 from threepc.party.weight_cache import HeldWeights, WeightCache
 from threepc.plan.schedule import Plan
@@ -89,7 +89,7 @@ def shows_the_server_nothing(model: PublicModel) -> None:
 class Options:
     """timeout: seconds that a party waits for a message; budget: bytes that may wait for a receiver; threads: of this party's kernels.
 
-    memory: bytes that one inference may take at this party, by `memory.needed`. model: which one a client asks for, as `Offer.find` takes it.
+    memory: bytes that one inference may take at this party, by `Plan.held_bytes`. model: which one a client asks for, as `Offer.find` takes it.
     idle: seconds without an inference after which a session ends, None for never. tell: hears for whom this party waits. shaper: makes the
     simulated pipe for a link direction (sender, receiver), or None. accept: raises RunError for a model of another party's that this one is
     not willing to run, by default any that shows the server something. weight_cache: where a client keeps the masked weights of models that
@@ -231,7 +231,7 @@ def check_ahead(model: PublicModel, options: Options, role: str, greeting: Contr
         return
     plan = check_batch(model, batch, options.memory, f"the {role}")
     sizes = [size for link, size in plan.cost.offline.items() if role == "server" or role in link.split("->")]
-    held = [(max(sizes, default=0), options.budget)] + ([(kept(plan), options.memory)] if role == "client" else [])
+    held = [(max(sizes, default=0), options.budget)] + ([(plan.kept_bytes, options.memory)] if role == "client" else [])
     for size, limit in held:
         most = min(limit // max(size, 1), MOST_AHEAD)
         if count > most:
@@ -256,9 +256,8 @@ def next_request(channel: Channel, kind: str, idle: float | None, on_credit: Cal
 
 def allow_messages(plan: Plan, channels: Sequence[Channel], budget: int) -> None:
     """Let what an inference sends wait to be read: `budget` bytes, or a single message that is larger."""
-    largest = max((max(step.cost.total("offline"), step.cost.total("online")) for step in plan.steps), default=0)
     for channel in channels:
-        channel.connection.allow(max(budget, largest))
+        channel.connection.allow(max(budget, plan.most_bytes_of_a_step))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +26,8 @@ from threepc.plan.messages import LATE_KINDS, QUICK_KINDS
 from threepc.plan.precision import Precision
 from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol.cost import Cost
-from threepc.protocol.steps import LinearStep, OutputStep, Step
-from threepc.ring import Ring
+from threepc.protocol.steps import InputStep, LinearStep, OutputStep, ProductStep, ReluStep, Step, Value
+from threepc.ring import Ring, word_of
 
 DECIDING = ("relu", "clip", "bend", "rectify", "smooth", "maxpool")
 """Kinds of nodes with decisions; an output decides where its label is revealed."""
@@ -45,7 +46,7 @@ class Plan:
     steps: tuple[Step, ...]
     release: tuple[tuple[str, ...], ...]
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """Declared bytes by link and phase, and one-way online messages; setup once per model, the rest per inference."""
         return sum((step.cost for step in self.steps), Cost())
@@ -74,6 +75,38 @@ class Plan:
     def before_results(self) -> int:
         """The index of the last step before which the client has nothing of any result."""
         return next((index for index, step in enumerate(self.steps) if isinstance(step, OutputStep)), len(self.steps)) - 1
+
+    @cached_property
+    def most_bytes_of_a_step(self) -> int:
+        """Of one phase, over all links."""
+        return max((max(step.cost.total("offline"), step.cost.total("online")) for step in self.steps), default=0)
+
+    @cached_property
+    def held_bytes(self) -> int:
+        """Bytes that a party holds at most for one inference, weights and what is dealt further ahead apart.
+
+        These are the values that are still to be used, what travels for one step, and what is drawn and opened for it; whatever a party does at
+        a step, it holds no more than the server, to which both others send, and what the client keeps for products and ReLUs.
+        """
+        held: dict[str, int] = {}
+        most, live = 0, self._kept_for_layers
+        for step, released in zip(self.steps, self.release, strict=True):
+            held[step.name] = size = _bytes(step.result)
+            live, cost = live + size, step.cost
+            most = max(most, live + 2 * sum(map(_bytes, step.inputs)) + cost.total("offline") + 2 * cost.total("online"))
+            live -= sum(held.pop(name) for name in released)
+        return most
+
+    @cached_property
+    def kept_bytes(self) -> int:
+        """Bytes that a client keeps of an inference's offline phase for its online phase: masks of inputs and outputs, and what products and some ReLUs need."""
+        masks = sum(_bytes(step.result) for step in self.steps if isinstance(step, InputStep | OutputStep))
+        return masks + self._kept_for_layers
+
+    @cached_property
+    def _kept_for_layers(self) -> int:
+        of_products = sum(_bytes(value) for step in self.steps if isinstance(step, ProductStep) for value in step.inputs)
+        return of_products + sum(step.protocol.kept_bytes for step in self.steps if isinstance(step, ReluStep))
 
     def encoded_weights(self, weights: Weights) -> Iterator[tuple[LinearStep, np.ndarray | None, np.ndarray]]:
         """Every linear step with its weights (O, C / groups, kh, kw), None where they are an earlier step's, and its biases (O,), as ring words.
@@ -149,6 +182,10 @@ def schedule(  # noqa: PLR0913 - all that the parties agree on of a plan
     if total > MOST_BYTES:
         raise InputError(f"the model needs {total >> 30:,} GB for {batch} images at once; at most {MOST_BYTES >> 30:,} are possible")
     return plan
+
+
+def _bytes(value: Value) -> int:
+    return math.prod(value.shape) * (4 if word_of(value.bits) is np.uint32 else 8)
 
 
 def _release(steps: Sequence[Step]) -> tuple[tuple[str, ...], ...]:

@@ -73,7 +73,7 @@ class Argmax:
         """Addresses taken."""
         return self.output.op + 1 - self.op
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """All comparisons and the opening of the index."""
         return sum((relu.cost for relu in self.rounds), self.output.cost)

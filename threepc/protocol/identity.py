@@ -9,6 +9,7 @@ A linear bottleneck's truncation, and the patch (0,1) of a block ReLU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,17 +35,17 @@ class Identity:
         """Word type of the ring."""
         return word_of(self.lift.bits)
 
-    @property
+    @cached_property
     def dealt_bytes(self) -> int:
         """P to S, offline."""
         return packed_bytes(self.count, 2 * self.lift.bits - self.lift.kept_bits)
 
-    @property
+    @cached_property
     def carry_bytes(self) -> int:
         """S to C, online (message 1): n."""
         return 8 * plane_words(self.count, 1)
 
-    @property
+    @cached_property
     def reply_bytes(self) -> int:
         """C to S, online (message 2)."""
         return packed_bytes(self.count, self.lift.bits - self.lift.kept_bits)

@@ -11,7 +11,9 @@ is known; S adds z_S - g_S. Security: C and P receive nothing; g_S is padded by 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,9 +35,9 @@ class Input:
 
     @property
     def _count(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """u travels."""
         return Cost(online={"client->server": packed_bytes(self._count, self.bits)}, messages=1)
@@ -122,7 +124,7 @@ class _Opened:
 class Output(_Opened):
     """The opening to C."""
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """g_S offline, the upper bits online."""
         return Cost(offline={"provider->server": self._dealt_bytes}, online={"server->client": self._upper_bytes}, messages=1)
@@ -144,7 +146,7 @@ class Output(_Opened):
 class ServerOutput(_Opened):
     """The opening to S."""
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """Both messages are offline."""
         return Cost(offline={"provider->server": self._dealt_bytes, "client->server": self._upper_bytes})

@@ -10,7 +10,9 @@ that of a second image, tells nobody more, and that they are the same is part of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,14 +48,14 @@ class Linear:
 
     @property
     def _weights(self) -> int:
-        return int(np.prod(self.weight_shape))
+        return math.prod(self.weight_shape)
 
     @property
     def mask_bytes(self) -> int:
         """S to C, setup: the masked weights."""
         return packed_bytes(self._weights, self.bits)
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """Nothing but the masked weights travels, and these once."""
         return Cost() if self.weights_op is not None else Cost(setup={"server->client": self.mask_bytes})

@@ -98,7 +98,7 @@ class Lookup:
     def _dealt_bytes(self) -> int:
         return packed_bytes(self.count, self.rows + DEALT * self.total)
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """Declared bytes and one-way messages."""
         return Cost(

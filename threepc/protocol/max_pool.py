@@ -81,7 +81,7 @@ class MaxPool:
         along_rows, along_columns = self.passes
         return (*self.shape[:2], along_columns.size, along_rows.size)
 
-    @property
+    @cached_property
     def _relus(self) -> list[ReluLayer]:
         return [one.relu for along in self.passes for one in along.rounds]
 
@@ -90,7 +90,7 @@ class MaxPool:
         """Addresses taken."""
         return OPS * len(self._relus)
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """The sum over all comparisons."""
         return sum((relu.cost for relu in self._relus), Cost())

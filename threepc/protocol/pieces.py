@@ -47,7 +47,7 @@ class InPieces:
     parts: tuple[ReluLayer | MaxPool, ...]
     axis: int = CHANNELS
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """Bytes of all pieces, and messages of one after the other: those of the others are under way beside them."""
         costs = [part.cost for part in self.parts]

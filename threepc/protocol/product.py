@@ -88,7 +88,7 @@ class Product:
         """v and n^."""
         return packed_bytes(self.count, self.cut.bits), 8 * plane_words(self.count, 1)
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """Declared bytes and one-way messages."""
         return Cost(

@@ -124,7 +124,7 @@ class ReluLayer(ABC):
         """Channels that only pass, or also where the result has both; those in neither list are zero."""
         return list(range(self.shape[1])) if self.both else [i for i, size in enumerate(self._every_size) if size == IDENTITY]
 
-    @property
+    @cached_property
     def _every_size(self) -> tuple[tuple[int, int], ...]:
         return self.sizes or ((1, 1),) * self.shape[1]
 
@@ -164,7 +164,7 @@ class ReluLayer(ABC):
         """Decisions: one for every patch and threshold."""
         return self._patch_count * len(self.thresholds)
 
-    @property
+    @cached_property
     def _patch_count(self) -> int:
         return self.shape[0] * self._all_patches.count
 
@@ -193,12 +193,12 @@ class ReluLayer(ABC):
         """Of the channels that pass."""
         return Identity(self.op + 1, self._elements(self.through), self._lift)
 
-    @property
+    @cached_property
     def _carry_bytes(self) -> list[int]:
         """Of the part of message 1 with the carries; C knows them where it knows x."""
         return [self.identity.carry_bytes] if self.through and not self.both else []
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """Declared bytes and one-way messages."""
         through, of_decisions = bool(self.through), self.decision_bytes if self.decide else DecisionBytes([], 0, 0, 0)
@@ -344,7 +344,7 @@ class ReluLayer(ABC):
             u += word_constant(self.offset, u.dtype)
         return self._join(u, passed)
 
-    @property
+    @cached_property
     def _reply_bytes(self) -> list[int]:
         return [self.identity.reply_bytes] if self.through else []
 

@@ -56,8 +56,9 @@ class _Lent:
     """The buffers that libzmq reads. They stay alive here, whatever becomes of the sockets."""
 
     def __init__(self) -> None:
-        self._marks = np.zeros(PLACES, np.uint8)
-        self._address: int = self._marks.ctypes.data
+        self._marks = bytearray(PLACES)
+        self._array = np.frombuffer(self._marks, np.uint8)  # which keeps the marks where they are
+        self._address: int = self._array.ctypes.data
         self._buffers: dict[int, np.ndarray] = {}
         self._free = list(range(PLACES))
         self._lock = threading.Lock()
@@ -73,11 +74,11 @@ class _Lent:
 
     def collect(self) -> None:
         """Let go of what libzmq needs no more."""
-        if not self._buffers:
+        if not self._buffers or self._marks.find(1) < 0:
             return
         with self._lock:
-            set_now = self._marks != 0  # numpy refuses to look for what is not zero in an array that changes meanwhile
-            for place in np.flatnonzero(set_now).tolist():
+            place = -1
+            while (place := self._marks.find(1, place + 1)) >= 0:
                 self._marks[place] = 0
                 del self._buffers[place]
                 self._free.append(place)
