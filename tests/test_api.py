@@ -5,7 +5,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from threepc.graph.block_relu import apply_spec
 from threepc.graph.relu_spec import ReluSpec
 from threepc.images.card import ModelCard, Preprocessing
 from threepc.images.read import load_images
+from threepc.mmlab.compat import import_mmlab
 from threepc.party import three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
@@ -320,3 +321,31 @@ def test_a_client_without_retries_begins_a_new_session_behind_a_broken_one(tmp_p
             parties.assert_close(model, parties.images(), client.predict(parties.images())[:, :, None, None])
         parties.assert_close(model, parties.images(), client.predict(parties.images())[:, :, None, None])
     assert len(opened) == 2
+
+
+def test_windows_slide_over_images_larger_than_the_example():
+    """As mmsegmentation's slide_inference has it in plaintext, windows of both images at a time; a smaller image is padded."""
+    import_mmlab()
+    from mmseg.models import EncoderDecoder
+
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1))
+    images = torch.randn(2, 3, 21, 30)
+    resize = lambda maps, size: nn.functional.interpolate(maps, size=size, mode="bilinear")
+    segmentor = SimpleNamespace(
+        test_cfg=SimpleNamespace(stride=(5, 8), crop_size=(11, 13)),
+        out_channels=4,
+        align_corners=False,
+        encode_decode=lambda crop, meta: resize(plain(model, crop), crop.shape[2:]),
+    )
+    expected = EncoderDecoder.slide_inference(segmentor, images, [{}], False)
+    with threepc.local(model, IMAGES, transport="memory", stride=(5, 8)) as secure:
+        outputs = secure(images)
+        assert secure.report["images"] == 2 * 3 * 4
+        torch.testing.assert_close(outputs, expected, rtol=0, atol=0.005 * float(expected.abs().max()))
+        assert secure(images[:1, :, :7, :13]).shape == (1, 4, 7, 13)
+        with pytest.raises(threepc.InputError, match=r"must be a tensor of shape \(N, 3, H, W\), not \(2, 21, 30\)"):
+            secure(images[:, 0])
+    for stride, more, said in (((12, 8), {}, "stride must be at most the sides of size"), ((5, 8), {"reveal": "label"}, "reveal logits")):
+        with pytest.raises(threepc.InputError, match=said), threepc.local(model, IMAGES, stride=stride, **more):
+            pass

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,10 +20,12 @@ from threepc.console import Display
 from threepc.errors import InputError, typed
 from threepc.files import local_path
 from threepc.graph.outputs import structured
-from threepc.images.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing, Sliding
 from threepc.images.read import check_range
+from threepc.images.sliding import image_logits, windows_of
 from threepc.model.served import each
 from threepc.party import one_host
+from threepc.party.batches import infer_all
 from threepc.party.deployment import load
 from threepc.party.record import Record, report
 from threepc.tasks.client import Client
@@ -60,17 +63,36 @@ class SecureModel:
         import torch
 
         public = self._assembled.public
-        if not isinstance(images, torch.Tensor) or images.dim() != 4 or tuple(images.shape[1:]) != public.graph.input.shape:
+        fixed = 1 if public.card.sliding else 3  # dimensions that are the example's
+        if (
+            not isinstance(images, torch.Tensor)
+            or images.dim() != 4
+            or tuple(images.shape[1 : 1 + fixed]) != public.graph.input.shape[:fixed]
+        ):
             what = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
-            wanted = f"(N, {', '.join(map(str, public.graph.input.shape))})"
+            wanted = f"(N, {', '.join([*map(str, public.graph.input.shape[:fixed]), *'HW'[: 3 - fixed]])})"
             raise InputError(f"images must be a tensor of shape {wanted}, not {what}{_conversion(images)}")
         pixels = _real_numbers(images, "images")
         check_range(pixels, public.card, self._out_of_range, _warn)
-        with self._one_at_a_time:
-            decoded, self._record = self._parties.infer(pixels, separate)
-            self._images = len(images)
-        outputs = each(public.network_outputs(decoded))
+        if public.card.sliding is None:
+            outputs = self._infer([pixels], separate)
+        else:
+            height, width = pixels.shape[2:]
+            sliding = replace(public.card.sliding, scale=(max(height, width), min(height, width)))  # which leaves the images as they are
+            sliding.check(public.card.preprocessing)
+            windows = windows_of(pixels, sliding, public.card.preprocessing.size)
+            (found,) = self._infer(windows, separate)
+            found = found.reshape(*windows.shape[:2], *found.shape[1:])
+            card = replace(public.card, sliding=sliding)
+            outputs = (np.stack([image_logits(found[:, index], card, sliding, (height, width)) for index in range(len(pixels))]),)
         return structured(public.graph, [_as_tensor(*output, images) for output in zip(outputs, public.reveals, self._ranks, strict=True)])
+
+    def _infer(self, batches: Iterable[np.ndarray], separate: bool) -> tuple[np.ndarray, ...]:
+        """The outputs for images (N, C, H, W), a batch at a time."""
+        with self._one_at_a_time:
+            outputs, self._record = infer_all(partial(self._parties.infer, separate=separate), self._assembled.public, batches)
+            self._images = len(each(outputs)[0])
+        return each(outputs)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -133,6 +155,7 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     calibration: torch.Tensor | None = None,
     margin: int = 2,
     relu_messages: str = "4",
+    stride: tuple[int, int] | None = None,
     out_of_range: str = "refuse",
     allow_error: bool = False,
     threads: int = 1,
@@ -146,6 +169,8 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     "wan352"; links: simulated rates of the parties' hosts, such as "server=1G,client=20M/100M". drelu_window: (LO, HI), the bits that decide a sign. reveal: "logits" or "label"; of several
     outputs one for each, "logits,label", or for some, "NAME=label", names as "1" or "boxes.0". calibration: images (N, C, H, W)
     of the model owner's that the layers' ranges are measured with, by default example_input; margin: bits by which values may be larger.
+    stride: (down, across) in pixels, where windows of the example's size shall slide over images of any size: the module gives a map of logits (K, h, w)
+    for each, which is resized to the window; where they overlap they are averaged, and (N, K, H, W) comes out. One window of all N images is asked for at a time.
     relu_messages: "4"; "2" for fewer online messages and more bytes, "6" the other way round; "auto" by layer, as network and links say,
     "auto-online" as they do for the online phase alone. out_of_range: "refuse" inputs of more than twice these images' size, or "warn" and go on. allow_error: go on where results will be off by more than a tenth of
     the largest, too. threads: of each party. timeout: seconds that a party waits for another. budget: bytes that may be dealt ahead.
@@ -162,6 +187,9 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     if isinstance(model, str | Path):
         model, _ = load_onnx(local_path(model))
     card, scales = _card_and_scales(name, example_input, calibration, ring)
+    if stride is not None:
+        fitted = replace(card.preprocessing, resize="fit")
+        card = replace(card, preprocessing=fitted, segmentation=True, sliding=Sliding(fitted.size, stride))
     settings = Settings(ring, None, drelu_window, relu_spec, reveal, scales, margin, relu_messages, network, links)
     assembled = assemble(model, example_input, card, settings)
     warn_of_error(assembled, allow_error, lambda line: warnings.warn(line, stacklevel=5))  # the caller, behind the context manager's frame

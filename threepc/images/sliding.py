@@ -17,7 +17,7 @@ from threepc.images.read import preprocess
 from threepc.images.resize import neighbours
 from threepc.images.segmentation import ROWS_AT_ONCE, bilinear_matrix, pixel_labels
 
-MOST_LOGITS = 1 << 31
+MOST_LOGITS = 1 << 29
 """Averaged logits of one image that are held at once; labels need no such array."""
 
 
@@ -28,9 +28,15 @@ def image_inputs(image: np.ndarray, card: ModelCard, source: str = "the image") 
         return preprocess(image, preprocessing, source)[None]
     size = sliding.resized_size((image.shape[0], image.shape[1]))
     whole = preprocess(image, dataclasses.replace(preprocessing, size=size, resize="stretch"), source)
-    missing = [max(0, side - own) for side, own in zip(preprocessing.size, size, strict=True)]
-    padded = np.pad(whole, [(0, 0), (0, missing[0]), (0, missing[1])])
-    return np.stack([padded[:, rows, columns] for rows, columns in _windows(sliding, size, preprocessing.size)])
+    return windows_of(whole[None], sliding, preprocessing.size)[:, 0]
+
+
+def windows_of(images: np.ndarray, sliding: Sliding, window: tuple[int, int]) -> np.ndarray:
+    """Images (N, C, H, W), resized and normalised already, cut to windows (windows, N, C, h, w) of the size `window`, padded where they are smaller."""
+    size = (images.shape[2], images.shape[3])
+    missing = [(0, max(0, side - own)) for side, own in zip(window, size, strict=True)]
+    padded = np.pad(images, [(0, 0), (0, 0), *missing])
+    return np.stack([padded[..., rows, columns] for rows, columns in _windows(sliding, size, window)])
 
 
 def image_labels(outputs: np.ndarray, card: ModelCard, image_size: tuple[int, int]) -> np.ndarray:
