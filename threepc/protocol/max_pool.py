@@ -8,7 +8,7 @@ Pooling in the smaller ring after a local cut is ours: it saves a third of the b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,8 @@ from threepc.protocol.relu_layer import OPS, ReluLayer
 from threepc.protocol.roles import Client, Provider, Server, Turns, finished
 
 Pair = tuple[int, int]
+_Cells = tuple[int, int, int]
+"""A cell of the windows of a range of positions: the first, the one after the last, and the cell's offset from the first of its window's step."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class _Round:
 
 @dataclass(frozen=True)
 class _Pass:
-    """The comparisons along one axis of the map; held begins as input[start], `size` positions."""
+    """The comparisons along one axis of the map; held begins as the cells of `start`, one after the other: slices of the input, and their positions."""
 
     axis: int
     size: int
-    start: slice
+    start: tuple[tuple[slice, int], ...]
     rounds: tuple[_Round, ...]
 
 
@@ -48,7 +50,7 @@ class MaxPool:
     """Max pooling of `shape` (N, C, H, W) by comparisons of the protocol `relu`. Values are cut words of `kept_bits` bits.
 
     width: bits of a difference that are compared, below its sign; None for all. padding: [top, left, bottom, right], whose cells never win.
-    Raises ValueError for a window without a cell that every window position has inside the map.
+    Raises ValueError for a window of which some position has no cell inside the map.
     """
 
     op: int
@@ -101,21 +103,20 @@ class MaxPool:
         size = (shape[axis] + before + after - self.dilation[i] * (self.kernel[i] - 1) - 1) // step + 1
         offsets = [k * self.dilation[i] - before for k in range(self.kernel[i])]
         cells = [(*_valid(offset, step, shape[axis], size), offset) for offset in offsets]
-        start = next((cell for cell in cells if cell[:2] == (0, size)), None)
-        if start is None:
-            raise ValueError("a pooling window without a cell that every window position has inside the map")
+        starts = _starts(cells, size)
         rounds: list[_Round] = []
-        for begin, end, offset in cells:
-            if offset != start[2] and begin < end:
-                part = (n, c, h, end - begin) if axis == 3 else (n, c, end - begin, w)
-                relu = self.relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.compared)
-                rounds.append(_Round(relu, begin, end, slice(begin * step + offset, None, step)))
-        return _Pass(axis, size, slice(start[2], None, step), tuple(rounds))
+        for begin, end, offset in _remaining(cells, starts):
+            part = (n, c, h, end - begin) if axis == 3 else (n, c, end - begin, w)
+            relu = self.relu(op + OPS * len(rounds), part, whole, self.kept_bits, low_bit=0, width=self.compared)
+            rounds.append(_Round(relu, begin, end, slice(begin * step + offset, None, step)))
+        start = tuple((slice(begin * step + offset, None, step), end - begin) for begin, end, offset in starts)
+        return _Pass(axis, size, start, tuple(rounds))
 
     def _run(self, z: np.ndarray, compare: Callable[[ReluLayer, np.ndarray], Turns[np.ndarray]]) -> Turns[np.ndarray]:
         """Any party: its summand through the tournament; compare(relu, a - b) is its share of ReLU(a - b)."""
         for along in self.passes:
-            held = _along(z, along.axis, along.start, along.size).copy()  # z is still read when this has changed
+            # a copy: z is still read when this has changed
+            held = np.concatenate([_along(z, along.axis, *cells) for cells in along.start], along.axis)
             for one in along.rounds:
                 other = _along(z, along.axis, one.source, one.end - one.begin)
                 place = _along(held, along.axis, slice(one.begin, one.end), one.end - one.begin)
@@ -170,6 +171,32 @@ def no_summand(d: np.ndarray) -> np.ndarray:
 def _valid(offset: int, stride: int, size: int, count: int) -> tuple[int, int]:
     """Positions o in 0..count-1 with 0 <= o * stride + offset < size, as a range."""
     return max(0, -(offset // stride) if offset < 0 else 0), max(0, min(count, -(-(size - offset) // stride)))
+
+
+def _starts(cells: Sequence[_Cells], size: int) -> list[_Cells]:
+    """For each of `size` positions one cell that is inside the map: a single one for all of them where there is one."""
+    starts: list[_Cells] = []
+    position = 0
+    while position < size:
+        inside = [(end, offset) for begin, end, offset in cells if begin <= position < end]
+        if not inside:
+            raise ValueError("a pooling window without a cell inside the map")
+        end, offset = max(inside, key=lambda cell: cell[0])  # of equal ones the first
+        starts.append((position, end, offset))
+        position = end
+    return starts
+
+
+def _remaining(cells: Sequence[_Cells], starts: Sequence[_Cells]) -> Iterator[_Cells]:
+    """What is left to compare: the cells, but for those where positions start."""
+    for begin, end, offset in cells:
+        at = begin
+        for first, last, _ in (start for start in starts if start[2] == offset):
+            if at < first:
+                yield at, first, offset
+            at = last
+        if at < end:
+            yield at, end, offset
 
 
 def _along(array: np.ndarray, axis: int, where: slice, length: int) -> np.ndarray:
