@@ -1,7 +1,7 @@
 """The tests that need no kernels go first, while a process of its own compiles the kernels: after a change of them that takes minutes.
 
-Two processes must not compile the same kernel at once: numba numbers the files of a kernel's machine code, and each would take the next number.
-So the first test that needs kernels waits until all are there.
+Then come those of single kernels, which compile many that only they use. All others wait until everything is there: they would compile the same
+again meanwhile, in three parties at once where these are processes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NEED_NONE = (
+    "tests/benchmarks/test_fuzz.py",
     "tests/deploy/",
     "tests/generated/",
     "tests/graph/",
@@ -24,6 +25,7 @@ NEED_NONE = (
     "tests/mmlab/",
     "tests/model/test_load.py",
     "tests/model/test_packages.py",
+    "tests/mutations/",
     "tests/reduction/",
     "tests/test_console.py",
     "tests/test_docs.py",
@@ -34,6 +36,8 @@ NEED_NONE = (
     "tests/transport/",
 )
 """Where no test compiles a kernel."""
+OF_THEIR_OWN = ("tests/kernels/", "tests/benchmarks/test_kernels.py")
+"""Where tests compile kernels for arguments, and for processors, that inferences do not have."""
 
 
 def compiled_here() -> list[str]:
@@ -42,9 +46,9 @@ def compiled_here() -> list[str]:
     return [f"{name}.{each}" for name, module in modules for each, kernel in vars(module).items() if getattr(kernel, "signatures", None)]
 
 
-def needs_kernels(item: pytest.Item) -> bool:
-    """Whether a test may compile a kernel."""
-    return not item.nodeid.startswith(NEED_NONE)
+def turn(item: pytest.Item) -> int:
+    """0 where a test compiles no kernel, 1 where it compiles its own, 2 where it needs those of inferences."""
+    return 0 if item.nodeid.startswith(NEED_NONE) else 1 if item.nodeid.startswith(OF_THEIR_OWN) else 2
 
 
 class CompilingAhead:
@@ -52,6 +56,7 @@ class CompilingAhead:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._none_needed = True
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the run ends
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -64,15 +69,19 @@ class CompilingAhead:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Those that need none first, in their order, and then the others."""
+        """By their turn, and else in their order."""
         if self._process is not None:
-            items.sort(key=needs_kernels)
+            items.sort(key=turn)
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Wait, before the first test that needs kernels."""
-        if self._process is not None and needs_kernels(item):
-            process, self._process = self._process, None
+        """Wait, before the first test that needs the kernels of inferences."""
+        if self._process is None or not (now := turn(item)):
+            return
+        if self._none_needed:
+            self._none_needed = False
             assert not compiled_here(), "tests that are said to need no kernels, in tests/compiling.py, took some"
+        if now > 1:
+            process, self._process = self._process, None
             status = process.wait()
             self._said.seek(0)
             assert status == 0, self._said.read().decode()
