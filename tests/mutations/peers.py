@@ -80,4 +80,10 @@ PEERS = (
         ("        if len(frames) < FRAMES_LIMIT:\n", "        if True:\n"),
         tests=(f"{REFUSALS}::test_a_message_of_too_many_frames_is_cut_short",),
     ),
+    mutation(
+        "a client's key that was overwritten stays let in",
+        "threepc/tasks/reload.py",
+        (', *(folder / f"{name}.public" for name in self._deployment.clients))]', ")]"),
+        tests=("tests/tasks/test_reload.py::test_a_key_that_is_overwritten_where_it_lies",),
+    ),
 )

@@ -15,6 +15,7 @@ from threepc.party.keygen import generate
 from threepc.party.queries import Limits, QueryCounts, read_used
 from threepc.party.session import log
 from threepc.tasks import reload
+from threepc.transport.keys import KeyPair
 
 
 class Party:
@@ -88,6 +89,16 @@ def test_a_bad_file_changes_nothing_and_a_good_one_counts_again(path, party, cap
     add(path, "alice")
     watch.look()
     assert party.told[1:] == [["alice", "client"]]
+
+
+def test_a_key_that_is_overwritten_where_it_lies(path, party, caplog):
+    """The folder stays as it was then; whose key it had been is out."""
+    watch, key = reload.Reload(load(path), party), path.parent / "client.public"
+    watch.look()
+    key.write_bytes(KeyPair.new().public)
+    os.utime(key, (1, 1))  # a time of its own, however coarse the file system's clock is
+    watch.look()
+    assert party.told == [["client"]] * 2 and caplog.messages == ["1 client may connect: client added, client revoked"]
 
 
 def test_a_list_that_comes_before_its_key(path, party, caplog):
