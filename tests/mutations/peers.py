@@ -86,4 +86,10 @@ PEERS = (
         (', *(folder / f"{name}.public" for name in self._deployment.clients))]', ")]"),
         tests=("tests/tasks/test_reload.py::test_a_key_that_is_overwritten_where_it_lies",),
     ),
+    mutation(
+        "a server says which file of a client's goes",
+        "threepc/party/weight_cache.py",
+        ("return self._folder / digest if _DIGEST.fullmatch(digest) else None", "return self._folder / digest"),
+        tests=("tests/party/test_weight_cache.py::test_a_server_has_no_file_removed_that_is_no_digest",),
+    ),
 )

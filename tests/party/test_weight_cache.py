@@ -68,6 +68,16 @@ def test_a_server_chooses_no_path(cache, tmp_path, name):
     assert cache.read(name, SIZES) is None and not (tmp_path / "weights").exists()
 
 
+@pytest.mark.parametrize("name", ["../other", "FOLDER/other", "0" * 63, "0" * 64 + "\n"])
+def test_a_server_has_no_file_removed_that_is_no_digest(cache, tmp_path, name):
+    """One of the right size, which has another digest than its name says."""
+    name, content = name.replace("FOLDER", str(tmp_path)), bytes(sum(SIZES))
+    cache.keep(digest_of(PARTS), PARTS)
+    file = tmp_path / "weights" / name
+    file.write_bytes(content)
+    assert cache.read(name, SIZES) is None and file.read_bytes() == content
+
+
 def test_what_is_not_what_it_is_called_is_not_kept(cache, told):
     cache.keep("0" * 64, PARTS)
     assert cache.read("0" * 64, SIZES) is None and "not what the server called them" in told[0]
