@@ -18,7 +18,7 @@ import yaml
 from threepc.errors import InputError
 from threepc.graph import relu_spec
 from threepc.graph.ir import Graph, Node
-from threepc.images.card import ModelCard, Preprocessing
+from threepc.images.card import ModelCard, Preprocessing, Sliding
 from threepc.images.read import load_images, load_labels
 from threepc.model.served import PublicModel
 from threepc.party import deployment, keygen
@@ -91,8 +91,9 @@ def _imported() -> Graph:
 
 
 def _cards() -> list[ModelCard]:
+    fitted, sliding = Preprocessing((6, 6), (127.5,) * 3, (64.0,) * 3, resize="fit"), Sliding((20, 12), (4, 4))
     return [
-        ModelCard("net", Preprocessing((6, 6), (127.5,) * 3, (64.0,) * 3), classes=tuple("abcdefgh")),
+        ModelCard("net", fitted, classes=tuple("abcdefgh"), segmentation=True, sliding=sliding),
         ModelCard(
             "net", Preprocessing((4, 4), (0.0,), (1.0,), resize="short_edge", short_edge=5, backend="pillow"), classes=tuple("abcde")
         ),

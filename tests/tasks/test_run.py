@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from threepc.cli.show_inspection import show as show_inspection
 from threepc.cli.show_run import show
 from threepc.console import Display
 from threepc.errors import InputError, RunError
@@ -296,6 +297,11 @@ def test_windows_slide_over_images_as_in_plaintext(folder, display, capsys):
     show(outcome)
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "%" in line]
     assert rows[:3] == ["wide.png", "inputs.npy", "tall.png"]
+
+
+def test_an_inspection_says_how_many_windows_an_image_has_at_most(folder, display, capsys):
+    show_inspection(inspect("ranged:slides", None, Settings(), 1, None, display))
+    assert "windows of 8x10 pixels slide over an image, at most 9, each of which is an image here" in capsys.readouterr().out
 
 
 def test_labels_of_windows_cannot_be_averaged(folder, display):

@@ -41,6 +41,11 @@ def show(inspection: Inspection) -> None:
         say(f"tables of {len(errors)} smooth activations: largest error {errors[worst]:.2g}, of {worst} (--json has each layer's)")
     say()
     say(f"{plain['model']}, {plain['images']} image(s) at once; relu spec: {plain['relu_spec'] or 'none, every ReLU is plain'}")
+    if sliding := inspection.model.card.sliding:
+        window = inspection.model.card.preprocessing.size
+        say(
+            f"windows of {window[0]}x{window[1]} pixels slide over an image, at most {sliding.most(window)}, each of which is an image here"
+        )
     say(plain["weights"])
     if inspection.random_weights:
         say("weights decide how many bits layers compare: a checkpoint may change bytes")

@@ -70,7 +70,10 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
     if deployment.is_unix:
         display.note(ONE_USER)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
-        batches = -(-len(options.images) // options.batch)
+        batches = -(
+            -len(options.images) // options.batch
+        )  # a file may have more windows, or more inputs in it: their number is not known yet
+        together = min(options.batch, len(options.images)) if options.precompute else options.batch
         ahead = shares(min(options.precompute, batches), options.in_flight)
         connect = three_hosts.sessions_of(
             deployment,
@@ -81,7 +84,7 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
             cache=options.cache,
             trace=trace,
             ahead=ahead,
-            batch=min(options.batch, len(options.images)),
+            batch=together,
         )
         pool = SessionPool(connect, options.in_flight, options.retries, tell, display.warn, reopens=options.retries > 0)
     with pool:
@@ -94,7 +97,7 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
         for line in inputs.note(model.card):
             display.note(line)
         inputs.check_range(model.card, options.out_of_range, display.warn)
-        batch = fitting(options.batch, len(inputs), pool.first.largest_batch, display.note)
+        batch = fitting(together, len(inputs), pool.first.largest_batch, display.note)
         pool.expect(-(-len(inputs) // batch))
         if options.precompute:
             with display.stage(f"preparing {min(options.precompute, batches)} inference(s) ahead"):
