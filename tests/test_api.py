@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -169,28 +170,32 @@ def test_numbers_that_do_not_fit():
             assert secure(IMAGES).shape == (3, 5)  # nothing was sent, so the session goes on
 
 
-def test_a_bad_call_leaves_three_processes_usable():
+@pytest.fixture(scope="module")
+def processes() -> Iterator[tuple[nn.Module, threepc.SecureModel]]:
+    """A network, and the same over three processes, which are also given values beyond the example's."""
     model = network()
     with threepc.local(model, IMAGES[:1], out_of_range="warn") as secure:
-        for images, reason in (
-            (torch.full((1, 3, 11, 13), float("nan")), "not a finite number"),
-            (torch.full((1, 3, 11, 13), 1e300, dtype=torch.float64), "not a finite number"),
-            (torch.full((1, 3, 11, 13), 1e6), "does not fit a ring of 48 bits"),
-            (IMAGES[:0], "an inference takes 1 to [0-9]+ images at once, not 0"),
-            (IMAGES[:1].expand(1025, 3, 11, 13), "an inference takes 1 to 1024 images at once, not 1025"),
-            (IMAGES[..., :12], r"shape \(N, 3, 11, 13\), not \(3, 3, 11, 12\)"),
-            (IMAGES.to(torch.complex64), "images must be a dense tensor of real numbers, not a tensor of torch.complex64"),
-            (IMAGES.to_sparse(), "images must be a dense tensor of real numbers"),
-        ):
-            with (
-                warnings.catch_warnings(action="ignore"),
-                pytest.raises(threepc.InputError, match=reason),
-            ):  # of values beyond the example's
-                secure(images)
-            torch.testing.assert_close(secure(IMAGES), plain(model, IMAGES), rtol=0, atol=0.01)
-        assert secure(IMAGES.bfloat16()).dtype == torch.bfloat16
+        yield model, secure
     with pytest.raises(threepc.RunError, match=r"^this session is over: it was closed$"):
         secure(IMAGES)
+
+
+def test_a_bad_call_leaves_three_processes_usable(processes):
+    model, secure = processes
+    for images, reason in (
+        (torch.full((1, 3, 11, 13), float("nan")), "not a finite number"),
+        (torch.full((1, 3, 11, 13), 1e300, dtype=torch.float64), "not a finite number"),
+        (torch.full((1, 3, 11, 13), 1e6), "does not fit a ring of 48 bits"),
+        (IMAGES[:0], "an inference takes 1 to [0-9]+ images at once, not 0"),
+        (IMAGES[:1].expand(1025, 3, 11, 13), "an inference takes 1 to 1024 images at once, not 1025"),
+        (IMAGES[..., :12], r"shape \(N, 3, 11, 13\), not \(3, 3, 11, 12\)"),
+        (IMAGES.to(torch.complex64), "images must be a dense tensor of real numbers, not a tensor of torch.complex64"),
+        (IMAGES.to_sparse(), "images must be a dense tensor of real numbers"),
+    ):
+        with warnings.catch_warnings(action="ignore"), pytest.raises(threepc.InputError, match=reason):  # of values beyond the example's
+            secure(images)
+        torch.testing.assert_close(secure(IMAGES), plain(model, IMAGES), rtol=0, atol=0.01)
+    assert secure(IMAGES.bfloat16()).dtype == torch.bfloat16
 
 
 def test_an_interrupted_call_gives_its_answer_to_no_later_one(monkeypatch):
@@ -207,13 +212,12 @@ def test_an_interrupted_call_gives_its_answer_to_no_later_one(monkeypatch):
             secure(IMAGES)
 
 
-@pytest.mark.parametrize("transport", ["memory", "ipc"])
-def test_threads_may_call_one_model(transport):
-    model = network()
-    expected = plain(model, IMAGES)
-    with threepc.local(model, IMAGES, transport=transport) as secure, ThreadPoolExecutor(3) as pool:
-        outputs = list(pool.map(secure, [IMAGES[index : index + 1] for index in range(3)]))
-    torch.testing.assert_close(torch.cat(outputs), expected, rtol=0, atol=0.01)
+def test_threads_may_call_one_model(processes):
+    with threepc.local(processes[0], IMAGES, transport="memory") as here:
+        for secure in (here, processes[1]):
+            with ThreadPoolExecutor(3) as pool:
+                outputs = list(pool.map(secure, [IMAGES[index : index + 1] for index in range(3)]))
+            torch.testing.assert_close(torch.cat(outputs), plain(processes[0], IMAGES), rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize(

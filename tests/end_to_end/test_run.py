@@ -32,12 +32,11 @@ REPORT = {
 
 
 @pytest.fixture(scope="module")
-def demo(threepc, tmp_path_factory):
-    """What `threepc run` without arguments runs, and its report."""
-    report = tmp_path_factory.mktemp("demo") / "report.json"
-    done = threepc("run", *demonstration(), "--report", report)
+def demo(threepc, workplace):
+    """What `threepc run` without arguments runs, and its report; it writes a trace as well."""
+    done = threepc("run", *demonstration(), "--report", "demo.json", "--trace", "trace.json")
     assert done.end() == 0, done.errors
-    return done, json.loads(report.read_text())
+    return done, json.loads((workplace / "demo.json").read_text())
 
 
 def test_the_demo_classifies_ten_digits_as_plaintext_does(demo):
@@ -48,11 +47,9 @@ def test_the_demo_classifies_ten_digits_as_plaintext_does(demo):
     assert report["max_abs_error"] < 0.005 * report["max_abs_plain"]
 
 
-def test_a_trace_has_three_timelines(threepc, tmp_path):
-    done = threepc("run", "factories:small", "--input", "one.png", "--trace", tmp_path / "t.json")
-    assert done.end() == 0, done.errors
-    assert done.lines[-1] == f"wrote {tmp_path / 't.json'}"
-    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+def test_a_trace_has_three_timelines(demo, workplace):
+    assert demo[0].lines[-1] == "wrote demo.json, trace.json"
+    events = json.loads((workplace / "trace.json").read_text())["traceEvents"]
     parties = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
     assert sorted(parties.values()) == ["client", "provider", "server"]
     assert {parties[event["pid"]] for event in events if event.get("cat") == "layer"} == set(parties.values())
