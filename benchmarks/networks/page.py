@@ -26,8 +26,7 @@ random images, one artificial image, the three parties as threads of one process
 **Error** is the largest difference to plaintext PyTorch, as a part of the largest logit. **Class** is the part of the places whose class is
 plaintext's, where plaintext's margin exceeds {precisions}. Where threepc told before the run that results would be off by more than that, the error
 stands in brackets; what it expects to be off by more than 10 % it refuses, unless that is allowed, as it was here. Seconds are of several days,
-on machines that did other work beside; megabytes are of both phases over all links, without the masked weights that a session needs once. Those of
-mmsegmentation from FastFCN on, of ONNX files and of real weights are of plans that compared more bits, and are 5 to 14 % fewer today.
+on machines that did other work beside; megabytes are of both phases over all links, without the masked weights that a session needs once.
 """
 REFUSED = """\
 ## What is refused
