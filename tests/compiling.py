@@ -1,7 +1,7 @@
 """The tests that need no kernels go first, while a process of its own compiles the kernels: after a change of them that takes minutes.
 
-Then come those of single kernels, which compile many that only they use. All others wait until everything is there: they would compile the same
-again meanwhile, in three parties at once where these are processes.
+Then come those of kernels, protocols and plans, within one process: many of the kernels that they need are needed nowhere else, and what is not
+there yet they compile themselves. All others wait until everything is there: their parties would each compile the same, and not answer meanwhile.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ NEED_NONE = (
     "tests/transport/",
 )
 """Where no test compiles a kernel."""
-OF_THEIR_OWN = ("tests/kernels/", "tests/benchmarks/test_kernels.py")
-"""Where tests compile kernels for arguments, and for processors, that inferences do not have."""
+COMPILE_THEMSELVES = ("tests/benchmarks/test_kernels.py", "tests/kernels/", "tests/plan/", "tests/protocol/")
+"""Where tests may find kernels missing."""
 
 
 def compiled_here() -> list[str]:
@@ -47,8 +47,8 @@ def compiled_here() -> list[str]:
 
 
 def turn(item: pytest.Item) -> int:
-    """0 where a test compiles no kernel, 1 where it compiles its own, 2 where it needs those of inferences."""
-    return 0 if item.nodeid.startswith(NEED_NONE) else 1 if item.nodeid.startswith(OF_THEIR_OWN) else 2
+    """0 where a test needs no kernels, 1 where it may find some missing, 2 where all have to be there."""
+    return 0 if item.nodeid.startswith(NEED_NONE) else 1 if item.nodeid.startswith(COMPILE_THEMSELVES) else 2
 
 
 class CompilingAhead:
@@ -74,7 +74,7 @@ class CompilingAhead:
             items.sort(key=turn)
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Wait, before the first test that needs the kernels of inferences."""
+        """Wait, before the first test for which all kernels have to be there."""
         if self._process is None or not (now := turn(item)):
             return
         if self._none_needed:

@@ -134,14 +134,16 @@ def test_over_encrypted_tcp_with_batches_and_simulated_network(threepc, workplac
     assert np.load(output / "logits.npy").shape == (5, 4)
 
 
-def test_a_segmentation_is_written_over_the_image(threepc, workplace, tmp_path):
-    cv2.imwrite(str(workplace / "street.png"), np.full((30, 20, 3), 200, np.uint8))
-    done = threepc("run", "factories:segmenter", "--input", "street.png", "--output", tmp_path, "--compare", "--transport", "memory")
-    assert done.end() == 0, done.errors
+def test_a_segmentation_is_written_over_the_image(workplace, tmp_path, monkeypatch, capsys):
+    """Within this process: the parties are its threads."""
+    monkeypatch.chdir(workplace)
+    cv2.imwrite("street.png", np.full((30, 20, 3), 200, np.uint8))
+    words = ["--input", "street.png", "--output", str(tmp_path), "--compare", "--transport", "memory"]
+    assert status(["run", "factories:segmenter", *words]) == 0
     classes = np.load(tmp_path / "street_classes.npy")
     assert classes.shape == (30, 20) and classes.max() < 3
     assert cv2.imread(str(tmp_path / "street_segmentation.png")).shape[0] >= 30
-    assert "100.00%" in done.output
+    assert "100.00%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("role", ["client", "provider"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.compiling import NEED_NONE, OF_THEIR_OWN, compiled_here
+from tests.compiling import COMPILE_THEMSELVES, NEED_NONE, compiled_here
 from tests.conftest import LEFT_OUT
 from threepc.kernels import elementwise
 
@@ -18,7 +18,7 @@ def test_what_is_left_out_is_there():
 
 
 def test_what_goes_while_kernels_compile_is_there():
-    assert all((TESTS.parent / path).exists() for path in NEED_NONE + OF_THEIR_OWN)
+    assert all((TESTS.parent / path).exists() for path in NEED_NONE + COMPILE_THEMSELVES)
 
 
 def test_a_kernel_that_was_taken_is_noticed():
