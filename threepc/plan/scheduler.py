@@ -28,7 +28,7 @@ from threepc.protocol.summands import every_second
 # Limits on what a stranger's model may ask for, so that nothing is allocated for more; far above what the largest networks take.
 MOST_OPS = 1 << 16
 """Addresses in the parties' streams; one has 24 bits for them."""
-ROWS_OF_PIECE, LEAST_ROWS = 4, TILE // 2
+ROWS_OF_PIECE, LEAST_ROWS = 8, TILE // 4
 """A piece of rows is so much smaller than one of channels, but no smaller than that: the next layer waits for the first pieces alone."""
 MOST_ELEMENTS = 1 << 30
 """Of one value, over the batch."""
