@@ -27,6 +27,10 @@ LATE_KINDS = ("relu", "clip")
 """Kinds of nodes that can have six: whose gates have no slopes, or mostly not."""
 
 PIECE_S, OPENED_BITS = 5e-3, 32
+CLEAR_GAIN = 0.9
+"""A layer's online messages must take less than this part of their time for `shortest_online` to have more bytes dealt for them."""
+WAITED_FOR = 2
+"""So many pieces of rows the next layer waits for, before it begins."""
 LEAST_PIECE, MOST_PIECE = 2 * TILE, 1 << 30
 """A piece is to take so long on its way that what is done for each message does not count, and no less than is worth a call of the kernels."""
 
@@ -49,20 +53,34 @@ class Links:
         rate = min(map(self._rate, ("client->server", "server->client")))
         return 0 if rate == math.inf else min(max(int(rate * PIECE_S / OPENED_BITS), LEAST_PIECE), MOST_PIECE)
 
+    @property
+    def _delay(self) -> float:
+        return self.preset.one_way_delay_s if self.preset else 0.0
+
     def online_seconds(self, cost: Cost) -> float:
-        """Of a layer's online messages, one after the other; of one in pieces, whose messages go both ways at once, the longer of two ways."""
-        delay = self.preset.one_way_delay_s if self.preset else 0.0
+        """Of a layer's online messages, one after the other; of one in pieces, whose messages go both ways at once, the longer of two ways.
+
+        Of one by rows, of which the next layer needs the first pieces alone: until these are there, or as long as all answers keep their link busy.
+        """
+        delay = self._delay
+        if cost.rows:
+            first, answers = self._by_rows(cost)
+            return max(2 * delay + first + WAITED_FOR / max(WAITED_FOR, cost.rows) * answers, answers)
         times = [8 * size / self._rate(link) for link, size in cost.online.items()]
         in_pieces = self.piece and sum(cost.online.values()) > 2 * OPENED_BITS / 8 * self.piece
         return cost.messages * delay + (max(times) if in_pieces else sum(times))
+
+    def _by_rows(self, cost: Cost) -> tuple[float, float]:
+        """Seconds of the server's first piece, and of all the client's answers."""
+        to, back = (8 * cost.online.get(link, 0) / self._rate(link) for link in ("server->client", "client->server"))
+        return to / cost.rows, back
 
     def finish(self, costs: Iterable[Cost]) -> float:
         """When an inference ends whose steps cost that, in order: each begins when the one before has ended and what is dealt and prepared for it is there.
 
         Processors are left out.
         """
-        now, dealt = 0.0, Counter[str]()
-        delay = self.preset.one_way_delay_s if self.preset else 0.0
+        now, free, dealt, delay = 0.0, -math.inf, Counter[str](), self._delay  # free: when the client's answers so far have left
         rates = {link: self._rate(link) / 8 for link in ("provider->server", "provider->client", "client->server", "server->client")}
         hosts = [(party, end, rate / 8) for party, rates_of in self.hosts.items() for end, rate in enumerate(rates_of) if rate < math.inf]
         ends = {link: link.split("->") for link in rates}
@@ -72,7 +90,12 @@ class Links:
                     dealt[link] += size
                 shared = (sum(size for link, size in dealt.items() if ends[link][end] == party) / rate for party, end, rate in hosts)
                 now = max(now, delay + max(0.0, *(size / rates[link] for link, size in dealt.items()), *shared))
-            now += self.online_seconds(cost)
+            if cost.rows:
+                first, answers = self._by_rows(cost)
+                begun = max(now + delay + first, free)
+                now, free = begun + WAITED_FOR / max(WAITED_FOR, cost.rows) * answers + delay, begun + answers
+            elif cost.messages or cost.online:
+                now = max(now, free + delay) + self.online_seconds(cost)
             for link, size in cost.online.items():
                 dealt[link] += size
         return now
@@ -124,7 +147,7 @@ def cheapest(four: Sequence[Cost], others: Sequence[Sequence[Cost]], names: Sequ
 def shortest_online(
     four: Sequence[Cost], others: Sequence[Sequence[Cost]], names: Sequence[str], links: Links, most_dealt: float = math.inf
 ) -> list[tuple[str, ...]]:
-    """As `cheapest`, for inferences whose material was dealt before: each layer takes what makes its online messages shortest, four where that is alike.
+    """As `cheapest`, for inferences whose material was dealt before: each layer takes what makes its online messages shortest, clearly so where that deals more.
 
     most_dealt: bytes that the provider may send for an inference. Where the choice would have it send more, and more than with four messages, the layers
     that save least time for their bytes go back to four, until it fits.
@@ -133,6 +156,9 @@ def shortest_online(
     seconds = [[links.online_seconds(cost) for cost in variant] for variant in variants]
     chosen = [times.index(min(times)) for times in seconds]
     more = [_dealt(variant[which]) - _dealt(variant[0]) for variant, which in zip(variants, chosen, strict=True)]
+    for index, times in enumerate(seconds):
+        if more[index] > 0 and min(times) >= CLEAR_GAIN * times[0]:
+            chosen[index] = more[index] = 0
     over = sum(more) + sum(map(_dealt, four)) - most_dealt
     dearest_first = sorted((i for i, size in enumerate(more) if size > 0), key=lambda i: (seconds[i][0] - min(seconds[i])) / more[i])
     for index in dearest_first:

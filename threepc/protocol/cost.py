@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cost:
-    """Payload bytes by link ("server->client", ...), headers not counted; messages: one-way online messages."""
+    """Payload bytes by link ("server->client", ...), headers not counted; messages: one-way online messages.
+
+    rows: pieces that a layer has whose successor begins when the first of them are there, see rows.py; 0 for other steps, and for their sum.
+    """
 
     offline: Mapping[str, int] = field(default_factory=dict)
     online: Mapping[str, int] = field(default_factory=dict)
     setup: Mapping[str, int] = field(default_factory=dict)
     messages: int = 0
+    rows: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         pairs = (self.offline, other.offline), (self.online, other.online), (self.setup, other.setup)

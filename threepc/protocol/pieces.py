@@ -52,7 +52,8 @@ class InPieces:
         """Bytes of all pieces, and messages of one after the other: those of the others are under way beside them."""
         costs = [part.cost for part in self.parts]
         total = sum(costs, Cost())
-        return Cost(total.offline, total.online, total.setup, max(cost.messages for cost in costs))
+        rows = len(costs) if self.axis == ROWS else 0
+        return Cost(total.offline, total.online, total.setup, max(cost.messages for cost in costs), rows)
 
     @cached_property
     def _slices(self) -> list[slice]:
