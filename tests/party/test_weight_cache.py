@@ -14,7 +14,7 @@ from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.offered import OfferedModel
 from threepc.party.session import Options
-from threepc.party.weight_cache import WeightCache, digest_of
+from threepc.party.weight_cache import HeldWeights, WeightCache, digest_of
 from threepc.plan.precision import Precision
 
 MODEL = small_model()
@@ -132,3 +132,11 @@ def test_weights_that_two_layers_use_are_sent_and_kept_once(told, tmp_path):
         assert len(session._weights) == 2
     (kept,) = (tmp_path / "weights").iterdir()
     assert kept.stat().st_size == sum(model.public.plan(1).cost.setup.values())
+
+
+def test_weights_in_memory_are_of_one_digest_and_one_model():
+    """A server that starts anew masks its weights anew; the same weights serve two graphs."""
+    held, weights = HeldWeights(), {0: None}
+    held.keep("digest", "model", weights)
+    assert held.get("digest", "model") is weights
+    assert held.get("another", "model") is held.get("digest", "another") is None
