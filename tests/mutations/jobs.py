@@ -96,4 +96,17 @@ JOBS = (
         ("            if words.shape != wanted.shape or words.dtype != word_of(wanted.bits):", "            if False:"),
         tests=("tests/tensors",),
     ),
+    *(
+        mutation(name, RANGES, (old, new), tests=("tests/tensors/test_ranges.py",))
+        for name, old, new in (
+            ("an owner sees to the limit of a difference", ' and "signs" not in node.attrs', ""),
+            ("an owner sees to the limit of what is made of another's array", 'and graph[part.inputs[0]].kind == "input")', ")"),
+            (
+                "what the server is shown may leave the ring",
+                "isinstance(step, OutputStep | ServerOutputStep):\n",
+                "isinstance(step, OutputStep):\n",
+            ),
+            ("a rounding may take a number beyond a bound", " + 2 * ROUNDING * unit\n", "\n"),
+        )
+    ),
 )

@@ -178,6 +178,9 @@ REFUSED = {
     "a known factor": (revealing(lambda x, y: (x * 2.0**28).relu(), limit=1), TOO_LARGE),
     "an argument": (revealing(lambda x, y: (x * 2.0**28).apply("tanh"), limit=1), "reach|any number|2.684e"),
     "what is shown": (revealing(lambda x, y: x * 2.0**29, limit=4.0), r"may reach 2.148e\+09 in size, and .* holds less than 1.074e\+09 here"),
+    "what the server is shown": (
+        lambda p: p.reveal(p.input("x", SHAPE, "client", 4.0) * 2.0**29, "server", "z"), r"may reach 2.148e\+09 in size, and .* holds less than 1.074e\+09"
+    ),
     "beyond floats": (revealing(lambda x, y: sum_of_large(x), limit=2.0**25), "may be any number in size, and a ring"),
     "squares beyond floats": (revealing(lambda x, y: x * x, limit=1e200), r"multiply_.* may be any number in size"),
     "sums beyond floats": (revealing(lambda x, y: x + y, limit=1.7e308), "add_.* may be any number in size"),
@@ -305,6 +308,35 @@ def test_nobody_sees_to_the_limit_of_what_nobody_brings():
 
     with pytest.raises(InputError, match="limit_7: bank does not bring multiply_6, and cannot see to its limit"):
         willing(program, {"z": "client"})(described(program, change))
+
+
+@pytest.mark.parametrize(
+    "kind, attributes, sources", [("gather", {"moves": [["reshape", [1, 1, 2]]]}, ("x",)), ("add", {"signs": [1, -1]}, ("client", "w"))]
+)
+def test_an_owner_brings_its_parts_and_their_sum_alone(kind, attributes, sources):
+    """Not what is made of another's number, nor a difference, whatever a description says of it."""
+    nodes = [
+        Node("client", "input", (), (1, 1, 2)),
+        Node("w", "input", (), (1, 1, 2), {"owner": "server"}),
+        Node("x", "limit", ("client",), (1, 1, 2), {"size": 8.0, "by": "client"}),
+        Node("made", kind, sources, (1, 1, 2), attributes),
+        Node("y", "limit", ("made",), (1, 1, 2), {"size": 1.0, "by": "bank"}),
+        Node("z", "output", ("y",), (1, 1, 2), {"path": [["dict", "z"]]}),
+    ]
+    with pytest.raises(InputError, match="y: bank does not bring made, and cannot see to its limit"):
+        ranges.intervals(Graph(tuple(nodes)), 16)
+
+
+def test_roundings_have_room_below_every_bound(monkeypatch):
+    program, intervals, unit = tensors.trace(revealing(lambda x, y: x.relu()), ring=32), ranges.intervals, 2.0**-11
+    *_, shown = (bound for bound in ranges._held(program.public.plan(1)) if not bound.decided)
+    found = dict[str, ranges.Interval]()
+    monkeypatch.setattr(ranges, "intervals", lambda *given: intervals(*given) | found)
+    found[shown.node] = ranges.Interval(0.0, 2.0**shown.exponent - (2 * ranges.ROUNDING + 1) * unit)
+    ranges.check(program.public)
+    found[shown.node] = ranges.Interval(0.0, 2.0**shown.exponent - 2 * ranges.ROUNDING * unit)
+    with pytest.raises(InputError, match="may reach"):
+        ranges.check(program.public)
 
 
 def test_a_choice_is_known_for_one_by_its_values():
