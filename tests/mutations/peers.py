@@ -28,7 +28,9 @@ PEERS = (
     mutation(
         "any number of small inferences ahead", SESSION, ("min(limit // max(size, 1), MOST_AHEAD)", "limit // max(size, 1)"), tests=AHEAD
     ),
-    mutation("the client keeps more ahead than its memory", SESSION, ("[(plan.kept_bytes, options.memory)] if role", "[] if role"), tests=AHEAD),
+    mutation(
+        "the client keeps more ahead than its memory", SESSION, ("[(plan.kept_bytes, options.memory)] if role", "[] if role"), tests=AHEAD
+    ),
     mutation(
         "the server is told the text of the client's own error",
         "threepc/party/client.py",
