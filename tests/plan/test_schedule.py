@@ -346,12 +346,15 @@ def test_label_alone(bits):
     assert trio.measured == without_zeros(plan.cost)
 
 
-def test_pooling_without_a_cell_that_every_window_has_is_refused_by_name():
-    """Padding on both sides of windows that do not overlap: legal in a graph, not in the tournament."""
+def test_pooling_without_a_cell_that_every_window_has_is_right_and_one_without_any_is_refused():
+    """Padding on both sides of windows that do not overlap."""
     net = Builder(1, 4, 4)
-    graph, _ = net.output(net.maxpool("input", 2, 2, 1))
-    with pytest.raises(InputError, match=r"maxpool1: .*a pooling window"):
-        schedule(graph, Precision())
+    graph, weights = net.output(net.maxpool("input", 2, 2, 1))
+    plan, images = schedule(graph, Precision()), np.random.default_rng(0).normal(size=(1, 1, 4, 4))
+    clear = evaluate(graph, weights, torch.from_numpy(images))[graph.output.name].numpy()
+    assert np.abs(run_network(network_trio(plan, weights), plan, images) - clear).max() < 1e-3
+    with pytest.raises(InputError, match="a max-pooling window would hold padding only"):
+        net.maxpool("input", 2, 2, 2)
 
 
 def test_several_outputs_have_addresses_of_their_own_and_what_nobody_reads_them_for_is_bounded():
