@@ -106,6 +106,8 @@ JOBS = (
                 "isinstance(step, OutputStep | ServerOutputStep):\n",
                 "isinstance(step, OutputStep):\n",
             ),
+            ("moves bring no zeros", "return _hull(*inputs, Interval(0.0, 0.0))", "return _hull(*inputs)"),
+            ("squares of numbers of both signs stay away from 0", "0.0 if one.low <= 0 <= one.high else", ""),
             ("a rounding may take a number beyond a bound", " + 2 * ROUNDING * unit\n", "\n"),
         )
     ),

@@ -339,6 +339,20 @@ def test_roundings_have_room_below_every_bound(monkeypatch):
         ranges.check(program.public)
 
 
+def test_zeros_that_moves_bring_and_squares_of_numbers_of_both_signs_lie_within():
+    nodes = [
+        Node("client", "input", (), (1, 1, 2)),
+        Node("x", "limit", ("client",), (1, 1, 2), {"size": 4.0, "by": "client"}),
+        Node("known", "constant", (), (1, 1, 2), {"values": [5.0, 7.0]}),
+        Node("moved", "gather", ("known",), (1, 1, 2), {"moves": [["take", 2, 1, 1, 2]]}),  # 7 and what is behind it
+        Node("square", "multiply", ("x", "x"), (1, 1, 2)),
+        Node("sum", "add", ("moved", "square"), (1, 1, 2)),
+        Node("z", "output", ("sum",), (1, 1, 2), {"path": [["dict", "z"]]}),
+    ]
+    found = ranges.intervals(Graph(tuple(nodes)), 16)
+    assert max(found["moved"].low, found["square"].low, found["sum"].low) <= 0 and found["sum"].high >= 23
+
+
 def test_a_choice_is_known_for_one_by_its_values():
     """Numbers that a description moves so that they become zeros are not those that were subtracted: bit * (x - y) + 0 is no choice."""
     program = tensors.trace(revealing(lambda x, y: tensors.where(x > 0, x, y[0, 0]), limit=8), ring=48)
