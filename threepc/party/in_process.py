@@ -104,10 +104,11 @@ class ThreeRoles:
         try:
             inferred = infer(self.client)
         except BaseException as error:
+            earlier = errors[:1]  # what the server says once its channels are closed only follows from this
             self.close()
             thread.join()
-            if isinstance(error, RunError) and errors:
-                raise errors[0] from error
+            if isinstance(error, RunError) and earlier:
+                raise earlier[0] from error
             raise
         thread.join()
         if errors:
