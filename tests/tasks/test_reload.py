@@ -122,7 +122,8 @@ def test_what_needs_a_restart_is_said(path, party, caplog):
 
 
 PROGRAM = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # with nohup, tests have it ignored, and their children would
 sys.path[:] = {path!r}
 from threepc.party.deployment import load
 from threepc.party.observation import Observation
