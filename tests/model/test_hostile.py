@@ -138,6 +138,17 @@ def test_layers_that_cannot_be_dealt_to_the_client_are_refused(names, message):
     assert str(error.value).isprintable() and len(str(error.value)) < 300
 
 
+def test_the_server_is_shown_no_labels():
+    """It would be shown the numbers that a label is made of."""
+    with pytest.raises(InputError, match="output mean: the server cannot be shown labels"):
+        PublicModel.from_plain(job().to_plain() | {"reveal": "logits,label"})
+
+
+def test_no_layer_of_two_messages_is_dealt_to_the_client():
+    with pytest.raises(InputError, match="'relu2' is no layer of this network that decides in four messages"):
+        PublicModel.from_plain(small().to_plain() | {"quick": ["relu2"], "to_client": ["relu2"]})
+
+
 def test_who_is_told_its_shares_is_agreed_upon():
     plain = small().to_plain()
     names = [node.name for node in small().graph.nodes if node.kind in ("relu", "clip", "maxpool")]
@@ -186,6 +197,7 @@ POOL = {"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1, 1, 1]}
             "a/truncation: the name of two steps",
         ),
         (chain(("a", "conv", CONV), ("b", "clip", {"max": 1e300})), "b: a clip at 1e.300 is beyond the numbers"),
+        (chain(("a", "conv", CONV), ("b", "clip", {"max": 1e308})), "b: a clip at 1e.308 is beyond the numbers"),  # infinite in units
         (chain(("a", "avgpool", POOL | {"divisor": 2.0**31})), "^a: 47 fractional bits do not fit a ring of 48 bits$"),
         (
             chain(("a", "conv", CONV), *((f"b{i}", "maxpool", POOL | {"dilation": [1, 1]}) for i in range(9000))),

@@ -81,6 +81,16 @@ def test_a_maximum_compares_no_bit_that_its_words_do_not_have():
         PublicModel.from_plain(compared(32))
 
 
+@pytest.mark.parametrize("first, width", [(0, 31), (2, 29), (30, 1)])
+def test_a_relu_compares_no_more_than_its_values_have(first, width):
+    """Of 32 bits that a truncation leaves, one is the sign, and one stays spare."""
+    plain = small().to_plain()
+    compared = lambda width: plain | {"precision": plain["precision"] | {"compared": {"relu2": [first, width]}}}
+    assert width == 1 or read(compared(width - 1)) is not None
+    with pytest.raises(InputError, match="precision of 'relu2': a comparison up to bit 31 of 32 bits"):
+        PublicModel.from_plain(compared(width))
+
+
 def test_a_product_that_leaves_no_bits_is_refused():
     net = Builder(2, 3, 3)
     x = net.relu(net.conv("input", 2, 1))

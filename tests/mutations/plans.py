@@ -40,6 +40,36 @@ PLANS = (
         tests=("tests/model/test_served.py",),
     ),
     mutation(
+        "a truncation may be deeper than the pads of a lift",
+        "threepc/plan/precision.py",
+        ("if type(self.truncation) is not int or not MAX_TRUNCATION <= self.truncation <= DEEPEST_TRUNCATION:", "if False:"),
+        tests=("tests/plan/test_precision.py::test_truncations_beyond_what_a_lift_hides_are_refused",),
+    ),
+    mutation(
+        "a ReLU compares its values' spare bit",
+        "threepc/plan/precision.py",
+        ("            if first + width > cut - 2:", "            if first + width > cut - 1:"),
+        tests=(f"{HOSTILE}::test_a_relu_compares_no_more_than_its_values_have",),
+    ),
+    mutation(
+        "the server is shown the numbers of a label",
+        "threepc/plan/layers.py",
+        ("        if at.reveals[node.name] == LABEL:\n            raise", "        if False:\n            raise"),
+        tests=("tests/model/test_hostile.py::test_the_server_is_shown_no_labels",),
+    ),
+    mutation(
+        "a clip may be as large as floats are",
+        "threepc/plan/activations.py",
+        ("if max(abs(start), abs(offset), abs(end or 0.0)) >= 2.0 ** (62 - fraction):", "if False:"),
+        tests=("tests/model/test_hostile.py::test_a_graph_that_a_plan_cannot_hold_is_refused",),
+    ),
+    mutation(
+        "a layer of two messages may be dealt to the client",
+        "threepc/plan/schedule.py",
+        ("_check_told(set(deciding(graph, reveal)).difference(quick), to_client)", "_check_told(set(deciding(graph, reveal)), to_client)"),
+        tests=("tests/model/test_hostile.py::test_no_layer_of_two_messages_is_dealt_to_the_client",),
+    ),
+    mutation(
         "the client grants no credit for what it is dealt",
         "threepc/party/client.py",
         ("        role.on_taken = self._told.used\n", ""),

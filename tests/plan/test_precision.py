@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import InputError
-from threepc.plan.precision import FRACTION, WIDEST_WINDOW, Precision, span
+from threepc.plan.precision import DEEPEST_TRUNCATION, FRACTION, MAX_TRUNCATION, WIDEST_WINDOW, Precision, span
 
 
 @pytest.mark.parametrize("bits", FRACTION)
@@ -34,6 +34,13 @@ def test_fractions_outside_what_a_gate_lifts_are_refused_by_name(fraction):
         Precision(48, 16, input_fraction=fraction)
     with pytest.raises(InputError, match=r"^precision of 'layer1\.conv': fractional bits must be 1 to 30, not "):
         Precision(48, 16, {"layer1.conv": 31 if fraction == 17 else fraction})
+
+
+@pytest.mark.parametrize("truncation", (0, MAX_TRUNCATION - 1, DEEPEST_TRUNCATION + 1, 64, True, 16.0))
+def test_truncations_beyond_what_a_lift_hides_are_refused(truncation):
+    """A lift's pads have 32 bits at most: of a deeper one's carries the server would see the rest."""
+    with pytest.raises(InputError, match="a truncation removes at most 16 to 24 bits, not "):
+        Precision(48, 16, truncation=truncation)
 
 
 def test_an_input_has_at_most_the_bits_of_activations():
