@@ -114,3 +114,12 @@ def test_a_kernel_that_may_read_padding_alone_takes_whole_maps():
     takes = lambda padding, dilation: Linear(0, padding=padding, dilation=dilation, **geometry).takes_rows
     assert takes((1, 1, 1, 1), (1, 1)) and takes((2, 9, 2, 9), (1, 1)) and takes((4, 4, 4, 4), (2, 2))
     assert not takes((3, 1, 0, 1), (1, 1)) and not takes((0, 0, 5, 0), (2, 1))
+
+
+def test_what_rows_are_computed_from_is_counted_until_the_next_layer_has_begun():
+    """The server holds the ReLU's result beside what the convolution makes of it, as whole layers do not."""
+    graph, _ = chain()
+    for piece, values in ((0, 4), (30, 5)):
+        plan = schedule(graph, Precision.default(48), quick=candidates(graph), piece=piece)
+        cost = [step for step in plan.steps if isinstance(step, ReluStep)][1].cost
+        assert plan.held_bytes == values * 8 * 3 * 8 * 8 + cost.total("offline") + 2 * cost.total("online")

@@ -26,7 +26,7 @@ from threepc.plan.messages import LATE_KINDS, QUICK_KINDS
 from threepc.plan.precision import Precision
 from threepc.plan.scheduler import Scheduler, elements
 from threepc.protocol.cost import Cost
-from threepc.protocol.steps import InputStep, LinearStep, OutputStep, ProductStep, ReluStep, Step, Value
+from threepc.protocol.steps import InputStep, LinearStep, OutputStep, ProductStep, ReluStep, Step, SumStep, Value
 from threepc.ring import Ring, word_of
 
 DECIDING = ("relu", "clip", "bend", "rectify", "smooth", "maxpool")
@@ -90,11 +90,15 @@ class Plan:
         """
         held: dict[str, int] = {}
         most, live = 0, self._kept_for_layers
+        coming, lingering = False, 0  # after a layer by rows: what its successors were computed from, until the next layer has begun
         for step, released in zip(self.steps, self.release, strict=True):
             held[step.name] = size = _bytes(step.result)
             live, cost = live + size, step.cost
-            most = max(most, live + 2 * sum(map(_bytes, step.inputs)) + cost.total("offline") + 2 * cost.total("online"))
-            live -= sum(held.pop(name) for name in released)
+            most = max(most, live + lingering + 2 * sum(map(_bytes, step.inputs)) + cost.total("offline") + 2 * cost.total("online"))
+            freed = sum(held.pop(name) for name in released)
+            live -= freed
+            coming = cost.rows > 0 or (coming and isinstance(step, LinearStep | SumStep))
+            lingering = lingering + freed if coming and not cost.rows else 0
         return most
 
     @cached_property

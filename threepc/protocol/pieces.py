@@ -78,12 +78,14 @@ class InPieces:
 
     def serve_by_rows(self, server: Server, word: np.dtype[Any] | type, z: np.ndarray | Rows) -> Rows:
         """S, online: as `serve`, of a layer of two messages cut by rows, whose result is of type `word`. Every piece has begun, and its message has gone, when this returns."""
-        before, begun = server.coming, deque[tuple[Turns[np.ndarray], slice]]()
+        earlier, begun = server.coming, deque[tuple[Turns[np.ndarray], slice]]()
         for part, where in zip(self.parts, self._slices, strict=True):
             rows = rows_of(z, where.start, where.stop)
             run = part.serving(server, rows)
             next(run)
             begun.append((run, where))
+
+        before = None if earlier is None or earlier.is_whole else earlier  # what nobody waits for is let go
 
         def fill(words: np.ndarray, there: int, end: int) -> int:
             if before is not None:

@@ -34,6 +34,11 @@ class Rows:
                 self._fill = _nothing_left  # and with it goes what they were computed from
         return self._words
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all are there already."""
+        return self._there == self._words.shape[2]
+
     def whole(self) -> np.ndarray:
         """The words, when all are there."""
         return self.before(self._words.shape[2])
