@@ -79,16 +79,17 @@ def test_the_public_part_travels_as_json(served):
             PublicModel.from_plain(public.to_plain() | change)
 
 
-def test_layers_of_two_messages_travel_where_there_are_any(served):
-    assert "quick" not in served.public.to_plain()
+@pytest.mark.parametrize("key, words, more", [("quick", "two messages", -2), ("late", "six messages", 2)])
+def test_layers_of_two_or_six_messages_travel_where_there_are_any(served, key, words, more):
+    assert key not in served.public.to_plain()
     relu = next(node.name for node in served.public.graph.nodes if node.kind == "relu")
-    quick = dataclasses.replace(served.public, quick=(relu,))
-    again = PublicModel.from_plain(quick.to_plain())
-    assert again.quick == (relu,) and again.fingerprint == quick.fingerprint != served.public.fingerprint
-    assert again.plan(1).cost.messages == served.public.plan(1).cost.messages - 2
+    chosen = dataclasses.replace(served.public, **{key: (relu,)})
+    again = PublicModel.from_plain(chosen.to_plain())
+    assert getattr(again, key) == (relu,) and again.fingerprint == chosen.fingerprint != served.public.fingerprint
+    assert again.plan(1).cost.messages == served.public.plan(1).cost.messages + more
     for wrong in (3, [3], {"relu": 1}, ["input"]):
-        with pytest.raises(InputError, match="two messages"):
-            PublicModel.from_plain(served.public.to_plain() | {"quick": wrong})
+        with pytest.raises(InputError, match=words):
+            PublicModel.from_plain(served.public.to_plain() | {key: wrong})
 
 
 def test_a_model_in_a_file_is_the_same_model(served, tmp_path):

@@ -64,6 +64,12 @@ PLANS = (
         tests=("tests/model/test_hostile.py::test_a_graph_that_a_plan_cannot_hold_is_refused",),
     ),
     mutation(
+        "the parties do not agree on layers of six messages",
+        "threepc/model/served.py",
+        ("self.to_client, self.piece, self.late)", "self.to_client, self.piece)"),
+        tests=("tests/model/test_served.py::test_layers_of_two_or_six_messages_travel_where_there_are_any",),
+    ),
+    mutation(
         "a layer of two messages may be dealt to the client",
         "threepc/plan/schedule.py",
         ("_check_told(set(deciding(graph, reveal)).difference(quick), to_client)", "_check_told(set(deciding(graph, reveal)), to_client)"),
