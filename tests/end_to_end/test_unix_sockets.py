@@ -60,31 +60,21 @@ def test_two_clients_are_served_without_keys(threepc, workplace, folder, monkeyp
     assert not [each for each in folder.iterdir() if each.is_socket()]
 
 
-def test_windows_slide_over_an_image_at_the_client(threepc, workplace, folder, monkeypatch, tmp_path):
-    """In four processes; `threepc run`, the client's command and its Python class say what plaintext says."""
+def test_windows_slide_over_an_image_at_the_client(threepc, workplace, folder, monkeypatch, tmp_path, capsys):
+    """`threepc run` in this process's threads, the client's command and its Python class, of two served parties, say what plaintext says."""
     monkeypatch.chdir(workplace)
     cv2.imwrite("road.png", cv2.blur(np.random.default_rng(5).integers(0, 256, (30, 50, 3), np.uint8), (5, 5)))
     assert status(["keygen", str(folder), "--unix"]) == 0
     parties = threepc("provider", "--deployment", folder), threepc("server", "factories:slider", "--deployment", folder)
-    alone = threepc("run", "factories:slider", "--input", "road.png", "--batch", 3, "--output", tmp_path / "run")
-    for party in parties:
-        party.wait_for("listens at ipc://")
-    asked = threepc(
-        "client",
-        "--deployment",
-        folder,
-        "--input",
-        "road.png",
-        "--batch",
-        2,
-        "--output",
-        tmp_path / "client",
-        "--resume",
-        tmp_path / "kept",
-    )
+    of_road = "--input", "road.png", "--batch"
+    alone = "run", "factories:slider", *of_road, "3", "--transport", "memory", "--output", str(tmp_path / "run")
+    asked = "client", "--deployment", str(folder), *of_road, "2", "--output", str(tmp_path / "client"), "--resume", str(tmp_path / "kept")
     for command in (alone, asked):
-        assert command.end() == 0, command.errors
-        assert "6 windows of 16x16 pixels slide over 1 image" in command.output
+        assert status(command) == 0
+        assert "6 windows of 16x16 pixels slide over 1 image" in capsys.readouterr().out
+        if command is alone:
+            for party in parties:
+                party.wait_for("listens at ipc://")
     assert len(list((tmp_path / "kept").glob("*.npy"))) == 6
     loaded, image = load_model("factories:slider"), cv2.imread("road.png")
     with torch.no_grad():
