@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import InputError
-from threepc.images.card import ModelCard, Preprocessing, Sliding
+from threepc.images.card import LARGEST_SIDE, MOST_CLASSES, ModelCard, Preprocessing, Sliding
 
 CARD = ModelCard(
     "net",
@@ -57,6 +57,7 @@ def test_json_round_trip_of_any_card(size, mean, std, resize, name):
         ("resize", "crop"),
         ("resize", []),
         ("short_edge", 223),
+        ("short_edge", LARGEST_SIDE + 1),
         ("short_edge", True),
         ("interpolation", "area"),
         ("interpolation", []),
@@ -92,6 +93,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
         ("name", "a\u202eb"),
         ("name", "a\ud800b"),
         ("classes", "ab"),
+        ("classes", [""] * (MOST_CLASSES + 1)),
         ("classes", [1]),
         ("classes", ["cat", "d\x1b]0;og\x07"]),
         ("classes", {"0": "cat"}),

@@ -6,7 +6,7 @@ from tests.mutations.mutation import mutation
 
 HOSTILE = "tests/model/test_hostile_plans.py"
 PADS = f"{HOSTILE}::test_pads_are_as_long_as_what_they_hide_whatever_a_precision_says"
-PRODUCTS = "threepc/plan/products.py"
+PRODUCTS, CARD = "threepc/plan/products.py", "threepc/images/card.py"
 
 PLANS = (
     mutation(
@@ -80,5 +80,12 @@ PLANS = (
         "threepc/party/client.py",
         ("        role.on_taken = self._told.used\n", ""),
         tests=("tests/party/test_pacing.py::test_inferences_with_a_tiny_budget",),
+    ),
+    mutation("a card has any number of classes", CARD, (" and len(value) <= MOST_CLASSES", ""), tests=("tests/images/test_card.py",)),
+    mutation(
+        "a card has images resized to any size",
+        CARD,
+        ("max(self.size) <= self.short_edge <= LARGEST_SIDE", "max(self.size) <= self.short_edge"),
+        tests=("tests/images/test_card.py",),
     ),
 )
