@@ -327,7 +327,7 @@ def test_a_client_without_retries_begins_a_new_session_behind_a_broken_one(tmp_p
     assert len(opened) == 2
 
 
-def test_windows_slide_over_images_larger_than_the_example():
+def test_windows_slide_over_images_larger_than_the_example(monkeypatch):
     """As mmsegmentation's slide_inference has it in plaintext, windows of both images at a time; a smaller image is padded."""
     import_mmlab()
     from mmseg.models import EncoderDecoder
@@ -347,6 +347,11 @@ def test_windows_slide_over_images_larger_than_the_example():
         outputs = secure(images)
         assert secure.report["images"] == 2 * 3 * 4
         torch.testing.assert_close(outputs, expected, rtol=0, atol=0.005 * float(expected.abs().max()))
+        with monkeypatch.context() as patched:
+            patched.setattr("threepc.images.sliding.MOST_LOGITS", 4 * 21 * 30 - 1)
+            with pytest.raises(threepc.InputError, match=r"^logits of 4 classes for 30x21 pixels are too many"):
+                secure(images[:1])
+        assert secure.report["images"] == 2 * 3 * 4  # no inference was spent on it
         assert secure(images[:1, :, :7, :13]).shape == (1, 4, 7, 13)
         with pytest.raises(threepc.InputError, match=r"must be a tensor of shape \(N, 3, H, W\), not \(2, 21, 30\)"):
             secure(images[:, 0])

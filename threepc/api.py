@@ -22,7 +22,7 @@ from threepc.files import local_path
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard, Preprocessing, Sliding
 from threepc.images.read import check_range
-from threepc.images.sliding import image_logits, windows_of
+from threepc.images.sliding import check_logits, image_logits, windows_of
 from threepc.model.served import each
 from threepc.party import one_host
 from threepc.party.batches import infer_all
@@ -80,6 +80,7 @@ class SecureModel:
             height, width = pixels.shape[2:]
             sliding = replace(public.card.sliding, scale=(max(height, width), min(height, width)))  # which leaves the images as they are
             sliding.check(public.card.preprocessing)
+            check_logits(public.graph.output.shape[0], (height, width))
             windows = windows_of(pixels, sliding, public.card.preprocessing.size)
             (found,) = self._infer(windows, separate)
             found = found.reshape(*windows.shape[:2], *found.shape[1:])

@@ -88,5 +88,9 @@ def test_windows_slide_over_an_image_at_the_client(threepc, workplace, folder, m
         assert client.predict(image_inputs(image, loaded.card)).shape == outputs.shape
         with pytest.raises(api.InputError, match="ask for one size at a time"):
             client.predict(["road.png", "one.png"])
+        monkeypatch.setattr("threepc.images.sliding.MOST_LOGITS", plain.size - 1)
+        monkeypatch.setattr(client, "_infer", None)  # nothing is asked for
+        with pytest.raises(api.InputError, match=r"for 50x30 pixels are too many to hold"):
+            client.predict("road.png")
     for party in parties:
         assert party.stop() == 0

@@ -52,15 +52,20 @@ def image_labels(outputs: np.ndarray, card: ModelCard, image_size: tuple[int, in
     return labels
 
 
+def check_logits(classes: int, image_size: tuple[int, int]) -> None:
+    """Raises InputError where an image of `image_size` (H, W) has more logits than `image_logits` holds: who wants them asks before an inference is spent."""
+    height, width = image_size
+    if classes * height * width > MOST_LOGITS:
+        raise InputError(f"logits of {classes} classes for {width}x{height} pixels are too many to hold: make the image smaller")
+
+
 def image_logits(outputs: np.ndarray, card: ModelCard, sliding: Sliding, image_size: tuple[int, int]) -> np.ndarray:
     """The windows' logits (windows, K, h, w), averaged and resized to the image: float64 (K, H, W), whose argmaxes are `image_labels`.
 
     Raises InputError where these are too many to hold.
     """
-    shape = (outputs.shape[1], *image_size)
-    if np.prod(shape, dtype=np.int64) > MOST_LOGITS:
-        raise InputError(f"logits of {shape[0]} classes for {shape[2]}x{shape[1]} pixels are too many to hold: make the image smaller")
-    averages = np.empty(shape)
+    check_logits(outputs.shape[1], image_size)
+    averages = np.empty((outputs.shape[1], *image_size))
     for rows, logits in _averages(outputs, card, sliding, image_size):
         averages[:, rows] = logits
     return averages

@@ -176,9 +176,8 @@ def with_messages(model: PublicModel, settings: Settings) -> PublicModel:
         return two if settings.relu_messages == "2" else six
     if settings.network == "none":
         raise InputError(f"relu-messages: {settings.relu_messages} needs a network whose delay decides: say --network, or take 4, 2 or 6")
-    plans = [
-        made.cut_for(settings.network, settings.links).plan(settings.batch) for made in (model, two, six)
-    ]  # as they are going to be run
+    # as they are going to be run
+    plans = [made.cut_for(settings.network, settings.links).plan(settings.batch) for made in (model, two, six)]
     names = [step.name for step in plans[0].steps]
     four, *others = ([step.cost for step in plan.steps] for plan in plans)
     if settings.relu_messages == AUTO:

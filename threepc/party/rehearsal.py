@@ -57,9 +57,8 @@ def rehearse_server(model: PublicModel, weights: Weights, biases: Mapping[int, n
     """S serves once for nobody. Arguments as of `rehearse_provider`; biases: by op; budget: bytes that may wait for it on a connection."""
     if plan := _first("server", model, memory):
         ahead = sum(min(size, budget) for link, size in plan.cost.offline.items() if link.endswith("->server"))
-        arriving = np.ones(
-            max(0, min(ahead, memory - plan.held_bytes)), np.uint8
-        )  # what others deal and prepare lies there before it is used
+        # what others deal and prepare lies there before it is used
+        arriving = np.ones(max(0, min(ahead, memory - plan.held_bytes)), np.uint8)
         with _stream() as stream, contextlib.suppress(_TooLongError):
             nobody = _Nobody()
             role = Server(0, weights, biases, stream, nobody, nobody, cast("Channel", nobody), threads)

@@ -70,9 +70,8 @@ def _ask(options: ClientOptions, trace: Timeline | None, display: Display) -> Ou
     if deployment.is_unix:
         display.note(ONE_USER)
     with display.stage(f"connecting to {deployment.server.address} and {deployment.provider.address}") as tell:
-        batches = -(
-            -len(options.images) // options.batch
-        )  # a file may have more windows, or more inputs in it: their number is not known yet
+        # a file may have more windows, or more inputs in it: their number is not known yet
+        batches = -(-len(options.images) // options.batch)
         together = min(options.batch, len(options.images)) if options.precompute else options.batch
         ahead = shares(min(options.precompute, batches), options.in_flight)
         connect = three_hosts.sessions_of(

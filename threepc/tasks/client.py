@@ -21,7 +21,7 @@ from threepc.errors import InputError, RunError, ThreepcError, typed
 from threepc.graph.outputs import structured
 from threepc.images.card import ModelCard
 from threepc.images.read import check_range, load_images, read_image
-from threepc.images.sliding import image_inputs, image_logits
+from threepc.images.sliding import check_logits, image_inputs, image_logits
 from threepc.model.served import each
 from threepc.party import three_hosts
 from threepc.party.batches import infer_all
@@ -222,6 +222,8 @@ class Client:
         asked = asked_of(images, model.card, model.graph.input.shape)
         for image in asked:
             check_range(image.inputs, model.card, self._out_of_range, _warn)
+            if image.size is not None:
+                check_logits(model.graph.output.shape[0], image.size)
         return asked
 
     def _infer(self, asked: Sequence[Asked]) -> list[list[np.ndarray]]:
