@@ -71,6 +71,7 @@ def test_json_round_trip_of_any_card(size, mean, std, resize, name):
         ("crop_padding", 32),
         ("crop_padding", -1),
         ("crop_padding", 3.0),
+        ("mean", 5),
         ("multiple", 32),
         ("multiple", 0),
         ("multiple", True),
@@ -101,6 +102,9 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
         ("align_corners", None),
         ("palette", [[0, 0, 256]]),
         ("palette", [[0, 0]]),
+        ("palette", [[0, 0, 0.5]]),
+        ("palette", [[0, 0, True]]),
+        ("palette", [7]),
     ],
 )
 def test_a_wrong_value_of_the_card_itself_is_refused(key, value):
@@ -182,6 +186,7 @@ def test_what_came_later_is_not_in_the_text_of_a_card_that_does_not_use_it():
         ({"resize": "stretch", "stretched": (8, 10**6)}, "stretched"),
         ({"resize": "stretch", "stretched": (9, 9, 9)}, "stretched"),
         ({"resize": "fit", "multiple": 3}, "multiple"),
+        ({"resize": "fit", "short_edge": 9}, "short_edge"),
         ({"resize": "centre", "crop_padding": 10**6}, "crop_padding"),
     ],
 )
@@ -230,6 +235,7 @@ def test_windows_of_a_card_survive_json_and_go_where_another_size_is_taken():
         ({"sliding": {"scale": [200, 1 << 15], "stride": [42, 64]}}, "sliding: scale must be two integers"),
         ({"sliding": {"scale": [200, True], "stride": [42, 64]}}, "sliding: scale must be two integers"),
         ({"sliding": {"scale": "ab", "stride": [42, 64]}}, "sliding: scale must be two integers"),
+        ({"sliding": {"scale": 5, "stride": [42, 64]}}, "sliding: scale must be two integers"),
         ({"sliding": {"scale": [200, 100], "stride": [0, 64]}}, "sliding: stride must be two integers"),
         ({"sliding": {"scale": [200, 100], "stride": [42.0, 64]}}, "sliding: stride must be two integers"),
         ({"sliding": {"scale": [200, 100], "stride": [65, 64]}}, "sliding: stride must be at most the sides of size"),
@@ -242,6 +248,35 @@ def test_windows_of_a_card_survive_json_and_go_where_another_size_is_taken():
 def test_hostile_windows_are_refused_before_anything_is_made(changes, key):
     with pytest.raises(InputError, match=f"^model card: {key}"):
         ModelCard.from_json(json.dumps(json.loads(SLIDING.to_json()) | changes))
+
+
+@pytest.mark.parametrize(
+    "window, scale, count, fits",
+    [
+        ((1, 1), (64, 64), 64 * 64, True),
+        ((1, 1), (65, 64), 65 * 64, False),
+        ((1024, 1024), (16384, 2048), 32, True),
+        ((1024, 1024), (16384, 2049), 48, False),
+        ((512, 2048), (16384, 4096), 64, False),
+        ((2048, 512), (4096, 16384), 64, False),
+    ],
+)
+def test_windows_are_few_enough_and_have_few_enough_pixels_together(window, scale, count, fits):
+    """Each limit by itself, and of an image that lies on its side too."""
+    for size in (scale, scale[::-1]):
+        sliding = Sliding(size, window)
+        assert sliding.most(window) == count
+        if fits:
+            sliding.check(Preprocessing(window, resize="fit"))
+        else:
+            with pytest.raises(InputError, match=r"^model card: sliding must be such that an image has at most 4096 windows"):
+                sliding.check(Preprocessing(window, resize="fit"))
+
+
+def test_parts_of_a_card_are_what_they_are_called():
+    for part, value in (("preprocessing", {"size": [8, 8]}), ("sliding", {"scale": [8, 8], "stride": [8, 8]})):
+        with pytest.raises(InputError, match=f"^model card: {part} must be an object"):
+            dataclasses.replace(CARD, **{part: value})
 
 
 def test_windows_slide_over_images_that_are_fitted():

@@ -217,10 +217,10 @@ def test_a_graph_that_a_plan_cannot_hold_is_refused(model, message):
         PublicModel.from_plain(model.to_plain())
 
 
-def depthwise(stride: int) -> PublicModel:
-    """A depthwise convolution of a map of one pixel, whose stride passes over what is not there."""
-    net = Builder(4, 1, 1)
-    net.node("output", net.node("conv", "input", channels=4, **CONV | {"stride": [stride, stride], "groups": 4}))
+def depthwise(stride: int, reach: int = 0) -> PublicModel:
+    """A depthwise convolution of a map of one pixel, whose stride passes over what is not there, or its dilation by so much to both sides."""
+    net, wide = Builder(2, 1, 1), {"kernel": [3, 3], "dilation": [reach] * 2, "padding": [reach] * 4} if reach else {}
+    net.node("output", net.node("conv", "input", channels=2, **CONV | {"stride": [stride, stride], "groups": 2} | wide))
     return PublicModel(Graph(tuple(net.nodes)), Precision(), None, CARD)
 
 
@@ -237,6 +237,7 @@ AVERAGE = {"kernel": [4097, 4097], "stride": [1, 1], "padding": [2048] * 4, "div
         ),
         (chain(("a", "avgpool", AVERAGE), shape=(1, 4096, 4096)), "^a: up to here 281,.* multiplications for 1 images at once"),
         (depthwise(1 << 16), "^conv1: stride, kernel and dilation reach over 4,294,967,296 cells; at most 67,108,864 are possible"),
+        (depthwise(1, 4096), "^conv1: stride, kernel and dilation reach over 67,125,249 cells; at most 67,108,864 are possible"),
     ],
 )
 def test_work_beyond_what_one_inference_may_take_is_refused_before_it_is_planned(model, message, monkeypatch):
@@ -251,6 +252,16 @@ def test_work_grows_with_the_batch():
     limits.check_work(model.graph, most)
     with pytest.raises(InputError, match=f"multiplications for {most + 1} images at once; at most 17,592,186,044,416 are possible"):
         model.plan(most + 1)
+
+
+def test_work_of_products_of_matrices_counts_what_they_sum_over(monkeypatch):
+    net = Builder(2, 8, 8)
+    graph, _ = net.output(net.node("matmul", "input", "input"))
+    monkeypatch.setattr(limits, "MOST_PRODUCTS", 2 * 8**3)
+    limits.check_work(graph, 1)
+    monkeypatch.setattr(limits, "MOST_PRODUCTS", 2 * 8**3 - 1)
+    with pytest.raises(InputError, match=r"^matmul1: up to here 1,024 multiplications for 1 images at once"):
+        limits.check_work(graph, 1)
 
 
 def test_a_stride_beyond_a_small_map_is_no_harm():
@@ -367,5 +378,13 @@ def test_windows_whose_logits_nobody_could_average(monkeypatch):
     monkeypatch.setattr(limits, "MOST_LOGITS", 10_000)
     with pytest.raises(InputError, match=r"^small: the windows of one image have 20,280 logits; at most 10,000 are possible$"):
         PublicModel.from_plain(model.to_plain())
-    with pytest.raises(InputError, match=r"^small: windows slide over the images of a network that returns one map of logits"):
-        PublicModel.from_plain(dataclasses.replace(small(), card=card).to_plain())
+    for align_corners in (False, True):
+        output = dataclasses.replace(graph.output, attrs={"resize": [12, 10, align_corners]})
+        resized = dataclasses.replace(model, graph=Graph((*graph.nodes[:-1], output)))
+        with pytest.raises(InputError, match=r"^small: the windows of one image have 81,120 logits; at most 10,000 are possible$"):
+            PublicModel.from_plain(resized.to_plain())
+    several = Builder(3, 6, 5)
+    graph, _ = several.outputs(one=several.conv("input", 4, 3), other=several.conv("input", 4, 3))
+    for other in (small(), dataclasses.replace(model, graph=graph)):
+        with pytest.raises(InputError, match=r"^small: windows slide over the images of a network that returns one map of logits"):
+            PublicModel.from_plain(dataclasses.replace(other, card=card).to_plain())

@@ -9,6 +9,8 @@ CONTROL = ("tests/transport/test_control.py::test_control_messages_are_a_text_an
 AHEAD = ("tests/party/test_ahead.py::test_however_large_the_budget_the_clients_memory_and_a_number_are_limits",)
 REFUSALS = "tests/transport/test_zmq_refusals.py"
 REASONS = ("tests/party/test_deaths.py::test_reasons_carry_no_values",)
+ASKED = ("tests/party/test_queries.py::test_who_may_have_the_first_of_several_results_has_asked",)
+OVER = ("tests/party/test_ahead.py::test_an_attempt_that_is_over_is_closed_at_every_party",)
 
 PEERS = (
     mutation("credit for more than was sent", PACING, ("if granted > self._outstanding:", "if False:"), tests=CREDIT),
@@ -93,5 +95,30 @@ PEERS = (
         "threepc/party/weight_cache.py",
         ("return self._folder / digest if _DIGEST.fullmatch(digest) else None", "return self._folder / digest"),
         tests=("tests/party/test_weight_cache.py::test_a_server_has_no_file_removed_that_is_no_digest",),
+    ),
+    mutation(
+        "a server deals with a provider that confirms another model",
+        "threepc/party/server.py",
+        ('"fingerprint") != public.fingerprint:', '"fingerprint") == "":'),
+        tests=("tests/party/test_session.py::test_a_server_deals_with_no_provider_that_confirms_another_model",),
+    ),
+    *(
+        mutation(
+            name, "threepc/party/server.py", ("charge.is_final = index >= plan.before_results", f"charge.is_final = {when}"), tests=ASKED
+        )
+        for name, when in (
+            ("the first of several results is free", "index >= len(plan.steps) - 1"),
+            ("a result that is on its way is free", "index > plan.before_results"),
+            ("what fails before any result counts", "True"),
+        )
+    ),
+    *(
+        mutation(
+            f"the {role} does not close an attempt that is over",
+            f"threepc/party/{role}.py",
+            (f"{stream}.end_attempt(attempt)", "pass"),
+            tests=OVER,
+        )
+        for role, stream in (("client", "self._stream"), ("server", "stream"), ("provider", "stream"))
     ),
 )

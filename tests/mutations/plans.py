@@ -6,7 +6,10 @@ from tests.mutations.mutation import mutation
 
 HOSTILE = "tests/model/test_hostile_plans.py"
 PADS = f"{HOSTILE}::test_pads_are_as_long_as_what_they_hide_whatever_a_precision_says"
-PRODUCTS, CARD = "threepc/plan/products.py", "threepc/images/card.py"
+PRODUCTS, CARD, LIMITS = "threepc/plan/products.py", "threepc/images/card.py", "threepc/model/limits.py"
+WINDOWS = "tests/model/test_hostile.py::test_windows_whose_logits_nobody_could_average"
+WORK = "tests/model/test_hostile.py::test_work_beyond_what_one_inference_may_take_is_refused_before_it_is_planned"
+FEW = "tests/images/test_card.py::test_windows_are_few_enough_and_have_few_enough_pixels_together"
 
 PLANS = (
     mutation(
@@ -87,5 +90,22 @@ PLANS = (
         CARD,
         ("max(self.size) <= self.short_edge <= LARGEST_SIDE", "max(self.size) <= self.short_edge"),
         tests=("tests/images/test_card.py",),
+    ),
+    *(
+        mutation(name, CARD, (old, new), tests=(FEW,))
+        for name, old, new in (
+            ("a card has any number of windows", "most <= MOST_WINDOWS and most *", "most *"),
+            ("windows of a card have any number of pixels", " and most * math.prod(window) <= MOST_WINDOW_PIXELS", ""),
+            ("windows are counted of an image that does not lie on its side", "(self.scale, self.scale[::-1]))", "(self.scale,))"),
+        )
+    ),
+    *(
+        mutation(name, LIMITS, (old, new), tests=(test,))
+        for name, old, new, test in (
+            ("windows of a resized output are counted as they were", 'graph.output.attrs.get("resize", [])[:2] or ', "", WINDOWS),
+            ("windows slide over a network of several outputs", "not graph.returns_tensor or ", "", WINDOWS),
+            ("products of matrices are no work", '"avgpool", "matmul"', '"avgpool"', WORK.partition("::")[0]),
+            ("a stranger's dilation reaches any distance", "dilation * (kernel - 1) // stride)", "(kernel - 1) // stride)", WORK),
+        )
     ),
 )

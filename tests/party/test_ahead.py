@@ -12,6 +12,7 @@ from threepc.party.connector import MemoryConnector
 from threepc.party.pool import SessionPool, in_order, shares
 from threepc.party.queries import Limits, QueryCounts
 from threepc.party.session import MOST_AHEAD, Options, check_ahead
+from threepc.prf import Keystream
 from threepc.protocol.roles import Server
 
 MODEL = small_model()
@@ -77,6 +78,24 @@ def test_every_stream_of_an_attempt_is_begun_once_at_every_party(monkeypatch):
             first.stream(4, 1, 1)
         with ClientSession(connector, ahead(2)) as session:
             assert session.ready == 0 and session._stream is not first
+
+
+def test_an_attempt_that_is_over_is_closed_at_every_party(monkeypatch):
+    """Nothing is drawn for it any more, whatever comes; and a session of many inferences does not remember all of their addresses."""
+    connector, ended, end = MemoryConnector(), [], Keystream.end_attempt
+
+    def noting(stream, attempt):
+        ended.append((id(stream), attempt))
+        end(stream, attempt)
+
+    monkeypatch.setattr(Keystream, "end_attempt", noting)
+    with serving(connector, MODEL, OPTIONS), ClientSession(connector, OPTIONS) as session:
+        for seed in range(2):
+            session.infer(images(1, seed))
+    for attempt in range(2):
+        assert len({stream for stream, of in ended if of == attempt}) == len([of for _, of in ended if of == attempt]) == 4, (
+            "the ends of two keys"
+        )
 
 
 def test_what_was_prepared_goes_with_a_session_that_fails(monkeypatch):

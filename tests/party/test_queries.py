@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.party.parties import assert_close, images, serving, small_model
+from tests.graph.building import Builder
+from tests.party.parties import CARD, assert_close, images, serving, small_model
 from threepc.errors import InputError, RunError
+from threepc.model.served import PublicModel, ServedModel
 from threepc.party import inference, queries, three_hosts
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
@@ -14,6 +16,7 @@ from threepc.party.deployment import load
 from threepc.party.keygen import generate
 from threepc.party.queries import Limits, QueryCounts, read_used, state_file
 from threepc.party.session import Options
+from threepc.plan.precision import Precision
 
 MODEL = small_model()
 LIMITS = Limits(10, {"alice": 4})
@@ -143,6 +146,34 @@ def test_a_session_is_refused_when_the_budget_is_spent(tmp_path, monkeypatch):
                     session.infer(images(1))
             session.close()
             assert read_used(file) == {"a client": {called: used}}
+
+
+@pytest.mark.parametrize("after, used", [(-1, 0), (0, 1), (1, 1)])
+def test_who_may_have_the_first_of_several_results_has_asked(after, used, tmp_path, monkeypatch):
+    """after: steps from the last one before any result; what fails once the first result may have gone counts, whichever results are to come."""
+    net = Builder(3, 9, 9)
+    x = net.conv(net.relu(net.conv("input", 2)), 2)
+    graph, weights = net.outputs(one=x, other=net.avgpool(x))
+    model = ServedModel(PublicModel(graph, Precision(), None, CARD), weights)
+    connector, options, file, serve = MemoryConnector(), Options(timeout=60.0), tmp_path / "queries.json", inference.serve
+    last = model.public.plan(1).before_results + after
+    assert last < len(model.public.plan(1).steps) - 1, "and another step is to come"
+
+    def fail(role, plan, note, given):
+        def noting(index, step, taken):
+            note(index, step, taken)
+            if index == last:
+                raise RunError("gone", "lost")
+
+        serve(role, plan, noting, given)
+
+    with serving(connector, model, options) as parties:
+        parties[0].queries = QueryCounts(file, Limits(5))
+        session = ClientSession(connector, options)
+        monkeypatch.setattr(inference, "serve", fail)
+        with pytest.raises(RunError, match="gone"):
+            session.infer(images(1))
+        assert read_used(file) == {"a client": {model.public.called: used}}
 
 
 def test_a_full_disk_refuses_queries_without_a_word_of_it_to_the_client_and_ends_no_server(tmp_path, monkeypatch):

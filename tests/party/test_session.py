@@ -2,8 +2,11 @@
 
 import pytest
 
+from tests.party.parties import Stranger, serving, small_model, told_model
 from threepc.errors import RunError
-from threepc.party.session import all_measured, measured, number_field, session_field, text_field
+from threepc.party.connector import MemoryConnector
+from threepc.party.session import Options, all_measured, measured, number_field, session_field, text_field
+from threepc.transport.channel import Channel
 from threepc.transport.framing import Control
 
 HUGE = 10**400
@@ -31,3 +34,19 @@ def test_a_session_identifier_has_eight_bytes(value):
     assert session_field(Control("hello", {"session": "0f" * 8})) == b"\x0f" * 8
     with pytest.raises(RunError, match="a greeting without a proper session identifier"):
         session_field(Control("hello", {"session": value}))
+
+
+def test_a_server_deals_with_no_provider_that_confirms_another_model():
+    """Client and provider may agree on what they read of it, and the server not."""
+    connector, model = MemoryConnector(), small_model()
+    stranger, providers = Stranger(connector), connector.listen("provider")
+    with serving(connector, model, Options(timeout=60.0), provider=False):
+        online = stranger.greet("server", purpose="online")
+        provider = Channel(providers.accept(60.0), ("provider", "server"), timeout=60.0)
+        assert provider.receive_control("hello").fields["model"] == told_model(online).to_plain()
+        stranger.greet("server", purpose="offline")
+        online.send_control("opened", {})
+        provider.session = stranger.session
+        provider.send_control("ready", {"fingerprint": "f" * 64})
+        with pytest.raises(RunError, match="the provider confirmed another model"):
+            online.receive_control("ready")

@@ -30,11 +30,8 @@ def check_windows(card: ModelCard, graph: Graph, reveals: Sequence[str]) -> None
             f"{card.name}: windows slide over the image, and their logits are averaged before the largest is taken, which labels alone do"
             " not allow: reveal logits, or say with --size HxW at which size one input shows the whole image"
         )
-    numbers = (
-        card.sliding.most(card.preprocessing.size)
-        * graph.output.shape[0]
-        * math.prod(graph.output.attrs.get("resize", graph.output.shape[1:]))
-    )
+    height, width = graph.output.attrs.get("resize", [])[:2] or graph.output.shape[1:]
+    numbers = card.sliding.most(card.preprocessing.size) * graph.output.shape[0] * height * width
     if numbers > MOST_LOGITS:
         raise InputError(f"{card.name}: the windows of one image have {numbers:,} logits; at most {MOST_LOGITS:,} are possible")
 
