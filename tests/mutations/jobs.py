@@ -111,4 +111,18 @@ JOBS = (
             ("a rounding may take a number beyond a bound", " + 2 * ROUNDING * unit\n", "\n"),
         )
     ),
+    *(
+        mutation(name, PARTIES, (old, new), tests=("tests/tensors/test_parties.py",))
+        for name, old, new in (
+            ("no party asks its policy before it opens anything", "    program.check(policy)\n", ""),
+            (
+                "a provider deals for any job",
+                "three_hosts.open_provider(load(deployment), accept=willing(program, policy))",
+                "three_hosts.open_provider(load(deployment), accept=lambda _: None)",
+            ),
+            ("a client runs any job", "cache=False, accept=willing(program, policy)", "cache=False, accept=lambda _: None"),
+            ("a log shows a number of the server's", 'where or str(error).partition(":")[0]', "where or str(error)"),
+        )
+    ),
+    mutation("a data owner's key stays in memory", OWNERS, ("    stream.erase()\n", ""), tests=("tests/tensors/test_owners.py",)),
 )

@@ -6,6 +6,7 @@ import pytest
 from tests.protocol.uniformity import COUNT, assert_uniform, bits_of
 from threepc import tensors
 from threepc.errors import InputError
+from threepc.prf import Keystream
 from threepc.ring import Ring
 from threepc.tensors.owners import of_client, of_server
 
@@ -41,5 +42,13 @@ def test_a_share_of_another_size():
     message = tensors.share(own, "x", [1, 2, 3]).to_server
     with pytest.raises(InputError, match="a share for the server is a message of 384 bytes"):
         of_server(message[:-1], 3, 48)
-    with pytest.raises(InputError, match="a share for the client is a message of 16 bytes"):
-        of_client(message, 3, 48)
+    for wrong in (message, 16, None):
+        with pytest.raises(InputError, match="a share for the client is a message of 16 bytes"):
+            of_client(wrong, 3, 48)
+
+
+def test_the_key_of_a_share_is_erased_once_its_mask_is_drawn(monkeypatch):
+    erased, erase = [], Keystream.erase
+    monkeypatch.setattr(Keystream, "erase", lambda stream: (erased.append(stream), erase(stream)))
+    of_client(tensors.share(program(3, 48), "x", [1, 2, 3]).to_client, 3, 48)
+    assert len(erased) == 2, "by its owner and by the client"

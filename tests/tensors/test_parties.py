@@ -1,5 +1,7 @@
 """Jobs run by three parties: who is shown what, what a policy forbids, and what is refused before anything is sent."""
 
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from threepc.party.memory import largest_batch
 from threepc.party.one_host import ThreeThreads
 from threepc.party.session import Options, requested
 from threepc.tensors.parties import ServerPart, willing
+from threepc.tensors.program import Program
 from threepc.transport.framing import Control
 
 EVERYTHING = {"product": "client", "sum": "server", "best": "client"}
@@ -193,6 +196,33 @@ def test_a_job_of_one_side_alone():
         assert np.allclose(one.run(server={"w": [1.0, -3.0]}).server["half"], [0.5, -1.5], atol=1e-4)
     with tensors.local(tensors.trace(lambda p: p.reveal(p.input("x", (), "client"), "client", "same")), {"same": "client"}) as one:
         assert one.run({"x": 0.25}).client["same"] == 0.25
+
+
+@pytest.mark.parametrize("begin", (tensors.serve, tensors.provide, tensors.Asking))
+def test_a_party_of_a_deployment_asks_its_policy_before_it_reads_its_keys(begin, tmp_path):
+    with pytest.raises(InputError, match="policy: nothing called 'sum' may be revealed"), begin(tmp_path, PROGRAM, {"product": "client"}):
+        pass
+
+
+@pytest.mark.parametrize("begin, opens", ((tensors.provide, "open_provider"), (tensors.Asking, "open_client")))
+def test_a_party_of_a_deployment_accepts_its_own_job_and_no_other(begin, opens, tmp_path, monkeypatch):
+    asked, other = {}, tensors.trace(lambda p: p.reveal(p.input("x", (3,), "client") * 2, "client", "product"))
+    monkeypatch.setattr(three_hosts, opens, lambda *_, **options: (asked.update(options), MagicMock())[1])
+    with begin(generate(tmp_path / "keys")[0], PROGRAM, EVERYTHING):
+        pass
+    asked["accept"](PROGRAM.public)
+    with pytest.raises(RunError, match="runs another job than job as it is here"):
+        asked["accept"](other.public)
+    with pytest.raises(InputError, match="policy: nothing called 'tax' may be revealed"):
+        asked["accept"](tensors.trace(lambda p: p.reveal(p.input("x", (3,), "client") * 2, "client", "tax")).public)
+    assert not asked.get("cache"), "a job has no weights that a client could keep"
+
+
+def test_a_log_says_which_input_of_the_servers_does_not_suit_the_job_and_no_number(monkeypatch, caplog):
+    monkeypatch.setattr(Program, "encoded", lambda *_: failing(InputError(f"w: {NUMBER} is too large")))
+    with pytest.raises(RunError, match=r"^the server's inputs do not suit the job$"):
+        ServerPart(PROGRAM, lambda: {"w": np.zeros((4, 2)), "bias": bytes(512)}, lambda _: None).given()
+    assert "do not suit it: w" in caplog.text and NUMBER not in caplog.text
 
 
 FOR_THE_SERVER = "describes a job that shows output sum to the server itself: only a party with a policy runs it"
