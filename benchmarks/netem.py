@@ -33,7 +33,7 @@ from threepc.model.served import ServedModel
 from threepc.party import deployment, keygen, three_hosts
 from threepc.party.allocator import memory_settings
 from threepc.party.one_host import ROLES
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_for
 from threepc.tasks.observe import log_to_output
 from threepc.tasks.provide import serve_until_signal
 
@@ -64,7 +64,7 @@ def run(presets: tuple[str, ...], progress: Progress, wanted: Wanted) -> Iterato
                 return
             yield {"case": "all networks", "unavailable": f"{reason}; only the rates are checked, by tbf and without any delay"}
         served = subjects.assembled(subjects.SUBJECTS[SUBJECT], 48).served
-        warm_up(served.public.precision, progress, varied=served.public.is_varied)  # so that no party compiles while the others wait for it
+        warm_up_for(served.public, progress)  # so that no party compiles while the others wait for it
         how = "tbf, rate alone" if reason else "netem, rate and delay"
         progress("namespaces without shaping")
         unshaped = _time(names, served, None)

@@ -196,9 +196,11 @@ def local(  # noqa: PLR0913 - what users may choose; all but the first five by n
     warn_of_error(assembled, allow_error, lambda line: warnings.warn(line, stacklevel=5))  # the caller, behind the context manager's frame
     with evaluating(model):
         ranks = [tensor.dim() for tensor in tree_leaves(model(example_input[:1]))]
-    with one_host.open_parties(
-        assembled.served, transport, network, threads=threads, timeout=timeout, budget=budget, links=links
-    ) as parties:
+    with Display().stage("starting client, server and provider") as progress:
+        opened = one_host.open_parties(
+            assembled.served, transport, network, progress, threads=threads, timeout=timeout, budget=budget, links=links
+        )
+    with opened as parties:
         yield SecureModel(assembled, parties, ranks, out_of_range)
 
 

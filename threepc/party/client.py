@@ -39,7 +39,7 @@ from threepc.party.session import (
 )
 from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_in_session
 from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Client, KernelArgument
@@ -112,7 +112,7 @@ class ClientSession:
             channel.session = session
         if not self._weights:
             self._receive_weights(digest, sizes, kept)
-        warm_up(self.model.precision, varied=self.model.is_varied, labels=self.model.reveals_labels)
+        warm_up_in_session(self.model)
         rehearse_client(self.model, self._weights, self._options.memory, self._options.threads)
         self._online.receive_control("ready")  # first: the server hears of a provider that fails, the provider not of a server
         if self._provider.receive_control("ready").fields.get("fingerprint") != self.model.fingerprint:

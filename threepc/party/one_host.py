@@ -29,7 +29,7 @@ from threepc.party.record import Record
 from threepc.party.server import ServerParty
 from threepc.party.session import Options, shows_the_server_nothing
 from threepc.party.tracing import Timeline
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_for
 from threepc.transport.channel import Channel
 from threepc.transport.framing import Control
 from threepc.transport.zmq_listener import Listener
@@ -265,7 +265,7 @@ def open_parties(  # noqa: PLR0913 - what a run may choose; most by name
     Kernels are compiled here first, so that not every process does it; progress is told what is compiled.
     """
     check_transport(transport, network, links)
-    warm_up(model.public.precision, progress, varied=model.public.is_varied, labels=model.public.reveals_labels)
+    warm_up_for(model.public, progress)
     if transport == "memory":
         return ThreeThreads(model, threads, timeout, budget, traced)
     return ThreeProcesses(model, transport, network, threads, timeout, budget, traced, links, ahead=ahead)

@@ -19,7 +19,7 @@ from threepc.party.rehearsal import rehearse_provider
 from threepc.party.session import Options, check_ahead, ending_together, key_text, next_request, requested, session_field, text_field
 from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_in_session
 from threepc.prf import KEY_BYTES, Keystream
 from threepc.protocol.roles import Provider, Weights
 from threepc.transport.channel import Channel
@@ -108,7 +108,7 @@ class ProviderParty(ListeningParty):
                 channel.session = session
             streams = Keystream(keys[0]), Keystream(keys[1])
             try:
-                warm_up(model.precision, varied=model.is_varied, labels=model.reveals_labels)
+                warm_up_in_session(model)
                 weights = self._weight_masks(model, keys[2])
                 rehearse_provider(model, weights, self._options.memory, self._options.threads)
                 for channel in (client, server):

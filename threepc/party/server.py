@@ -32,7 +32,7 @@ from threepc.party.session import (
 )
 from threepc.party.tracing import noting
 from threepc.party.usage import Usage, counted
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_in_session
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Server
 from threepc.transport.channel import Channel
@@ -161,7 +161,7 @@ class ServerParty(ListeningParty):
             if opened.fields.get("weights") != offered.digest:
                 for op, message in offered.masked.items():
                     offline.send(op, [message], "setup")
-            warm_up(public.precision, varied=public.is_varied, labels=public.reveals_labels)
+            warm_up_in_session(public)
             rehearse_server(public, offered.weights, offered.biases, self._options.memory, self._options.budget, self._options.threads)
             if text_field(provider.receive_control("ready"), "fingerprint") != public.fingerprint:
                 raise RunError("the provider confirmed another model")

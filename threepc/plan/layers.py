@@ -55,7 +55,7 @@ def _input(at: Scheduler, node: Node) -> None:
 def _constant(at: Scheduler, node: Node) -> None:
     words = Ring(at.bits).encode(np.array(node.attrs["values"]).reshape(node.shape), at.fraction, node.name)
     value = Value(at.shape(node), REDUCED, at.fraction, at.bits)
-    at.append(PublicStep, node, node.name, [], value, 0, words=np.ascontiguousarray(np.broadcast_to(words, value.shape)))
+    at.append(PublicStep, node, node.name, [], value, 0, words=summands.repeated(words, value.shape))
 
 
 def _conv(at: Scheduler, node: Node) -> None:

@@ -90,7 +90,7 @@ def times(x: Summand, words: np.ndarray, matrix: bool, reverse: bool) -> Summand
     if not matrix:
         product: np.ndarray = factors[0] * factors[1]
         return product
-    one, other = (np.ascontiguousarray(np.broadcast_to(factor, (len(x), *factor.shape[1:]))) for factor in factors)
+    one, other = (repeated(factor, (len(x), *factor.shape[1:])) for factor in factors)
     out = np.zeros((*one.shape[:3], other.shape[3]), x.dtype)
     maps = out.shape[0] * out.shape[1]
     multiply_matrices(
@@ -134,7 +134,12 @@ def resample(x: Summand, axes: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> 
 
 def broadcast(x: Summand, shape: tuple[int, int, int, int]) -> Summand:
     """A (N, C, 1, 1) map at every position of `shape`."""
-    return None if x is None else np.ascontiguousarray(np.broadcast_to(x, shape))
+    return None if x is None else repeated(x, shape)
+
+
+def repeated(x: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """A copy of x, repeated to `shape`. What numpy gives without one is read-only, and kernels would be compiled for that apart."""
+    return np.array(np.broadcast_to(x, shape), order="C")
 
 
 def cut_summand(x: np.ndarray, cut: Cut, at_server: bool) -> np.ndarray:

@@ -31,7 +31,7 @@ from threepc.model.assemble import Assembled, Settings, assemble_loaded, module_
 from threepc.model.load import LoadedModel, load_model
 from threepc.model.served import PublicModel, each
 from threepc.party import one_host
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_for
 from threepc.plan import twin
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def evaluate_assembled(
     ways = _Ways(assembled, options, chosen)
     if missing and len(wanted[TWIN] | wanted[SECURE]):
         with display.stage("preparing kernels") as progress:
-            warm_up(assembled.public.precision, progress, varied=assembled.public.is_varied)
+            warm_up_for(assembled.public, progress)
     with ways, display.bar(f"evaluating {loaded.name}", len(order)) as advance:
         advance(len(order) - len(missing))
         for batch in _batches(missing, wanted, options.batch):

@@ -23,7 +23,7 @@ from threepc.party.deployment import Deployment
 from threepc.party.key_files import read_text
 from threepc.party.offered import Offer, OfferedModel
 from threepc.party.session import log
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_for
 from threepc.plan.calibration import MARGIN_BITS
 
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
@@ -80,7 +80,7 @@ def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: 
         display.note(line)
     warn_of_error(assembled, chosen.allow_error, display.warn)
     with display.stage("preparing kernels") as progress:
-        warm_up(assembled.public.precision, progress, varied=assembled.public.is_varied)
+        warm_up_for(assembled.public, progress)
     return assembled.served
 
 

@@ -23,7 +23,7 @@ from threepc.party.batches import fitting, infer_all
 from threepc.party.memory import largest_batch
 from threepc.party.record import report
 from threepc.party.session import Options
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_for
 from threepc.plan.headroom import count_outside
 from threepc.tasks import results
 from threepc.tasks.comparison import Comparison
@@ -101,7 +101,7 @@ def run(options: RunOptions, display: Display) -> Outcome:
     options = dataclasses.replace(options, batch=batch)
     budget = _budget(model, options, min(options.batch, len(inputs)))
     with display.stage("preparing kernels") as progress:
-        warm_up(model.precision, progress, varied=model.is_varied)
+        warm_up_for(model, progress)
     with display.stage("starting client, server and provider"):
         parties = one_host.open_parties(
             prepared.assembled.served,

@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from threepc.console import Display
 from threepc.errors import InputError, RunError, ThreepcError, typed
 from threepc.model.served import PublicModel, ServedModel
 from threepc.party import three_hosts
@@ -24,7 +25,7 @@ from threepc.party.provider import ProviderParty
 from threepc.party.record import Record
 from threepc.party.server import ServerParty
 from threepc.party.session import log
-from threepc.party.warmup import warm_up
+from threepc.party.warmup import warm_up_for
 from threepc.ring import word_of
 from threepc.tensors.owners import of_client, of_server, share
 from threepc.tensors.program import CLIENT, SERVER, Input, Program, check_policy
@@ -177,7 +178,8 @@ def local(program: Program, policy: Mapping[str, str], *, threads: int = 1, time
     Raises InputError where the policy forbids what the program reveals.
     """
     _begin(program, policy)
-    warm_up(program.public.precision)
+    with Display().stage("preparing kernels") as progress:
+        warm_up_for(program.public, progress)
     parties = LocalParties(program, policy, threads, timeout)
     try:
         yield parties
