@@ -133,15 +133,15 @@ def test_a_clip_is_refused():
         quick(48, (1, 1, 1, 1), clip=3)
 
 
-@pytest.mark.parametrize("sizes", (None, ((2, 2), (1, 1))))
+@pytest.mark.parametrize("sizes, low_bit", [(None, 0), (((2, 2), (1, 1)), 0), (((2, 2), (1, 1)), 3)])
 @pytest.mark.parametrize("bits", RINGS)
-def test_two_and_four_messages_give_the_same_under_the_same_keys(bits, sizes):
-    """The opening's masks are the same, hence the rounding, and d."""
+def test_two_and_four_messages_give_the_same_under_the_same_keys(bits, sizes, low_bit):
+    """The opening's masks are the same, hence the rounding, and d. low_bit: of the window."""
     rng, keys, shape = np.random.default_rng(bits), (b"k" * 16, b"l" * 16), (1, 2, 30, 40)
     truth = values_up_to(rng, bound(bits, 4) << CUTS[bits][0], 2400).reshape(shape)
-    summands = shares(rng, truth, bits)
-    (d, u, _), _ = run(quick(bits, shape, sizes=sizes), summands, keys=keys)
-    (same_d, same_u, _), _ = run(relu(bits, shape, sizes=sizes), summands, keys=keys)
+    summands, options = shares(rng, truth, bits), {"sizes": sizes, "low_bit": low_bit, "width": relu(bits, shape).width - low_bit}
+    (d, u, _), _ = run(quick(bits, shape, **options), summands, keys=keys)
+    (same_d, same_u, _), _ = run(relu(bits, shape, **options), summands, keys=keys)
     mask = u.dtype.type((1 << bits) - 1)
     assert np.array_equal(d, same_d) and np.array_equal(u & mask, same_u & mask)
 

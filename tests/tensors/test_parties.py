@@ -244,6 +244,12 @@ def test_so_does_a_provider_whatever_the_client_accepts():
         ClientSession(connector, Options(timeout=20.0, accept=lambda _: None))
 
 
+def test_so_does_a_client_whatever_the_provider_accepts():
+    connector = MemoryConnector()
+    with serving(connector, served(), Options(timeout=20.0, accept=lambda _: None)), pytest.raises(RunError, match=FOR_THE_SERVER):
+        ClientSession(connector, Options(timeout=20.0))
+
+
 def test_nor_does_a_party_of_a_deployment_without_a_policy(tmp_path):
     deployment = load(generate(tmp_path / "keys")[0])
     with pytest.raises(RunError, match="only a party with a policy runs it"):
