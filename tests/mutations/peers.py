@@ -100,7 +100,7 @@ PEERS = (
         "a server deals with a provider that confirms another model",
         "threepc/party/server.py",
         ('"fingerprint") != public.fingerprint:', '"fingerprint") == "":'),
-        tests=("tests/party/test_session.py::test_a_server_deals_with_no_provider_that_confirms_another_model",),
+        tests=("tests/party/test_session.py::test_a_provider_that_confirms_another_model_ends_the_session",),
     ),
     *(
         mutation(
@@ -120,5 +120,17 @@ PEERS = (
             tests=OVER,
         )
         for role, stream in (("client", "self._stream"), ("server", "stream"), ("provider", "stream"))
+    ),
+    mutation(
+        "a client infers with a provider that confirms another model",
+        "threepc/party/client.py",
+        ('.fields.get("fingerprint") != self.model.fingerprint:', '.fields.get("fingerprint") is None:'),
+        tests=("tests/party/test_session.py",),
+    ),
+    mutation(
+        "a client runs what its provider accepts",
+        "threepc/party/client.py",
+        ("        self._options.accept(self.model)\n", ""),
+        tests=("tests/tensors/test_parties.py::test_so_does_a_client_whatever_the_provider_accepts",),
     ),
 )
