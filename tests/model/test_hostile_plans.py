@@ -26,12 +26,13 @@ from threepc.protocol.relu_layer import ReluLayer
 
 
 def bending() -> PublicModel:
-    """What `small` has not: slopes, both a value and its ReLU, a smooth activation, and values of many fractional bits before a maximum."""
+    """What `small` has not: slopes, both a value and its ReLU, a smooth activation, values of many fractional bits before a maximum, and an average of four."""
     net = Builder(3, 4, 5)
     x = net.node("bend", net.conv("input", 3, 1), slopes=[0.1, 1.0], at=0.5)
     x = net.node("rectify", net.conv(x, 2, 1), channels=4)
     x = net.node("smooth", net.conv(x, 3, 1), function="elu", parameter=2.0)
     x = net.node("maxpool", net.conv(x, 3, 1), kernel=[2, 2], stride=[2, 1], padding=[1, 0, 0, 1], dilation=[1, 1])
+    x = net.avgpool(net.relu(net.conv(x, 3, 1)), 2)
     graph, _ = net.output(net.flat(net.avgpool(x)))
     return PublicModel(graph, Precision(48, 16), None, CARD)
 
@@ -57,6 +58,7 @@ def test_any_choice_of_a_plan_is_refused_or_runs(data):
         "window": data.draw(sometimes(st.none(), st.tuples(st.integers(0, 20), st.integers(0, 64)).map(list))),
         "truncation": data.draw(sometimes(st.integers(MAX_TRUNCATION, DEEPEST_TRUNCATION), st.integers(0, 64))),
         "compared": data.draw(compared),
+        "early": data.draw(st.lists(sometimes(of_kinds(("relu", "clip")), any_name), max_size=1)),
     }
     quick = data.draw(st.lists(sometimes(of_kinds(QUICK_KINDS), any_name), max_size=4))
     told = data.draw(

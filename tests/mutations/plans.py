@@ -49,6 +49,12 @@ PLANS = (
         tests=("tests/plan/test_precision.py::test_truncations_beyond_what_a_lift_hides_are_refused",),
     ),
     mutation(
+        "a truncation that an average's comes to is deeper than the pads of a lift",
+        "threepc/plan/scheduler.py",
+        ("shift + early > min(DEEPEST_TRUNCATION, self.bits - LEAST_KEPT)", "shift + early > self.bits - LEAST_KEPT"),
+        tests=("tests/plan/test_averages.py::test_a_stranger_leaves_values_their_bits",),
+    ),
+    mutation(
         "a ReLU compares its values' spare bit",
         "threepc/plan/precision.py",
         ("            if first + width > cut - 2:", "            if first + width > cut - 1:"),

@@ -11,6 +11,7 @@ from numba.core.dispatcher import Dispatcher
 
 from tests.graph.building import bent, gated, mobile, residual
 from tests.party.parties import assert_close, images, small_model
+from tests.plan.test_averages import PATCHES, classifier
 from tests.protocol.harness import network_trio, run_network
 from threepc import console, kernels, tensors
 from threepc.console import Display
@@ -75,6 +76,18 @@ def precisions(graph, ring):
     for fraction, removed in ((4, 4), (usual.fraction - 2, 18)):
         own = {node.name: removed for node in graph.nodes if node.kind == "conv"}
         yield Precision(ring, fraction, own, truncation=max(removed, 16))
+
+
+def test_layers_truncated_early_compile_nothing():
+    graph, weights = classifier()
+    precision = Precision(32, 11, {"conv1": 13}, early=("relu2",))
+    warm_up(precision, varied=True)
+    before = compiled()
+    for sizes in (None, {"relu2": PATCHES}):
+        for options in ({}, {"quick": ("relu2",)}, {"late": ("relu2",)}):
+            plan = schedule(graph, precision, sizes, **options)
+            run_network(network_trio(plan, weights), plan, np.zeros((1, *graph.input.shape)))
+            assert compiled() == before, (sizes, options)
 
 
 def test_networks_of_all_kinds_compile_nothing_after_threepc_compile():

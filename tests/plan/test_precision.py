@@ -100,6 +100,8 @@ def test_survives_json(bits, fraction, weights, window, fewer):
         ({"window": [1]}, "window must be a pair or null"),
         ({"window": ["a", "b"]}, "its numbers must be whole, from 0 to 64"),
         ({"window": [5, 1]}, "^drelu-window 5:1: must be LO:HI"),
+        ({"early": "relu"}, "early must be a list of names"),
+        ({"early": [1]}, "early must be a list of names"),
         ({"extra": 1}, "expected the keys bits, fraction, weight_fraction, window"),
     ),
 )

@@ -89,6 +89,14 @@ def test_relu_shows_nobody_anything(of, bits, shift, cut, kind, to_client, value
         assert_uniform(combined_bits(combine, trio.dealt[0].sent + trio.online[0].sent, lift, (*lift, word, word), (word,), *lifted), known)
 
 
+@pytest.mark.parametrize(
+    "of, kind, to_client", [(Relu, "relu", True), (Relu, "blocks", False), (QuickRelu, "relu", False), (LateRelu, "clip", False)]
+)
+def test_relu_truncated_early_shows_nobody_anything(of, kind, to_client):
+    """A narrow ring's gates lift by more than half a 32-bit mask too, where an average follows."""
+    test_relu_shows_nobody_anything(of, 32, 19, 13, kind, to_client, "negative")
+
+
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("bits, shift, cut", CUT_RINGS)
 def test_truncation_shows_nobody_anything(bits, shift, cut, value):

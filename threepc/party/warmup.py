@@ -42,7 +42,8 @@ def warm_up(precision: Precision, progress: Callable[[str], None] = lambda _: No
     shifts = {
         min(shift, precision.truncation) for shift in own | {max(1, least - precision.fraction + precision.of_input) for least in own}
     }
-    met = {_kind(bits, shift) for shift in shifts} | ({_kind(bits, NARROW_LIFT + 1)} if precision.truncation > NARROW_LIFT else set())
+    deep = precision.truncation > NARROW_LIFT or precision.early
+    met = {_kind(bits, shift) for shift in shifts} | ({_kind(bits, NARROW_LIFT + 1)} if deep else set())
     for removed in _truncations(bits):
         if _kind(bits, removed) in met:
             _warm_up_once(bits, removed, progress, varied, labels)
@@ -107,7 +108,9 @@ def _tiny_graph() -> tuple[Graph, Sizes]:
         Node("relu", "relu", ("pool",), (3, 3, 3)),
         Node("depthwise", "conv", ("relu",), (3, 3, 3), conv | {"groups": 3}),
         Node("block", "relu", ("depthwise",), (3, 3, 3)),
-        Node("sum", "add", ("block", "relu"), (3, 3, 3)),
+        Node("again", "conv", ("block",), (3, 3, 3), conv | {"groups": 3, "weights": "depthwise"}),
+        Node("plain", "relu", ("again",), (3, 3, 3)),
+        Node("sum", "add", ("plain", "relu"), (3, 3, 3)),
         Node("difference", "add", ("sum", "relu"), (3, 3, 3), {"signs": [1, -1]}),
         Node("slope", "bend", ("difference",), (3, 3, 3), {"slopes": [0.5, 1.0]}),
         Node("clip", "clip", ("slope",), (3, 3, 3), {"max": 6.0}),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from threepc.errors import InputError
-from threepc.graph.activations import clip_bounds, clip_slope
+from threepc.graph.activations import clip_bounds, clip_slope, takes_patches
 from threepc.graph.ir import Node
 from threepc.kernels.gate import Slopes
 from threepc.plan.scheduler import Scheduler
@@ -24,6 +25,18 @@ PRODUCT_BITS = 62
 """Bits of an opened value and of a slope together, whose product a kernel forms in 64 bits with a sign."""
 
 FEWEST_SLOPE_BITS = 8
+
+
+def brought_back(readers: Mapping[str, list[Node]], node: Node) -> int:
+    """Bits that an average brings to the ReLU, or clip from 0 on, that it reads; readers: by name.
+
+    Raises InputError for any other node, and for one that not an average of 2^k values alone reads.
+    """
+    reader = readers[node.name][0] if len(readers[node.name]) == 1 else node
+    mantissa, bits = math.frexp(reader.attrs["divisor"]) if reader.kind == "avgpool" else (0.0, 0)
+    if not takes_patches(node.kind, node.attrs) or mantissa != 0.5 or bits < 2:
+        raise InputError(f"precision: early: {node.name!r:.80} is no ReLU that an average of 2, 4, 8, ... values alone reads")
+    return bits - 1
 
 
 def relu(at: Scheduler, node: Node) -> None:
@@ -62,9 +75,10 @@ def _append(
     """offset + slope * (x - start) with the slope of x's side of `start`, and constant from `end` on."""
     (source,) = at.inputs(node)
     value = at.values[source]
-    cut = at.opened(source)
+    early = brought_back(at.readers, node) if node.name in at.precision.early else 0
+    cut = at.opened(source, early)
     low_bit, width = at.precision.comparison(cut.kept_bits, node.name)
-    unit, fraction = 1 << low_bit, at.settled[source]
+    unit, fraction = 1 << low_bit, at.settled[source] - early
     if max(abs(start), abs(offset), abs(end or 0.0)) >= 2.0 ** (62 - fraction):  # a stranger's number may be as large as floats are
         raise InputError(f"{node.name}: a clip at {end or start:g} is beyond the numbers of a ring of {at.bits} bits: make it a relu")
     first = round(start * 2**fraction / unit) * unit

@@ -19,6 +19,7 @@ from threepc.graph.activations import clip_bounds
 from threepc.graph.clear import operate, walk
 from threepc.graph.ir import Graph, Node, Weights, holder
 from threepc.graph.relu_spec import Sizes
+from threepc.plan.averages import with_early
 from threepc.plan.bounds import node_of
 from threepc.plan.calibration import choose, deepen, least_fraction
 from threepc.plan.headroom import Ranges
@@ -184,11 +185,24 @@ def choose_by_error(
 ) -> tuple[Precision, Expected]:
     """`choose`, and where results would be too far off a finer precision if there is one; with the error to expect on `images`.
 
+    Then `with_early`, if the error stays small: from half of the largest allowed on, no bit is given away for messages.
     usual: ring and window; fraction: of activations, None for the choice that this is about.
     """
+    reference = Reference(graph, weights, images, sizes)
+    precision, expected = _scaled_by_error(graph, reference, ranges, usual, margin_bits, sizes, fraction)
+    trial = precision if usual.window else with_early(graph, precision, sizes)
+    if trial == precision:
+        return precision, expected
+    lost = reference.expected(trial)
+    return (trial, lost) if lost.error <= LARGEST[usual.bits] / 2 else (precision, expected)
+
+
+def _scaled_by_error(
+    graph: Graph, reference: Reference, ranges: Ranges, usual: Precision, margin_bits: int, sizes: Sizes | None, fraction: int | None
+) -> tuple[Precision, Expected]:
+    """The scales that `choose_by_error` takes."""
     bits, window = usual.bits, usual.window
     precision = choose(graph, ranges, bits, margin_bits, sizes, fraction, window)
-    reference = Reference(graph, weights, images, sizes)
     best = precision, reference.expected(precision)
     if window or best[1].error <= LARGEST[bits] / 2:
         return best

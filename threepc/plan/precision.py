@@ -46,7 +46,8 @@ class Precision:
     names not listed use `fraction`. input_fraction: of the network's input, None for `fraction`; large inputs have fewer. window (LO, HI): a
     ReLU compares bits LO..HI-1 of the product that precedes it, HI being the sign bit; None is the exact default, LO = the bits that the
     truncation removes and at most 30 bits wide. truncation: bits that one truncation may remove. compared: (first bit, width) by the name of a layer
-    that decides, of what its truncation leaves, where fewer bits do and there is no window; see `narrow`.
+    that decides, of what its truncation leaves, where fewer bits do and there is no window; see `narrow`. early: layers whose truncation removes
+    besides what the average brings that alone reads them, so that it needs none of its own; see `averages`.
     """
 
     bits: int = 48
@@ -56,6 +57,7 @@ class Precision:
     input_fraction: int | None = None
     truncation: int = MAX_TRUNCATION
     compared: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    early: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or self.bits not in RINGS:
@@ -112,6 +114,7 @@ class Precision:
         own: dict[str, Any] = {} if self.input_fraction is None else {"input_fraction": self.input_fraction}
         own |= {} if self.truncation == MAX_TRUNCATION else {"truncation": self.truncation}
         own |= {"compared": {name: list(bits) for name, bits in self.compared.items()}} if self.compared else {}
+        own |= {"early": list(self.early)} if self.early else {}
         return {
             "bits": self.bits,
             "fraction": self.fraction,
@@ -122,7 +125,7 @@ class Precision:
     @classmethod
     def from_plain(cls, data: object) -> Precision:
         """Inverse of `to_plain`; raises InputError for anything else."""
-        if not isinstance(data, dict) or data.keys() - {"input_fraction", "truncation", "compared"} != {
+        if not isinstance(data, dict) or data.keys() - {"input_fraction", "truncation", "compared", "early"} != {
             "bits",
             "fraction",
             "weight_fraction",
@@ -136,6 +139,9 @@ class Precision:
         truncation, compared = data.get("truncation", MAX_TRUNCATION), data.get("compared", {})
         if not isinstance(compared, dict) or any(not isinstance(bits, list) or len(bits) != 2 for bits in compared.values()):
             raise InputError("precision: compared must be an object of pairs")
+        early = data.get("early", [])
+        if not isinstance(early, list) or any(not isinstance(name, str) for name in early):
+            raise InputError("precision: early must be a list of names")
         pairs = {name: (first, width) for name, (first, width) in compared.items()}
         numbers = [
             data["bits"],
@@ -149,7 +155,7 @@ class Precision:
         if any(type(number) is not int or not 0 <= number <= max(RINGS) for number in numbers):
             raise InputError(f"precision: its numbers must be whole, from 0 to {max(RINGS)}")
         chosen = tuple(window) if window else None
-        return cls(data["bits"], data["fraction"], weights, chosen, data.get("input_fraction"), truncation, pairs)
+        return cls(data["bits"], data["fraction"], weights, chosen, data.get("input_fraction"), truncation, pairs, tuple(early))
 
     @property
     def signs(self) -> str:

@@ -222,6 +222,7 @@ def _check_names(graph: Graph, precision: Precision, sizes: Sizes, quick: Sequen
         ("relu spec", sizes, ("relu", "clip")),
         ("precision", precision.weight_fraction, ("conv",)),
         ("precision", precision.compared, ("relu", "clip", "bend", "rectify", "maxpool")),
+        ("precision", precision.early, ("relu", "clip")),
         ("two messages", quick, QUICK_KINDS),
         ("six messages", late, LATE_KINDS),
     )

@@ -14,7 +14,7 @@ from threepc.graph.kinds import TWO_INPUTS
 from threepc.graph.relu_spec import Sizes
 from threepc.kernels.gate import Cut
 from threepc.kernels.packing import TILE
-from threepc.plan.precision import MAX_TRUNCATION, Precision
+from threepc.plan.precision import DEEPEST_TRUNCATION, MAX_TRUNCATION, Precision
 from threepc.protocol.late_relu import WIDEST_LIFT, LateRelu
 from threepc.protocol.max_pool import MaxPool
 from threepc.protocol.one_level import WIDEST
@@ -30,6 +30,8 @@ MOST_OPS = 1 << 16
 """Addresses in the parties' streams; one has 24 bits for them."""
 ROWS_OF_PIECE, LEAST_ROWS = 8, TILE // 4
 """A piece of rows is so much smaller than one of channels, but no smaller than that: the next layer waits for the first pieces alone."""
+LEAST_KEPT = 11
+"""Bits that a value keeps at least where its truncation removes an average's besides its own."""
 MOST_ELEMENTS = 1 << 30
 """Of one value, over the batch."""
 
@@ -124,14 +126,17 @@ class Scheduler:
         self.held[node.name] = name
         return name
 
-    def opened(self, name: str) -> Cut:
-        """The cut that brings a value to its settled fraction. Raises InputError where a gate cannot lift what remains."""
+    def opened(self, name: str, early: int = 0) -> Cut:
+        """The cut that brings a value to its settled fraction less `early` bits. Raises InputError where a gate cannot lift what remains."""
         value = self.values[name]
         shift = value.fraction - self.settled[name]
         if not 0 <= shift <= self.precision.truncation or (value.form == RAW and shift == 0):
             raise InputError(f"{name}: a truncation by {shift} bits is outside 1 to {self.precision.truncation}")
+        if early and (value.form != RAW or shift + early > min(DEEPEST_TRUNCATION, self.bits - LEAST_KEPT) or early >= self.settled[name]):
+            raise InputError(f"{name}: no truncation that could remove {early} bits besides")
         if value.form == CUT:
             return Cut(value.bits, 0, value.bits)
+        shift += early
         # as many bits are lifted as a product's truncation removes, unless an average of very many values removes more
         lifted = shift if value.form == RAW else max(shift, min(self.fraction, MAX_TRUNCATION))
         return Cut(value.bits, shift, self.bits - lifted)
