@@ -96,6 +96,8 @@ def test_a_sender_that_has_used_its_budget_waits():
         sender.send(4, [block], "offline")
     for op in range(2):
         receiver.receive(op, [(np.uint8, block.shape)])
+    with pytest.raises(NoAnswerError):  # however much credit has come, as long as it is not enough
+        sender.send(4, [np.zeros(3 * GRANT, np.uint8)], "offline")
     sender.send(4, [block], "offline")
 
 
@@ -157,6 +159,7 @@ def test_what_another_thread_consumes_while_credit_is_granted_is_granted_later(m
 
     monkeypatch.setattr(b, "send_control", send_and_consume)
     receiver.used(3)
+    assert not granted, "so little is worth no message"
     for _ in range(3):
         receiver.settle()
     assert granted == [3, 5]
