@@ -18,6 +18,12 @@ PEERS = (
         "credit that is no number", PACING, ('granted = number_field(credit, "bytes")', 'granted = credit.fields["bytes"]'), tests=CREDIT
     ),
     mutation(
+        "a sender goes on with any credit at all",
+        PACING,
+        ("while self._outstanding > GRANT and", "if self._outstanding > GRANT and"),
+        tests=("tests/party/test_pacing.py::test_a_sender_that_has_used_its_budget_waits",),
+    ),
+    mutation(
         "a control message without a text", CHANNEL, ("if described or not text or text[0]", "if described or text[0]"), tests=CONTROL
     ),
     mutation("a control message with a description", CHANNEL, ("if described or not text or", "if not text or"), tests=CONTROL),

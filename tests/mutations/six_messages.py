@@ -33,4 +33,10 @@ SIX_MESSAGES = (
         tests=(SERVER,),
     ),
     _first_tile("pads", "draw(client_stream, tile * _WORD_BLOCKS, words)", "draw(client_stream, tile * _WORD_BLOCKS, rows[1])"),
+    mutation(
+        "late lift: what the client keeps of a ReLU is not counted",
+        LATE_RELU,
+        ("return self.late_lift.kept_bytes if self.decide else 0", "return 0"),
+        tests=("tests/protocol/test_late_relu.py::test_what_the_client_keeps_is_what_is_declared",),
+    ),
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.protocol.harness import CUTS, DEEP, opened, run, shares, values_up_to, without_zeros
+from tests.protocol.harness import CUTS, DEEP, Trio, opened, run, shares, values_up_to, without_zeros
 from tests.protocol.test_relu import RINGS, bound, check_any_mixture, measured_value_and_relu, relu, within
 from threepc.kernels.gate import Cut, Slopes
 from threepc.protocol.late_relu import LateRelu
@@ -80,6 +80,13 @@ def test_six_and_four_messages_give_the_same_under_the_same_keys(bits, options):
 @pytest.mark.parametrize("bits", RINGS)
 def test_a_value_and_its_relu_from_one_opening(bits):
     assert measured_value_and_relu(bits, late).messages == 6
+
+
+@pytest.mark.parametrize("options", SAME)
+def test_what_the_client_keeps_is_what_is_declared(options):
+    protocol, trio = late(48, (1, 2, 30, 40), **options), Trio()
+    protocol.prepare(trio.client, np.zeros(protocol.shape, np.uint64))
+    assert sum(part.nbytes for parts in trio.client.kept.values() for part in parts) == protocol.kept_bytes
 
 
 def test_it_is_dealt_a_quarter_less():

@@ -49,6 +49,7 @@ def test_rows_as_they_come_give_what_whole_layers_give(build, bits, batch, monke
     for _ in range(2):
         trio = network_trio(plan, weights, keys=(CP, SP), weight_key=WEIGHTS)
         results.append((run_network(trio, plan, images), trio.online[0].bytes_sent(), trio.online[1].bytes_sent()))
+        assert trio.server.coming is None, "nothing of the last layer by rows is held any longer"
         measured, declared = trio.measured, without_zeros(plan.cost)
         assert (measured.offline, measured.online) == (declared.offline, declared.online)
         for kind in (LinearStep, SumStep, ReluStep):  # from here on each waits for all of the one before
