@@ -37,4 +37,16 @@ PIECES = (
             ),
         )
     ),
+    mutation(
+        "the parties do not agree on the size of pieces",
+        "threepc/model/served.py",
+        ("self.to_client, self.piece, self.late)", "self.to_client, 0, self.late)"),
+        tests=("tests/protocol/test_pieces.py::test_the_size_of_pieces_is_public_and_checked",),
+    ),
+    mutation(
+        "patches are cut by rows",
+        "threepc/plan/activations.py",
+        ("if make is QuickRelu and not sizes and", "if make is QuickRelu and"),
+        tests=("tests/protocol/test_pieces.py::test_patches_and_channels_that_pass_or_are_zero",),
+    ),
 )

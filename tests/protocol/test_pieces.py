@@ -1,5 +1,7 @@
 """Layers in pieces: what comes out is what comes out of whole layers, what travels is declared, and pieces' messages go in turn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,16 +49,17 @@ def test_a_network_gives_what_it_gives_with_whole_layers(build, quick):
     assert np.abs(results[0] - results[1]).max() <= 2e-3 * np.abs(results[0]).max()
 
 
-def test_patches_and_channels_that_pass_or_are_zero():
-    """A piece may have nothing to decide, or nothing to say at all, and others beside it go on."""
+@pytest.mark.parametrize("quick", (False, True))
+def test_patches_and_channels_that_pass_or_are_zero(quick):
+    """A piece may have nothing to decide, or nothing to say at all, and others beside it go on. Patches are never cut by rows."""
     graph, weights = pooled()
     sizes = {"relu2": ((0, 1), (0, 1), (2, 2), (1, 1), (1, 0), (1, 0))}
     images = np.random.default_rng(6).normal(size=(1, *graph.input.shape))
     results = []
     for piece in (0, 100):
-        plan = schedule(graph, Precision.default(32), sizes, piece=piece)
+        plan = schedule(graph, Precision.default(32), sizes, piece=piece, quick=candidates(graph) if quick else ())
         results.append(run_network(network_trio(plan, weights), plan, images))
-    assert len(pieces_of(plan)[0].parts) > 2
+    assert len(pieces_of(plan)[0].parts) > 2 and pieces_of(plan)[0].axis == CHANNELS
     assert np.abs(results[0] - results[1]).max() <= 5e-2 * np.abs(results[0]).max()
 
 
@@ -92,6 +95,19 @@ def test_a_layer_has_no_more_pieces_than_channels_or_rows_or_than_are_of_use():
         assert len(set(ops)) == len(ops)
 
 
+@pytest.mark.parametrize("quick", (False, True))
+def test_a_layer_that_gives_its_value_too_is_not_cut_and_one_of_one_row_is_cut_by_channels(quick):
+    net = Builder(2, 6, 6)
+    both = net.node("rectify", net.conv("input", 2), channels=4)
+    kept = net.conv(both, 2)
+    kept = net.multiply(net.relu(kept), kept)
+    graph, _ = net.output(net.conv(net.relu(net.conv(net.avgpool(kept), 8, 1)), 2, 1))
+    plan = schedule(graph, Precision(), piece=4, quick=candidates(graph) if quick else ())
+    two, own, last = (step for step in plan.steps if isinstance(step, ReluStep) and step.kind != "truncation")
+    assert two.pieces is own.pieces is None and two.protocol.both and own.protocol.both
+    assert len(last.pieces.parts) == 2 and last.pieces.axis == CHANNELS
+
+
 def model_of(links, network):
     graph, _ = pooled()
     return PublicModel(graph, Precision(), None, ModelCard("small", Preprocessing((12, 12)))).cut_for(network, links)
@@ -107,6 +123,7 @@ def test_the_size_of_pieces_is_public_and_checked():
     model = model_of("", "lan")
     assert PublicModel.from_plain(model.to_plain()).piece == model.piece
     assert fingerprint(model.graph, model.precision, None) != fingerprint(model.graph, model.precision, None, piece=model.piece)
+    assert dataclasses.replace(model, piece=0).fingerprint != model.fingerprint, "what the parties compare"
     for bad in (1, -1, LEAST_PIECE - 1, 1 << 40, 1e6, True, "1"):
         with pytest.raises(InputError, match="size of pieces"):
             PublicModel.from_plain(model.to_plain() | {"piece": bad})
