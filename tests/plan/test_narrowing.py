@@ -80,6 +80,8 @@ def test_nothing_changes_where_a_user_chose_a_window_or_all_bits_are_needed():
     large = dataclasses.replace(ranges, sums=dict.fromkeys(ranges.sums, 2.0**13))
     low, width = narrow(graph, large, precision).compared["1"]
     assert low + width == 30
+    tiny = dataclasses.replace(ranges, sums=dict.fromkeys(ranges.sums, 2.0**-60))
+    assert narrow(graph, tiny, precision).compared["1"] == (0, 1), "one bit is compared of what is next to nothing"
 
 
 def test_a_layer_s_own_bits_hold_for_it_alone():

@@ -124,3 +124,14 @@ def test_what_rows_are_computed_from_is_counted_until_the_next_layer_has_begun()
         plan = schedule(graph, Precision.default(48), quick=candidates(graph), piece=piece)
         cost = [step for step in plan.steps if isinstance(step, ReluStep)][1].cost
         assert plan.held_bytes == values * 8 * 3 * 8 * 8 + cost.total("offline") + 2 * cost.total("online")
+
+
+def test_all_that_rows_are_computed_from_is_counted():
+    """The first ReLU's result, and both convolutions of it, beside their sum."""
+    net = Builder(2, 8, 8)
+    x = net.relu(net.conv("input", 3))
+    graph, _ = net.output(net.conv(net.relu(net.add(net.conv(x, 3), net.conv(x, 3))), 2, 1))
+    for piece, values in ((0, 4), (30, 7)):
+        plan = schedule(graph, Precision.default(48), quick=candidates(graph), piece=piece)
+        cost = [step for step in plan.steps if isinstance(step, ReluStep)][1].cost
+        assert plan.held_bytes == values * 8 * 3 * 8 * 8 + cost.total("offline") + 2 * cost.total("online")
