@@ -27,6 +27,7 @@ from threepc.model.served import each
 from threepc.party import one_host
 from threepc.party.batches import infer_all
 from threepc.party.deployment import load
+from threepc.party.memory import DEFAULT_MEMORY, check_batch
 from threepc.party.record import Record, report
 from threepc.tasks.client import Client
 from threepc.tasks.provide import Background, Steering, Watching
@@ -72,6 +73,7 @@ class SecureModel:
             what = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
             wanted = f"(N, {', '.join([*map(str, public.graph.input.shape[:fixed]), *'HW'[: 3 - fixed]])})"
             raise InputError(f"images must be a tensor of shape {wanted}, not {what}{_conversion(images)}")
+        check_batch(public, len(images), DEFAULT_MEMORY, "the client")  # before they are converted
         pixels = _real_numbers(images, "images")
         check_range(pixels, public.card, self._out_of_range, _warn)
         if public.card.sliding is None:

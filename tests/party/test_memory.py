@@ -112,6 +112,8 @@ def test_every_party_refuses_a_batch_beyond_its_memory(tight, monkeypatch):
                     session.infer(images(5))
             if tight == "client":
                 assert session.largest_batch == 4
+                with pytest.raises(InputError, match="images at once, not 1000000000000"):  # nor are they converted
+                    session.infer(np.broadcast_to(images(1), (10**12, *images(1).shape[1:])))
                 assert_close(MODEL, images(1), session.infer(images(1))[0])
 
 

@@ -157,18 +157,18 @@ class ClientSession:
         """
         if self._ended:
             raise RunError(f"this session is over: {self._ended}")
+        if images.ndim == 4:  # too many are refused before they are converted
+            self._plan_for(len(images))
         return self.infer_words(self.model.precision.image_words(images, self.model.graph.input.shape), separate)
 
     def infer_words(self, words: np.ndarray, separate: bool = False) -> tuple[np.ndarray, Record]:
         """As `infer`, of images that are ring words."""
         if self._ended:
             raise RunError(f"this session is over: {self._ended}")
-        count, batch = len(words), self._options.batch
-        if self._options.ahead and 0 < count < batch:
-            words = np.concatenate([words, np.zeros((batch - count, *words.shape[1:]), words.dtype)])
-        plan = check_batch(self.model, len(words), self._options.memory, "the client")
-        if self._options.ahead and count > batch:
-            raise InputError(f"this session prepares inferences of {batch} image(s): ask for so many at most, not for {count}")
+        count = len(words)
+        plan = self._plan_for(count)
+        if plan.batch > count:
+            words = np.concatenate([words, np.zeros((plan.batch - count, *words.shape[1:]), words.dtype)])
         ahead = max(plan.cost.offline.values(), default=0)
         if separate and ahead > self._options.budget:
             raise InputError(f"the offline phase needs a budget of {ahead / 1e6:.0f} MB to be finished before the online phase")
@@ -178,6 +178,14 @@ class ClientSession:
             self._end(error)
             raise
         return outputs[:count], record
+
+    def _plan_for(self, count: int) -> Plan:
+        """What is computed where `count` images are asked for. Raises InputError where these are too many at once."""
+        batch = self._options.batch if self._options.ahead and count else count
+        plan = check_batch(self.model, max(count, batch), self._options.memory, "the client")
+        if self._options.ahead and count > batch:
+            raise InputError(f"this session prepares inferences of {batch} image(s): ask for so many at most, not for {count}")
+        return plan
 
     def prepare_ahead(self, most: float = math.inf, *, wait: bool = False) -> None:
         """Begin offline phases until as many inferences are prepared and not used as the options say, or `most`.
