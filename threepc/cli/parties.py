@@ -222,7 +222,8 @@ def status(address: str, as_json: bool) -> None:
     type=click.IntRange(0, 1024),
     default=0,
     show_default=True,
-    help="Prepare so many inferences before the first image is sent, so that each of these takes its online phase alone.",
+    help="Prepare so many inferences before the first image is sent, so that each of these takes its online phase alone; as they are used, others in their "
+    "place. At most as many at a time as image files make batches: how many windows slide over a file is known when the parties have agreed on N.",
 )
 @threads_option("Threads of the client.")
 @phases_option
