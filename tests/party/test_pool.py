@@ -342,3 +342,35 @@ def test_who_waits_for_a_session_tries_to_open_one_where_another_one_could_not(m
         for thread in (first, second):
             thread.join(WAIT_S)
         assert len(errors) == 2
+
+
+def test_who_prepares_anew_holds_no_other_one_up(monkeypatch):
+    """Where that fails the session is closed, and a party that is gone is waited for, which takes seconds."""
+    deployed, preparing, go_on = Deployed(), threading.Event(), threading.Event()
+    deployed.options = Options(timeout=WAIT_S, held=deployed.options.held, ahead=2)
+    prepare = ClientSession.prepare_ahead
+
+    def prepare_slowly(session, most=float("inf"), *, wait=False):
+        if not wait and threading.current_thread().name == "slow":
+            preparing.set()
+            assert go_on.wait(WAIT_S)
+        prepare(session, most, wait=wait)
+
+    def connect(tell):
+        deployed.opened.append(ClientSession(deployed.connector, Options(timeout=WAIT_S, held=deployed.options.held, tell=tell, ahead=2)))
+        return deployed.opened[-1]
+
+    with deployed.serving(), SessionPool(connect, 2) as pool:
+        pool.prepare()
+        pool.expect(5)
+        monkeypatch.setattr(ClientSession, "prepare_ahead", prepare_slowly)
+        slow = threading.Thread(target=pool.infer, args=(images(1),), name="slow")
+        slow.start()
+        try:
+            assert preparing.wait(WAIT_S)
+            pool.infer(images(1))
+            assert sum(session.ready for session in deployed.opened) == 2
+        finally:
+            go_on.set()
+            slow.join()
+        assert sum(session.ready for session in deployed.opened) == 3

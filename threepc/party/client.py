@@ -204,6 +204,11 @@ class ClientSession:
             raise
 
     @property
+    def most_ready(self) -> int:
+        """How many inferences this session prepares at most."""
+        return self._options.ahead
+
+    @property
     def ready(self) -> int:
         """How many inferences are prepared, or being prepared, and not used."""
         return 0 if self._ended else len(self._ready)

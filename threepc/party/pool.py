@@ -71,6 +71,7 @@ class SessionPool:
         self._retries, self._reopens = retries, reopens
         self._changed, self._closed, self._opened = threading.Condition(), False, 1
         self._expected: float = math.inf
+        self._refilling: dict[RetryingClient, float] = {}  # how many such sessions will have ready
         self._clients = [self._new(tell)]
         self._free = deque(self._clients)
 
@@ -128,17 +129,25 @@ class SessionPool:
         client = self._take()
         try:
             yield client
-            with self._changed:
-                self._refill(client.session)
+            self._refill(client)
         finally:
             self._give_back(client)
 
-    def _refill(self, session: ClientSession) -> None:
+    def _refill(self, client: RetryingClient) -> None:
         """Prepare in place of what was used, if it will be asked for. Whoever asks next in this session hears what goes wrong."""
-        room = self._expected - sum(client.session.ready for client in self._clients)
-        if room > 0 and not session.has_ended:
+        session = client.session
+        with self._changed:
+            ready = (self._refilling.get(other, other.session.ready) for other in self._clients if other is not client)
+            most = min(self._expected - sum(ready), session.most_ready)
+            if session.has_ended or most <= session.ready:
+                return
+            self._refilling[client] = most
+        try:  # without the lock: where that fails, the session is closed, and others do not wait until its parties are told
             with contextlib.suppress(RunError):
-                session.prepare_ahead(session.ready + room)
+                session.prepare_ahead(most)
+        finally:
+            with self._changed:
+                del self._refilling[client]
 
     def _give_back(self, *clients: RetryingClient) -> None:
         with self._changed:
