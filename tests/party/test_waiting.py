@@ -134,3 +134,26 @@ def test_a_hello_at_the_provider_expires_with_its_connection(connector, caplog):
         channel.close()
         wait_until(lambda: not provider._meetings)
     assert "went away before the server came" in caplog.text
+
+
+def test_a_server_that_is_stopped_waits_for_no_provider(connector, monkeypatch):
+    asked, answers, reached = threading.Event(), threading.Event(), []
+
+    def reach(role, tell=None):
+        asked.set()
+        assert answers.wait(PATIENCE)
+        reached.append(MemoryConnector().connect(role))
+        return reached[0]
+
+    with serving(connector, MODEL, OPTIONS, provider=False) as parties:
+        stranger = Stranger(connector)
+        online = stranger.greet("server", purpose="online")
+        monkeypatch.setattr(connector, "connect", reach)
+        try:
+            assert asked.wait(PATIENCE)
+            parties[0].stop()
+            with pytest.raises(RunError, match="the server is being stopped"):
+                online.receive_control("model")
+        finally:
+            answers.set()
+    assert reached[0].has_ended

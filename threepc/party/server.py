@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 
 from threepc.errors import RunError
 from threepc.model.served import ServedModel
@@ -36,6 +37,7 @@ from threepc.party.warmup import warm_up_in_session
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Server
 from threepc.transport.channel import Channel
+from threepc.transport.connection import Connection
 from threepc.transport.framing import PROTOCOL_VERSION, Control
 
 SESSIONS, SESSIONS_OF_ONE = 32, 16
@@ -133,11 +135,28 @@ class ServerParty(ListeningParty):
             raise RunError("the server is being stopped", "stopped")
         raise RunError(f"{online.connection.name} went away before it had opened its offline connection", "lost")
 
+    def _reach_provider(self, tell: Callable[[str], None]) -> Connection:
+        """As `Connector.connect`, in a thread of its own: RunError as soon as this party is being stopped, which nobody waits for a provider for."""
+        reached: Future[Connection] = Future()
+
+        def reach() -> None:
+            try:
+                reached.set_result(self._connector.connect("provider", tell))
+            except BaseException as error:  # noqa: BLE001 - raised where the connection is waited for
+                reached.set_exception(error)
+
+        threading.Thread(target=reach, name="reach the provider", daemon=True).start()
+        while not self._stopping.is_set():
+            if wait([reached], LOOK_S).done:
+                return reached.result()
+        reached.add_done_callback(lambda late: late.exception() or late.result().close())
+        raise RunError("the server is being stopped", "stopped")
+
     def _session(self, session: bytes, online: Channel, offered: OfferedModel, tell: Callable[[str], None]) -> None:
         public, channels, key = offered.public, [online], new_key()
         with counted(session), ending_together(channels):
             with self._second_connection(session) as arriving:
-                provider = open_channel(self._connector.connect("provider", tell), "server", "provider", self._options, online.meter)
+                provider = open_channel(self._reach_provider(tell), "server", "provider", self._options, online.meter)
                 channels.append(provider)
                 model = public.to_plain()
                 hello = {
