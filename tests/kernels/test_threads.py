@@ -1,10 +1,12 @@
 """Parts are each done once, whoever does them, and scratch is its thread's and its owner's alone."""
 
 import threading
+from concurrent import futures
 
 import numpy as np
 import pytest
 
+from threepc.kernels import threads
 from threepc.kernels.threads import Scratch, run_parts
 
 
@@ -39,6 +41,32 @@ def test_an_error_comes_through_once_all_have_ended(failing):
     with pytest.raises(ValueError, match=f"part {failing}"):
         run_parts(work, [(0,), (1,), (2,)])
     assert len(done) == 2
+
+
+@pytest.mark.parametrize("again", (0, 2))
+def test_an_interrupt_comes_through_once_no_part_runs(monkeypatch, again):
+    """Interrupted while it waits, too, where parts that have not begun never do."""
+    begun, go_on, ended, waits = threading.Semaphore(0), threading.Event(), [], []
+
+    def work(part):
+        if part == 0:
+            assert begun.acquire(timeout=60)
+            raise KeyboardInterrupt
+        begun.release()
+        assert go_on.wait(60)
+        ended.append(part)
+
+    def wait(running):
+        waits.append(len(running))
+        if len(waits) <= again:  # it is interrupted again while it waits
+            raise KeyboardInterrupt
+        go_on.set()
+        return futures.wait(running)
+
+    monkeypatch.setattr(threads, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        run_parts(work, [(part,) for part in range(50)])
+    assert len(waits) == 1 + again and len(ended) == waits[-1] and (1 <= waits[-1] < 49 if again else waits[-1] == 49)
 
 
 def test_scratch_is_zero_at_first_and_kept():

@@ -1,10 +1,11 @@
 """The threads that share one pass over arrays, and the scratch memory that each of them keeps."""
 
+import contextlib
 import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -17,19 +18,42 @@ def _pool() -> ThreadPoolExecutor:
 def run_parts(work: Callable[..., None], parts: Sequence[tuple]) -> None:
     """Call work(*part) for every part: the first in this thread, the others in a pool that the whole process shares.
 
-    Returns, or raises what a part raised, once all have ended. `work` may not wait for further parts itself.
+    Returns, or raises what a part raised, once all have ended. `work` may not wait for further parts itself. An interrupt, too, is raised once no part
+    runs: what they write to may be given back then.
     """
     if len(parts) < 2:
         for part in parts:
             work(*part)
         return
-    others = [_pool().submit(work, *part) for part in parts[1:]]
+    first, *others = [Future[None]() for _ in parts]  # made before any is begun: an interrupt forgets none
     try:
-        work(*parts[0])
-    finally:
+        for other, part in zip(others, parts[1:], strict=True):
+            _pool().submit(_run, other, work, part)
+        _run(first, work, parts[0])
         wait(others)
-    for other in others:
-        other.result()
+    except BaseException:
+        _abandon(others)
+        raise
+    for done in (first, *others):
+        done.result()
+
+
+def _run(done: Future[None], work: Callable[..., None], part: tuple) -> None:
+    if done.set_running_or_notify_cancel():
+        try:
+            work(*part)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+
+def _abandon(others: Sequence[Future[None]]) -> None:
+    """Begin none of these any more, and wait for those that run, whatever interrupts it."""
+    running = [other for other in others if not other.cancel()]
+    while not all(other.done() for other in running):
+        with contextlib.suppress(KeyboardInterrupt):  # another one is on its way already
+            wait(running)
 
 
 def ranges(count: int, parts: int, grain: int = 1) -> list[tuple[int, int]]:
