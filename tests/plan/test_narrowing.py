@@ -58,6 +58,17 @@ def test_what_is_left_out_adds_little_to_what_a_truncation_loses():
     assert float(np.square(wrong).sum() / len(x)) < 1 / 14
 
 
+def test_as_many_low_bits_are_left_out_as_add_no_more_than_that():
+    """Of values of a normal distribution whose largest are eight times its deviation: p 2^(3 low) / 12 is 1/14 at most, and not for a bit more."""
+    graph, ranges, precision, _ = narrowed(nn.ReLU())
+    for size in range(-12, 10):
+        sums = dict.fromkeys(ranges.sums, 1.001 * 2.0**size)
+        low, _ = narrow(graph, dataclasses.replace(ranges, sums=sums), precision).compared["1"]
+        of_a_unit = 8 / (np.sqrt(2 * np.pi) * sums["1"] * 2.0**16)
+        assert low == 0 or of_a_unit * 2.0 ** (3 * low) / 12 <= 1 / 14
+        assert of_a_unit * 2.0 ** (3 * low + 3) / 12 > 1 / 14
+
+
 def test_bounds_of_clips_stay_exact():
     for bound, kept in ((6.0, 4), (0.25, 4), (2.0**-14, 2)):
         *_, precision = narrowed(nn.Hardtanh(0.0, bound))
@@ -68,9 +79,11 @@ def test_bounds_of_clips_stay_exact():
 def test_sums_of_patches_and_maxima_leave_nothing_out():
     sizes = {"1": ((2, 2), (1, 1), (1, 0), (0, 1))}
     *_, block = narrowed(nn.ReLU(), sizes=sizes)
-    *_, pooled = narrowed(nn.MaxPool2d(2), nn.Conv2d(4, 1, 1))
+    graph, ranges, _, pooled = narrowed(nn.MaxPool2d(2), nn.Conv2d(4, 1, 1))
     assert block.compared["1"][0] == 0 and block.compared["1"][1] < 30
     assert pooled.compared["1"][0] == 0 and pooled.compared["1"][1] < 31
+    largest = 2 * ranges.values[graph["1"].inputs[0]]  # of the differences that a maximum compares
+    assert 2.0 ** (pooled.compared["1"][1] - 16 - MARGIN_BITS - SPARE_BITS) >= largest
 
 
 def test_nothing_changes_where_a_user_chose_a_window_or_all_bits_are_needed():

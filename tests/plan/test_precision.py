@@ -43,6 +43,13 @@ def test_truncations_beyond_what_a_lift_hides_are_refused(truncation):
         Precision(48, 16, truncation=truncation)
 
 
+@pytest.mark.parametrize("compared", ((-1, 8), (0, 0), (0, -3), (40, 8), (0, 48)))
+def test_bits_that_a_ring_does_not_have_are_not_compared(compared):
+    assert Precision(48, compared={"a": (39, 8)}).compared == {"a": (39, 8)}
+    with pytest.raises(InputError, match=r"^precision of 'a': -?\d+ bits from bit -?\d+ on are not in a ring of 48 bits$"):
+        Precision(48, compared={"a": compared})
+
+
 def test_an_input_has_at_most_the_bits_of_activations():
     assert (Precision(48, 12).of_input, Precision(48, 12, input_fraction=9).of_input) == (12, 9)
     with pytest.raises(InputError, match=r"^precision: an input has at most the 12 fractional bits of activations, not 13$"):
