@@ -114,4 +114,22 @@ PLANS = (
             ("a stranger's dilation reaches any distance", "dilation * (kernel - 1) // stride)", "(kernel - 1) // stride)", WORK),
         )
     ),
+    mutation(
+        "a table has no row for what is cut above its end",
+        "threepc/plan/pieces.py",
+        ("SPARE_ROWS = 3", "SPARE_ROWS = 2"),
+        tests=("tests/plan/test_smooth.py::test_a_table_is_as_exact_as_it_says",),
+    ),
+    mutation(
+        "a maximum compares as many bits as one of its values has",
+        "threepc/plan/narrowing.py",
+        ("exponent(ranges.values[node.inputs[0]]) + 1 + fraction", "exponent(ranges.values[node.inputs[0]]) + fraction"),
+        tests=("tests/plan/test_narrowing.py::test_sums_of_patches_and_maxima_leave_nothing_out",),
+    ),
+    mutation(
+        "what rows are computed from is not counted",
+        "threepc/plan/schedule.py",
+        ("lingering = lingering + freed if", "lingering = freed if"),
+        tests=("tests/protocol/test_rows.py::test_all_that_rows_are_computed_from_is_counted",),
+    ),
 )

@@ -23,7 +23,7 @@ from threepc.party import debug
 from threepc.plan.bounds import bounds
 from threepc.plan.calibration import calibrate
 from threepc.plan.headroom import measure, room
-from threepc.plan.pieces import GUARD_BITS, LEAST_INDEX, MOST_INDEX, SPARE_ROWS, UNITS, pieces
+from threepc.plan.pieces import GUARD_BITS, LEAST_INDEX, MOST_INDEX, UNITS, pieces
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
 
@@ -56,13 +56,16 @@ def by_table(function, parameter, fraction, x, below):
 
 @settings(max_examples=60)
 @example("softplus", 13.9375, 11, 0)  # its table ends where a row does, which the row after it reaches too
+@example("softplus", 0.1012, 14, 0)  # a row fewer would be a table of half the size
+@example("silu", 1.0, 8, 0)  # its rows' ends are larger than any of their coefficients
 @given(st.sampled_from(list(SMOOTH)), parameters, st.sampled_from([16, 14, 11, 8]), st.integers(0, 2**32))
 def test_a_table_is_as_exact_as_it_says(function, parameter, fraction, seed):
     parameter = parameter if SMOOTH[function].free else 1.0
-    made = pieces(function, parameter, fraction)
+    made, unit = pieces(function, parameter, fraction), 2.0 ** (fraction + GUARD_BITS)
     assert made.error <= UNITS * 2.0**-fraction
     assert LEAST_INDEX <= len(made.rows[0]).bit_length() - 1 <= MOST_INDEX
-    assert made.span / 2.0**made.width_bits + SPARE_ROWS <= len(made.rows[0])
+    assert made.span / 2.0**made.width_bits + 3 <= len(made.rows[0]), "one row below the first, and two after the last"
+    assert max(abs(c0 + c1 * t + c2 * t * t) for c0, c1, c2 in zip(*made.rows, strict=True) for t in (-1, 0, 1)) <= made.largest * unit
     rng = np.random.default_rng(seed)
     x = np.concatenate([rng.uniform(-2, 2, 2000) * (made.span + abs(made.start)), rng.normal(size=2000), [0.0, 300.0, -300.0]])
     for below in (0, 1):
