@@ -8,6 +8,7 @@ import pytest
 
 from tests.party.parties import Stranger, images, serving, small_model
 from threepc.errors import RunError
+from threepc.party import inference
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.one_host import ThreeProcesses, ThreeThreads
@@ -49,6 +50,23 @@ def test_a_session_that_is_closed_while_it_prepares_says_so(connector, monkeypat
     monkeypatch.setattr(session, "_wait_for", close_behind)
     with pytest.raises(RunError, match="closed"):
         session.prepare_ahead(wait=True)
+
+
+def test_what_is_prepared_while_a_session_is_closed_says_so_and_not_that_its_key_is_gone(connector, monkeypatch):
+    session, gone = ClientSession(connector, OPTIONS), threading.Event()
+    prepare = inference.prepare
+
+    def slowly(role, *arguments):
+        assert gone.wait(20)
+        return prepare(role, *arguments)
+
+    monkeypatch.setattr(inference, "prepare", slowly)
+    session.prepare_ahead()
+    ahead = session._ready[0]
+    session.close()
+    gone.set()
+    with pytest.raises(RunError, match=r"^this session was closed$"):
+        ahead.join()
 
 
 @pytest.mark.parametrize("error", [None, RunError("gone")])

@@ -26,6 +26,8 @@ from threepc.transport.channel import Channel
 from threepc.transport.framing import Control
 from threepc.transport.meter import Meter
 
+CLOSED = "this session was closed"
+
 
 class Ahead:
     """One attempt's offline phase, run elsewhere; the online phase reads the input's mask and the outputs' shares from it when it needs them.
@@ -101,7 +103,7 @@ class Preparing:
             if not self._closed:
                 self._waiting.put(ahead)
                 return ahead
-        ahead.fail(RunError("this session was closed"))
+        ahead.fail(RunError(CLOSED))
         return ahead
 
     def close(self) -> None:
@@ -119,7 +121,7 @@ class Preparing:
                         channel.attempt, channel.meter = ahead.role.attempt, ahead.meter
                     ahead.run(self._provider)
                 except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
-                    failure = error
+                    failure = RunError(CLOSED) if self._closed and isinstance(error, RunError) else error
                     for channel in self._channels:
                         channel.close()
             if failure is not None:

@@ -295,10 +295,12 @@ class ClientSession:
         with contextlib.ExitStack() as ending:
             ending.callback(close_all, self._channels, reason, "refused" if error is None else kind_of(error))
             ending.callback(self._counted.close)
-            self._stream.erase()
+            try:
+                if self._preparing is not None:
+                    self._preparing.close()  # before the key goes: what it prepares then fails because of the end, and says so
+            finally:
+                self._stream.erase()
             self._ready.clear()
-            if self._preparing is not None:
-                self._preparing.close()
             for channel in (self._online, self._provider) if error is None else ():
                 with contextlib.suppress(RunError):  # whoever is gone needs no goodbye
                     channel.send_control("bye", {})
