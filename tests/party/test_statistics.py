@@ -119,3 +119,14 @@ def test_memory_is_that_of_the_session(monkeypatch, forgets):
         fields = usage.Usage(b"two").fields()
         assert ("peak_rss_mb" in fields) == forgets and fields.get("peak_rss_mb", 0) < first
         assert "cpu_seconds" in fields
+
+
+@pytest.mark.parametrize("links", ("provider={rate}k/1G", "server=1G/{rate}k"))
+def test_a_separate_offline_phase_ends_when_all_has_arrived(links):
+    """Behind the provider's uplink, and behind the server's downlink, which alone the server knows."""
+    connector, dealt = MemoryConnector(), MODEL.public.plan(1).cost.offline["provider->server"]
+    options = Options.simulating("none", 60.0, OPTIONS.budget, 1, links.format(rate=round(8 * dealt / 0.3 / 1e3)))
+    with serving(connector, MODEL, options), ClientSession(connector, options) as session:
+        logits, record = session.infer(images(), separate=True)
+    assert_close(MODEL, images(), logits)
+    assert record.seconds["offline"] >= 0.29 and record.seconds["total"] >= record.seconds["offline"] + record.seconds["online"]

@@ -25,6 +25,7 @@ from threepc.party.pacing import PacedReceiver, PacedSender
 from threepc.party.record import USAGE, Counts, Record, by_link, by_step, difference
 from threepc.party.rehearsal import rehearse_client
 from threepc.party.session import (
+    SETTLING_S,
     WAITING_S,
     Options,
     all_measured,
@@ -34,6 +35,7 @@ from threepc.party.session import (
     kind_of,
     measured,
     new_session,
+    number_field,
     open_channel,
     text_field,
 )
@@ -229,6 +231,18 @@ class ClientSession:
         if ahead.dealt is None:
             ahead.dealt = self._provider.receive_control("dealt")
 
+    def _settled(self, ahead: Ahead) -> float:
+        """Wait until an offline phase is over and, where a network is simulated, all is there that was sent for it; how many seconds ago that was."""
+        self._wait_for(ahead)
+        over = time.monotonic()
+        if not self._offline.arrives:
+            return 0.0
+        arrives = max(self._offline.arrives, number_field(cast("Control", ahead.dealt), "arrives"))
+        time.sleep(max(0.0, arrives / 1e9 - over))
+        self._online.send_control("settle", {})
+        over = max(over, measured(self._online.receive_control("settled", timeout=SETTLING_S), "at"))
+        return max(0.0, time.monotonic() - over)
+
     def _infer(self, words: np.ndarray, plan: Plan, separate: bool) -> tuple[np.ndarray, Record]:
         before, usage, began = self.meter.counts(), Usage(self._online.session), time.perf_counter()
         try:
@@ -236,8 +250,7 @@ class ClientSession:
         except IndexError:
             ahead = self._begin(plan)
         attempt, was_ready = ahead.role.attempt, ahead.is_over
-        if separate:
-            self._wait_for(ahead)
+        ago = self._settled(ahead) if separate else 0.0
         prepared = time.perf_counter()
         try:
             self._online.send_control("infer", {"attempt": attempt, "batch": plan.batch})
@@ -249,7 +262,7 @@ class ClientSession:
         end = time.perf_counter()
         self._stream.end_attempt(attempt)
         counts = difference(self.meter.counts(), before) | ahead.meter.counts()
-        record = Record({"offline": prepared - began, "online": end - prepared, "total": end - began}, by_link(counts))
+        record = Record({"offline": prepared - began - ago, "online": end - prepared, "total": end - began}, by_link(counts))
         record.precomputed = int(was_ready)
         record.add_usage("client", usage.fields())
         try:

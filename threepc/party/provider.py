@@ -120,7 +120,7 @@ class ProviderParty(ListeningParty):
                     f"{client.connection.where} with the server at {server.connection.where}",
                 )
                 with self.observation.session(session, self.called(client.connection), where):
-                    while request := next_request(client, "deal", self._options.idle, told.take):
+                    while request := next_request(client, "deal", self._options.idle, credit=told.take):
                         with self.inferring():
                             self._deal(request, model, weights, told, paced, streams)
             finally:
@@ -163,7 +163,7 @@ class ProviderParty(ListeningParty):
         fields = usage.fields()
         links = by_link(difference(paced.channel.meter.counts(), before))
         self.observation.inferred(client.session, plan.batch, fields["seconds"], links)
-        client.send_control("dealt", fields | {"layers": seconds})
+        client.send_control("dealt", fields | {"layers": seconds, "arrives": paced.channel.arrives})
 
 
 def compare(client_hello: Control, server_hello: Control) -> tuple[PublicModel, list[bytes]]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
+from functools import partial
 
 from threepc.errors import RunError
 from threepc.model.served import ServedModel
@@ -20,6 +21,7 @@ from threepc.party.places import Places
 from threepc.party.record import by_link, by_step, difference
 from threepc.party.rehearsal import rehearse_server
 from threepc.party.session import (
+    SETTLING_S,
     Options,
     allow_messages,
     check_ahead,
@@ -188,11 +190,19 @@ class ServerParty(ListeningParty):
             stream, dealt, prepared = Keystream(key), PacedReceiver(provider), PacedReceiver(offline)
             try:
                 with self.observation.session(session, self.called(online.connection), online.connection.where):
-                    while request := next_request(online, "infer", self._options.idle):
+                    while request := next_request(
+                        online, "infer", self._options.idle, settle=partial(self._settle, online, dealt, prepared)
+                    ):
                         with self.inferring():
                             self._infer(request, offered, online, dealt, prepared, stream)
             finally:
                 stream.erase()
+
+    def _settle(self, online: Channel, dealt: PacedReceiver, prepared: PacedReceiver, _: Control) -> None:
+        """Over simulated links: tell the client when all is through that waits to be received."""
+        for receiver in (dealt, prepared):
+            receiver.channel.wait_for_all(SETTLING_S)
+        online.send_control("settled", {"at": time.monotonic()})
 
     def _infer(
         self, request: Control, offered: OfferedModel, online: Channel, dealt: PacedReceiver, prepared: PacedReceiver, stream: Keystream

@@ -21,12 +21,14 @@ To set up, once:
 To infer, any number of times, one after the other:
 
     C -> P   deal     attempt, batch: of this inference, or of one ahead of it
+    C -> S   settle   over simulated links alone, where the online phase is to begin once all is there that was sent before
+    S -> C   settled  at: when it was, in seconds of the machine's one clock
     C -> S   infer    attempt, batch
                       [P -> S and P -> C what is dealt, C -> S what is prepared, then C and S in turn what is said online]
     S -> P   credit   bytes: for what was dealt, see pacing.py
     S -> C   credit   bytes: for what was prepared
     C -> P   credit   bytes: for what was dealt to C, see `PublicModel.to_client`
-    P -> C   dealt    seconds, cpu_seconds, peak_rss_mb, layers
+    P -> C   dealt    seconds, cpu_seconds, peak_rss_mb, layers; arrives: when all of it is at S, in nanoseconds, over simulated links
     S -> C   done     seconds, cpu_seconds, peak_rss_mb, layers, dealt
 
 To end:
@@ -74,6 +76,8 @@ MOST_AHEAD = 1024
 
 WAITING_S = 20.0
 """Who has a peer wait tells it so again after so many seconds."""
+SETTLING_S = 3600.0
+"""So long a server takes at most until what others have sent is through a simulated downlink, which may be as slow as a user likes."""
 
 
 def shows_the_server_nothing(model: PublicModel) -> None:
@@ -240,15 +244,14 @@ def check_ahead(model: PublicModel, options: Options, role: str, greeting: Contr
             raise InputError(f"{takes}, but the {role} holds {limit / 1e6:,.0f} MB ahead for a session: {cure}")
 
 
-def next_request(channel: Channel, kind: str, idle: float | None, on_credit: Callable[[Control], None] | None = None) -> Control | None:
+def next_request(channel: Channel, kind: str, idle: float | None, **others: Callable[[Control], None]) -> Control | None:
     """What a client asks for next, or None when it says bye. Raises RunError when it has asked for nothing in `idle` seconds.
 
-    on_credit: hears of credit that comes in between; where it is None there is none.
+    others: by their kinds, what hears of messages that come in between.
     """
-    kinds = kind, "bye", *(["credit"] if on_credit else [])
     try:
-        while (request := channel.receive_control(*kinds, timeout=idle)).kind == "credit" and on_credit:
-            on_credit(request)
+        while (request := channel.receive_control(kind, "bye", *others, timeout=idle)).kind in others:
+            others[request.kind](request)
     except NoAnswerError:
         raise RunError(f"the session was idle for {idle:g} s") from None
     return request if request.kind == kind else None

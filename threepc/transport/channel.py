@@ -82,6 +82,8 @@ class Channel:
         self.timeout = timeout
         self._shaper = shaper
         self._flow = shaper.flow(connection) if shaper else None
+        self.arrives = 0
+        """Where a network is simulated: when all that was sent reaches the peer's downlink, in nanoseconds of time.monotonic_ns."""
         self._sent = 0
         self._sending = threading.Lock()
         self._received = 0
@@ -149,6 +151,11 @@ class Channel:
             raise RunError(f"{self.connection.name} sent {printable(kind)!r} where {' or '.join(map(repr, kinds))} was expected")
         return Control(kind, fields, [bytes(part) for part in attachments])
 
+    def wait_for_all(self, timeout: float | None) -> None:
+        """Where a network is simulated: wait until all that has reached this process's downlink is through, without receiving it, or `timeout` seconds."""
+        if self._flow is not None:
+            self._flow.wait_for_all(timeout)
+
     def abort(self, reason: str, kind: str = "refused") -> None:
         """Tell the peer that the session is over: its pending or next receive raises RunError with this reason, and `kind` as its cause.
 
@@ -178,6 +185,7 @@ class Channel:
                 if self._shaper:
                     sizes = [HEADER_BYTES + len(described), *(byte_view(part).nbytes for part in parts)]
                     arrival = self._shaper.arrival(self.connection.wire_bytes(sizes), kind != DATA or phase == "online")
+                    self.arrives = max(self.arrives, arrival)
                 header = Header(PROTOCOL_VERSION, kind, PHASES.index(phase), self.session, self.attempt, op, sequence, arrival, len(parts))
                 self.connection.send([header.pack() + described, *parts])
                 if kind != ABORT:

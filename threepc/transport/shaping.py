@@ -103,6 +103,11 @@ class Flow:
         self._unread.popleft()
         return True
 
+    def wait_for_all(self, timeout: float | None) -> bool:
+        """As `wait`, for the last message that has arrived, which is not received by that."""
+        self.connection.collect()
+        return not self._unread or self._downlink.wait(self._unread[-1][1], timeout)
+
 
 class Downlink:
     """What a process can receive, over all its connections; threads may share it.
