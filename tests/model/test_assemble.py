@@ -34,8 +34,8 @@ def test_a_result_that_will_be_far_off_is_said_aloud():
     found = assembled(cancelling(), 32)
     assert found.expected.error > 0.03 and found.expected.images == 2
     assert doubt(found).startswith("results will be off by about") and "(40 or 48 or 64 bits)" in doubt(found)
-    assert doubt(dataclasses.replace(found, expected=Expected(0.0199, 0.0, 2))) == ""
-    assert "10 % of the classes" in doubt(dataclasses.replace(found, expected=Expected(0.5, 0.1, 2)))
+    assert doubt(dataclasses.replace(found, expected=Expected((0.0199, 0.001), 0.0))) == ""
+    assert "10 % of the classes" in doubt(dataclasses.replace(found, expected=Expected((0.001, 0.5), 0.1)))
     made = partial(threepc.local, cancelling(), IMAGES, ring=32, transport="memory")
     with pytest.warns(UserWarning, match="results will be off by") as told, made(allow_error=True):
         assert told[0].filename == __file__
@@ -44,7 +44,7 @@ def test_a_result_that_will_be_far_off_is_said_aloud():
 def test_a_result_that_nobody_should_rely_on_is_refused_unless_that_is_allowed():
     found, said = assembled(cancelling(), 32), []
     for error, allowed, refused in ((REFUSED, False, False), (1.01 * REFUSED, False, True), (1.01 * REFUSED, True, False)):
-        doubtful = dataclasses.replace(found, expected=Expected(error, 0.0, 2))
+        doubtful = dataclasses.replace(found, expected=Expected((0.0, error), 0.0))
         if refused:
             with pytest.raises(InputError, match=r"off by about 10 %.*40 or 48 or 64 bits.*--allow-error"):
                 warn_of_error(doubtful, allowed, said.append)
@@ -60,7 +60,7 @@ def test_the_card_says_what_error_the_server_expects_and_from_what():
     card = found.public.card
     assert card.expected_error == float(f"{found.expected.error:.2g}") and card.expected_images == "2 of 2 calibration images"
     artificial = assemble(nn.Sequential(nn.Conv2d(3, 2, 1)), IMAGES, CARD, Settings(32)).public
-    assert artificial.card.expected_images == "3 artificial images" and 0 < artificial.card.expected_error < 0.03
+    assert artificial.card.expected_images == "8 artificial images" and 0 < artificial.card.expected_error < 0.03
     assert artificial.facts(1, None)["expected_error"] == artificial.card.expected_error
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threepc.errors import InputError
-from threepc.plan.precision import DEEPEST_TRUNCATION, FRACTION, MAX_TRUNCATION, WIDEST_WINDOW, Precision, span
+from threepc.plan.precision import DEEPEST_TRUNCATION, FRACTION, MAX_TRUNCATION, MOST_ACTIVATION_BITS, WIDEST_WINDOW, Precision, span
 
 
 @pytest.mark.parametrize("bits", FRACTION)
@@ -34,6 +34,13 @@ def test_fractions_outside_what_a_gate_lifts_are_refused_by_name(fraction):
         Precision(48, 16, input_fraction=fraction)
     with pytest.raises(InputError, match=r"^precision of 'layer1\.conv': fractional bits must be 1 to 30, not "):
         Precision(48, 16, {"layer1.conv": 31 if fraction == 17 else fraction})
+
+
+def test_activations_have_more_bits_where_truncations_are_deep():
+    precision = Precision(48, MOST_ACTIVATION_BITS, truncation=MAX_TRUNCATION + 1)
+    assert Precision.from_plain(precision.to_plain()) == precision
+    with pytest.raises(InputError, match=r"^precision of 'fraction': fractional bits must be 1 to 19, not 20$"):
+        Precision(48, MOST_ACTIVATION_BITS + 1, truncation=MAX_TRUNCATION + 1)
 
 
 @pytest.mark.parametrize("truncation", (0, MAX_TRUNCATION - 1, DEEPEST_TRUNCATION + 1, 64, True, 16.0))

@@ -11,7 +11,7 @@ from tests.protocol.harness import network_trio, run_network, without_zeros
 from threepc.errors import InputError
 from threepc.graph.clear import evaluate
 from threepc.graph.ir import Graph
-from threepc.plan.precision import Precision
+from threepc.plan.precision import DEEPEST_TRUNCATION, Precision
 from threepc.plan.schedule import fingerprint, schedule
 from threepc.protocol.steps import OutputStep
 
@@ -45,6 +45,13 @@ def test_networks(name, bits, batch):
 def test_networks_in_small_rings(name, bits):
     """12 bits for activations; in the 32-bit ring a range of 2^6 is left."""
     check(*MODELS[name](), bits, tolerance=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_activations_of_more_bits_than_a_lift(name):
+    graph, weights = MODELS[name]()
+    weight_bits = {node.name: 14 for node in graph.nodes if node.kind == "conv"}
+    check(graph, weights, precision=Precision(48, 19, weight_bits, truncation=DEEPEST_TRUNCATION))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -166,7 +166,7 @@ def test_what_ranges_were_measured_with_is_said(folder, display, ring):
     run(options("one.png", settings=Settings(ring)), display)
     assert display.notes[-3] == "ranges measured with artificial images (no calibration images given)"
     assert display.notes[-2].startswith("scales leave 2 bits of margin; least room: ")
-    tried = f"of the largest result, on {3 if ring == 32 else 2} of these images"
+    tried = f"of the largest result, on {8 if ring == 32 else 2} of these images"
     assert display.notes[-1].startswith("error to expect: ") and tried in display.notes[-1]
     run(options("one.png", settings=Settings(ring, calibration=(Path("inputs.npy"),), margin=3)), display)
     assert display.notes[-3] == "ranges measured with 1 calibration image"

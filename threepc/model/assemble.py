@@ -115,8 +115,11 @@ class Imported:
             return self.module
         return apply_spec(copy.deepcopy(self.module), self.spec, self.example)
 
-    def assembled(self, card: ModelCard, settings: Settings) -> Assembled:
-        """With what else the parties agree on. Raises InputError, naming the layer, for what the ring cannot hold."""
+    def assembled(self, card: ModelCard, settings: Settings, tell: Callable[[str], object] = lambda _word: None) -> Assembled:
+        """With what else the parties agree on. tell: takes a word on how far that has come, where it takes long.
+
+        Raises InputError, naming the layer, for what the ring cannot hold.
+        """
         graph, sizes = self.graph, self.sizes
         reveals = revealed(graph, settings.reveal)
         check_windows(card, graph, reveals)
@@ -126,7 +129,7 @@ class Imported:
             limit = max(2 * ranges.values[graph.input.name], card.preprocessing.largest_input)
             card = dataclasses.replace(card, input_limit=limit or None)
         usual = Precision(settings.ring, window=settings.window)
-        precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction)
+        precision, expected = choose_by_error(graph, self.weights, images, ranges, usual, settings.margin, sizes, settings.fraction, tell)
         precision = narrow(graph, ranges, precision, settings.margin, sizes)
         told = dataclasses.replace(card, expected_error=_two_digits(expected.error), expected_images=_tried(expected, settings))
         public = with_messages(PublicModel(graph, precision, sizes or None, told, reveal_text(reveals)), settings)
@@ -155,13 +158,15 @@ class Assembled:
         return None if self.imported.spec is None else self.imported.spec.source
 
 
-def assemble(module: nn.Module, example: torch.Tensor, card: ModelCard, settings: Settings) -> Assembled:
-    """Import a module for inputs shaped as `example` (N, C, H, W) and check that spec, ring and window suit it.
+def assemble(
+    module: nn.Module, example: torch.Tensor, card: ModelCard, settings: Settings, tell: Callable[[str], object] = lambda _word: None
+) -> Assembled:
+    """Import a module for inputs shaped as `example` (N, C, H, W) and check that spec, ring and window suit it. tell: see `Imported.assembled`.
 
     Raises InputError, naming the layer, for an unsupported operation, a spec of another model, and what the ring cannot hold.
     """
     _ = settings.precision  # refuses ring, fraction and window before anything is traced
-    return Imported.of(module, example, settings.relu_spec).assembled(card, settings)
+    return Imported.of(module, example, settings.relu_spec).assembled(card, settings, tell)
 
 
 def with_messages(model: PublicModel, settings: Settings) -> PublicModel:
@@ -207,9 +212,9 @@ def _calibration_images(settings: Settings, card: ModelCard) -> np.ndarray:
     return default_images(card.preprocessing, ARTIFICIAL_IMAGES[settings.ring])
 
 
-def assemble_loaded(loaded: LoadedModel, settings: Settings) -> Assembled:
+def assemble_loaded(loaded: LoadedModel, settings: Settings, tell: Callable[[str], object] = lambda _word: None) -> Assembled:
     """As `assemble`, of a model that a CONFIG named."""
-    return assemble(loaded.module, torch.zeros(loaded.example_shape), loaded.card, settings)
+    return assemble(loaded.module, torch.zeros(loaded.example_shape), loaded.card, settings, tell)
 
 
 def plain_outputs(network: Imported, images: torch.Tensor, batch: int) -> Outputs:

@@ -102,7 +102,8 @@ def choose(
     """
     usual = Precision.default(bits).fraction if fraction is None else fraction
     try:
-        fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window))
+        deepest = DEEPEST_TRUNCATION if usual > MAX_TRUNCATION else MAX_TRUNCATION
+        fitted = _fit(graph, ranges, margin_bits, sizes, Precision(bits, usual, window=window, truncation=deepest))
     except _DoesNotFitError as error:
         for fewer in range(usual - 1, least_fraction(bits) - 1, -1):
             try:
@@ -141,7 +142,8 @@ def _fit(graph: Graph, ranges: Ranges, margin: int, sizes: Sizes | None, precisi
         fewer_bits = min(max(0, exponent(largest_input) - USUAL_INPUT), precision.fraction - 1)
         precision = replace(precision, input_fraction=precision.fraction - fewer_bits if fewer_bits else None)
         lacking: dict[str, int] = {}  # of weights used several times as few as any of their inputs lacks
-        for step in schedule(graph, precision, sizes, draft=True).linear:
+        fewest = {name: min(bits, precision.fraction) for name, bits in own.items()}
+        for step in schedule(graph, replace(precision, weight_fraction=fewest), sizes, draft=True).linear:
             lacks = max(0, precision.fraction - step.inputs[0].fraction)
             lacking[step.weights] = min(lacks, lacking.get(step.weights, lacks))
         own = {name: bits + lacking[name] for name, bits in own.items()}

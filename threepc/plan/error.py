@@ -8,7 +8,8 @@ part of its time. `twin` repeats a run to the bit, and takes as long as its conv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,9 +22,9 @@ from threepc.graph.ir import Graph, Node, Weights, holder
 from threepc.graph.relu_spec import Sizes
 from threepc.plan.averages import with_early
 from threepc.plan.bounds import node_of
-from threepc.plan.calibration import choose, deepen, least_fraction
-from threepc.plan.headroom import Ranges
-from threepc.plan.precision import NARROW, Precision
+from threepc.plan.calibration import SPARE_BITS, choose, deepen, least_fraction
+from threepc.plan.headroom import Ranges, room
+from threepc.plan.precision import MOST_ACTIVATION_BITS, NARROW, Precision
 from threepc.plan.schedule import Plan, schedule
 from threepc.plan.sizes import rounded_axes
 from threepc.plan.twin import with_provider
@@ -39,23 +40,49 @@ REFUSED = 0.1
 LEEWAY = 1.5
 """Other images than those tried lose so much more, now and then."""
 
-IMAGES = 3
-"""So many of the images that ranges are measured with are tried: that of least contrast, that of most, and one between."""
+SEARCHED = 3
+"""So many of the images that ranges are measured with are tried at first: that of least contrast, that of most, and one between."""
+
+IMAGES = 16
+"""So many of them are tried with the precision that is taken: what some networks lose on one image in seven is fifty times what they lose on others."""
 
 CLEAR_GAIN = 0.8
 """Part of the usual precision's error to which another one must bring it to be taken: smaller gains are gone with other images."""
 
+NOTHING = 2.0**-40
+"""An error that counts as none in a mean."""
+
 MORE_ACTIVATION_BITS = 2
 """Fractional bits of activations beyond the usual that are tried where results are too far off."""
+
+CONTENDERS = 2
+"""Of the precisions that are tried on the first images, so many of the best are tried on all, and the usual one with them."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The largest error of an image's result as a part of its largest, and the part of the places whose class is another; images: tried."""
+    """What images lose. errors: of each, the largest of its results' errors as a part of that result's largest number.
 
-    error: float
+    changed: the part of the places whose class is another, of the output where that is most.
+    """
+
+    errors: tuple[float, ...]
     changed: float
-    images: int
+
+    @property
+    def error(self) -> float:
+        """Of the image that loses most."""
+        return float(np.max(self.errors))  # NaN where one is
+
+    @property
+    def typical(self) -> float:
+        """The geometric mean, which one image of many does not decide."""
+        return float(np.exp(np.mean(np.log(np.maximum(self.errors, NOTHING)))))
+
+    @property
+    def images(self) -> int:
+        """How many were tried."""
+        return len(self.errors)
 
     def exceeds(self, bits: int) -> bool:
         """Whether results may be further off than a ring of `bits` bits should have them, and a user is warned."""
@@ -68,22 +95,49 @@ class Expected:
 
 
 class Reference:
-    """A network's results in real numbers, to which plans of it are compared. images: (N, C, H, W), `IMAGES` of which are used."""
+    """A network in real numbers, to whose results plans of it are compared. images: (N, C, H, W), `IMAGES` of which are used at most.
 
-    def __init__(self, graph: Graph, weights: Weights, images: np.ndarray | torch.Tensor, sizes: Sizes | None = None) -> None:
-        self._graph, self._weights, self._sizes = graph, weights, sizes
-        self._images = _spread(torch.as_tensor(images))
-        self._results = [value for node, value in walk(graph, weights, self._images, sizes, torch.float32) if node.kind == "output"]
+    tell: takes a word on how far a trial of all images has come.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Weights,
+        images: np.ndarray | torch.Tensor,
+        sizes: Sizes | None = None,
+        tell: Callable[[str], object] = lambda _word: None,
+    ) -> None:
+        self._graph, self._weights, self._sizes, self._tell = graph, weights, sizes, tell
+        self._parts = list(torch.split(_spread(torch.as_tensor(images)), SEARCHED))  # no more at once, for memory
+        self._first = self._exact(self._parts[0])
 
     def expected(self, precision: Precision) -> Expected:
-        """What a precision loses on these images."""
-        pairs = list(zip(self._rounded(schedule(self._graph, precision, self._sizes, draft=True)), self._results, strict=True))
-        sizes = [((ours - theirs).abs().flatten(1).amax(1), theirs.abs().flatten(1).amax(1)) for ours, theirs in pairs]
-        errors = [float((error / largest)[largest > 0].max()) for error, largest in sizes if largest.any()]
-        changed = [float((ours.argmax(1) != theirs.argmax(1)).double().mean()) for ours, theirs in pairs if theirs.shape[1] > 1]
-        return Expected(max(errors, default=0.0), max(changed, default=0.0), len(self._images))
+        """What a precision loses on the first `SEARCHED` images."""
+        return self._lost(precision, self._parts[0], self._first)
 
-    def _rounded(self, plan: Plan) -> list[torch.Tensor]:
+    def on_all(self, precisions: Sequence[tuple[Precision, Expected]]) -> list[tuple[Precision, Expected]]:
+        """Precisions with what they lose on all images, from what they lose on the first."""
+        found, count = list(precisions), sum(map(len, self._parts))
+        for part in self._parts[1:]:
+            self._tell(f"error to expect, {found[0][1].images} of {count} images")
+            exact = self._exact(part)
+            found = [(precision, _together(so_far, self._lost(precision, part, exact))) for precision, so_far in found]
+        return found
+
+    def _exact(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The outputs in real numbers."""
+        return [value for node, value in walk(self._graph, self._weights, images, self._sizes, torch.float32) if node.kind == "output"]
+
+    def _lost(self, precision: Precision, images: torch.Tensor, exact: list[torch.Tensor]) -> Expected:
+        pairs = list(zip(self._rounded(schedule(self._graph, precision, self._sizes, draft=True), images), exact, strict=True))
+        differences = [(ours - theirs).abs().flatten(1).amax(1) for ours, theirs in pairs]
+        largest = [theirs.abs().flatten(1).amax(1) for _, theirs in pairs]
+        parts = [torch.where(size > 0, error / size, 0.0) for error, size in zip(differences, largest, strict=True)]
+        changed = [float((ours.argmax(1) != theirs.argmax(1)).double().mean()) for ours, theirs in pairs if theirs.shape[1] > 1]
+        return Expected(tuple(torch.stack(parts).amax(0).tolist()), max(changed, default=0.0))
+
+    def _rounded(self, plan: Plan, images: torch.Tensor) -> list[torch.Tensor]:
         """The outputs with a plan's roundings."""
         units, slopes, drawn = _units(plan), _slopes(plan), torch.Generator().manual_seed(0)
 
@@ -102,15 +156,27 @@ class Reference:
             name: part | {"weight": _nearest(part["weight"], plan.precision.of_weights(holder(plan.graph[name])))}
             for name, part in self._weights.items()
         }
-        found = walk(self._graph, weights, self._images, self._sizes, torch.float32, change)
+        found = walk(self._graph, weights, images, self._sizes, torch.float32, change)
         return [value for node, value in found if node.kind == "output"]
 
 
+def _together(one: Expected, other: Expected) -> Expected:
+    """What two sets of images lose."""
+    changed = (one.changed * one.images + other.changed * other.images) / (one.images + other.images)
+    return Expected(one.errors + other.errors, changed)
+
+
 def _spread(images: torch.Tensor) -> torch.Tensor:
-    """Images that differ most in contrast, which roundings depend on as much as on anything: at even steps of its order."""
-    order = images.flatten(1).std(1).argsort()
-    steps = torch.linspace(0, len(images) - 1, min(IMAGES, len(images))).round().long()
-    return images[order[steps]]
+    """Images that differ in contrast, which roundings depend on as much as on anything, at even steps of its order: `SEARCHED`, then the others."""
+    order = images.flatten(1).std(1).argsort().tolist()
+    first, chosen = ([order[step] for step in _steps(len(order), count)] for count in (SEARCHED, IMAGES))
+    return images[first + [image for image in chosen if image not in first][: IMAGES - len(first)]]
+
+
+def _steps(length: int, count: int) -> list[int]:
+    """`count` of `length` numbers at even steps, the first and the last among them; all where there are no more."""
+    steps: list[int] = torch.linspace(0, length - 1, min(count, length)).round().long().tolist()
+    return steps
 
 
 def _nearest(numbers: np.ndarray, bits: int) -> np.ndarray:
@@ -173,7 +239,7 @@ def _resampled(plan: Plan, node: Node, x: torch.Tensor) -> torch.Tensor:
     return x / 2.0**bits
 
 
-def choose_by_error(
+def choose_by_error(  # noqa: PLR0913, PLR0917 - as `choose`, with the network's weights and images
     graph: Graph,
     weights: Weights,
     images: np.ndarray | torch.Tensor,
@@ -182,35 +248,75 @@ def choose_by_error(
     margin_bits: int,
     sizes: Mapping[str, tuple[tuple[int, int], ...]] | None,
     fraction: int | None,
+    tell: Callable[[str], object] = lambda _word: None,
 ) -> tuple[Precision, Expected]:
     """`choose`, and where results would be too far off a finer precision if there is one; with the error to expect on `images`.
 
     Then `with_early`, if the error stays small: from half of the largest allowed on, no bit is given away for messages.
-    usual: ring and window; fraction: of activations, None for the choice that this is about.
+    usual: ring and window; fraction: of activations, None for the choice that this is about. tell: see `Reference`.
     """
-    reference = Reference(graph, weights, images, sizes)
+    reference = Reference(graph, weights, images, sizes, tell)
     precision, expected = _scaled_by_error(graph, reference, ranges, usual, margin_bits, sizes, fraction)
     trial = precision if usual.window else with_early(graph, precision, sizes)
     if trial == precision:
         return precision, expected
-    lost = reference.expected(trial)
-    return (trial, lost) if lost.error <= LARGEST[usual.bits] / 2 else (precision, expected)
+    lost, enough = reference.expected(trial), LARGEST[usual.bits] / 2
+    if lost.error <= enough:
+        ((_, lost),) = reference.on_all([(trial, lost)])
+    return (trial, lost) if lost.error <= enough else (precision, expected)
 
 
 def _scaled_by_error(
     graph: Graph, reference: Reference, ranges: Ranges, usual: Precision, margin_bits: int, sizes: Sizes | None, fraction: int | None
 ) -> tuple[Precision, Expected]:
-    """The scales that `choose_by_error` takes."""
+    """The scales that `choose_by_error` takes, with the error to expect on all images.
+
+    All images decide whether other scales are looked for, the first of them which, and all whether these are taken.
+    """
     bits, window = usual.bits, usual.window
     precision = choose(graph, ranges, bits, margin_bits, sizes, fraction, window)
-    best = precision, reference.expected(precision)
-    if window or best[1].error <= LARGEST[bits] / 2:
-        return best
-    others = [deepen(graph, ranges, precision, margin_bits, sizes)] if bits > NARROW else []
+    first, enough = (precision, reference.expected(precision)), LARGEST[bits] / 2
+    if window or first[1].error <= enough:
+        (best,) = reference.on_all([first])
+        if window or best[1].error <= enough:
+            return best
+    others = _deeper(graph, ranges, precision, margin_bits, sizes, fraction) if bits > NARROW else []
     if bits <= NARROW and fraction is None:
-        others += _other_fractions(graph, ranges, precision, margin_bits, sizes)
-    found = min(((other, reference.expected(other)) for other in others), key=lambda pair: pair[1].error, default=best)
-    return found if found[1].error < CLEAR_GAIN * best[1].error else best
+        others = _other_fractions(graph, ranges, precision, margin_bits, sizes)
+    ranked = sorted(((other, reference.expected(other)) for other in others), key=lambda pair: _measure(pair[1], bits))
+    best, *found = reference.on_all([first, *ranked[:CONTENDERS]])
+    found = [pair for pair in found if pair[1].error <= best[1].error and _measure(pair[1], bits) < CLEAR_GAIN * _measure(best[1], bits)]
+    return min(found, key=lambda pair: _measure(pair[1], bits), default=best)
+
+
+def _measure(expected: Expected, bits: int) -> float:
+    """What precisions are compared by. Deeper truncations cost nothing, and are worth it where most images lose less and none loses more."""
+    return expected.error if bits <= NARROW else expected.typical
+
+
+def _deeper(
+    graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int, sizes: Sizes | None, fraction: int | None
+) -> list[Precision]:
+    """Precisions with deeper truncations, whose weights have more bits, and activations too where that leaves values no less room."""
+    deep = deepen(graph, ranges, precision, margin_bits, sizes)
+    found = [deep] if deep.truncation != precision.truncation else []
+    if not found or fraction is not None:
+        return found
+    least = max(margin_bits, min(margin_bits + SPARE_BITS, math.floor(_least_room(graph, ranges, deep, sizes))))
+    for bits in range(precision.fraction + 1, MOST_ACTIVATION_BITS + 1):
+        try:
+            more = choose(graph, ranges, precision.bits, least, sizes, bits, refine=False)
+        except InputError:
+            break
+        more = deepen(graph, ranges, more, margin_bits, sizes)
+        if more.truncation != precision.truncation and _least_room(graph, ranges, more, sizes) >= least:
+            found.append(more)
+    return found
+
+
+def _least_room(graph: Graph, ranges: Ranges, precision: Precision, sizes: Sizes | None) -> float:
+    """The bits that the value with least room has between its largest and what its step holds."""
+    return min((bits for _, bits in room(schedule(graph, precision, sizes, draft=True), ranges).values()), default=math.inf)
 
 
 def _other_fractions(graph: Graph, ranges: Ranges, precision: Precision, margin_bits: int, sizes: Sizes | None) -> list[Precision]:

@@ -28,6 +28,9 @@ MAX_TRUNCATION = 16
 DEEPEST_TRUNCATION = 24
 """What a precision may say instead. Then weights may have as many bits, a truncated value has less room, and a lift draws 64-bit words."""
 
+MOST_ACTIVATION_BITS = 19
+"""Fractional bits of activations at most, where truncations are that deep; else as many as `MAX_TRUNCATION`."""
+
 MOST_WEIGHT_BITS = 30
 """Largest number of fractional bits of weights. What a truncation leaves of more than 16 stays with the activations that follow."""
 
@@ -63,7 +66,8 @@ class Precision:
         if type(self.bits) is not int or self.bits not in RINGS:
             raise InputError(f"ring: must be one of {', '.join(map(str, RINGS))}, not {self.bits!r}")
         own = (("fraction", self.fraction), ("input_fraction", self.of_input))
-        for most, values in ((MAX_TRUNCATION, own), (MOST_WEIGHT_BITS, self.weight_fraction.items())):
+        most_own = MAX_TRUNCATION if self.truncation == MAX_TRUNCATION else MOST_ACTIVATION_BITS
+        for most, values in ((most_own, own), (MOST_WEIGHT_BITS, self.weight_fraction.items())):
             for name, value in values:
                 if type(value) is not int or not 1 <= value <= most:
                     raise InputError(f"precision of {name!r:.80}: fractional bits must be 1 to {most}, not {value!r}")

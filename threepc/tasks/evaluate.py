@@ -81,8 +81,8 @@ def evaluate(options: EvaluateOptions, display: Display) -> dict[str, Any]:
         data = open_dataset(options.config, loaded.preprocessing.channels, options.data_root)
     if data.segmentation != loaded.card.segmentation:
         raise InputError(f"{options.config}: the dataset {data.name} does not belong to a network of this kind")
-    with display.stage("importing the network"):
-        assembled = assemble_loaded(loaded, options.settings)
+    with display.stage("importing the network") as tell:
+        assembled = assemble_loaded(loaded, options.settings, tell)
     return evaluate_assembled(assembled, loaded, data, options, display)
 
 

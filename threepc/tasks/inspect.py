@@ -71,8 +71,8 @@ def inspect(
     """Load and import the network. Raises InputError for what cannot be run, naming the layer."""
     with display.stage("loading the model"):
         loaded = load_model(config, checkpoint, size=size)
-    with display.stage("importing the network"):
-        assembled = assemble_loaded(loaded, settings)
+    with display.stage("importing the network") as tell:
+        assembled = assemble_loaded(loaded, settings, tell)
     model = assembled.public
     rooms, plan = room(model.plan(1), assembled.ranges), model.plan(batch)
     costs, links = [step.cost for step in plan.steps], settings.stated_links

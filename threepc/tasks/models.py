@@ -74,8 +74,8 @@ def _served(loaded: LoadedModel, chosen: ModelOptions | GivenModel, deployment: 
     links = deployment.relu_messages, deployment.network, deployment.links
     most = deployment.budgets.provider  # what cannot lie ahead, nobody prepares
     settings = Settings(deployment.ring, deployment.frac_bits, deployment.drelu_window, *given, *links, most_dealt=most)
-    with display.stage("importing the network"):
-        assembled = assemble_loaded(loaded, settings)
+    with display.stage("importing the network") as tell:
+        assembled = assemble_loaded(loaded, settings, tell)
     for line in introduction(assembled, loaded, settings):
         display.note(line)
     warn_of_error(assembled, chosen.allow_error, display.warn)

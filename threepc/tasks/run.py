@@ -83,8 +83,8 @@ def prepare(options: RunOptions, display: Display, allow_error: bool = False) ->
         loaded = load_model(options.config, options.checkpoint, size=options.size)
     with display.stage("reading the images"):
         inputs = load_inputs(options.images, loaded.card, options.settings.precision, loaded.preprocessing.shape, options.labels)
-    with display.stage("importing the network"):
-        assembled = assemble_loaded(loaded, options.settings)
+    with display.stage("importing the network") as tell:
+        assembled = assemble_loaded(loaded, options.settings, tell)
     for line in [*introduction(assembled, loaded, options.settings), *inputs.note(loaded.card)]:
         display.note(line)
     warn_of_error(assembled, allow_error or options.settings.allow_error, display.warn)
