@@ -1,6 +1,7 @@
 """Inferences prepared before their images are there: the same bytes, each used once, within every party's budget."""
 
 import dataclasses
+import threading
 
 import pytest
 
@@ -8,9 +9,11 @@ from tests.party.parties import Stranger, assert_close, images, serving, small_m
 from threepc.errors import InputError, RunError
 from threepc.party import inference, pacing
 from threepc.party.client import ClientSession
-from threepc.party.connector import MemoryConnector
+from threepc.party.connector import MemoryConnector, ZmqConnector
 from threepc.party.pool import SessionPool, in_order, shares
+from threepc.party.provider import ProviderParty
 from threepc.party.queries import Limits, QueryCounts
+from threepc.party.server import ServerParty
 from threepc.party.session import MOST_AHEAD, Options, check_ahead
 from threepc.prf import Keystream
 from threepc.protocol.roles import Server
@@ -118,6 +121,40 @@ def test_what_was_prepared_goes_with_a_session_that_fails(monkeypatch):
             assert pool.first._attempt >= 1 and before._stream is not pool.first._stream
             with pytest.raises(RunError, match="this session is over"):
                 before.prepare_ahead()
+
+
+@pytest.mark.parametrize(
+    "model",
+    (MODEL, dataclasses.replace(MODEL, public=dataclasses.replace(MODEL.public, to_client=("relu2",)))),
+    ids=("server told", "client told"),
+)
+def test_what_is_prepared_goes_on_when_the_provider_has_gone(model, tmp_path):
+    """All that it dealt has arrived; more it deals to nobody."""
+    tmp_path.chmod(0o700)
+    connector = ZmqConnector({role: f"ipc://{tmp_path}/{role}" for role in ("server", "provider")})
+    server, provider = ServerParty(model, connector, OPTIONS), ProviderParty(connector, OPTIONS)
+    threads = [threading.Thread(target=party.serve) for party in (server, provider)]
+    for thread in threads:
+        thread.start()
+    try:
+        with ClientSession(connector, ahead(3)) as session:
+            session.prepare_ahead(wait=True)
+            provider.stop()
+            while not session._provider.connection.has_ended:
+                session._provider.connection.collect()
+            for left in (2, 1, 0):
+                logits, record = session.infer(images(1, left))
+                assert_close(MODEL, images(1, left), logits)
+                assert session.ready == left and record.precomputed and not record.incomplete
+                if left:
+                    session.prepare_ahead()
+            with pytest.raises(RunError, match=r"the provider at .* closed the connection"):
+                session.infer(images())
+    finally:
+        for party in (server, provider):
+            party.stop()
+        for thread in threads:
+            thread.join()
 
 
 def test_fewer_images_than_were_prepared_for_are_filled_up_and_count(tmp_path):

@@ -192,12 +192,15 @@ class ClientSession:
     def prepare_ahead(self, most: float = math.inf, *, wait: bool = False) -> None:
         """Begin offline phases until as many inferences are prepared and not used as the options say, or `most`.
 
-        wait: until they are over. Raises RunError when one fails; then the session is over.
+        wait: until they are over. Raises RunError when one fails; then the session is over. Without it nothing is begun where the provider has gone
+        and others are prepared, which need nothing of it any more.
         """
         if self._ended:
             raise RunError(f"this session is over: {self._ended}")
         try:
-            while len(self._ready) < min(self._options.ahead, most):
+            while len(self._ready) < min(self._options.ahead, most) and (
+                wait or not self._ready or not self._provider.connection.has_ended
+            ):
                 self._ready.append(self._begin(self.model.plan(self._options.batch)))
             for ahead in list(self._ready) if wait else ():
                 self._wait_for(ahead)

@@ -63,8 +63,11 @@ class PacedReceiver:
             self.settle()
 
     def settle(self) -> None:
-        """Grant credit for everything consumed so far."""
+        """Grant credit for everything consumed so far, unless the sender has gone: what it sent before may be all that is needed."""
         with self._lock:  # what is consumed meanwhile is for the next grant
             consumed, self._consumed = self._consumed, 0
-        if consumed:
+        if not consumed:
+            return
+        self.channel.connection.collect()  # a send that finds the sender gone would look for its reason, and throw away what is still to be received
+        if not self.channel.connection.has_ended:
             self.channel.send_control("credit", {"bytes": consumed})
