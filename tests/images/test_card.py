@@ -258,7 +258,7 @@ def test_hostile_windows_are_refused_before_anything_is_made(changes, key):
         ((1024, 1024), (16384, 2048), 32, True),
         ((1024, 1024), (16384, 2049), 48, False),
         ((512, 2048), (16384, 4096), 64, False),
-        ((2048, 512), (4096, 16384), 64, False),
+        ((100, 300), (1000, 300), 12, True),  # 10 upright
     ],
 )
 def test_windows_are_few_enough_and_have_few_enough_pixels_together(window, scale, count, fits):

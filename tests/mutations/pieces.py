@@ -5,7 +5,6 @@ from tests.mutations.mutation import mutation
 STEPS, ROLES, PIECES_FILE = (f"threepc/protocol/{name}.py" for name in ("steps", "roles", "pieces"))
 ROWS = "tests/protocol/test_rows.py"
 WORDS = f"{ROWS}::test_rows_as_they_come_give_what_whole_layers_give"
-IN_TURN = f"{ROWS}::test_a_layer_begins_before_the_last_answers_of_the_one_before"
 ADDRESSES = "tests/protocol/test_pieces.py::test_a_layer_has_no_more_pieces_than_channels_or_rows_or_than_are_of_use"
 
 PIECES = (
@@ -27,7 +26,6 @@ PIECES = (
             ("a step that takes whole values begins before all answers are there", STEPS, "        server.settle()\n", "", WORDS),
             ("the server holds the last layer's words for ever", ROLES, "            self.coming = None\n", "", WORDS),
             ("the client's answers are taken for others", PIECES_FILE, "begun.popleft()", "begun.pop()", WORDS),
-            ("a layer takes answers before the one before has its own", PIECES_FILE, "before.whole()  #", "pass  #", IN_TURN),
             (
                 "a kernel may read rows that are not there",
                 "threepc/protocol/linear.py",
