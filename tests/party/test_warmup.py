@@ -150,3 +150,12 @@ def test_a_job_on_this_machine_says_that_it_compiles(monkeypatch, capsys, quiet,
     with tensors.local(tensors.trace(lambda p: p.reveal(p.input("x", (2,), "client"), "client", "x")), {"x": "client"}):
         pass
     assert said in capsys.readouterr().err if said else not capsys.readouterr().err
+
+
+def test_no_role_gives_up_while_another_one_compiles(monkeypatch):
+    """A kernel takes minutes on a busy machine."""
+    waited = []
+    monkeypatch.setattr(warmup.ThreeRoles, "new_channel", lambda *_, timeout=0.0, **__: waited.append(timeout))
+    with pytest.raises(AttributeError):  # those are no channels
+        warmup._Patient()
+    assert waited and set(waited) == {None}

@@ -21,7 +21,7 @@ from threepc.plan.schedule import Plan
 from threepc.prf import Keystream, new_key
 from threepc.protocol.roles import Client, Provider, Server
 from threepc.transport import memory
-from threepc.transport.channel import Channel
+from threepc.transport.channel import TIMEOUT_S, Channel
 from threepc.transport.meter import Meter
 
 S = TypeVar("S")
@@ -61,6 +61,8 @@ class ThreeRoles:
 
     new_stream: type[Keystream] = Keystream
     new_channel: type[Channel] = Channel
+    timeout: float | None = TIMEOUT_S
+    """Seconds that one of them waits for another; None for as long as it takes."""
 
     def __init__(
         self, shared: SharedWeights | None = None, keys: tuple[bytes, bytes] | None = None, attempt: int = 0, threads: int = 1
@@ -80,8 +82,8 @@ class ThreeRoles:
     def _pair(self, role: str, attempt: int, other: str = "server") -> tuple[Channel, Channel]:
         one, two = memory.pair()
         ends = (
-            self.new_channel(one, (role, other), meter=self.meters[role]),
-            self.new_channel(two, (other, role), meter=self.meters[other]),
+            self.new_channel(one, (role, other), meter=self.meters[role], timeout=self.timeout),
+            self.new_channel(two, (other, role), meter=self.meters[other], timeout=self.timeout),
         )
         for channel in ends:
             channel.attempt = attempt

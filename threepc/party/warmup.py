@@ -128,6 +128,12 @@ def _tiny_graph() -> tuple[Graph, Sizes]:
     return Graph(nodes), {"block": ((2, 2), (0, 1), (1, 0))}
 
 
+class _Patient(ThreeRoles):
+    """The roles wait for each other as long as the others' kernels take to compile, which is minutes on a busy machine."""
+
+    timeout = None
+
+
 def _tiny_inference(precision: Precision, progress: Callable[[str], None], varied: bool, labels: bool) -> None:
     graph, sizes = _tiny_graph()
     two, six = (("pool", "relu", "block", "slope", "bend"), ("clip",)) if varied else ((), ())
@@ -140,6 +146,6 @@ def _tiny_inference(precision: Precision, progress: Callable[[str], None], varie
     progress(f"{ring.bits}-bit ring: masked weights")
     shapes = {step.name: step.protocol.weight_shape for step in plan.linear}
     weights = {name: {"weight": np.zeros(shape), "bias": np.zeros(shape[0])} for name, shape in shapes.items()}
-    with ThreeRoles(share_weights(plan, weights, key)) as roles:
+    with _Patient(share_weights(plan, weights, key)) as roles:
         words = np.zeros((1, *graph.input.shape), ring.word)
         roles.infer(plan, words, lambda _, step, __: progress(f"{ring.bits}-bit ring: {step.kind}"))
