@@ -178,7 +178,7 @@ def test_relus_take_two_messages_where_the_user_says_so_or_delay_decides(folder,
     four, two = (run(options("one.png", settings=Settings(32, relu_messages=m)), display).report for m in ("4", "2"))
     assert four["messages_online"] - two["messages_online"] == 2 * 2 + 4
     assert two["fingerprint"] != four["fingerprint"]
-    assert "3 layers take two messages a ReLU; 12 one-way online messages in all" in display.notes
+    assert "3 layers take two messages a ReLU; 10 one-way online messages in all" in display.notes
     said, slow = (inspect("ranged:small", None, Settings(32, relu_messages=m, network="wan352"), 1, None, display) for m in ("2", "auto"))
     fast = inspect("ranged:small", None, Settings(32, relu_messages="auto", network="wan352", links="each=10k"), 1, None, display)
     assert slow.model.fingerprint == said.model.fingerprint and len(slow.model.quick) == 3 and not fast.model.quick

@@ -255,30 +255,42 @@ def choose_by_error(  # noqa: PLR0913, PLR0917 - as `choose`, with the network's
     Then `with_early`, if the error stays small: from half of the largest allowed on, no bit is given away for messages.
     usual: ring and window; fraction: of activations, None for the choice that this is about. tell: see `Reference`.
     """
-    reference = Reference(graph, weights, images, sizes, tell)
-    precision, expected = _scaled_by_error(graph, reference, ranges, usual, margin_bits, sizes, fraction)
-    trial = precision if usual.window else with_early(graph, precision, sizes)
-    if trial == precision:
-        return precision, expected
-    lost, enough = reference.expected(trial), LARGEST[usual.bits] / 2
-    if lost.error <= enough:
-        ((_, lost),) = reference.on_all([(trial, lost)])
-    return (trial, lost) if lost.error <= enough else (precision, expected)
+    reference, enough = Reference(graph, weights, images, sizes, tell), LARGEST[usual.bits] / 2
+    precision = choose(graph, ranges, usual.bits, margin_bits, sizes, fraction, usual.window)
+    first = precision, reference.expected(precision)
+    if usual.window:
+        return reference.on_all([first])[0]
+    for other in (False, True):  # the usual scales first: where these are good, all images are tried once
+        best = _scaled_by_error(graph, reference, ranges, first, margin_bits, sizes, fraction) if other else first
+        trial = with_early(graph, best[0], sizes)
+        if trial == best[0] or (first[1].error > enough and not other):
+            continue
+        lost = reference.expected(trial)
+        if lost.error <= enough:
+            ((_, lost),) = reference.on_all([(trial, lost)])
+            if lost.error <= enough:
+                return trial, lost
+    return best
 
 
 def _scaled_by_error(
-    graph: Graph, reference: Reference, ranges: Ranges, usual: Precision, margin_bits: int, sizes: Sizes | None, fraction: int | None
+    graph: Graph,
+    reference: Reference,
+    ranges: Ranges,
+    first: tuple[Precision, Expected],
+    margin_bits: int,
+    sizes: Sizes | None,
+    fraction: int | None,
 ) -> tuple[Precision, Expected]:
-    """The scales that `choose_by_error` takes, with the error to expect on all images.
+    """The scales that `choose_by_error` takes, with the error to expect on all images. first: the usual ones, with what the first images lose.
 
     All images decide whether other scales are looked for, the first of them which, and all whether these are taken.
     """
-    bits, window = usual.bits, usual.window
-    precision = choose(graph, ranges, bits, margin_bits, sizes, fraction, window)
-    first, enough = (precision, reference.expected(precision)), LARGEST[bits] / 2
-    if window or first[1].error <= enough:
+    precision, bits = first[0], first[0].bits
+    enough = LARGEST[bits] / 2
+    if first[1].error <= enough:
         (best,) = reference.on_all([first])
-        if window or best[1].error <= enough:
+        if best[1].error <= enough:
             return best
     others = _deeper(graph, ranges, precision, margin_bits, sizes, fraction) if bits > NARROW else []
     if bits <= NARROW and fraction is None:
