@@ -26,6 +26,7 @@ from threepc.plan.headroom import measure, room
 from threepc.plan.pieces import GUARD_BITS, LEAST_INDEX, MOST_INDEX, UNITS, pieces
 from threepc.plan.precision import Precision
 from threepc.plan.schedule import schedule
+from threepc.protocol.steps import ReluStep
 
 RINGS = (64, 48, 40, 32)
 parameters = st.floats(1 / 16, 16, width=32)
@@ -180,6 +181,20 @@ def test_the_range_of_the_table_counts_for_headroom():
     assert [(bound.node, bound.decided, bound.exponent) for bound in shifted] == [(x, True, 30 - 27)]
     assert room(plan, ranges)[f"{x}/shifted"][1] < 0
     assert served((graph, weights), 32).public.precision.of_weights("conv1") < 16
+
+
+@pytest.mark.parametrize("function", ("silu", "gelu"))
+def test_small_values_keep_less_than_the_table_spans(function):
+    """Weights of 28 fractional bits leave values 28, of which a truncation keeps 32 in all: the table's end is none of these."""
+    net = Builder(3, 6, 6)
+    x = net.node("smooth", net.conv("input", 4, gain=0.03), **activation(function))
+    graph, weights = net.output(net.conv(x, 2, gain=30.0))
+    weights["conv1"]["bias"][:] = 0
+    precision = Precision(48, 16, {"conv1": 28})
+    plan = schedule(graph, precision)
+    assert pieces(function, 1.0, 16).span * 2.0**28 > 2**30
+    assert max(step.protocol.clip or 0 for step in plan.steps if isinstance(step, ReluStep)) == 2**30 - 1
+    check(graph, weights, 48, precision=precision, tolerance=0.02)
 
 
 def test_a_window_too_coarse_for_the_rows_is_refused():

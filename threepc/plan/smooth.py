@@ -52,7 +52,9 @@ def _decided(at: Scheduler, node: Node, part: str, source: str, clip: float | No
     """ReLU of a value, or its clip."""
     value, cut, fraction = at.values[source], at.opened(source), at.settled[source]
     low_bit, width = at.precision.comparison(cut.kept_bits)
-    bound = None if clip is None else round(clip * 2.0**fraction) >> low_bit << low_bit
+    bound = None
+    if clip is not None:  # an end that the values' bits cannot express is one that they do not reach
+        bound = min(round(clip * 2.0**fraction), (1 << cut.kept_bits - 2) - 1) >> low_bit << low_bit
     relu = at.relu(node, width)(at.op, value.shape, cut, at.bits, low_bit, width, None, bound)
     result = Value(value.shape, REDUCED, fraction, at.bits)
     return at.append(ReluStep, node, f"{node.name}/{part}", [source], result, OPS, kind="smooth", protocol=relu)
