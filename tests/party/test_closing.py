@@ -82,6 +82,14 @@ def test_an_interrupt_while_a_session_ends_leaves_no_connection_open(connector, 
     assert all(channel.connection.has_ended for channel in session._channels) and session.has_ended
 
 
+def test_a_client_cannot_put_off_being_idle(connector):
+    """What has simulated links settle is answered over these alone: asked again and again, it would keep a place for ever."""
+    with ClientSession(connector, Options(timeout=60.0)) as session:
+        session._online.send_control("settle", {})
+        with pytest.raises(RunError, match="'settle' where 'infer' or 'bye' was expected"):
+            session.infer(images())
+
+
 def opened(stranger):
     """A session's first connection at the server, which now waits for the second."""
     online = stranger.greet("server", purpose="online")

@@ -12,7 +12,8 @@ from threepc.party.batches import infer_all
 from threepc.party.client import ClientSession
 from threepc.party.connector import MemoryConnector
 from threepc.party.record import Record, merged, report
-from threepc.party.session import Options
+from threepc.party.session import SETTLING_S, Options
+from threepc.transport.framing import Control
 
 MODEL = small_model()
 OPTIONS = Options(timeout=60.0)
@@ -130,3 +131,16 @@ def test_a_separate_offline_phase_ends_when_all_has_arrived(links):
         logits, record = session.infer(images(), separate=True)
     assert_close(MODEL, images(), logits)
     assert record.seconds["offline"] >= 0.29 and record.seconds["total"] >= record.seconds["offline"] + record.seconds["online"]
+
+
+def test_nobody_waits_as_long_as_a_provider_says(monkeypatch):
+    """A number of any size as the time at which all will have arrived."""
+    connector, slept = MemoryConnector(), []
+    options = Options.simulating("lan", 60.0, OPTIONS.budget, 1)
+    with serving(connector, MODEL, options), ClientSession(connector, options) as session:
+        ahead = session._begin(MODEL.public.plan(1))
+        session._wait_for(ahead)
+        ahead.dealt = Control("dealt", ahead.dealt.fields | {"arrives": 10**400}, [])
+        monkeypatch.setattr(time, "sleep", slept.append)
+        assert session._settled(ahead) >= 0
+    assert max(slept) == SETTLING_S

@@ -190,9 +190,9 @@ class ServerParty(ListeningParty):
             stream, dealt, prepared = Keystream(key), PacedReceiver(provider), PacedReceiver(offline)
             try:
                 with self.observation.session(session, self.called(online.connection), online.connection.where):
-                    while request := next_request(
-                        online, "infer", self._options.idle, settle=partial(self._settle, online, dealt, prepared)
-                    ):
+                    # elsewhere a client that asks for it again and again would never be idle
+                    others = {"settle": partial(self._settle, online, dealt, prepared)} if online.is_simulated else {}
+                    while request := next_request(online, "infer", self._options.idle, **others):
                         with self.inferring():
                             self._infer(request, offered, online, dealt, prepared, stream)
             finally:

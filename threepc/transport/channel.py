@@ -151,6 +151,11 @@ class Channel:
             raise RunError(f"{self.connection.name} sent {printable(kind)!r} where {' or '.join(map(repr, kinds))} was expected")
         return Control(kind, fields, [bytes(part) for part in attachments])
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether messages arrive as late as over another network."""
+        return self._shaper is not None
+
     def wait_for_all(self, timeout: float | None) -> None:
         """Where a network is simulated: wait until all that has reached this process's downlink is through, without receiving it, or `timeout` seconds."""
         if self._flow is not None:
